@@ -1,0 +1,1 @@
+"""gms-rt: Generative Medical Segmentation on real devices."""

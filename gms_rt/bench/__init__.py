@@ -1,0 +1,1 @@
+"""How fast an engine is, on which device, in which state."""

@@ -1,0 +1,84 @@
+"""Every error a user can meet, one root, one line each.
+
+    GmsError                     1  something failed
+    ├── UsageError               2  a wrong option, path or value
+    │   ├── ConfigError          2  a configuration file or key
+    │   └── MissingExtraError    2  an optional dependency is not installed
+    ├── ArtifactError            1  a run, graph or engine folder that is damaged or foreign
+    ├── InputError               1  an image that cannot be segmented
+    ├── NativeError              1  the C library refused or failed
+    ├── GateError                3  the accuracy gate is not met
+    ├── DeviceError              4  an engine that does not fit this device
+    └── CasesFailedError         5  some cases failed, the rest are written
+
+A message says what is wrong, where, and how to mend it. The number is the process's exit code.
+"""
+
+from __future__ import annotations
+
+
+class GmsError(Exception):
+    """Root of all errors; `what` went wrong, `where`, and the `mend`."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: object = None, mend: str | None = None) -> None:
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.mend = mend
+        super().__init__(self.line())
+
+    def line(self) -> str:
+        """The whole message as one line (control characters in names are escaped)."""
+        text = self.what if self.where is None else f"{self.where}: {self.what}"
+        if self.mend:
+            text = f"{text}; {self.mend}"
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+class UsageError(GmsError):
+    """A wrong option, path or value."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """An unknown key or a bad value in a configuration file or a `--set`."""
+
+
+class MissingExtraError(UsageError):
+    """An optional dependency that is not installed, with the exact install line."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        self.extra = extra
+        super().__init__(f"{feature} needs the '{extra}' extra", mend=f"run: pip install 'gms-rt[{extra}]'")
+
+
+class ArtifactError(GmsError):
+    """A run, graph or engine that is damaged, foreign or newer than this program."""
+
+
+class InputError(GmsError):
+    """An image that cannot be segmented."""
+
+
+class NativeError(GmsError):
+    """The C library refused or failed."""
+
+
+class GateError(GmsError):
+    """The accuracy gate is not met."""
+
+    exit_code = 3
+
+
+class DeviceError(GmsError):
+    """An engine that does not fit this device."""
+
+    exit_code = 4
+
+
+class CasesFailedError(GmsError):
+    """Some cases failed, the rest are written."""
+
+    exit_code = 5

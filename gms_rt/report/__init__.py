@@ -1,0 +1,1 @@
+"""One data model, rendered for people and for machines."""
