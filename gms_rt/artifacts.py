@@ -251,7 +251,9 @@ def verify_files(folder: Path, manifest: EngineManifest, names: list[str] | None
             ) from error
         if not same:
             raise ArtifactError(
-                "was changed since it was built (hash differs)", where=path, mend=f"rebuild: {manifest.rebuild}"
+                "was changed since it was built (hash differs)",
+                where=path,
+                mend=f"rebuild: {manifest.rebuild}",
             )
 
 

@@ -83,9 +83,7 @@ def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return surface
 
 
-def _distances(
-    here: NDArray[np.bool_], there: NDArray[np.bool_], spacing: tuple[float, float]
-) -> NDArray[np.float64]:
+def _distances(here: NDArray[np.bool_], there: NDArray[np.bool_], spacing: tuple[float, float]) -> NDArray[np.float64]:
     """Distance of each surface pixel in `here` to the nearest one in `there`."""
     if spacing[0] == spacing[1]:
         field = cv2.distanceTransform((~there).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)

@@ -1,0 +1,129 @@
+"""How verbs speak: people get lines and progress bars on stderr, results on stdout, machines one JSON object."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import click
+
+
+class Console:
+    """Where a verb's words go. With `json` only `result` reaches stdout; `quiet` drops everything but results."""
+
+    def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
+        self.json = json
+        self.quiet = quiet
+
+    def say(self, text: str = "") -> None:
+        """A line for people."""
+        if not self.quiet:
+            click.echo(text, err=self.json)
+
+    def note(self, text: str) -> None:
+        """A line that is not part of the result: progress, warnings."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    def result(self, value: dict[str, Any], text: str) -> None:
+        """The outcome: one JSON object for machines, a screenful for people."""
+        click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) if self.json else text)
+
+    def table(self, rows: list[list[str]], *, header: list[str]) -> str:
+        """Aligned columns as plain text: numbers to the right, words to the left."""
+        return table(rows, header=header)
+
+    @contextmanager
+    def progress(self, label: str, total: int | None) -> Iterator[Progress]:
+        """Progress of long work: a bar on a terminal, a plain line every few seconds elsewhere."""
+        bar = Progress(label, total, shown=not self.quiet)
+        with bar:
+            yield bar
+
+
+class Progress:
+    """One piece of long work. `advance` counts; `say` replaces the text behind the bar."""
+
+    _LINE_SECONDS = 5.0
+
+    def __init__(self, label: str, total: int | None, *, shown: bool) -> None:
+        self.label, self.total, self.shown = label, total, shown
+        self.done = 0
+        self._note = ""
+        self._bar: Any = None
+        self._task: Any = None
+        self._last = self._start = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        if self.shown and sys.stderr.isatty():
+            from rich.console import Console as RichConsole
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
+            from rich.progress import Progress as RichProgress
+
+            columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}")]
+            timed = [MofNCompleteColumn(), TimeRemainingColumn()] if self.total else [TimeElapsedColumn()]
+            self._bar = RichProgress(*columns, *timed, console=RichConsole(stderr=True), transient=True)
+            self._task = self._bar.add_task(self.label, total=self.total, note="")
+            self._bar.start()
+        return self
+
+    def advance(self, count: int = 1, note: str | None = None) -> None:
+        """Count work done."""
+        self.done += count
+        self._note = note if note is not None else self._note
+        if self._bar is not None:
+            self._bar.update(self._task, advance=count, note=self._note)
+        elif self.shown and time.monotonic() - self._last > self._LINE_SECONDS:
+            self._last = time.monotonic()
+            click.echo(self._line(), err=True)
+
+    def say(self, note: str) -> None:
+        """Replace the text behind the bar."""
+        self.advance(0, note)
+
+    def _line(self) -> str:
+        elapsed = time.monotonic() - self._start
+        of = f" of {self.total}" if self.total else ""
+        rate = f", {self.done / elapsed:.1f}/s" if self.done else ""
+        left = f", {elapsed / self.done * (self.total - self.done):.0f} s left" if self.done and self.total else ""
+        note = f" ({self._note})" if self._note else ""
+        return f"{self.label}: {self.done}{of}{rate}{left}{note}"
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def table(rows: list[list[str]], *, header: list[str]) -> str:
+    """Aligned columns as plain text.
+
+    >>> print(table([["fp16", "9.1"], ["int8", "12.25"]], header=["engine", "ms"]))
+    engine     ms
+    fp16      9.1
+    int8    12.25
+    """
+    body = [header, *rows]
+    widths = [max(len(row[i]) for row in body) for i in range(len(header))]
+    numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(header))]
+    lines = []
+    for row in body:
+        cells = [c.rjust(w) if right else c.ljust(w) for c, w, right in zip(row, widths, numeric, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _is_number(text: str) -> bool:
+    return text in ("", "-") or text.strip("%×xs ").replace(".", "", 1).replace(",", "").lstrip("-+").isdigit()

@@ -1,0 +1,128 @@
+"""The `gms-rt` command: a list of verbs, each loaded only when it is called.
+
+Every error of this project becomes one line and its exit code; with `--json` also one JSON object.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+import click
+
+from gms_rt import __version__
+from gms_rt.errors import GmsError
+
+# The order of a first day with the tool. One line each: `--help` must not import the verbs.
+VERBS = {
+    "demo": "Build, segment, time and prove the bundled model; write a report.",
+    "build": "Build an engine folder from a run, a graph or the bundled model.",
+    "infer": "Segment files and folders with an engine.",
+    "bench": "Measure an engine's latency on this machine.",
+    "parity": "Certify that an engine's masks equal the reference.",
+    "inspect": "Show what an engine folder holds and where it runs.",
+    "export": "Fuse a trained run into one ONNX graph.",
+    "import-official": "Turn an official GMS checkpoint into a run.",
+    "doctor": "List what this machine has and what it lacks.",
+}
+
+EXIT_CODES = """\b
+Exit codes:
+  0  done
+  1  failed
+  2  wrong usage
+  3  accuracy gate not met
+  4  engine does not fit this device
+  5  some cases failed, the rest are written"""
+
+
+class Verbs(click.Group):
+    """A group whose commands live in one module each."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs, in their order."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a verb's module and take its `command`."""
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"gms_rt.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs without importing them."""
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a verb, or suggest the nearest."""
+        import difflib
+
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], VERBS, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "see gms-rt --help"
+            raise click.UsageError(f"no such verb '{args[0]}'; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.command(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EXIT_CODES,
+)
+@click.version_option(__version__, prog_name="gms-rt", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Generative Medical Segmentation on real devices. Not for clinical use.
+
+    \b
+    A first day:
+      gms-rt demo                          build, segment, time and prove the bundled model
+      gms-rt build --precision fp16        an engine for this machine
+      gms-rt infer folder/                 masks for a folder of scans
+      gms-rt bench                         a latency report
+    """
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    arguments = sys.argv[1:] if args is None else args
+    # A closed pipe (| head) ends the program as it does any other.
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line, print any error as one line, and return the exit code."""
+    try:
+        result = cli.main(args=arguments, prog_name="gms-rt", standalone_mode=False)
+    except click.UsageError as error:
+        usage = error.ctx.command_path if error.ctx else "gms-rt"
+        return _fail(f"{error.format_message().rstrip('.')}; see {usage} --help", 2, arguments)
+    except click.exceptions.Abort:
+        return _fail("interrupted; run the same command again to go on", 130, arguments)
+    except KeyboardInterrupt:
+        return _fail("interrupted; run the same command again to go on", 130, arguments)
+    except click.ClickException as error:
+        return _fail(error.format_message(), error.exit_code, arguments)
+    except GmsError as error:
+        if os.environ.get("GMS_RT_DEBUG"):
+            raise
+        return _fail(error.line(), error.exit_code, arguments)
+    return result if isinstance(result, int) else 0
+
+
+def _fail(line: str, code: int, arguments: list[str]) -> int:
+    if "--json" in arguments:
+        failure: dict[str, Any] = {"error": {"message": line, "exit_code": code}}
+        click.echo(json.dumps(failure, ensure_ascii=False))
+    click.echo(f"gms-rt: {line}", err=True)
+    return code

@@ -1,0 +1,140 @@
+"""What this machine has: processor, GPUs through the driver library, installed runtimes. Nothing here can fail.
+
+Absent things are reported as absent. No framework is imported: versions come from package metadata, GPUs from the
+driver library itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+_SM_MAJOR, _SM_MINOR = 75, 76  # CUdevice_attribute numbers
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU as its driver describes it."""
+
+    index: int
+    name: str
+    sm: int  # compute capability times ten
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """The processor as the kernel describes it."""
+
+    name: str
+    architecture: str
+    cores: int
+    features: tuple[str, ...]  # those that decide an engine's speed and arithmetic
+
+
+@dataclass(frozen=True)
+class Machine:
+    """All that decides which engine runs here, and how."""
+
+    cpu: Cpu
+    gpus: tuple[Gpu, ...]
+    driver: str | None  # newest CUDA version the driver supports, "13.0"
+    driver_note: str  # why there is no GPU, or ""
+    packages: dict[str, str | None]  # installed version by distribution
+
+    @property
+    def name(self) -> str:
+        """A short name for files: the first GPU's, else the processor's."""
+        text = self.gpus[0].name if self.gpus else self.cpu.name
+        kept = "".join(c if c.isalnum() else "-" for c in text.lower())
+        return "-".join(part for part in kept.split("-") if part)
+
+
+# Arithmetic that inference depends on; anything else in the flags is noise here.
+_FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_bf16",
+             "amx_int8", "amx_fp16", "asimd", "asimddp", "asimdhp", "bf16", "i8mm", "sve")  # fmt: skip
+
+_PACKAGES = ("openvino", "onnx", "numpy", "opencv-python-headless", "pydicom", "torch", "diffusers", "onnxruntime",
+             "tensorrt", "tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings", "pycuda", "highdicom", "ray",
+             "onnxsim", "polygraphy")  # fmt: skip
+
+
+@functools.lru_cache(maxsize=1)
+def probe() -> Machine:
+    """Look at the machine once."""
+    gpus, driver, note = _gpus()
+    return Machine(_cpu(), gpus, driver, note, {name: package_version(name) for name in _PACKAGES})
+
+
+def package_version(name: str) -> str | None:
+    """The installed version of a distribution, without importing it."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def tensorrt_version(flavour: str) -> str | None:
+    """The installed TensorRT of a flavour: from package metadata, or from the module where JetPack installed it."""
+    if flavour == "tensorrt-rtx":
+        return package_version("tensorrt-rtx-cu13-bindings") or package_version("tensorrt-rtx-cu13-libs")
+    return package_version("tensorrt") or ("unknown" if importlib.util.find_spec("tensorrt") else None)
+
+
+def _cpu() -> Cpu:
+    fields: dict[str, str] = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            fields.setdefault(key.strip(), value.strip())
+    except OSError:
+        pass  # not Linux: the names below still hold
+    flags = set((fields.get("flags") or fields.get("Features") or "").split())
+    name = fields.get("model name") or fields.get("Model") or _board() or platform.processor() or platform.machine()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Cpu(name, platform.machine(), usable, tuple(f for f in _FEATURES if f in flags))
+
+
+def _board() -> str | None:
+    try:
+        return Path("/proc/device-tree/model").read_text().strip("\0\n ") or None
+    except OSError:
+        return None
+
+
+def _gpus() -> tuple[tuple[Gpu, ...], str | None, str]:
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return (), None, "no NVIDIA driver (libcuda.so.1 not found)"
+    status = cuda.cuInit(0)
+    if status:
+        return (), None, f"the NVIDIA driver reports error {status} at cuInit"
+    number = ctypes.c_int(0)
+    cuda.cuDriverGetVersion(ctypes.byref(number))
+    driver = f"{number.value // 1000}.{number.value % 1000 // 10}"
+    count = ctypes.c_int(0)
+    cuda.cuDeviceGetCount(ctypes.byref(count))
+    gpus = tuple(_gpu(cuda, index) for index in range(count.value))
+    return gpus, driver, "" if gpus else "the NVIDIA driver lists no GPU"
+
+
+def _gpu(cuda: ctypes.CDLL, index: int) -> Gpu:
+    device = ctypes.c_int(0)
+    cuda.cuDeviceGet(ctypes.byref(device), index)
+    name = ctypes.create_string_buffer(256)
+    cuda.cuDeviceGetName(name, len(name), device)
+    memory = ctypes.c_size_t(0)
+    cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    numbers = []
+    for attribute in (_SM_MAJOR, _SM_MINOR):
+        value = ctypes.c_int(0)
+        cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+        numbers.append(value.value)
+    return Gpu(index, name.value.decode(errors="replace"), numbers[0] * 10 + numbers[1], memory.value)

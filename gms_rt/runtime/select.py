@@ -1,0 +1,177 @@
+"""Which part of an engine folder fits this machine, why the others do not, and loading the one that does."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gms_rt.artifacts import EngineManifest, Plan, newest_engines, read_manifest, verify_files
+from gms_rt.errors import DeviceError, UsageError
+from gms_rt.runtime.base import Runner
+from gms_rt.runtime.device import Machine, probe, tensorrt_version
+from gms_rt.runtime.engine import Engine
+
+ENGINES = Path("engines")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One way to run an engine here: `reason` is empty when it fits."""
+
+    target: str
+    plan: Plan | None
+    gpu: int | None
+    reason: str
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can run on this machine."""
+        return not self.reason
+
+
+def fits(manifest: EngineManifest, machine: Machine | None = None) -> list[Fit]:
+    """Every way to run this engine, GPU plans first, each with the reason where it does not fit."""
+    here = machine or probe()
+    found = [_plan_fit(plan, here) for plan in manifest.plans]
+    if "cpu" in manifest.targets:
+        found.append(Fit("cpu", None, None, _cpu_reason(manifest, here)))
+    return found
+
+
+def _plan_fit(plan: Plan, machine: Machine) -> Fit:
+    gpu = next((g.index for g in machine.gpus if g.sm == plan.sm), None)
+    installed = tensorrt_version(plan.target)
+    if not machine.gpus:
+        reason = machine.driver_note
+    elif gpu is None:
+        here = ", ".join(f"SM{g.sm} ({g.name})" for g in machine.gpus)
+        reason = f"built for SM{plan.sm}, this machine has {here}"
+    elif installed is None:
+        reason = f"needs {plan.target}: pip install 'gms-rt[{plan.target}]'"
+    elif installed not in (plan.version, "unknown"):
+        reason = f"built with {plan.target} {plan.version}, installed is {installed}"
+    else:
+        reason = ""
+    return Fit(plan.target, plan, gpu, reason)
+
+
+def _cpu_reason(manifest: EngineManifest, machine: Machine) -> str:
+    native_bf16 = {"avx512_bf16", "amx_bf16", "bf16"} & set(machine.cpu.features)
+    if manifest.execution == "bf16" and not native_bf16:
+        return f"asks for bf16 arithmetic, which {machine.cpu.name} lacks"
+    return ""
+
+
+def load(
+    path: str | Path | None = None,
+    *,
+    device: str | None = None,
+    threads: int = 0,
+    lanes: int = 1,
+    mode: Literal["latency", "throughput"] = "latency",
+) -> Engine:
+    """Load an engine folder (or the newest below `engines/` that fits) on this machine.
+
+    `device` is "cpu", "cuda" or "cuda:N"; by default a fitting GPU plan wins over the CPU. Files are checked against
+    their hashes first.
+    """
+    kind, index = parse_device(device)
+    folder = newest_that_fits(ENGINES, device) if path is None else Path(path)
+    manifest = read_manifest(folder)
+    choice = _choose(folder, manifest, kind, index)
+    if choice.plan is not None:
+        verify_files(folder, manifest, [choice.plan.file])
+        runner: Runner = _tensorrt_runner(folder, manifest, choice, lanes)
+    else:
+        verify_files(folder, manifest, [n for n in manifest.files if n.startswith(manifest.model)])
+        runner = _cpu_runner(folder, manifest, threads, lanes, mode)
+    return Engine(folder, manifest, runner)
+
+
+def newest_that_fits(root: Path, device: str | None = None) -> Path:
+    """The newest engine below `root` that runs on this machine."""
+    kind, index = parse_device(device)
+    engines = newest_engines(root)
+    reasons = []
+    for folder in engines:
+        manifest = read_manifest(folder)
+        options = _wanted(fits(manifest), kind, index)
+        if any(option.fits for option in options):
+            return folder
+        reasons += [f"{folder.name} ({o.target}): {o.reason}" for o in options]
+    if not engines:
+        raise UsageError("there is no engine", where=root, mend="build one: gms-rt build --precision fp16")
+    raise DeviceError(
+        f"none of {len(engines)} engines fits this machine ({'; '.join(reasons)})",
+        where=root,
+        mend="build one for it: gms-rt build --precision fp16",
+    )
+
+
+def parse_device(device: str | None) -> tuple[str | None, int | None]:
+    """The kind and number of a `--device` value.
+
+    >>> parse_device("cuda:1")
+    ('cuda', 1)
+    """
+    if device is None:
+        return None, None
+    match = re.fullmatch(r"(cpu|cuda)(?::(\d+))?", device)
+    if not match or (match[1] == "cpu" and match[2]):
+        raise UsageError(f"unknown device '{device}'", where="--device", mend="use cpu, cuda or cuda:N")
+    return match[1], int(match[2]) if match[2] else None
+
+
+def _wanted(options: list[Fit], kind: str | None, index: int | None) -> list[Fit]:
+    if kind is None:
+        return options
+    if kind == "cpu":
+        return [o for o in options if o.target == "cpu"]
+    return [o for o in options if o.target != "cpu" and (index is None or not o.fits or o.gpu == index)]
+
+
+def _choose(folder: Path, manifest: EngineManifest, kind: str | None, index: int | None) -> Fit:
+    options = _wanted(fits(manifest), kind, index)
+    for option in options:
+        if option.fits:
+            return option
+    holds = "; ".join(f"{o.plan.file if o.plan else 'cpu graph'}: {o.reason}" for o in options)
+    asked = f" on {kind}" if kind else ""
+    raise DeviceError(
+        f"cannot run{asked} on this machine ({holds or 'nothing built for it'})",
+        where=folder,
+        mend=f"build it here: {manifest.rebuild}",
+    )
+
+
+def _cpu_runner(
+    folder: Path, manifest: EngineManifest, threads: int, lanes: int, mode: Literal["latency", "throughput"]
+) -> Runner:
+    from gms_rt.runtime.cpu import CpuRunner
+
+    return CpuRunner(
+        folder / manifest.model,
+        threads=threads,
+        execution="bf16" if manifest.execution == "bf16" else "f32",
+        lanes=lanes,
+        mode=mode,
+        quantised=manifest.precision == "int8",
+    )
+
+
+def _tensorrt_runner(folder: Path, manifest: EngineManifest, choice: Fit, lanes: int) -> Runner:
+    from gms_rt.runtime.tensorrt import TensorRtRunner
+
+    if choice.plan is None or choice.gpu is None:
+        raise DeviceError("this plan has no GPU to run on", where=folder)
+    return TensorRtRunner(
+        folder / choice.plan.file,
+        flavour=choice.target,
+        device=choice.gpu,
+        batch=manifest.batch,
+        height=manifest.height,
+        width=manifest.width,
+        lanes=lanes,
+    )
