@@ -43,8 +43,10 @@ def sha256_file(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def atomic_path(final: Path) -> Iterator[Path]:
+def atomic_path(final: Path, *, durable: bool = True) -> Iterator[Path]:
     """A temporary path beside `final`; on success it becomes `final`, on any failure it is gone.
+
+    `durable` also waits for the disk, so that a power cut cannot lose it; a kill never does, either way.
 
     >>> import tempfile, pathlib
     >>> folder = pathlib.Path(tempfile.mkdtemp())
@@ -64,8 +66,9 @@ def atomic_path(final: Path) -> Iterator[Path]:
     try:
         yield part
         part.chmod(0o666 & ~_umask())
-        with part.open("rb") as stream:
-            os.fsync(stream.fileno())
+        if durable:
+            with part.open("rb") as stream:
+                os.fsync(stream.fileno())
         part.replace(final)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):

@@ -1,0 +1,116 @@
+"""`gms-rt doctor`: what this machine has, what each extra would add. It never fails because something is absent."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import platform
+import re
+from typing import Any
+
+import click
+
+from gms_rt import __version__
+from gms_rt.cli.console import Console
+from gms_rt.errors import GmsError
+from gms_rt.runtime.device import Machine, package_version, probe, tensorrt_version
+
+# What a person gains by installing an extra; its packages come from the distribution's own metadata.
+GAINS = {
+    "train": "train models, export runs to graphs",
+    "tensorrt": "TensorRT engines on NVIDIA GPUs and Jetson",
+    "tensorrt-rtx": "TensorRT-RTX plans for other machines' GPUs, built without one",
+    "dicom-seg": "DICOM SEG output",
+    "nifti": "NIfTI input",
+    "ray": "batch inference on a cluster",
+    "dev": "tests and checks",
+}
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def command(as_json: bool) -> None:
+    """List what this machine has and what it lacks.
+
+    \b
+    Examples:
+      gms-rt doctor
+      gms-rt doctor --json | python3 -m json.tool
+    """
+    machine = probe()
+    facts = {
+        "gms_rt": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "machine": dataclasses.asdict(machine),
+        "native": _native(),
+        "openvino": machine.packages["openvino"],
+        "tensorrt": {flavour: tensorrt_version(flavour) for flavour in ("tensorrt", "tensorrt-rtx")},
+        "extras": _extras(),
+    }
+    Console(json=as_json).result(facts, _screen(machine, facts))
+
+
+def _native() -> dict[str, str | None]:
+    """Version of the C library, or why it cannot be loaded."""
+    try:
+        from gms_rt.runtime.binding import library_version
+
+        return {"version": library_version(), "problem": None}
+    except (GmsError, OSError) as error:
+        return {"version": None, "problem": error.line() if isinstance(error, GmsError) else str(error)}
+
+
+def _extras() -> dict[str, dict[str, Any]]:
+    try:
+        requirements = importlib.metadata.requires("gms-rt") or []
+    except importlib.metadata.PackageNotFoundError:
+        requirements = []
+    packages: dict[str, list[str]] = {name: [] for name in GAINS}
+    for requirement in requirements:
+        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
+        name = re.match(r"[\w.-]+", requirement)
+        if extra and name and name[0] != "gms-rt":
+            packages.setdefault(extra[1], []).append(name[0])
+    return {
+        name: {
+            "adds": GAINS.get(name, ""),
+            "missing": [p for p in wanted if package_version(p) is None],
+            "install": f"pip install 'gms-rt[{name}]'",
+        }
+        for name, wanted in packages.items()
+        if wanted
+    }
+
+
+def _screen(machine: Machine, facts: dict[str, Any]) -> str:
+    cpu, native = machine.cpu, facts["native"]
+    lines = [
+        f"gms-rt      {facts['gms_rt']}, Python {facts['python']}, {facts['system']}",
+        f"processor   {cpu.name}, {cpu.cores} cores ({', '.join(cpu.features) or 'no known vector features'})",
+        f"arithmetic  {_arithmetic(machine)}",
+        *(f"GPU {g.index}       {g.name}, SM{g.sm}, {g.memory_bytes / 2**30:.0f} GiB" for g in machine.gpus),
+        *([] if machine.gpus else [f"GPU         none: {machine.driver_note}"]),
+        f"driver      {'CUDA ' + machine.driver if machine.driver else 'none'}",
+        f"C library   {native['version'] or 'not usable: ' + native['problem']}",
+        f"OpenVINO    {facts['openvino'] or 'not installed'}",
+        *(f"{name:<12}{version or 'not installed'}" for name, version in facts["tensorrt"].items()),
+        "",
+        "extras",
+    ]
+    for name, extra in facts["extras"].items():
+        state = "installed" if not extra["missing"] else extra["install"]
+        lines.append(f"  {name:<13} {extra['adds']}: {state}")
+    return "\n".join(lines)
+
+
+def _arithmetic(machine: Machine) -> str:
+    has = set(machine.cpu.features)
+    bf16 = has & {"avx512_bf16", "amx_bf16", "bf16"}
+    dot8 = has & {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
+    words = [
+        "fp32",
+        f"bf16 ({', '.join(sorted(bf16))})" if bf16 else "no bf16",
+        f"int8 ({', '.join(sorted(dot8))})" if dot8 else "int8 without dot-product instructions",
+    ]
+    return "; ".join(words)

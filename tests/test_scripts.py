@@ -1,0 +1,77 @@
+"""The two commands of the README, as a newcomer runs them: in a clone, with nothing installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("VIRTUAL_ENV", "PYTHON", "GMS_RT"))}
+CLEAN["PYTHON"] = getattr(sys, "_base_executable", sys.executable)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tree as it stands, uncommitted changes included."""
+    folder = tmp_path_factory.mktemp("clone") / "gms rt"  # a space, as people have
+    subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(ROOT), str(folder)], check=True)
+    changed = subprocess.run(
+        ["git", "ls-files", "-z", "--modified", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split("\0")  # fmt: skip
+    for name in filter(None, changed):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+            (folder / name).chmod((ROOT / name).stat().st_mode)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_demo_command_goes_from_clone_to_report(clone: Path) -> None:
+    done = subprocess.run([clone / "scripts/demo"], cwd=clone, env=CLEAN, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not for clinical use" in done.stdout.lower()
+    report = clone / "demo/report.html"
+    assert str(report.relative_to(clone)) in done.stdout
+    assert report.read_text().count("data:image/") >= 12
+    listed = subprocess.run(
+        [clone / ".venv-demo/bin/python", "-m", "pip", "list", "--format=json"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert "torch" not in {package["name"] for package in json.loads(listed)}
+
+
+def test_the_test_command_passes_arguments_on(tmp_path: Path) -> None:
+    """`scripts/test` with this environment in place of the one it makes."""
+    tree = tmp_path / "tree"
+    (tree / "scripts").mkdir(parents=True)
+    for name in ("test", "environment", "constraints.txt"):
+        (tree / "scripts" / name).write_bytes((ROOT / "scripts" / name).read_bytes())
+    (tree / "scripts/test").chmod(0o755)
+    (tree / "pyproject.toml").write_text("[project]\nname = 'nothing'\nversion = '0'\n[project.optional-dependencies]\n")
+    (tree / "gms_rt/native").mkdir(parents=True)
+    (tree / "test_two.py").write_text("def test_one(): assert 1\ndef test_other(): assert 0\n")
+    (tree / ".venv/bin").mkdir(parents=True)
+    (tree / ".venv/bin/python").symlink_to(sys.executable)
+    stamp = subprocess.run(
+        ["bash", "-c", "cat pyproject.toml scripts/constraints.txt scripts/environment scripts/test | cksum"],
+        cwd=tree, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    (tree / ".venv/stamp").write_text(stamp)
+    done = subprocess.run(["scripts/test", "-q", "-k", "one"], cwd=tree, env=CLEAN, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed, 1 deselected" in done.stdout
+
+
+def test_an_old_python_is_refused_in_one_line(tmp_path: Path) -> None:
+    """On a machine whose PATH holds no fitting Python."""
+    done = subprocess.run(
+        ["/bin/bash", str(ROOT / "scripts/demo")], env={"PATH": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert done.returncode != 0
