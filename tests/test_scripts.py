@@ -41,7 +41,7 @@ def test_the_demo_command_goes_from_clone_to_report(clone: Path) -> None:
     assert str(report.relative_to(clone)) in done.stdout
     assert report.read_text().count("data:image/") >= 12
     listed = subprocess.run(
-        [clone / ".venv-demo/bin/python", "-m", "pip", "list", "--format=json"],
+        [clone / ".venv/bin/python", "-m", "pip", "list", "--format=json"],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert "torch" not in {package["name"] for package in json.loads(listed)}
@@ -57,21 +57,26 @@ def test_the_test_command_passes_arguments_on(tmp_path: Path) -> None:
     (tree / "pyproject.toml").write_text("[project]\nname = 'nothing'\nversion = '0'\n[project.optional-dependencies]\n")
     (tree / "gms_rt/native").mkdir(parents=True)
     (tree / "test_two.py").write_text("def test_one(): assert 1\ndef test_other(): assert 0\n")
-    (tree / ".venv/bin").mkdir(parents=True)
-    (tree / ".venv/bin/python").symlink_to(sys.executable)
+    (tree / ".venv-test/bin").mkdir(parents=True)
+    (tree / ".venv-test/bin/python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (tree / ".venv-test/bin/python").chmod(0o755)
     stamp = subprocess.run(
         ["bash", "-c", "cat pyproject.toml scripts/constraints.txt scripts/environment scripts/test | cksum"],
         cwd=tree, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    (tree / ".venv/stamp").write_text(stamp)
+    (tree / ".venv-test/stamp").write_text(stamp)
     done = subprocess.run(["scripts/test", "-q", "-k", "one"], cwd=tree, env=CLEAN, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed, 1 deselected" in done.stdout
 
 
-def test_an_old_python_is_refused_in_one_line(tmp_path: Path) -> None:
-    """On a machine whose PATH holds no fitting Python."""
+def test_a_machine_without_a_fitting_python_is_told_so(tmp_path: Path) -> None:
+    for tool in ("bash", "dirname", "cat"):
+        (tmp_path / tool).symlink_to(subprocess.check_output(["which", tool], text=True).strip())
+    (tmp_path / "python3").write_text("#!/bin/sh\nexit 1\n")  # an old one fails the version check
+    (tmp_path / "python3").chmod(0o755)
     done = subprocess.run(
         ["/bin/bash", str(ROOT / "scripts/demo")], env={"PATH": str(tmp_path)}, capture_output=True, text=True
     )
-    assert done.returncode != 0
+    assert done.returncode == 2
+    assert "Python 3.10 or newer is needed" in done.stderr
