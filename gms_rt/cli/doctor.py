@@ -54,9 +54,9 @@ def command(as_json: bool) -> None:
 def _native() -> dict[str, str | None]:
     """Version of the C library, or why it cannot be loaded."""
     try:
-        from gms_rt.runtime.binding import library_version
+        from gms_rt.runtime.binding import load_library
 
-        return {"version": library_version(), "problem": None}
+        return {"version": load_library().gmsrt_version().decode(), "problem": None}
     except (GmsError, OSError) as error:
         return {"version": None, "problem": error.line() if isinstance(error, GmsError) else str(error)}
 
