@@ -324,9 +324,7 @@ LaneFunction = Callable[[CudaLane], None]
 class _Callbacks:
     """Python functions as C callbacks; an exception becomes a non-zero result and is kept as the cause."""
 
-    def __init__(
-        self, prepare: LaneFunction | None, enqueue: LaneFunction, release: Callable[[], None] | None
-    ) -> None:
+    def __init__(self, prepare: LaneFunction | None, enqueue: LaneFunction, release: Callable[[], None] | None) -> None:
         self.error: BaseException | None = None
         self.prepare = _LaneCallback() if prepare is None else _LaneCallback(self._lane_function(prepare))
         self.enqueue = _LaneCallback(self._lane_function(enqueue))

@@ -68,9 +68,7 @@ class CpuRunner(Runner):
         self._native.infer(images, probabilities)
 
     def _bench(self, images: U8, seconds: float, iterations: int, warmup: float) -> Timings:
-        return timings_from_bench(
-            self._native.bench(images, seconds=seconds, iterations=iterations, warmup=warmup)
-        )
+        return timings_from_bench(self._native.bench(images, seconds=seconds, iterations=iterations, warmup=warmup))
 
     def _close(self) -> None:
         self._native.close()
