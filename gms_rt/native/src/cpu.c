@@ -160,10 +160,12 @@ static gmsrt_status fit_model(const cpu_state *state, const char *path, ov_model
     unsigned uint8_type = 0;
     port_facts in, out;
     gmsrt_status status = find_uint8(ov, state->core, &uint8_type);
+    int counted;
 
     if (status != GMSRT_OK) return status;
-    ov->ov_model_inputs_size(model, &inputs);
-    ov->ov_model_outputs_size(model, &outputs);
+    counted = ov->ov_model_inputs_size(model, &inputs);
+    if (counted == 0) counted = ov->ov_model_outputs_size(model, &outputs);
+    if (counted != 0) return ov_failed(ov, GMSRT_BAD_GRAPH, counted, "inputs and outputs of the graph cannot be read");
     if (inputs != 1 || outputs != 1)
         return gmsrt_fail(GMSRT_BAD_GRAPH, "%s has %zu inputs and %zu outputs, wanted is one of each", path, inputs,
                           outputs);

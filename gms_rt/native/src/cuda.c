@@ -173,14 +173,15 @@ static void free_state(cuda_state *state)
     gmsrt_cu_context popped;
 
     if (state->context != NULL) {
+        /* Without the context nothing can be freed one by one; releasing the context takes everything along. */
         const bool pushed = cu->cuCtxPushCurrent_v2(state->context) == GMSRT_CU_SUCCESS;
 
-        for (uint32_t i = 0; i < state->lane_count; i++) {
+        for (uint32_t i = 0; pushed && i < state->lane_count; i++) {
             if (state->lanes[i].stream != NULL) cu->cuStreamSynchronize(state->lanes[i].stream);
             if (state->lanes[i].exec != NULL) cu->cuGraphExecDestroy(state->lanes[i].exec);
         }
         if (state->used_callbacks && state->options.release != NULL) state->options.release(state->options.user);
-        for (uint32_t i = 0; i < state->lane_count; i++) free_lane(cu, &state->lanes[i]);
+        for (uint32_t i = 0; pushed && i < state->lane_count; i++) free_lane(cu, &state->lanes[i]);
         if (pushed) cu->cuCtxPopCurrent_v2(&popped);
         cu->cuDevicePrimaryCtxRelease_v2(state->device);
     }
