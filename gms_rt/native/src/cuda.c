@@ -319,8 +319,7 @@ static gmsrt_status cuda_submit(gmsrt_runner *runner, uint32_t index, const uint
 
     (void)alone;
     memcpy(lane->host_images, images, count * state->image_bytes);
-    if (count < batch)
-        memset(lane->host_images + count * state->image_bytes, 0, (batch - count) * state->image_bytes);
+    if (count < batch) memset(lane->host_images + count * state->image_bytes, 0, (batch - count) * state->image_bytes);
     code = cu->cuEventRecord(lane->before, lane->stream);
     if (code == GMSRT_CU_SUCCESS)
         code = cu->cuMemcpyHtoDAsync_v2(lane->images, lane->host_images, batch * state->image_bytes, lane->stream);

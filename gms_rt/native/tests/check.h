@@ -9,7 +9,7 @@ static int checks_made;
 
 #define CHECK(condition, ...)                                                                                          \
     do {                                                                                                               \
-        checks_made++;                                                                                                 \
+        __atomic_add_fetch(&checks_made, 1, __ATOMIC_RELAXED);                                                         \
         if (!(condition)) {                                                                                            \
             fprintf(stderr, "%s:%d: %s does not hold: ", __FILE__, __LINE__, #condition);                              \
             fprintf(stderr, __VA_ARGS__);                                                                              \

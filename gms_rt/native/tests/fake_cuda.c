@@ -48,9 +48,9 @@ struct CUctx_st {
 
 static struct CUctx_st primary;
 static bool started;
-static int poison; /* after a fatal error every call answers so */
+static int poison;       /* after a fatal error every call answers so */
 static bool push_failed; /* then nobody can free what is in the context */
-static int capturing; /* streams in capture */
+static int capturing;    /* streams in capture */
 static double device_clock;
 static struct {
     void *memory;

@@ -344,9 +344,9 @@ OPENVINO(int, ov_core_compile_model,
 
         snprintf(properties + used, sizeof properties - used, "%s=%s;", key, value);
         if (strcmp(key, "INFERENCE_PRECISION_HINT") == 0)
-            snprintf((*compiled)->precision, sizeof (*compiled)->precision, "%s", value);
+            snprintf((*compiled)->precision, sizeof(*compiled)->precision, "%s", value);
         if (strcmp(key, "INFERENCE_NUM_THREADS") == 0)
-            snprintf((*compiled)->threads, sizeof (*compiled)->threads, "%s", value);
+            snprintf((*compiled)->threads, sizeof(*compiled)->threads, "%s", value);
     }
     va_end(arguments);
     return answer(0);
@@ -383,8 +383,7 @@ OPENVINO(int, ov_compiled_model_create_infer_request,
         struct ov_tensor *tensor = make(sizeof *tensor);
 
         tensor->bytes = 1;
-        for (int i = 0; i < compiled->ports[which].rank; i++)
-            tensor->bytes *= (size_t)compiled->ports[which].dims[i];
+        for (int i = 0; i < compiled->ports[which].rank; i++) tensor->bytes *= (size_t)compiled->ports[which].dims[i];
         tensor->data = make(tensor->bytes);
         tensor->references = 1;
         (*request)->tensors[which] = tensor;

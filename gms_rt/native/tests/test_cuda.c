@@ -144,8 +144,9 @@ static void test_results(void)
 static void test_order(void)
 {
     static const char *const expected[] = {
-        "cuCtxPushCurrent_v2", "cuEventRecord", "cuMemcpyHtoDAsync_v2", "cuEventRecord",      "cuGraphLaunch",
-        "cuEventRecord",       "cuMemcpyDtoHAsync_v2", "cuEventRecord", "cuEventSynchronize", "cuCtxPopCurrent_v2",
+        "cuCtxPushCurrent_v2", "cuEventRecord",      "cuMemcpyHtoDAsync_v2", "cuEventRecord",
+        "cuGraphLaunch",       "cuEventRecord",      "cuMemcpyDtoHAsync_v2", "cuEventRecord",
+        "cuEventSynchronize",  "cuCtxPopCurrent_v2",
     };
     uint8_t masks[PIXELS];
     user u;
@@ -231,8 +232,8 @@ static int scenario(bool *opened, int *before_close)
 /* One failure at every call of the scenario, of every kind. */
 static void test_failures(void)
 {
-    static const int codes[] = {GMSRT_CU_OUT_OF_MEMORY, GMSRT_CU_LAUNCH_FAILED, GMSRT_CU_CAPTURE_INVALIDATED,
-                                GMSRT_CU_ECC_UNCORRECTABLE, GMSRT_CU_NO_DEVICE, 12345};
+    static const int codes[] = {GMSRT_CU_OUT_OF_MEMORY,     GMSRT_CU_LAUNCH_FAILED, GMSRT_CU_CAPTURE_INVALIDATED,
+                                GMSRT_CU_ECC_UNCORRECTABLE, GMSRT_CU_NO_DEVICE,     12345};
     bool opened;
     int total, before_close;
 
