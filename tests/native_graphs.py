@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,7 @@ def mean_graph(
     shape = [batch, height, width]
     nodes = [
         helper.make_node("Cast", ["image"], ["f"], name="input/cast", to=FLOAT),
-        helper.make_node(
-            "ReduceMean", ["f"], ["m"], name="lmm/mean", axes=[3], keepdims=1 if output_rank == 4 else 0
-        ),
+        helper.make_node("ReduceMean", ["f"], ["m"], name="lmm/mean", axes=[3], keepdims=1 if output_rank == 4 else 0),
         helper.make_node("Round", ["m"], ["r"], name="decoder/round"),
         helper.make_node("Cast", ["r"], ["mask"], name="output/cast", to=output_type),
     ]
@@ -39,9 +38,7 @@ def mean_graph(
     return save(path, nodes, [("image", input_type, [*shape, channels])], [("mask", output_type, output)])
 
 
-def conv_graph(
-    path: Path, *, batch: int = 1, size: int = 64, width: int = 16, depth: int = 4, seed: int = 0
-) -> Path:
+def conv_graph(path: Path, *, batch: int = 1, size: int = 64, width: int = 16, depth: int = 4, seed: int = 0) -> Path:
     """A random convolutional network with real work in it, of the artefact's shape."""
     random = np.random.default_rng(seed)
     weights: list[Any] = []
@@ -52,16 +49,12 @@ def conv_graph(
     ]
     weights.append(numpy_helper.from_array(np.float32(1 / 255).reshape(()), "scale"))
     channels = [3, *[width] * depth, 1]
-    for i, (before, after) in enumerate(zip(channels, channels[1:], strict=False)):
+    for i, (before, after) in enumerate(itertools.pairwise(channels)):
         kernel = random.normal(0, (2 / (9 * before)) ** 0.5, (after, before, 3, 3)).astype(np.float32)
         weights.append(numpy_helper.from_array(kernel, f"w{i}"))
-        nodes.append(
-            helper.make_node("Conv", [f"x{i}", f"w{i}"], [f"c{i}"], name=f"lmm/conv{i}", pads=[1, 1, 1, 1])
-        )
+        nodes.append(helper.make_node("Conv", [f"x{i}", f"w{i}"], [f"c{i}"], name=f"lmm/conv{i}", pads=[1, 1, 1, 1]))
         last = i == len(channels) - 2
-        nodes.append(
-            helper.make_node("Sigmoid" if last else "Relu", [f"c{i}"], [f"x{i + 1}"], name=f"lmm/act{i}")
-        )
+        nodes.append(helper.make_node("Sigmoid" if last else "Relu", [f"c{i}"], [f"x{i + 1}"], name=f"lmm/act{i}"))
     weights.append(numpy_helper.from_array(np.float32(255).reshape(()), "full"))
     nodes += [
         helper.make_node("Mul", [f"x{len(channels) - 1}", "full"], ["s"], name="output/scale"),

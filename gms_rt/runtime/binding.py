@@ -7,8 +7,6 @@ library is found and loaded at first use, never at import. Every failure is a `G
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
-import importlib.util
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -21,121 +19,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gms_rt.errors import ArtifactError, DeviceError, GmsError, NativeError, UsageError
-
-ABI_VERSION = 1
-LIBRARY_VARIABLE = "GMS_RT_LIBRARY"
-OPENVINO_VARIABLE = "GMSRT_OPENVINO"
+from gms_rt.errors import GmsError, NativeError, UsageError
+from gms_rt.runtime import library as c
+from gms_rt.runtime.library import check, find_openvino, load_library
 
 Precision = Literal["f32", "bf16"]
 Mode = Literal["latency", "throughput"]
 
 # One timed inference in milliseconds, as the library writes it.
 SAMPLE = np.dtype([(name, np.float64) for name in ("total", "compute", "h2d", "d2h", "enqueue")])
-
-_STATUS_NO_RUNTIME = 4
-_ERRORS: dict[int, type[GmsError]] = {
-    1: UsageError,
-    2: ArtifactError,
-    3: ArtifactError,
-    5: DeviceError,
-    6: DeviceError,
-    10: DeviceError,
-}
-
-
-class _CpuOptions(ctypes.Structure):
-    _fields_ = (
-        ("struct_size", ctypes.c_size_t),
-        ("openvino", ctypes.c_char_p),
-        ("cache", ctypes.c_char_p),
-        ("precision", ctypes.c_int),
-        ("mode", ctypes.c_int),
-        ("threads", ctypes.c_uint32),
-        ("lanes", ctypes.c_uint32),
-        ("batch", ctypes.c_uint32),
-    )
-
-
-class _Lane(ctypes.Structure):
-    _fields_ = (
-        ("index", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
-        ("stream", ctypes.c_void_p),
-        ("images", ctypes.c_uint64),
-        ("masks", ctypes.c_uint64),
-    )
-
-
-_LaneCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(_Lane))
-_ReleaseCallback = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-
-
-class _CudaOptions(ctypes.Structure):
-    _fields_ = (
-        ("struct_size", ctypes.c_size_t),
-        ("driver", ctypes.c_char_p),
-        ("device", ctypes.c_uint32),
-        ("batch", ctypes.c_uint32),
-        ("height", ctypes.c_uint32),
-        ("width", ctypes.c_uint32),
-        ("lanes", ctypes.c_uint32),
-        ("warmup", ctypes.c_uint32),
-        ("use_graph", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
-        ("prepare", _LaneCallback),
-        ("enqueue", _LaneCallback),
-        ("release", _ReleaseCallback),
-        ("user", ctypes.c_void_p),
-    )
-
-
-class _Info(ctypes.Structure):
-    _fields_ = (
-        ("struct_size", ctypes.c_size_t),
-        ("backend", ctypes.c_int),
-        ("batch", ctypes.c_uint32),
-        ("height", ctypes.c_uint32),
-        ("width", ctypes.c_uint32),
-        ("lanes", ctypes.c_uint32),
-        ("used_lanes", ctypes.c_uint32),
-        ("threads", ctypes.c_uint32),
-        ("graphs", ctypes.c_uint32),
-        ("open_ms", ctypes.c_double),
-        ("execution", ctypes.c_char * 16),
-        ("device", ctypes.c_char * 128),
-        ("runtime", ctypes.c_char * 128),
-    )
-
-
-class _Device(ctypes.Structure):
-    _fields_ = (
-        ("struct_size", ctypes.c_size_t),
-        ("count", ctypes.c_uint32),
-        ("sm", ctypes.c_uint32),
-        ("driver", ctypes.c_uint32),
-        ("integrated", ctypes.c_uint32),
-        ("memory", ctypes.c_uint64),
-        ("name", ctypes.c_char * 128),
-    )
-
-
-class _BenchOptions(ctypes.Structure):
-    _fields_ = (
-        ("warmup_seconds", ctypes.c_double),
-        ("seconds", ctypes.c_double),
-        ("iterations", ctypes.c_size_t),
-    )
-
-
-class _BenchResult(ctypes.Structure):
-    _fields_ = (
-        ("samples", ctypes.c_size_t),
-        ("wall_seconds", ctypes.c_double),
-        ("warmup_seconds", ctypes.c_double),
-        ("lanes", ctypes.c_uint32),
-        ("batch", ctypes.c_uint32),
-    )
 
 
 @dataclass(frozen=True)
@@ -190,123 +82,14 @@ class BenchResult:
     batch: int
 
 
-_library: ctypes.CDLL | None = None
-_library_lock = threading.Lock()
-
-
-def library_path() -> Path:
-    """Where the library is: the environment's choice, the package's own, or an editable install's."""
-    chosen = os.environ.get(LIBRARY_VARIABLE)
-    if chosen:
-        if not Path(chosen).is_file():
-            raise UsageError("is not a file", where=chosen, mend=f"correct or unset {LIBRARY_VARIABLE}")
-        return Path(chosen)
-    name = "native/lib/libgms_rt.so"
-    candidates = [Path(__file__).parent.parent / name]
-    try:
-        installed = importlib.metadata.distribution("gms-rt").locate_file(f"gms_rt/{name}")
-        candidates.append(Path(str(installed)))
-    except importlib.metadata.PackageNotFoundError:
-        pass
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise NativeError(
-        "the C library is not built",
-        where=candidates[0],
-        mend=f"run scripts/build-native in the source tree, install the package again, or set {LIBRARY_VARIABLE}",
-    )
-
-
-def load_library() -> ctypes.CDLL:
-    """The library, loaded once a process and checked for its ABI version."""
-    global _library
-    with _library_lock:
-        if _library is None:
-            path = library_path()
-            try:
-                library = ctypes.CDLL(str(path))
-                _declare(library)
-            except (OSError, AttributeError) as error:
-                raise NativeError(
-                    f"the C library cannot be loaded ({error})", where=path, mend="build it with scripts/build-native"
-                ) from error
-            found = int(library.gmsrt_abi_version())
-            if found != ABI_VERSION:
-                raise NativeError(
-                    f"the C library has ABI version {found}, this package needs {ABI_VERSION}",
-                    where=path,
-                    mend="build it again with scripts/build-native",
-                )
-            _library = library
-        return _library
-
-
-def _declare(library: ctypes.CDLL) -> None:
-    pointer, size, text, runner = ctypes.POINTER, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p
-    functions: dict[str, tuple[object, list[object]]] = {
-        "gmsrt_abi_version": (ctypes.c_uint32, []),
-        "gmsrt_version": (text, []),
-        "gmsrt_status_name": (text, [ctypes.c_int]),
-        "gmsrt_last_error": (text, []),
-        "gmsrt_cpu_options_default": (None, [pointer(_CpuOptions)]),
-        "gmsrt_cuda_options_default": (None, [pointer(_CudaOptions)]),
-        "gmsrt_open_cpu": (ctypes.c_int, [text, pointer(_CpuOptions), pointer(runner)]),
-        "gmsrt_open_cuda": (ctypes.c_int, [pointer(_CudaOptions), pointer(runner)]),
-        "gmsrt_probe_cuda": (ctypes.c_int, [text, ctypes.c_uint32, pointer(_Device)]),
-        "gmsrt_get_info": (ctypes.c_int, [runner, pointer(_Info)]),
-        "gmsrt_set_lanes": (ctypes.c_int, [runner, ctypes.c_uint32]),
-        "gmsrt_infer": (ctypes.c_int, [runner, ctypes.c_void_p, size, ctypes.c_void_p]),
-        "gmsrt_bench": (
-            ctypes.c_int,
-            [
-                runner,
-                ctypes.c_void_p,
-                size,
-                pointer(_BenchOptions),
-                ctypes.c_void_p,
-                size,
-                pointer(_BenchResult),
-            ],
-        ),
-        "gmsrt_close": (None, [runner]),
-    }
-    for name, (result, arguments) in functions.items():
-        function = getattr(library, name)
-        function.restype = result
-        function.argtypes = arguments
-
-
-def _check(library: ctypes.CDLL, status: int, *, cuda: bool = False) -> None:
-    if status == 0:
-        return
-    message = library.gmsrt_last_error().decode(errors="replace")
-    if status == _STATUS_NO_RUNTIME and cuda:
-        raise DeviceError(message)
-    raise _ERRORS.get(status, NativeError)(message)
-
-
-def find_openvino() -> Path | None:
-    """OpenVINO's C library: the environment's choice, or the installed wheel's, without importing it."""
-    chosen = os.environ.get(OPENVINO_VARIABLE)
-    if chosen:
-        return Path(chosen)
-    spec = importlib.util.find_spec("openvino")
-    for place in (spec.submodule_search_locations or ()) if spec is not None else ():
-        found = sorted(Path(place, "libs").glob("libopenvino_c.so*"))
-        if found:
-            return found[0]
-    return None
-
-
 def probe_cuda(device: int = 0, *, driver: Path | None = None) -> CudaDevice:
     """What the driver says about a device; `DeviceError` where there is no driver or no such device."""
     library = load_library()
     if device < 0:
         raise UsageError(f"there is no CUDA device {device}", mend="give 0 or more")
-    about = _Device()
+    about = c.Device()
     path = None if driver is None else os.fsencode(driver)
-    _check(library, library.gmsrt_probe_cuda(path, device, ctypes.byref(about)), cuda=True)
+    check(library, library.gmsrt_probe_cuda(path, device, ctypes.byref(about)), cuda=True)
     return CudaDevice(
         ordinal=device,
         count=about.count,
@@ -326,13 +109,13 @@ class _Callbacks:
 
     def __init__(self, prepare: LaneFunction | None, enqueue: LaneFunction, release: Callable[[], None] | None) -> None:
         self.error: BaseException | None = None
-        self.prepare = _LaneCallback() if prepare is None else _LaneCallback(self._lane_function(prepare))
-        self.enqueue = _LaneCallback(self._lane_function(enqueue))
-        self.release = _ReleaseCallback() if release is None else _ReleaseCallback(self._release_function(release))
+        self.prepare = c.LaneCallback() if prepare is None else c.LaneCallback(self._lane_function(prepare))
+        self.enqueue = c.LaneCallback(self._lane_function(enqueue))
+        self.release = c.ReleaseCallback() if release is None else c.ReleaseCallback(self._release_function(release))
 
     def _lane_function(self, function: LaneFunction) -> Callable[[int | None, object], int]:
         def call(_user: int | None, pointer: object) -> int:
-            lane: _Lane = pointer.contents  # type: ignore[attr-defined]
+            lane: c.Lane = pointer.contents  # type: ignore[attr-defined]
             try:
                 function(CudaLane(lane.index, lane.stream or 0, lane.images, lane.masks))
             except BaseException as error:  # nothing may unwind through C
@@ -361,8 +144,8 @@ class NativeRunner:
         self._callbacks = callbacks
         self._calls = 0
         self._changed = threading.Condition()
-        self._shape = self.info
-        self._batch_shape = (self._shape.height, self._shape.width)
+        about = self.info
+        self._size = (about.height, about.width)
 
     @classmethod
     def open_cpu(
@@ -384,7 +167,7 @@ class NativeRunner:
                 raise UsageError(f"{number} {name} make no sense", mend="give 0 for the default, or a positive number")
         if precision not in ("f32", "bf16") or mode not in ("latency", "throughput"):
             raise UsageError(f"precision {precision!r}, mode {mode!r}", mend="give f32 or bf16, latency or throughput")
-        options = _CpuOptions()
+        options = c.CpuOptions()
         library.gmsrt_cpu_options_default(ctypes.byref(options))
         found = openvino or find_openvino()
         options.openvino = None if found is None else os.fsencode(found)
@@ -394,7 +177,7 @@ class NativeRunner:
         options.threads, options.lanes, options.batch = threads, lanes, batch
         handle = ctypes.c_void_p()
         status = library.gmsrt_open_cpu(_path_bytes(graph), ctypes.byref(options), ctypes.byref(handle))
-        _check(library, status)
+        check(library, status)
         return cls(library, handle)
 
     @classmethod
@@ -415,7 +198,7 @@ class NativeRunner:
     ) -> NativeRunner:
         """Open a CUDA device: `prepare` binds a lane, `enqueue` queues one inference and is captured."""
         library = load_library()
-        options = _CudaOptions()
+        options = c.CudaOptions()
         library.gmsrt_cuda_options_default(ctypes.byref(options))
         numbers = {"device": device, "batch": batch, "height": height, "width": width, "lanes": lanes}
         for name, number in (*numbers.items(), ("warmup", warmup)):
@@ -432,15 +215,15 @@ class NativeRunner:
             if isinstance(callbacks.error, GmsError) or not isinstance(callbacks.error, Exception):
                 raise callbacks.error
             raise NativeError(f"opening the device failed: {callbacks.error}") from callbacks.error
-        _check(library, status, cuda=True)
+        check(library, status, cuda=True)
         return cls(library, handle, callbacks)
 
     @property
     def info(self) -> NativeInfo:
         """Shapes, lanes, device and arithmetic of the opened graph."""
-        about = _Info()
+        about = c.Info()
         with self._call() as handle:
-            _check(self._library, self._library.gmsrt_get_info(handle, ctypes.byref(about)))
+            check(self._library, self._library.gmsrt_get_info(handle, ctypes.byref(about)))
         return NativeInfo(
             backend="cuda" if about.backend == 1 else "cpu",
             batch=about.batch,
@@ -459,7 +242,7 @@ class NativeRunner:
     def infer(self, images: NDArray[np.uint8], masks: NDArray[np.uint8]) -> None:
         """Segment `images` (N×H×W×3) into `masks` (N×H×W or N×H×W×1), both used in place."""
         count = self._check_images(images)
-        height, width = self._batch_shape
+        height, width = self._size
         if (
             masks.dtype != np.uint8
             or masks.shape not in ((count, height, width), (count, height, width, 1))
@@ -484,8 +267,8 @@ class NativeRunner:
         # Memory is only touched where a sample is written, so a generous array costs nothing.
         room = max(iterations, int(seconds * 50_000) + 1) if capacity is None else capacity
         samples = np.empty(room, SAMPLE)
-        options = _BenchOptions(warmup, seconds, iterations)
-        result = _BenchResult()
+        options = c.BenchOptions(warmup, seconds, iterations)
+        result = c.BenchOutcome()
         with self._call() as handle:
             status = self._library.gmsrt_bench(
                 handle,
@@ -547,10 +330,10 @@ class NativeRunner:
         if status != 0 and self._callbacks is not None and self._callbacks.error is not None:
             error, self._callbacks.error = self._callbacks.error, None
             raise NativeError(f"the engine could not be run: {error}") from error
-        _check(self._library, status, cuda=self._callbacks is not None)
+        check(self._library, status, cuda=self._callbacks is not None)
 
     def _check_images(self, images: NDArray[np.uint8]) -> int:
-        height, width = self._batch_shape
+        height, width = self._size
         if (
             images.dtype != np.uint8
             or images.ndim != 4

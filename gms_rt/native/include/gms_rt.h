@@ -74,37 +74,37 @@ typedef struct gmsrt_runner gmsrt_runner;
 
 /* Options of gmsrt_open_cpu. Fill with gmsrt_cpu_options_default, then change what you need. */
 typedef struct gmsrt_cpu_options {
-    size_t struct_size;      /* set by gmsrt_cpu_options_default */
-    const char *openvino;    /* libopenvino_c.so; NULL: $GMSRT_OPENVINO, else the system's loader searches */
-    const char *cache;       /* folder for compiled graphs, must exist; NULL: no cache */
+    size_t struct_size;        /* set by gmsrt_cpu_options_default */
+    const char *openvino;      /* libopenvino_c.so; NULL: $GMSRT_OPENVINO, else the system's loader searches */
+    const char *cache;         /* folder for compiled graphs, must exist; NULL: no cache */
     gmsrt_precision precision; /* default GMSRT_F32 */
-    gmsrt_mode mode;         /* default GMSRT_LATENCY */
-    uint32_t threads;        /* 0: OpenVINO's choice (the physical cores) */
-    uint32_t lanes;          /* inferences in flight; 0: one for latency, OpenVINO's optimum for throughput */
-    uint32_t batch;          /* only for a graph with a free batch size; 0: the graph's own, or 1 */
+    gmsrt_mode mode;           /* default GMSRT_LATENCY */
+    uint32_t threads;          /* 0: OpenVINO's choice (the physical cores) */
+    uint32_t lanes;            /* inferences in flight; 0: one for latency, OpenVINO's optimum for throughput */
+    uint32_t batch;            /* only for a graph with a free batch size; 0: the graph's own, or 1 */
 } gmsrt_cpu_options;
 
 /* One lane of a CUDA runner, as the callbacks see it. Addresses and stream never change while the runner is open. */
 typedef struct gmsrt_cuda_lane {
-    uint32_t index;        /* 0 .. lanes-1 */
+    uint32_t index; /* 0 .. lanes-1 */
     uint32_t reserved;
-    void *stream;          /* CUstream: non-blocking, belongs to this lane alone */
-    uint64_t images;       /* CUdeviceptr: batch * height * width * 3 bytes */
-    uint64_t masks;        /* CUdeviceptr: batch * height * width bytes */
+    void *stream;    /* CUstream: non-blocking, belongs to this lane alone */
+    uint64_t images; /* CUdeviceptr: batch * height * width * 3 bytes */
+    uint64_t masks;  /* CUdeviceptr: batch * height * width bytes */
 } gmsrt_cuda_lane;
 
 /* Options of gmsrt_open_cuda. The callbacks are called with the device's primary context current, on the thread that
  * is inside the library; zero means success. `user` and the callbacks must stay valid until gmsrt_close returns. */
 typedef struct gmsrt_cuda_options {
-    size_t struct_size;  /* set by gmsrt_cuda_options_default */
-    const char *driver;  /* NULL: libcuda.so.1 */
-    uint32_t device;     /* ordinal */
-    uint32_t batch;      /* shape of one inference; default batch 1; height and width have no default */
+    size_t struct_size; /* set by gmsrt_cuda_options_default */
+    const char *driver; /* NULL: libcuda.so.1 */
+    uint32_t device;    /* ordinal */
+    uint32_t batch;     /* shape of one inference; default batch 1; height and width have no default */
     uint32_t height;
     uint32_t width;
-    uint32_t lanes;      /* default 1 */
-    uint32_t warmup;     /* runs before the capture, at least 1; default 2 */
-    uint32_t use_graph;  /* default 1; 0: enqueue is called for every inference, on the calling thread, for one lane
+    uint32_t lanes;     /* default 1 */
+    uint32_t warmup;    /* runs before the capture, at least 1; default 2 */
+    uint32_t use_graph; /* default 1; 0: enqueue is called for every inference, on the calling thread, for one lane
                             never concurrently, for different lanes possibly concurrently */
     uint32_t reserved;
     /* Optional, called once a lane before its warm-up: bind addresses, create the execution context. */
@@ -129,17 +129,17 @@ typedef struct gmsrt_info {
     double open_ms;      /* time from the call of gmsrt_open_* to its return */
     char execution[16];  /* CPU: "f32", "bf16", …; CUDA: "" (the plan decides) */
     char device[128];
-    char runtime[128];   /* "OpenVINO …" or "CUDA driver …" */
+    char runtime[128]; /* "OpenVINO …" or "CUDA driver …" */
 } gmsrt_info;
 
 /* A CUDA device as the driver describes it. */
 typedef struct gmsrt_device {
-    size_t struct_size; /* sizeof(gmsrt_device), set by the caller or zero */
-    uint32_t count;     /* devices on this machine */
-    uint32_t sm;        /* compute capability: 80 for 8.0 */
-    uint32_t driver;    /* CUDA version of the driver: 13010 for 13.1 */
+    size_t struct_size;  /* sizeof(gmsrt_device), set by the caller or zero */
+    uint32_t count;      /* devices on this machine */
+    uint32_t sm;         /* compute capability: 80 for 8.0 */
+    uint32_t driver;     /* CUDA version of the driver: 13010 for 13.1 */
     uint32_t integrated; /* 1: shares memory with the host, as a Jetson does */
-    uint64_t memory;    /* bytes */
+    uint64_t memory;     /* bytes */
     char name[128];
 } gmsrt_device;
 
@@ -154,8 +154,8 @@ typedef struct gmsrt_sample {
 
 typedef struct gmsrt_bench_options {
     double warmup_seconds;
-    double seconds;     /* at least this long … */
-    size_t iterations;  /* … and at least so many samples, unless the array is full before */
+    double seconds;    /* at least this long … */
+    size_t iterations; /* … and at least so many samples, unless the array is full before */
 } gmsrt_bench_options;
 
 typedef struct gmsrt_bench_result {

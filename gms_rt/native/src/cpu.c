@@ -37,9 +37,9 @@ typedef struct cpu_state {
 } cpu_state;
 
 /* An ONNX model "b = Identity(a)", a: uint8 [1]. Its element type is this OpenVINO's number for uint8. */
-static const char uint8_model[] = "\x08\x08"                 /* IR version 8 */
-                                  "\x42\x02\x10\x0d"         /* opset 13 */
-                                  "\x3a\x37"                 /* graph */
+static const char uint8_model[] = "\x08\x08"         /* IR version 8 */
+                                  "\x42\x02\x10\x0d" /* opset 13 */
+                                  "\x3a\x37"         /* graph */
                                   "\x0a\x10\x0a\x01\x61\x12\x01\x62\x22\x08Identity"
                                   "\x12\x01p"
                                   "\x5a\x0f\x0a\x01\x61\x12\x0a\x0a\x08\x08\x02\x12\x04\x0a\x02\x08\x01"
@@ -160,10 +160,12 @@ static gmsrt_status fit_model(const cpu_state *state, const char *path, ov_model
     unsigned uint8_type = 0;
     port_facts in, out;
     gmsrt_status status = find_uint8(ov, state->core, &uint8_type);
+    int counted;
 
     if (status != GMSRT_OK) return status;
-    ov->ov_model_inputs_size(model, &inputs);
-    ov->ov_model_outputs_size(model, &outputs);
+    counted = ov->ov_model_inputs_size(model, &inputs);
+    if (counted == 0) counted = ov->ov_model_outputs_size(model, &outputs);
+    if (counted != 0) return ov_failed(ov, GMSRT_BAD_GRAPH, counted, "inputs and outputs of the graph cannot be read");
     if (inputs != 1 || outputs != 1)
         return gmsrt_fail(GMSRT_BAD_GRAPH, "%s has %zu inputs and %zu outputs, wanted is one of each", path, inputs,
                           outputs);
@@ -229,8 +231,10 @@ static gmsrt_status compile(cpu_state *state, const char *path, const ov_model_t
     const uint32_t streams = options->lanes > 0 ? options->lanes : throughput ? 0 : 1;
     char stream_text[16], thread_text[16];
     const char *pairs[10] = {
-        "INFERENCE_PRECISION_HINT", options->precision == GMSRT_BF16 ? "bf16" : "f32",
-        "PERFORMANCE_HINT",         throughput ? "THROUGHPUT" : "LATENCY",
+        "INFERENCE_PRECISION_HINT",
+        options->precision == GMSRT_BF16 ? "bf16" : "f32",
+        "PERFORMANCE_HINT",
+        throughput ? "THROUGHPUT" : "LATENCY",
     };
     size_t used = 4;
     int code;
@@ -250,9 +254,9 @@ static gmsrt_status compile(cpu_state *state, const char *path, const ov_model_t
         pairs[used++] = options->cache;
     }
     /* OpenVINO reads only the first `used` of the variable arguments. */
-    code = state->ov.ov_core_compile_model(state->core, model, "CPU", used, &state->compiled, pairs[0], pairs[1],
-                                           pairs[2], pairs[3], pairs[4], pairs[5], pairs[6], pairs[7], pairs[8],
-                                           pairs[9]);
+    code =
+        state->ov.ov_core_compile_model(state->core, model, "CPU", used, &state->compiled, pairs[0], pairs[1], pairs[2],
+                                        pairs[3], pairs[4], pairs[5], pairs[6], pairs[7], pairs[8], pairs[9]);
     if (code != 0) {
         char what[512];
 
@@ -313,8 +317,8 @@ static gmsrt_status cpu_submit(gmsrt_runner *runner, uint32_t index, const uint8
     lane->start = gmsrt_now();
     lane->h2d = lane->start - start;
     /* Alone, the calling thread works itself: no hand-over between threads. */
-    code = alone ? state->ov.ov_infer_request_infer(lane->request)
-                 : state->ov.ov_infer_request_start_async(lane->request);
+    code =
+        alone ? state->ov.ov_infer_request_infer(lane->request) : state->ov.ov_infer_request_start_async(lane->request);
     lane->compute = gmsrt_now() - lane->start;
     lane->enqueue = alone ? 0.0 : lane->compute;
     lane->done = alone;
@@ -322,8 +326,7 @@ static gmsrt_status cpu_submit(gmsrt_runner *runner, uint32_t index, const uint8
     return GMSRT_OK;
 }
 
-static gmsrt_status cpu_finish(gmsrt_runner *runner, uint32_t index, uint8_t *masks, size_t count,
-                               gmsrt_sample *sample)
+static gmsrt_status cpu_finish(gmsrt_runner *runner, uint32_t index, uint8_t *masks, size_t count, gmsrt_sample *sample)
 {
     cpu_state *state = runner->state;
     cpu_lane *lane = &state->lanes[index];
@@ -371,11 +374,9 @@ static gmsrt_status check_options(const gmsrt_cpu_options *options)
     if (options->lanes > GMSRT_MAX_LANES)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "%u lanes asked, at most %u can be open", options->lanes,
                           GMSRT_MAX_LANES);
-    if (options->threads > 4096)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "%u threads are too many", options->threads);
+    if (options->threads > 4096) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "%u threads are too many", options->threads);
     if (options->batch > GMSRT_MAX_BATCH)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "batch %u is too large, at most %u", options->batch,
-                          GMSRT_MAX_BATCH);
+        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "batch %u is too large, at most %u", options->batch, GMSRT_MAX_BATCH);
     if (options->cache != NULL && (stat(options->cache, &about) != 0 || !S_ISDIR(about.st_mode)))
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "the cache %s is not a folder; create it", options->cache);
     return GMSRT_OK;

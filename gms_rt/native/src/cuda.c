@@ -173,14 +173,15 @@ static void free_state(cuda_state *state)
     gmsrt_cu_context popped;
 
     if (state->context != NULL) {
+        /* Without the context nothing can be freed one by one; releasing the context takes everything along. */
         const bool pushed = cu->cuCtxPushCurrent_v2(state->context) == GMSRT_CU_SUCCESS;
 
-        for (uint32_t i = 0; i < state->lane_count; i++) {
+        for (uint32_t i = 0; pushed && i < state->lane_count; i++) {
             if (state->lanes[i].stream != NULL) cu->cuStreamSynchronize(state->lanes[i].stream);
             if (state->lanes[i].exec != NULL) cu->cuGraphExecDestroy(state->lanes[i].exec);
         }
         if (state->used_callbacks && state->options.release != NULL) state->options.release(state->options.user);
-        for (uint32_t i = 0; i < state->lane_count; i++) free_lane(cu, &state->lanes[i]);
+        for (uint32_t i = 0; pushed && i < state->lane_count; i++) free_lane(cu, &state->lanes[i]);
         if (pushed) cu->cuCtxPopCurrent_v2(&popped);
         cu->cuDevicePrimaryCtxRelease_v2(state->device);
     }
@@ -318,8 +319,7 @@ static gmsrt_status cuda_submit(gmsrt_runner *runner, uint32_t index, const uint
 
     (void)alone;
     memcpy(lane->host_images, images, count * state->image_bytes);
-    if (count < batch)
-        memset(lane->host_images + count * state->image_bytes, 0, (batch - count) * state->image_bytes);
+    if (count < batch) memset(lane->host_images + count * state->image_bytes, 0, (batch - count) * state->image_bytes);
     code = cu->cuEventRecord(lane->before, lane->stream);
     if (code == GMSRT_CU_SUCCESS)
         code = cu->cuMemcpyHtoDAsync_v2(lane->images, lane->host_images, batch * state->image_bytes, lane->stream);

@@ -1,7 +1,8 @@
 /* Find the graph and look at the outermost layer of the ONNX file before a parser sees it.
  *
  * An ONNX file is a protobuf message; its outer fields carry their lengths. A truncated copy, an empty file, a page of
- * HTML or another format fails this walk, so OpenVINO never has to guess what such a file might be. */
+ * HTML or another format fails this walk. OpenVINO takes a file for ONNX if it begins with three different known
+ * fields, and else tries its other formats on it, which print and guess: so that much is asked here, too. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include "internal.h"
 
 #define ONNX_GRAPH_FIELD 7u
+#define LEADING_FIELDS 3u
 #define WIRE_VARINT 0u
 #define WIRE_FIXED64 1u
 #define WIRE_LENGTH 2u
@@ -30,10 +32,31 @@ static int read_varint(FILE *file, uint64_t *value)
     return -1;
 }
 
+/* Whether a ModelProto has this field with this wire type. */
+static bool is_model_field(uint64_t field, unsigned wire)
+{
+    switch (field) {
+    case 1: /* ir_version */
+    case 5: /* model_version */ return wire == WIRE_VARINT;
+    case 2: /* producer_name */
+    case 3: /* producer_version */
+    case 4: /* domain */
+    case 6: /* doc_string */
+    case ONNX_GRAPH_FIELD:
+    case 8:  /* opset_import */
+    case 14: /* metadata_props */
+    case 20: /* training_info */
+    case 25: /* functions */ return wire == WIRE_LENGTH;
+    default: return false;
+    }
+}
+
 /* What is wrong with the file, or NULL. */
 static const char *complaint(FILE *file, uint64_t size)
 {
     bool has_graph = false;
+    uint32_t seen = 0; /* the leading fields, a bit each */
+    unsigned fields = 0;
 
     if (size == 0) return "is empty";
     for (;;) {
@@ -43,6 +66,11 @@ static const char *complaint(FILE *file, uint64_t size)
         if (at < 0) return "cannot be read";
         if ((uint64_t)at == size) break;
         if (read_varint(file, &tag) != 0 || tag >> 3 == 0 || tag >> 3 > 0x1fffffff) return "is not an ONNX file";
+        if (fields++ < LEADING_FIELDS) {
+            if (!is_model_field(tag >> 3, (unsigned)(tag & 7u)) || (seen & (1u << (tag >> 3))) != 0)
+                return "is not an ONNX file";
+            seen |= 1u << (tag >> 3);
+        }
         switch (tag & 7u) {
         case WIRE_VARINT:
             if (read_varint(file, &length) != 0) return "is not an ONNX file or is cut short";
@@ -59,7 +87,8 @@ static const char *complaint(FILE *file, uint64_t size)
         if (length > size - (uint64_t)ftello(file)) return "is not an ONNX file or is cut short";
         if (length > 0 && fseeko(file, (off_t)length, SEEK_CUR) != 0) return "cannot be read";
     }
-    return has_graph ? NULL : "is not an ONNX file: it holds no graph";
+    if (!has_graph) return "is not an ONNX file: it holds no graph";
+    return fields >= LEADING_FIELDS ? NULL : "is not an ONNX file or is cut short";
 }
 
 gmsrt_status gmsrt_find_graph(const char *graph, char **path)

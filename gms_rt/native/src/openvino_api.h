@@ -52,7 +52,7 @@ typedef struct gmsrt_ov_partial_shape {
     X(ov_model_const_output, int, (const ov_model_t *, ov_output_const_port_t **))                                     \
     X(ov_model_reshape_single_input, int, (const ov_model_t *, gmsrt_ov_partial_shape))                                \
     X(ov_model_free, void, (ov_model_t *))                                                                             \
-    X(ov_port_get_element_type, int, (const ov_output_const_port_t *, unsigned *))                                         \
+    X(ov_port_get_element_type, int, (const ov_output_const_port_t *, unsigned *))                                     \
     X(ov_port_get_partial_shape, int, (const ov_output_const_port_t *, gmsrt_ov_partial_shape *))                      \
     X(ov_output_const_port_free, void, (ov_output_const_port_t *))                                                     \
     X(ov_partial_shape_create, int, (int64_t, const gmsrt_ov_dimension *, gmsrt_ov_partial_shape *))                   \

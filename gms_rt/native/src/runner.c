@@ -114,8 +114,7 @@ static gmsrt_status infer_on(gmsrt_runner *runner, const uint32_t *lanes, uint32
             const size_t many = count - first < batch ? count - first : batch;
             /* After a failure the others are only waited for, and the first message is the one to keep. */
             uint8_t *target = status == GMSRT_OK ? masks + first * pixels : NULL;
-            const gmsrt_status ended =
-                runner->hooks->finish(runner, lanes[finished % lane_count], target, many, NULL);
+            const gmsrt_status ended = runner->hooks->finish(runner, lanes[finished % lane_count], target, many, NULL);
 
             if (status == GMSRT_OK) status = ended;
             gmsrt_hold_error(status != GMSRT_OK);
@@ -168,8 +167,8 @@ static gmsrt_status bench_on(gmsrt_runner *runner, uint32_t lane_count, const ui
             if (!stop) {
                 const uint8_t *images = ring + (submitted % ring_batches) * batch * pixels * 3;
 
-                status = runner->hooks->submit(runner, (uint32_t)(submitted % lane_count), images, batch,
-                                               lane_count == 1);
+                status =
+                    runner->hooks->submit(runner, (uint32_t)(submitted % lane_count), images, batch, lane_count == 1);
                 if (status == GMSRT_OK) submitted++;
                 gmsrt_hold_error(status != GMSRT_OK);
             }
