@@ -1,8 +1,8 @@
 """Ultrasound-like phantoms: an image and its true lesion mask from a seed, nothing from outside.
 
 `phantom(seed, height, width)` draws tissue layers, lesions and what lies behind them, lets sound weaken with
-depth, adds fully developed speckle and compresses it as a scanner does. The same seed, size and library versions
-give the same picture. Everything is measured against the shorter side, so a phantom looks alike at any size.
+depth, adds fully developed speckle and compresses it as a scanner does. The same seed, size and library
+versions give the same picture. Everything is measured against the shorter side, so a phantom looks alike at any size.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ POSTERIORS = ("none", "shadow", "enhancement")
 _DYNAMIC_RANGE_DB = 46.0
 _FULL_SCALE = 9.0  # the echo that is drawn white
 _GREY_CURVE = 1.7  # scanners darken the middle of the range
-# Mean echo of a lesion relative to the tissue around it. The gaps between the ranges keep every lesion visible.
+# Mean echo of a lesion relative to the tissue around it; the gaps between the ranges keep it visible.
 _ECHO = {"hypo": (0.08, 0.28), "iso": (0.33, 0.45), "hyper": (2.2, 3.2)}
 
 
@@ -41,7 +41,7 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Phantom:
-    """A drawn case: `image` uint8 H×W, or H×W×3 with a scanner's colour tint; `mask` uint8 H×W of 0 and 255."""
+    """A drawn case: `image` uint8 H×W, or H×W×3 with a colour tint; `mask` uint8 H×W of 0 and 255."""
 
     image: U8
     mask: U8
