@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from gms_rt.errors import ArtifactError, MissingExtraError, UsageError
 from gms_rt.model.tokenizer import Tokenizer, TokenizerSpec
 
-SD_VAE_DEFAULT = "stabilityai/stable-diffusion-2-1"
 _CLASSES = {"sd-vae": "AutoencoderKL", "taesd": "AutoencoderTiny", "vq": "VQModel"}
 
 
@@ -32,8 +32,19 @@ class DiffusersTokenizer(Tokenizer):
 
     def decode(self, latent: Tensor) -> Tensor:
         """Decoder; a VQModel first snaps the latent to its codebook, straight-through for gradients."""
-        image: Tensor = self.autoencoder.decode(latent, return_dict=False)[0]
+        if self.spec.kind == "vq":
+            latent = snapped(latent, self.autoencoder.quantize.embedding.weight)
+        post_quant = getattr(self.autoencoder, "post_quant_conv", None)
+        image: Tensor = self.autoencoder.decoder(latent if post_quant is None else post_quant(latent))
         return image
+
+
+def snapped(latent: Tensor, codebook: Tensor) -> Tensor:
+    """Every position replaced by its nearest code; gradients pass as if nothing had happened."""
+    tokens = latent.permute(0, 2, 3, 1)
+    distance = codebook.square().sum(dim=1) - 2 * tokens @ codebook.T
+    nearest = F.embedding(distance.argmin(dim=-1), codebook).permute(0, 3, 1, 2)
+    return latent + (nearest - latent).detach()
 
 
 def spec_from_autoencoder(autoencoder: Any, kind: str, source: str, revision: str | None = None) -> TokenizerSpec:
@@ -47,7 +58,7 @@ def spec_from_autoencoder(autoencoder: Any, kind: str, source: str, revision: st
     return TokenizerSpec(
         kind=kind,
         source=source,
-        channels=int(config.latent_channels),
+        channels=int(config.get("vq_embed_dim") or config.latent_channels),
         stride=int(stride),
         scale=float(config.get("scaling_factor") or 1.0),
         shift=float(config.get("shift_factor") or 0.0),
