@@ -107,9 +107,7 @@ def _outline(rng: np.random.Generator, lesion: Lesion) -> F32:
     if lesion.shape == "ellipse":
         harmonics = {2: 0.03, 3: 0.03}
     elif lesion.shape == "lobulated":
-        harmonics = {
-            int(k): float(rng.uniform(0.06, 0.11)) for k in rng.choice([3, 4, 5, 6], 2, replace=False)
-        }
+        harmonics = {int(k): float(rng.uniform(0.06, 0.11)) for k in rng.choice([3, 4, 5, 6], 2, replace=False)}
     else:
         harmonics = {3: 0.05, int(rng.integers(7, 10)): 0.07, int(rng.integers(10, 14)): 0.05}
     for k, amplitude in harmonics.items():
@@ -118,9 +116,7 @@ def _outline(rng: np.random.Generator, lesion: Lesion) -> F32:
     tilt = rng.normal(0, 0.35)
     x = lesion.radius * aspect * radius * np.cos(angle)
     y = lesion.radius / aspect * radius * np.sin(angle)
-    points = np.stack(
-        [x * math.cos(tilt) - y * math.sin(tilt), x * math.sin(tilt) + y * math.cos(tilt)], axis=1
-    )
+    points = np.stack([x * math.cos(tilt) - y * math.sin(tilt), x * math.sin(tilt) + y * math.cos(tilt)], axis=1)
     return (points + np.asarray(lesion.centre)).astype(np.float32)
 
 
@@ -169,9 +165,7 @@ def _add_lesion(rng: np.random.Generator, echo: F32, inside: U8, lesion: Lesion,
 
 def _posterior(rng: np.random.Generator, inside: U8, lesion: Lesion, unit: float) -> F32:
     """Log change of the sound behind a lesion: it grows with the path through it and fades slowly below."""
-    strength = {"none": 0.0, "shadow": -rng.uniform(0.9, 2.2), "enhancement": rng.uniform(0.5, 0.9)}[
-        lesion.posterior
-    ]
+    strength = {"none": 0.0, "shadow": -rng.uniform(0.9, 2.2), "enhancement": rng.uniform(0.5, 0.9)}[lesion.posterior]
     path = np.cumsum(inside.astype(np.float32) / 255, axis=0) / (1.6 * lesion.radius)
     behind = path * (inside < 128)
     behind = np.asarray(cv2.GaussianBlur(behind, (0, 0), sigmaX=0.02 * unit, sigmaY=0.01 * unit), np.float32)
@@ -188,9 +182,7 @@ def _scan(rng: np.random.Generator, echo: F32, transmitted: F32, unit: float) ->
     amplitude = np.zeros((height, width), np.float32)
     for _ in range(2):  # scanners compound several looks, which fills the deepest holes of the speckle
         fields = rng.standard_normal((2, height, width), dtype=np.float32)
-        real, imaginary = (
-            cv2.GaussianBlur(f, (0, 0), sigmaX=1.6 * grain, sigmaY=0.8 * grain) for f in fields
-        )
+        real, imaginary = (cv2.GaussianBlur(f, (0, 0), sigmaX=1.6 * grain, sigmaY=0.8 * grain) for f in fields)
         amplitude += np.sqrt(real**2 + imaginary**2)
     amplitude /= np.mean(amplitude)
     signal = echo * np.exp(transmitted) * gain * lateral * amplitude

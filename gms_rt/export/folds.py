@@ -131,7 +131,9 @@ def _takes(graph: Graph, name: str) -> bool:
         return _is_spatial_resize(graph, node) and _takes(graph, node.input[0])
     if node.op_type in ("Sum", "Add"):
         shapes = {_channels(graph, i) for i in node.input}
-        return len(set(node.input)) == len(node.input) and len(shapes) == 1 and all(_takes(graph, i) for i in node.input)
+        return (
+            len(set(node.input)) == len(node.input) and len(shapes) == 1 and all(_takes(graph, i) for i in node.input)
+        )
     return False
 
 

@@ -6,6 +6,7 @@ written with the reference results of the PyTorch pipeline beside it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,10 @@ def graph_from_model(
     model = simplified(model)
     fold(model)
     name_edges(model)
-    describe(model, out.stem, spec.to_json(), dict(source))
+    # Where the tokenizer lay on this machine is nobody's business; its name and hash are.
+    place = Path(spec.source)
+    named = replace(spec, source=place.name if place.is_absolute() else spec.source)
+    describe(model, out.stem, replace(named, sha256=gms.tokenizer.weights_sha256()).to_json(), dict(source))
     images, truth, names = golden if golden is not None else golden_phantoms(height, width)
     write_golden(gms, out.with_suffix(".golden.npz"), images, truth, names)
     write_graph(model, out)

@@ -25,7 +25,9 @@ def load_tokenizer(name: str, *, revision: str | None = None) -> Tokenizer:
             where=f"--tokenizer {name}",
             mend="choose sd-vae[:FOLDER or hub id], taesd:FOLDER, vq:FOLDER, onnx:FOLDER or compvis:FILE",
         )
-    return open_tokenizer(kind, source, revision)
+    # A run must find its tokenizer from any folder.
+    local = Path(source).expanduser()
+    return open_tokenizer(kind, str(local.resolve()) if local.exists() else source, revision)
 
 
 def open_tokenizer(kind: str, source: str, revision: str | None = None) -> Tokenizer:

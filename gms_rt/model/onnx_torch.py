@@ -1,7 +1,7 @@
-"""An ONNX graph as a torch module, so that gradients flow through it: the operators that convolutional autoencoders use.
+"""An ONNX graph as a torch module, so that gradients flow through it.
 
-Weights become buffers and the nodes run in the graph's order. An operator or attribute that is not handled is refused
-by name when the graph is loaded, never skipped.
+It knows the operators that convolutional autoencoders use. Weights become buffers and the nodes run in the graph's
+order. An operator or attribute that is not handled is refused by name when the graph is loaded, never skipped.
 """
 
 from __future__ import annotations

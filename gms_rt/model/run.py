@@ -31,7 +31,9 @@ def save_run(folder: Path, gms: Gms, tables: Tables | None = None) -> None:
     """Write a run folder; `tables` are more tables of `config.toml`, such as how it was trained."""
     from safetensors.torch import save_file
 
-    model: dict[str, TomlValue] = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(gms.mapper.config).items()}
+    model: dict[str, TomlValue] = {
+        k: list(v) if isinstance(v, tuple) else v for k, v in asdict(gms.mapper.config).items()
+    }
     write_bytes(folder / CONFIG, toml_text({"model": model, **(tables or {})}).encode())
     spec = replace(gms.tokenizer.spec, sha256=gms.tokenizer.weights_sha256())
     write_json(folder / TOKENIZER, spec.to_json())
