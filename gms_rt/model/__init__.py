@@ -1,1 +1,1 @@
-"""The model in PyTorch: frozen tokenizer, latent mapping model, and the one place that joins them."""
+"""The generative segmentation model in PyTorch: frozen tokenizer, latent mapping model, and both joined."""

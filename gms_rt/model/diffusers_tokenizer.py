@@ -1,0 +1,121 @@
+"""Tokenizers in diffusers' layouts: AutoencoderKL (`sd-vae`), AutoencoderTiny (`taesd`), VQModel (`vq`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from gms_rt.errors import ArtifactError, MissingExtraError, UsageError
+from gms_rt.model.tokenizer import Tokenizer, TokenizerSpec
+
+_CLASSES = {"sd-vae": "AutoencoderKL", "taesd": "AutoencoderTiny", "vq": "VQModel"}
+
+
+class DiffusersTokenizer(Tokenizer):
+    """An autoencoder of diffusers, frozen. The latent is the posterior's mean, never a sample."""
+
+    def __init__(self, spec: TokenizerSpec, autoencoder: Any) -> None:
+        super().__init__(spec)
+        self.autoencoder = autoencoder
+        self.freeze()
+
+    def latent_mean(self, image: Tensor) -> Tensor:
+        """Encoder, and where there is one the quantisation convolution, whose first half is the mean."""
+        latent: Tensor = self.autoencoder.encoder(image)
+        quant = getattr(self.autoencoder, "quant_conv", None)
+        if quant is not None:
+            latent = quant(latent)
+        return latent[:, : self.spec.channels]
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Decoder; a VQModel first snaps the latent to its codebook, straight-through for gradients."""
+        if self.spec.kind == "vq":
+            latent = snapped(latent, self.autoencoder.quantize.embedding.weight)
+        post_quant = getattr(self.autoencoder, "post_quant_conv", None)
+        image: Tensor = self.autoencoder.decoder(latent if post_quant is None else post_quant(latent))
+        return image
+
+
+def snapped(latent: Tensor, codebook: Tensor) -> Tensor:
+    """Every position replaced by its nearest code; gradients pass as if nothing had happened."""
+    tokens = latent.permute(0, 2, 3, 1)
+    distance = codebook.square().sum(dim=1) - 2 * tokens @ codebook.T
+    nearest = F.embedding(distance.argmin(dim=-1), codebook).permute(0, 3, 1, 2)
+    return latent + (nearest - latent).detach()
+
+
+def spec_from_autoencoder(autoencoder: Any, kind: str, source: str, revision: str | None = None) -> TokenizerSpec:
+    """Read channels, stride and scaling from an autoencoder's own configuration."""
+    config = autoencoder.config
+    if kind == "taesd":
+        stages = len(config.decoder_block_out_channels)
+        stride = config.upsampling_scaling_factor ** (stages - 1)
+    else:
+        stride = 2 ** (len(config.block_out_channels) - 1)
+    return TokenizerSpec(
+        kind=kind,
+        source=source,
+        channels=int(config.get("vq_embed_dim") or config.latent_channels),
+        stride=int(stride),
+        scale=float(config.get("scaling_factor") or 1.0),
+        shift=float(config.get("shift_factor") or 0.0),
+        revision=revision,
+    )
+
+
+def wrap_autoencoder(autoencoder: Any, kind: str, source: str, revision: str | None = None) -> DiffusersTokenizer:
+    """Freeze an autoencoder that is already in memory."""
+    return DiffusersTokenizer(spec_from_autoencoder(autoencoder, kind, source, revision), autoencoder)
+
+
+def load_diffusers(kind: str, source: str, revision: str | None = None) -> DiffusersTokenizer:
+    """Load from a local folder, or from the hub if `source` is a hub id (`owner/name`)."""
+    try:
+        import diffusers
+    except ImportError as error:
+        raise MissingExtraError(f"the tokenizer '{kind}'", "train") from error
+    diffusers.utils.logging.set_verbosity_error()
+    layout = getattr(diffusers, _CLASSES[kind])
+    folder = Path(source)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file() and (folder / "vae" / "config.json").is_file():
+            folder = folder / "vae"
+        if not (folder / "config.json").is_file():
+            raise UsageError("no config.json in this folder", where=folder, mend=_wanted(kind))
+        autoencoder = _load(layout, folder, {"local_files_only": True})
+    elif folder.exists() or source.count("/") != 1 or source.startswith((".", "~", "/")):
+        raise UsageError("is no tokenizer folder and no hub id", where=source, mend=_wanted(kind))
+    else:
+        autoencoder = _from_hub(layout, kind, source, revision)
+    return wrap_autoencoder(autoencoder, kind, source, revision)
+
+
+def _from_hub(layout: Any, kind: str, source: str, revision: str | None) -> Any:
+    for subfolder in (None, "vae"):
+        options = {"revision": revision} if subfolder is None else {"revision": revision, "subfolder": subfolder}
+        try:
+            return layout.from_pretrained(source, **options)
+        except (OSError, ValueError) as error:
+            last = error
+    reason = str(last).strip().splitlines()[0]
+    raise UsageError(
+        f"the hub did not give this tokenizer ({reason})",
+        where=source,
+        mend=f"offline, fetch config.json and diffusion_pytorch_model.safetensors of {source} (folder vae, if it "
+        f"has one) elsewhere, put them into a folder and name it: --tokenizer {kind}:FOLDER",
+    ) from last
+
+
+def _load(layout: Any, folder: Path, options: dict[str, Any]) -> Any:
+    try:
+        return layout.from_pretrained(str(folder), **options)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ArtifactError(f"the tokenizer does not load: {reason}", where=folder) from error
+
+
+def _wanted(kind: str) -> str:
+    return f"give a folder with config.json and diffusion_pytorch_model.safetensors: {kind}:FOLDER"

@@ -1,0 +1,148 @@
+"""The latent mapping model: image latent in, mask latent out, at the same resolution throughout.
+
+Four encoder and four decoder blocks of two convolutions and one attention over all positions, joined by
+concatenation. With deep supervision every decoder block has a head; the last head is the output.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gms_rt.errors import ConfigError
+
+_EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class LmmConfig:
+    """The shape of a latent mapping model; the defaults are the paper's (1.56 M parameters)."""
+
+    latent_channels: int = 4
+    width: int = 32
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    groups: int = 16
+    deep_supervision: bool = True
+
+    def __post_init__(self) -> None:
+        if self.latent_channels < 1 or self.width < 1 or len(self.multipliers) < 2 or min(self.multipliers) < 1:
+            raise ConfigError(
+                f"a latent mapping model cannot have {self.latent_channels} latent channels, "
+                f"width {self.width} and multipliers {self.multipliers}",
+                mend="give positive numbers and at least two multipliers",
+            )
+        if self.groups < 1 or self.width % self.groups:
+            raise ConfigError(
+                f"width {self.width} does not divide into {self.groups} groups",
+                mend="make the width a multiple of the groups",
+            )
+
+
+class Attention(nn.Module):
+    """Single-head self-attention over all positions, residual."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels, eps=_EPS)
+        self.query = nn.Conv2d(channels, channels, 1)
+        self.key = nn.Conv2d(channels, channels, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend over the height·width positions of x."""
+        h = self.norm(x)
+        tokens = [part(h).flatten(2).transpose(1, 2).unsqueeze(1) for part in (self.query, self.key, self.value)]
+        mixed = F.scaled_dot_product_attention(*tokens)
+        return x + self.out(mixed.squeeze(1).transpose(1, 2).reshape(x.shape))
+
+
+class Block(nn.Module):
+    """Two pre-activated 3x3 convolutions with a shortcut, then attention."""
+
+    def __init__(self, inputs: int, outputs: int, groups: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, inputs, eps=_EPS)
+        self.act1 = nn.PReLU()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm2 = nn.GroupNorm(groups, outputs, eps=_EPS)
+        self.act2 = nn.PReLU()
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        same = inputs == outputs
+        self.shortcut: nn.Module = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.attention = Attention(outputs, groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map x to as many positions of `outputs` channels."""
+        h = self.conv1(self.act1(self.norm1(x)))
+        h = self.conv2(self.act2(self.norm2(h)))
+        mapped: Tensor = self.attention(self.shortcut(x) + h)
+        return mapped
+
+
+class Head(nn.Sequential):
+    """Features to a latent."""
+
+    def __init__(self, channels: int, latent_channels: int, groups: int) -> None:
+        super().__init__(
+            nn.GroupNorm(groups, channels, eps=_EPS),
+            nn.SiLU(),
+            nn.Conv2d(channels, latent_channels, 3, padding=1, bias=False),
+        )
+
+
+class LatentMapper(nn.Module):
+    """The latent mapping model (LMM)."""
+
+    def __init__(self, config: LmmConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or LmmConfig()
+        widths = [config.width, *(config.width * m for m in config.multipliers)]
+        self.stem = nn.Conv2d(config.latent_channels, config.width, 3, padding=1)
+        self.down = nn.ModuleList(Block(a, b, config.groups) for a, b in itertools.pairwise(widths))
+        self.up = nn.ModuleList()
+        below = widths[-1]
+        for skip in reversed(widths[:-1]):
+            self.up.append(Block(skip + below, skip, config.groups))
+            below = skip
+        headed = list(reversed(widths[:-1])) if config.deep_supervision else [config.width]
+        self.heads = nn.ModuleList(Head(w, config.latent_channels, config.groups) for w in headed)
+        self._initialise()
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """The mask latent."""
+        return self._head(-1, self.features(latent)[-1])
+
+    def supervised(self, latent: Tensor) -> list[Tensor]:
+        """The latents that training supervises, the output first: all heads but the deepest, or just one."""
+        features = self.features(latent)
+        if not self.config.deep_supervision:
+            return [self._head(-1, features[-1])]
+        return [self._head(i, features[i]) for i in range(len(features) - 1, 0, -1)]
+
+    def features(self, latent: Tensor) -> list[Tensor]:
+        """The outputs of the decoder blocks, deepest first."""
+        skips = [self.stem(latent)]
+        for block in self.down:
+            skips.append(block(skips[-1]))
+        below = skips.pop()
+        found = []
+        for block in self.up:
+            below = block(torch.cat([skips.pop(), below], dim=1))
+            found.append(below)
+        return found
+
+    def _head(self, index: int, features: Tensor) -> Tensor:
+        latent: Tensor = self.heads[index](features)
+        return latent
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="leaky_relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)

@@ -1,0 +1,65 @@
+"""A tokenizer from a folder with `encoder.onnx`, `decoder.onnx` and `tokenizer.json`.
+
+`tokenizer.json` needs latent_channels, downsample, scale_factor and image_range; shift is optional.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from gms_rt.artifacts import read_json
+from gms_rt.errors import ArtifactError, UsageError
+from gms_rt.model.onnx_torch import OnnxModule
+from gms_rt.model.tokenizer import Tokenizer, TokenizerSpec
+
+
+class OnnxTokenizer(Tokenizer):
+    """A frozen pair of ONNX graphs, run by torch so that gradients pass the decoder."""
+
+    def __init__(self, spec: TokenizerSpec, encoder: OnnxModule, decoder: OnnxModule) -> None:
+        super().__init__(spec)
+        self.encoder, self.decoder = encoder, decoder
+        self.freeze()
+
+    def latent_mean(self, image: Tensor) -> Tensor:
+        """The encoder graph; of mean and variance channels, the mean."""
+        latent: Tensor = self.encoder(image)
+        return latent[:, : self.spec.channels]
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """The decoder graph."""
+        image: Tensor = self.decoder(latent)
+        return image
+
+
+def load_onnx(source: str) -> OnnxTokenizer:
+    """Load the pair of a folder."""
+    folder = Path(source)
+    for name in ("tokenizer.json", "encoder.onnx", "decoder.onnx"):
+        if not (folder / name).is_file():
+            raise UsageError(
+                f"has no {name}",
+                where=folder,
+                mend="give a folder with encoder.onnx, decoder.onnx and tokenizer.json",
+            )
+    values = read_json(folder / "tokenizer.json")
+    try:
+        low, high = values["image_range"]
+        spec = TokenizerSpec(
+            kind="onnx",
+            source=source,
+            channels=int(values["latent_channels"]),
+            stride=int(values["downsample"]),
+            scale=float(values["scale_factor"]),
+            shift=float(values.get("shift", 0.0)),
+            image_range=(float(low), float(high)),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"lacks or mistypes {error}",
+            where=folder / "tokenizer.json",
+            mend="it needs latent_channels, downsample, scale_factor and image_range [low, high]",
+        ) from error
+    return OnnxTokenizer(spec, OnnxModule(folder / "encoder.onnx"), OnnxModule(folder / "decoder.onnx"))

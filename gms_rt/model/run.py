@@ -1,0 +1,106 @@
+"""Run folders: `config.toml`, `lmm.safetensors` and `tokenizer.json`, from which the whole model comes back.
+
+`tokenizer.json` names the frozen tokenizer with the hash of its weights; a tokenizer that has changed is refused,
+because a latent mapping model means nothing without the very tokenizer it was trained with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from gms_rt.artifacts import atomic_path, read_json, write_bytes, write_json
+from gms_rt.config import configured, read_toml
+from gms_rt.errors import ArtifactError, UsageError
+from gms_rt.model.checkpoint import load_tensors
+from gms_rt.model.gms import Gms
+from gms_rt.model.lmm import LatentMapper, LmmConfig
+from gms_rt.model.loading import open_tokenizer, resolved
+from gms_rt.model.tokenizer import Tokenizer, TokenizerSpec
+
+CONFIG, WEIGHTS, TOKENIZER = "config.toml", "lmm.safetensors", "tokenizer.json"
+TomlValue = str | int | float | bool | list[int] | list[float] | list[str]
+Tables = Mapping[str, Mapping[str, TomlValue]]
+
+
+def save_run(folder: Path, gms: Gms, tables: Tables | None = None) -> None:
+    """Write a run folder; `tables` are more tables of `config.toml`, such as how it was trained."""
+    from safetensors.torch import save_file
+
+    model: dict[str, TomlValue] = {
+        k: list(v) if isinstance(v, tuple) else v for k, v in asdict(gms.mapper.config).items()
+    }
+    write_bytes(folder / CONFIG, toml_text({"model": model, **(tables or {})}).encode())
+    spec = replace(gms.tokenizer.spec, sha256=gms.tokenizer.weights_sha256())
+    write_json(folder / TOKENIZER, spec.to_json())
+    weights = {name: value.detach().cpu().contiguous() for name, value in gms.mapper.state_dict().items()}
+    with atomic_path(folder / WEIGHTS) as part:
+        save_file(weights, part)
+
+
+def load_run(folder: Path) -> Gms:
+    """The model of a run folder, ready to segment."""
+    if not folder.is_dir():
+        raise UsageError("is no folder", where=folder, mend="name a run folder, such as gms-rt train writes")
+    for name in (CONFIG, WEIGHTS, TOKENIZER):
+        if not (folder / name).is_file():
+            raise UsageError(f"is no run folder (no {name})", where=folder)
+    config = configured(LmmConfig, read_toml(folder / CONFIG).get("model", {}), where=folder / CONFIG)
+    mapper = LatentMapper(config)
+    load_weights(mapper, folder / WEIGHTS)
+    return Gms(_tokenizer(folder), mapper).eval()
+
+
+def load_weights(mapper: LatentMapper, path: Path) -> None:
+    """Fill a latent mapping model; every name and shape must fit."""
+    weights = load_tensors(path)
+    wanted = mapper.state_dict()
+    problems = {
+        "missing": sorted(wanted.keys() - weights.keys()),
+        "unexpected": sorted(weights.keys() - wanted.keys()),
+        "of another shape": sorted(k for k in wanted.keys() & weights.keys() if wanted[k].shape != weights[k].shape),
+    }
+    listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
+    if listed:
+        raise ArtifactError(f"does not fit config.toml ({listed})", where=path)
+    mapper.load_state_dict({name: value.to(torch.float32) for name, value in weights.items()})
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    path = folder / TOKENIZER
+    values = read_json(path)
+    if "image_range" in values:
+        values["image_range"] = tuple(values["image_range"])
+    spec = configured(TokenizerSpec, values, where=path)
+    tokenizer = open_tokenizer(spec.kind, resolved(spec.source, folder), spec.revision)
+    found = replace(tokenizer.spec, source=spec.source, sha256=spec.sha256)
+    if found != spec:
+        raise ArtifactError(f"says {spec}, but the tokenizer there is {found}", where=path)
+    if spec.sha256 is not None and tokenizer.weights_sha256() != spec.sha256:
+        raise ArtifactError(
+            "names a tokenizer whose weights have changed since (hash differs)",
+            where=path,
+            mend=f"restore the tokenizer {spec.source} of this run",
+        )
+    tokenizer.spec = spec
+    return tokenizer
+
+
+def toml_text(tables: Tables) -> str:
+    """Plain TOML of tables of plain values.
+
+    >>> print(toml_text({"model": {"width": 32, "multipliers": [1, 2]}}), end="")
+    [model]
+    width = 32
+    multipliers = [1, 2]
+    """
+    lines: list[str] = []
+    for name, table in tables.items():
+        lines += ["", f"[{name}]"] if lines else [f"[{name}]"]
+        # JSON's strings, numbers, booleans and arrays are TOML too.
+        lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+    return "\n".join(lines) + "\n"

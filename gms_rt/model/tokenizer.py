@@ -1,0 +1,83 @@
+"""Frozen tokenizers behind one small interface: an image to its latent mean, a latent back to an image.
+
+A tokenizer never trains: its weights take no gradient and it stays in eval mode. `encode` runs without a graph;
+`decode` lets gradients through to the latent, so that a loss on the drawn mask reaches the latent mapping model.
+Both work in the tokenizer's own image range and on unscaled latents; `gms.py` does the scaling, once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gms_rt.errors import ConfigError
+
+JsonValue = str | int | float | list[float] | None
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """Which frozen tokenizer this is, and the numbers the pipeline needs of it: `tokenizer.json`."""
+
+    kind: str  # sd-vae, taesd, vq, onnx or compvis
+    source: str  # hub id, folder or file
+    channels: int
+    stride: int
+    scale: float = 1.0
+    shift: float = 0.0
+    image_range: tuple[float, float] = (-1.0, 1.0)
+    revision: str | None = None
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.channels < 1 or self.stride < 1 or self.scale == 0 or self.image_range[0] >= self.image_range[1]:
+            raise ConfigError(f"the tokenizer's numbers make no sense: {asdict(self)}", where=self.source)
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Plain values for `tokenizer.json`."""
+        values: dict[str, JsonValue] = {**asdict(self), "image_range": list(self.image_range)}
+        return values
+
+
+class Tokenizer(nn.Module, ABC):
+    """A frozen encoder and decoder."""
+
+    def __init__(self, spec: TokenizerSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def encode(self, image: Tensor) -> Tensor:
+        """The latent mean of N×3×H×W images in the tokenizer's range, without a graph."""
+        with torch.no_grad():
+            return self.latent_mean(image)
+
+    @abstractmethod
+    def latent_mean(self, image: Tensor) -> Tensor:
+        """What `encode` computes, traceable."""
+
+    @abstractmethod
+    def decode(self, latent: Tensor) -> Tensor:
+        """N×3×H×W images from unscaled latents; gradients flow to `latent`."""
+
+    def train(self, mode: bool = True) -> Tokenizer:
+        """Frozen means frozen: a tokenizer stays in eval mode."""
+        super().train(False)
+        return self
+
+    def freeze(self) -> Tokenizer:
+        """Take the weights out of training; every loader ends with this."""
+        self.requires_grad_(False)
+        return self.train(False)
+
+    def weights_sha256(self) -> str:
+        """A hash over all weights and buffers, by name; equal before and after any training."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.state_dict().items()):
+            flat = value.detach().cpu().contiguous()
+            digest.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
+            digest.update(flat.reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
