@@ -46,8 +46,6 @@ def bench_report(
     proofs = [parity_beside(m) for m in result.measured if m.kind == "engine"] if parity is None else list(parity)
     engines = [m for m in result.measured if m.kind == "engine"]
     names = ", ".join(m.name for m in engines or result.measured)
-    uncertain = [f"{p.engine}: {p.why}" for p in proofs if p.verdict != "pass"]
-    doubts = [f"{m.name}: {w}" for m in result.measured for w in m.warnings if not w.startswith("p99")]
     return Report(
         title=title or f"{names} on {result.device}",
         lead=lead,
@@ -58,9 +56,21 @@ def bench_report(
         parity=tuple(proofs),
         galleries=tuple(galleries),
         commands=tuple(commands),
-        warnings=(*result.warnings, *uncertain, *doubts),
+        warnings=(*result.warnings, *_doubts(result, proofs)),
         notes=tuple(notes),
     )
+
+
+def _doubts(result: BenchResult, proofs: Sequence[Parity]) -> list[str]:
+    """One line for each engine or peer that has something against it, the missing proof first."""
+    unproven = {p.engine: p.why for p in proofs if p.verdict != "pass"}
+    lines = []
+    for m in result.measured:
+        doubts = [unproven[m.name]] if m.name in unproven else []
+        doubts += [w for w in m.warnings if not w.startswith("p99")]
+        if doubts:
+            lines.append(f"{m.name}: {'; '.join(doubts)}")
+    return lines
 
 
 def parity_beside(measured: Measured) -> Parity:

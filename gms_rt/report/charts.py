@@ -52,7 +52,7 @@ def quantiles(curves: Sequence[tuple[str, Sequence[float]]]) -> str:
     """The distribution of each series: percent of inferences across, milliseconds up."""
     values = [v for _, curve in curves for v in curve]
     y = _axis(values)
-    height = 300
+    height = 230
     marks = [_grid(y, height, "ms")]
     for p in (0, 25, 50, 75, 90, 99):
         marks.append(_below(p, height, f"{p}"))

@@ -6,6 +6,8 @@ what, how do I get it again. Empty ones are left out.
 
 from __future__ import annotations
 
+import calendar
+import datetime
 from collections.abc import Iterator
 from html import escape
 from importlib import resources
@@ -43,7 +45,9 @@ def _hero(report: Report) -> str:
     lead = f'<p class="lead">{escape(report.lead)}</p>' if report.lead else ""
     notice = f'<span class="badge none">{escape(report.notes[0])}</span>' if report.notes else ""
     alerts = "".join(f"<li>{escape(w)}</li>" for w in report.warnings)
-    alerts = f'<ul class="alerts" aria-label="Warnings">{alerts}</ul>' if alerts else ""
+    alerts = (
+        f'<div class="alerts" role="note"><b>Read these figures with care</b><ul>{alerts}</ul></div>' if alerts else ""
+    )
     tiles = "".join(
         f'<div class="tile"><dt>{escape(f.label)}</dt><dd><div class="big {f.tone}">{escape(f.value)}</div>'
         f'<div class="note">{escape(f.note)}</div></dd></div>'
@@ -189,4 +193,8 @@ def _footer(report: Report) -> str:
 
 
 def _day(created: str) -> str:
-    return created.replace("T", " ").replace("+00:00", " UTC")
+    try:
+        when = datetime.datetime.fromisoformat(created)
+    except ValueError:
+        return created
+    return f"{when.day} {calendar.month_name[when.month]} {when.year}, {when:%H:%M} {when.tzname() or ''}".rstrip()

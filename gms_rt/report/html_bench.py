@@ -36,7 +36,7 @@ def _latency(report: Report, bench: BenchResult) -> str:
         f"{bench.round_count} rounds of {bench.round_seconds:.2f} s that take turns, so that drift hits all alike.</p>"
         + panel(table(head, rows, "lnnnnnl", "Latency"))
         + '<div class="pair">'
-        + panel(charts.ranges(bars), "Median", "bar: median; line: minimum to p99")
+        + (panel(charts.ranges(bars), "Median", "bar: median; line: minimum to p99") if len(bars) > 1 else "")
         + panel(
             charts.quantiles(curves) + (_legend(list(bench.measured)) if len(curves) > 1 else ""),
             "Distribution",
