@@ -18,20 +18,24 @@ RENDERERS: dict[str, Callable[[Report], str]] = {
 }
 
 
-def write_report(report: Report, target: Path) -> list[Path]:
-    """Write `target` by its ending, or `report.html`, `.json`, `.md` and `.csv` into it where it is a folder."""
+def targets(target: Path) -> list[Path]:
+    """The files that a report at `target` would consist of; a wrong target is refused before any work is done."""
     if target.is_dir() or not target.suffix:
         if target.exists() and not target.is_dir():
             raise UsageError("is a file, not a folder", where=target, mend="choose another place with --out")
-        files = [target / f"report{ending}" for ending in RENDERERS]
-    elif target.suffix.lower() in RENDERERS:
-        files = [target]
-    else:
+        return [target / f"report{ending}" for ending in RENDERERS]
+    if target.suffix.lower() not in RENDERERS:
         raise UsageError(
             f"no report can end in '{target.suffix}'",
             where=target,
             mend=f"use a folder or {', '.join(RENDERERS)}",
         )
+    return [target]
+
+
+def write_report(report: Report, target: Path) -> list[Path]:
+    """Write `target` by its ending, or `report.html`, `.json`, `.md` and `.csv` into it where it is a folder."""
+    files = targets(target)
     for file in files:
         write_bytes(file, RENDERERS[file.suffix.lower()](report).encode())
     return files
