@@ -106,25 +106,25 @@ def _padded(x: Tensor, attributes: Attributes, kernel: Sequence[int], strides: S
 
 
 def _conv(inputs: Sequence[Any], attributes: Attributes) -> Tensor:
-    x, weight, *bias = inputs
+    x, weight, bias = (*inputs, None)[:3]
     strides, dilations = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
     groups = attributes.get("group", 1)
     pads = attributes.get("pads", [0, 0, 0, 0])
     if attributes.get("auto_pad", b"NOTSET") == b"NOTSET" and pads[:2] == pads[2:]:
-        return F.conv2d(x, weight, *bias, stride=strides, padding=pads[:2], dilation=dilations, groups=groups)
+        return F.conv2d(x, weight, bias, stride=strides, padding=pads[:2], dilation=dilations, groups=groups)
     x = _padded(x, attributes, weight.shape[2:], strides)
-    return F.conv2d(x, weight, *bias, stride=strides, dilation=dilations, groups=groups)
+    return F.conv2d(x, weight, bias, stride=strides, dilation=dilations, groups=groups)
 
 
 def _conv_transpose(inputs: Sequence[Any], attributes: Attributes) -> Tensor:
-    x, weight, *bias = inputs
+    x, weight, bias = (*inputs, None)[:3]
     pads = attributes.get("pads", [0, 0, 0, 0])
     if attributes.get("auto_pad", b"NOTSET") != b"NOTSET" or "output_shape" in attributes or pads[:2] != pads[2:]:
         raise ArtifactError("ConvTranspose is handled with symmetric explicit pads only")
     return F.conv_transpose2d(
         x,
         weight,
-        *bias,
+        bias,
         stride=attributes.get("strides", [1, 1]),
         padding=pads[:2],
         output_padding=attributes.get("output_padding", [0, 0]),
@@ -143,7 +143,8 @@ def _average_pool(inputs: Sequence[Any], attributes: Attributes) -> Tensor:
 def _reshape(inputs: Sequence[Any], attributes: Attributes) -> Tensor:
     x, shape = inputs
     keep = not attributes.get("allowzero", 0)
-    return x.reshape([x.shape[i] if size == 0 and keep else size for i, size in enumerate(shape)])
+    reshaped: Tensor = x.reshape([x.shape[i] if size == 0 and keep else size for i, size in enumerate(shape)])
+    return reshaped
 
 
 def _resize(inputs: Sequence[Any], attributes: Attributes) -> Tensor:
