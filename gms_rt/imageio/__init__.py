@@ -1,11 +1,11 @@
 """Pictures in and out: one reading, one resize for training and inference, whole-or-nothing writes.
 
-    geometry.py   resize to network size and back, grey to RGB, orientation
-    frame.py      what a reader yields, and the limits it keeps
-    window.py     deep pixel values to 8 bit, with the choice in words
-    pictures.py   PNG, JPEG, TIFF, BMP
-    video.py      video files, in and out
-    nifti.py      slices of NIfTI volumes
+geometry.py   resize to network size and back, grey to RGB, orientation
+frame.py      what a reader yields, and the limits it keeps
+window.py     deep pixel values to 8 bit, with the choice in words
+pictures.py   PNG, JPEG, TIFF, BMP
+video.py      video files, in and out
+nifti.py      slices of NIfTI volumes
 """
 
 from __future__ import annotations

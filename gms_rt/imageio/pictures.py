@@ -46,9 +46,11 @@ def read_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Reading:
     kind = picture_format(data[:16])
     if kind is None:
         raise InputError("is empty (0 bytes)" if not data else "is not a PNG, JPEG, TIFF or BMP picture")
-    with _as_input_errors(kind):
+    if kind == "PNG" and b"IEND" not in data[-4096:]:
+        raise InputError("is a truncated PNG (its end is missing)")
+    with _AsInputErrors(kind):
         image = _opened(data, kind)
-        check_size(*image.size, max_pixels)
+        check_size(image.width, image.height, max_pixels)
         pages = _full_pages(image) if kind == "TIFF" else [0]
         return Reading(len(pages), len(pages) > 1, _frames(data, kind, pages, max_pixels))
 
@@ -79,11 +81,11 @@ def _full_pages(image: Any) -> list[int]:
 
 def _frames(data: bytes, kind: str, pages: list[int], max_pixels: int) -> Iterator[Frame]:
     for number, page in enumerate(pages, 1):
-        with _as_input_errors(kind):
+        with _AsInputErrors(kind):
             image = _opened(data, kind)
             if page:
                 image.seek(page)
-            check_size(*image.size, max_pixels)
+            check_size(image.width, image.height, max_pixels)
             deep = _deep_colour(image, data, kind, page)
             values, note = (deep, "") if deep is not None else _values(image, kind)
             if values.dtype == np.uint8:
@@ -148,7 +150,7 @@ def _orientation(image: Any) -> int:
         return 1
 
 
-class _as_input_errors:  # noqa: N801 (reads as a phrase)
+class _AsInputErrors:
     """Decoders meet hostile bytes with every kind of exception: all of them mean that this picture is bad."""
 
     def __init__(self, kind: str) -> None:
