@@ -86,7 +86,7 @@ def _segmentation(header: Any, masks: NDArray[Any], algorithm: Algorithm) -> Any
         omit_empty_frames=False,
     )
     if flat:
-        _add_frames(result, binary)
+        _add_frames(result, binary, source.SOPClassUID)
     return result
 
 
@@ -112,17 +112,24 @@ def _description(algorithm: Algorithm) -> Any:
 
 
 def _as_single(source: Any) -> Any:
+    """The source as if it were a single captured picture, which needs no geometry."""
+    from pydicom.uid import SecondaryCaptureImageStorage
+
     single = copy.copy(source)
-    single.NumberOfFrames = 1
+    single.SOPClassUID = SecondaryCaptureImageStorage
+    del single.NumberOfFrames
     return single
 
 
-def _add_frames(result: Any, binary: NDArray[np.uint8]) -> None:
+def _add_frames(result: Any, binary: NDArray[np.uint8], source_class: Any) -> None:
     """Turn the Segmentation of one frame into that of all, indexed by the source's frame number."""
     from pydicom import Dataset
     from pydicom.datadict import tag_for_keyword
     from pydicom.pixels import pack_bits
 
+    for element in result.iterall():
+        if element.keyword == "ReferencedSOPClassUID":
+            element.value = source_class
     first = result.PerFrameFunctionalGroupsSequence[0]
     frames = []
     for number in range(1, len(binary) + 1):
