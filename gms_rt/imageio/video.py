@@ -67,22 +67,27 @@ class VideoWriter:
     def __init__(self, path: Path, width: int, height: int, rate: float) -> None:
         # MPEG-4 wants even sides; the last row or column is repeated where it must be.
         self._size = (width + width % 2, height + height % 2)
-        self._pending: dict[int, NDArray[np.uint8]] = {}
+        self._pending: dict[int, NDArray[np.uint8] | None] = {}
         self._next = 1
         self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, self._size)
         if not self._writer.isOpened():
             raise GmsError("this machine's OpenCV cannot write MP4 video", where=path, mend="leave --overlay-video out")
 
-    def put(self, number: int, image: NDArray[np.uint8]) -> None:
-        """Give frame `number`; it is written once all before it are. The caller holds a lock."""
+    def put(self, number: int, image: NDArray[np.uint8] | None) -> None:
+        """Give frame `number`, None where it is missing; it is written once all before it are.
+
+        The caller holds a lock.
+        """
         self._pending[number] = image
         while self._next in self._pending:
             frame = self._pending.pop(self._next)
+            self._next += 1
+            if frame is None:
+                continue
             bottom, right = self._size[1] - frame.shape[0], self._size[0] - frame.shape[1]
             if bottom or right:
                 frame = cv2.copyMakeBorder(frame, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
             self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-            self._next += 1
 
     def close(self) -> None:
         """Finish the file."""
