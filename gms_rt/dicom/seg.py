@@ -116,8 +116,8 @@ def _as_single(source: Any) -> Any:
     from pydicom.uid import SecondaryCaptureImageStorage
 
     single = copy.copy(source)
+    del single.SOPClassUID, single.NumberOfFrames  # a copy shares its elements until they are replaced
     single.SOPClassUID = SecondaryCaptureImageStorage
-    del single.NumberOfFrames
     return single
 
 
