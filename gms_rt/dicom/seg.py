@@ -115,9 +115,9 @@ def _as_single(source: Any) -> Any:
     """The source as if it were a single captured picture, which needs no geometry."""
     from pydicom.uid import SecondaryCaptureImageStorage
 
-    single = copy.copy(source)
-    del single.SOPClassUID, single.NumberOfFrames  # a copy shares its elements until they are replaced
+    single = copy.deepcopy(source)
     single.SOPClassUID = SecondaryCaptureImageStorage
+    del single.NumberOfFrames
     return single
 
 
@@ -150,7 +150,7 @@ def _add_frames(result: Any, binary: NDArray[np.uint8], source_class: Any) -> No
 
 
 def _completed(header: Any) -> Any:
-    source = copy.copy(header)
+    source = copy.deepcopy(header)  # a shallow copy shares its elements with the caller's header
     for name in _TYPE_2:
         if name not in source:
             setattr(source, name, "" if name != "PatientName" else None)
