@@ -216,7 +216,7 @@ def _measured(subject: Subject, tally: _Tally) -> Measured:
         curve=curve_of(parts["total"]),
         cold=subject.cold,
         energy=energy,
-        settings=tuple(f"{key}: {value}" for key, value in info.details.items()),
+        settings=tuple(f"{key}: {value}" for key, value in info.details.items() if key != "open_ms"),
         warnings=tuple(_doubts(total, timed)),
     )
 

@@ -20,7 +20,7 @@ def render(report: Report) -> str:
     parts += _parity(report)
     parts += _identity(report)
     if report.commands:
-        lines = [f"# {c.label}\n{c.line}" for c in report.commands]
+        lines = [f"# {_line(c.label)}\n{_line(c.line)}" for c in report.commands]
         parts += ["## Reproduce", "```sh\n" + "\n".join(lines) + "\n```"]
     parts.append("\n".join(f"- {_text(n)}" for n in report.notes))
     parts.append(f"_gms-rt {report.gms_rt}, {report.created}_")
@@ -124,6 +124,11 @@ def _identity(report: Report) -> list[str]:
 def _table(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(_text(c) for c in row) + " |" for row in lines)
+
+
+def _line(text: str) -> str:
+    # A name must not end the code block.
+    return text.replace("\n", " ").replace("`" * 3, "'")
 
 
 def _text(text: str) -> str:

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 from gms_rt.artifacts import read_manifest, write_json
 from gms_rt.bench import latency
 from gms_rt.bench.latency import default_images, labels, measure
 from gms_rt.bench.peers import TORCH, Peer, open_peers, with_dice
-from gms_rt.bench.results import BenchResult, Measured, Waterfall
+from gms_rt.bench.results import BenchResult, Measured, SweepPoint, Waterfall
 from gms_rt.bench.roofline import roofline
 from gms_rt.bench.sweep import WHY, sweep
 from gms_rt.bench.waterfall import waterfall
@@ -80,7 +79,7 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
         proofs.append(proof)
         galleries += [gallery] if gallery else []
         falls.append(fall)
-    points = ()
+    points: tuple[SweepPoint, ...] = ()
     if options.sweep:
         points = sweep(
             options.engines, images, device=options.device, seconds=max(0.3, options.seconds / 4), progress=say

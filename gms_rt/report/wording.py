@@ -26,13 +26,13 @@ def milliseconds(value: float | None) -> str:
 def score(value: float | None) -> str:
     """A Dice with four digits, never rounded up to one.
 
-    >>> [score(v) for v in (1.0, 0.99998, 0.93215, None)]
-    ['1.0000', '0.9999', '0.9321', '–']
+    >>> [score(v) for v in (1.0, 0.99998, 0.93216, None)]
+    ['1.0000', '0.9999', '0.9322', '–']
     """
     if value is None:
         return "–"
-    # Floor, so that a mask with a flipped pixel does not read as equal.
-    return f"{int(value * 10000 + 1e-9) / 10000:.4f}"
+    # A mask with a flipped pixel must not read as equal.
+    return f"{value if value >= 1 else min(value, 0.9999):.4f}"
 
 
 def size(count: int | None) -> str:
