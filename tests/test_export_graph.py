@@ -169,7 +169,7 @@ def test_a_run_refuses_another_tokenizer_or_other_weights(tmp_path):
     with pytest.raises(ArtifactError, match="have changed"):
         load_run(tmp_path)
     (tmp_path / "lmm.safetensors").unlink()
-    with pytest.raises(UsageError, match="lmm.safetensors"):
+    with pytest.raises(UsageError, match=r"lmm\.safetensors"):
         load_run(tmp_path)
     with pytest.raises(UsageError, match="no folder"):
         load_run(tmp_path / "absent")

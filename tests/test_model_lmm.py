@@ -15,7 +15,9 @@ def test_the_papers_model_has_its_parameters():
 
 
 @pytest.mark.parametrize("deep", [True, False])
-@pytest.mark.parametrize(("channels", "width", "multipliers"), [(4, 16, (1, 2, 4, 4)), (32, 16, (1, 2)), (3, 32, (2, 1, 3))])
+@pytest.mark.parametrize(
+    ("channels", "width", "multipliers"), [(4, 16, (1, 2, 4, 4)), (32, 16, (1, 2)), (3, 32, (2, 1, 3))]
+)
 def test_output_has_the_latents_shape(deep, channels, width, multipliers):
     torch.manual_seed(0)
     mapper = LatentMapper(LmmConfig(channels, width, multipliers, 8, deep)).eval()

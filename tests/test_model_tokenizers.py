@@ -119,7 +119,9 @@ def test_channels_must_fit(folder):
         Gms(load_tokenizer(f"{kind}:{path}"), LatentMapper(LmmConfig(8, 16, (1, 2), 8)))
 
 
-@pytest.mark.parametrize("name", ["vq", "onnx:", "magic:x", "taesd:./nowhere", "sd-vae:/no/such", "onnx:/no", "compvis:/no"])
+@pytest.mark.parametrize(
+    "name", ["vq", "onnx:", "magic:x", "taesd:./nowhere", "sd-vae:/no/such", "onnx:/no", "compvis:/no"]
+)
 def test_wrong_names_are_refused(name):
     with pytest.raises(UsageError):
         load_tokenizer(name)
