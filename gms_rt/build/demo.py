@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from gms_rt import imageio
 from gms_rt.build import tensorrt
 from gms_rt.build.engine import engine_from_graph
 from gms_rt.errors import ArtifactError
@@ -18,8 +17,8 @@ from gms_rt.runtime.device import Machine, probe
 
 ROOT = Path("engines")
 # Seeds apart from those that the demo model was trained and is shown with.
-CALIBRATION_SEEDS = range(910_000, 910_012)
-GATE_SEEDS = range(920_000, 920_024)
+CALIBRATION_SEEDS = range(6_000_000, 6_000_012)
+GATE_SEEDS = range(6_100_000, 6_100_024)
 
 
 def demo_graph() -> Path:
@@ -89,5 +88,5 @@ def demo_size(graph: Path) -> tuple[int, int]:
 
 def phantoms(seeds: range, height: int, width: int) -> ImageSet:
     """Phantom images from seeds."""
-    images = [imageio.rgb(phantom(seed, height, width).image) for seed in seeds]
+    images = [phantom(seed, height, width).rgb for seed in seeds]
     return ImageSet(np.stack(images), f"phantoms, seeds {seeds.start} to {seeds.stop - 1}")

@@ -7,7 +7,6 @@ an earlier build made from the same typed graph for other devices stay.
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -291,7 +290,3 @@ def _loads(text: str | None) -> dict[str, Any]:
 def _json(about: dict[str, str]) -> dict[str, Any]:
     return _loads(about.get("gms_rt.source"))
 
-
-def digest(value: object) -> str:
-    """A hash of plain values."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -190,7 +190,7 @@ def _logger(trt: Any) -> Any:
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.errors.append(message)
-            elif severity == trt.ILogger.WARNING and message not in self.warnings:
+            elif severity == trt.ILogger.WARNING and "timing cache" not in message and message not in self.warnings:
                 self.warnings.append(message)
 
     return Log()

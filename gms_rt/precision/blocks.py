@@ -79,13 +79,12 @@ def stages(graph: Graph) -> list[dict[str, Any]]:
 
 
 def _module(node: Any) -> str:
-    name = node.input[1] if "." in node.input[1] else node.name
-    head = stage(node.name)
-    inner = name.split("/", 1)[1] if "/" in name and head else name
-    parts = inner.split(".")
-    if "." in name:
+    head, _, own = node.name.rpartition("/") if "/" in node.name else ("", "", node.name)
+    parts = node.input[1].removeprefix(f"{stage(node.name)}/").split(".")
+    if len(parts) > 1 and parts[-1] == "weight":
         # Drop the parameter's name and the convolution's own: what remains is the module around it.
-        module = parts[:-2] or parts[:-1]
-    else:
-        module = ["/".join(inner.split("/")[:-1]) or inner]
-    return "/".join(part for part in (head, ".".join(module)) if part)
+        own = ".".join(parts[:-2] or parts[:-1])
+        head = stage(node.name)
+    elif "/" in head:
+        return str(head)  # names that are paths: the convolution's parent
+    return f"{head}/{own}" if head else own
