@@ -43,7 +43,9 @@ class Pipeline:
     notes: list[str] = field(default_factory=list)
 
 
-def open_pipeline(kind: str, path: Path, *, threads: int = 0, device: str = "cpu", size: int = 224) -> Pipeline:
+def open_pipeline(
+    kind: str, path: Path, *, threads: int = 0, device: str = "cpu", size: tuple[int, int] = (224, 224)
+) -> Pipeline:
     """Open a peer by kind: a run folder for torch, a graph for the ONNX kinds."""
     if kind in TORCH_KINDS:
         return _torch(kind, path, threads, device, size)
@@ -52,7 +54,7 @@ def open_pipeline(kind: str, path: Path, *, threads: int = 0, device: str = "cpu
     raise UsageError(f"unknown peer '{kind}'", where="--against", mend=f"choose {', '.join(KINDS)} or FILE.onnx")
 
 
-def _torch(kind: str, path: Path, threads: int, device: str, size: int) -> Pipeline:
+def _torch(kind: str, path: Path, threads: int, device: str, size: tuple[int, int]) -> Pipeline:
     import torch
 
     from gms_rt.model.run import load_run
@@ -77,7 +79,7 @@ def _torch(kind: str, path: Path, threads: int, device: str, size: int) -> Pipel
     if device.startswith("cuda"):
         notes.append("latency includes the copies to and from the GPU")
     return Pipeline(
-        run, size, size, f"PyTorch {torch.__version__}", "f32", name, torch.get_num_threads(), count, notes=notes
+        run, *size, f"PyTorch {torch.__version__}", "f32", name, torch.get_num_threads(), count, notes=notes
     )
 
 
@@ -216,7 +218,11 @@ def serve(lines: Any, answer: Callable[[dict[str, Any]], None]) -> None:
             if command["do"] == "open":
                 began = time.perf_counter()
                 pipeline = open_pipeline(
-                    command["kind"], Path(command["path"]), threads=command["threads"], device=command["device"]
+                    command["kind"],
+                    Path(command["path"]),
+                    threads=command["threads"],
+                    device=command["device"],
+                    size=tuple(command["size"]),
                 )
                 loaded = time.perf_counter()
                 pipeline.run(np.zeros((1, pipeline.height, pipeline.width, 3), np.uint8))

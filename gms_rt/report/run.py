@@ -25,6 +25,7 @@ from gms_rt.report.model import Command, Gallery, Parity, Report
 from gms_rt.runtime.select import load
 
 _WORST = 4
+_CEILING_SECONDS = 0.6
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,15 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
         for name in options.against:
             say(f"opening {name}")
         graph = options.graph or _graph(options.engines)
+        first = read_manifest(options.engines[0]) if options.engines else None
         peers = open_peers(
-            list(options.against), stack, run=options.run, graph=graph, threads=options.threads, device=options.device
+            list(options.against),
+            stack,
+            run=options.run,
+            graph=graph,
+            threads=options.threads,
+            device=options.device,
+            size=(first.height, first.width) if first else (224, 224),
         )
         result = measure(
             options.engines,
@@ -90,7 +98,7 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
         waterfalls=tuple(falls),
         sweep=points,
         sweep_why=WHY if options.sweep else "not asked for",
-        roofline=roofline(result.measured),
+        roofline=roofline(result.measured, seconds=min(_CEILING_SECONDS, options.seconds / 4)),
     )
     result = _with_work(result)
     return bench_report(
