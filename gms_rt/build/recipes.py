@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ def recipe_from_graph(
     kept: dict[str, str] = {}
     ranges: dict[str, Extremes] = {}
     if request.precision == "fp16" or (request.precision == "int8" and request.targets != ("cpu",)):
-        ranges = _measured(graph, floating.float_tensors(graph), request, progress)
+        summed = floating.summed_tensors(graph)
+        names = list(dict.fromkeys([*floating.float_tensors(graph), *summed]))
+        ranges = _measured(graph, names, request, progress, summed)
         kept = floating.islands(graph, ranges)
     if request.precision == "int8":
         return _int8(graph, request, kept, ranges, checkpoint, progress)
@@ -168,10 +171,12 @@ def _feeds(graph: Graph, add: str, chosen: set[str]) -> bool:
     return any(maker is not None and maker.name in chosen for maker in makers)
 
 
-def _measured(graph: Graph, names: list[str], request: Request, progress: Progress | None) -> dict[str, Extremes]:
+def _measured(
+    graph: Graph, names: list[str], request: Request, progress: Progress | None, means: Collection[str] = ()
+) -> dict[str, Extremes]:
     if request.calibration is None:
         raise UsageError(
             f"{request.precision} needs calibration images to find out which layers must stay FP32",
             mend="give --calib FOLDER",
         )
-    return extremes(graph, names, request.calibration.images, progress)
+    return extremes(graph, names, request.calibration.images, progress, means=means)

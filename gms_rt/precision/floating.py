@@ -25,20 +25,31 @@ LAYOUT = ("Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten", "Identity",
 _ELEMENTWISE = ("Cast", "Mul", "Add", "Sub", "Div", "Clip", "Round", "Min", "Max", *LAYOUT)
 _NORMS = ("InstanceNormalization", "GroupNormalization", "LayerNormalization", "BatchNormalization")
 _SUMS = ("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "GlobalAveragePool", "Softmax")
+# What makes no value larger than its input's largest, or than one.
+_BOUNDED = ("Relu", "LeakyRelu", "Sigmoid", "Softmax", "Tanh", "MaxPool", "AveragePool", "Resize", "Concat")
 # Float inputs that ONNX types apart from the data.
 _APART = {"Resize": (1, 2), "Upsample": (1,)}
 
 
 def float_tensors(graph: Graph) -> list[str]:
-    """Every FP32 activation, in order: what must be watched."""
+    """The FP32 activations that must be watched, in order: those whose values no other watched tensor bounds."""
     from onnx import TensorProto
 
     return [
         name
         for node in graph.nodes
+        if node.op_type not in (*LAYOUT, *_BOUNDED)
         for name in node.output
         if name and graph.dtype.get(name) == TensorProto.FLOAT and name in graph.shape
     ]
+
+
+def summed_tensors(graph: Graph) -> list[str]:
+    """The tensors whose sum or sum of squares a node forms."""
+    from onnx import TensorProto
+
+    sources = [node.input[0] for node in graph.nodes if node.op_type in (*_NORMS, *_SUMS)]
+    return [name for name in dict.fromkeys(sources) if graph.dtype.get(name) == TensorProto.FLOAT]
 
 
 def islands(graph: Graph, ranges: Mapping[str, Extremes]) -> dict[str, str]:

@@ -6,7 +6,7 @@ typing needs. `histograms` takes the tensors themselves and counts their magnitu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,17 +27,11 @@ _AT_ONCE = 256 << 20
 
 @dataclass(frozen=True)
 class Extremes:
-    """One tensor over all images: extremes, largest mean square and mean magnitude of an image."""
+    """One tensor over all images: largest magnitude; where asked also an image's largest mean square and magnitude."""
 
-    low: float
-    high: float
-    mean_square: float
-    mean_magnitude: float
-
-    @property
-    def magnitude(self) -> float:
-        """The largest absolute value."""
-        return max(abs(self.low), abs(self.high))
+    magnitude: float
+    mean_square: float = 0.0
+    mean_magnitude: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -49,20 +43,20 @@ class Histogram:
     signed: bool
 
 
-def extremes(graph: Graph, tensors: Sequence[str], images: U8, progress: Progress | None = None) -> dict[str, Extremes]:
-    """Extremes of float tensors, measured in FP32."""
-    session = Session(_with_reductions(graph, tensors))
+def extremes(
+    graph: Graph, tensors: Sequence[str], images: U8, progress: Progress | None = None, *, means: Collection[str] = ()
+) -> dict[str, Extremes]:
+    """Extremes of float tensors, measured in FP32; those in `means` with their mean square and magnitude."""
+    session = Session(_with_reductions(graph, tensors, means))
     rows = []
     for number in range(len(images)):
         rows.append(np.asarray(session.outputs(_batch(images, number, session.batch))[1], np.float64))
         if progress:
             progress("ranges", number + 1, len(images))
-    table = np.stack(rows).reshape(len(rows), len(tensors), 4)
-    low, high = table[:, :, 0].min(0), table[:, :, 1].max(0)
-    square, magnitude = table[:, :, 2].max(0), table[:, :, 3].max(0)
+    figures = iter(np.stack(rows).max(0).tolist())
     return {
-        name: Extremes(float(low[i]), float(high[i]), float(square[i]), float(magnitude[i]))
-        for i, name in enumerate(tensors)
+        name: Extremes(next(figures), next(figures), next(figures)) if name in means else Extremes(next(figures))
+        for name in tensors
     }
 
 
@@ -99,27 +93,27 @@ def with_outputs(graph: Graph, names: Sequence[str]) -> Graph:
     return probed
 
 
-def _with_reductions(graph: Graph, tensors: Sequence[str]) -> Graph:
+def _with_reductions(graph: Graph, tensors: Sequence[str], means: Collection[str]) -> Graph:
     from onnx import TensorProto, helper, numpy_helper
 
     probed = graph.copy().model
     one = "range/one"
     probed.graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), one))
     pieces: list[str] = []
+
+    def reduced(op: str, source: str, label: str) -> None:
+        probed.graph.node.append(helper.make_node(op, [source], [f"{label}/scalar"], keepdims=0))
+        probed.graph.node.append(helper.make_node("Reshape", [f"{label}/scalar", one], [label]))
+        pieces.append(label)
+
     for number, name in enumerate(tensors):
         base = f"range/{number}"
-        for label, op in (("low", "ReduceMin"), ("high", "ReduceMax"), ("magnitude", "ReduceMean")):
-            source = name
-            if op == "ReduceMean":
-                probed.graph.node.append(helper.make_node("Mul", [name, name], [f"{base}/squared"]))
-                probed.graph.node.append(helper.make_node("ReduceMean", [f"{base}/squared"], [f"{base}/s"], keepdims=0))
-                probed.graph.node.append(helper.make_node("Reshape", [f"{base}/s", one], [f"{base}/square"]))
-                pieces.append(f"{base}/square")
-                probed.graph.node.append(helper.make_node("Abs", [name], [f"{base}/absolute"]))
-                source = f"{base}/absolute"
-            probed.graph.node.append(helper.make_node(op, [source], [f"{base}/{label}0"], keepdims=0))
-            probed.graph.node.append(helper.make_node("Reshape", [f"{base}/{label}0", one], [f"{base}/{label}"]))
-            pieces.append(f"{base}/{label}")
+        probed.graph.node.append(helper.make_node("Abs", [name], [f"{base}/abs"]))
+        reduced("ReduceMax", f"{base}/abs", f"{base}/peak")
+        if name in means:
+            probed.graph.node.append(helper.make_node("Mul", [name, name], [f"{base}/squared"]))
+            reduced("ReduceMean", f"{base}/squared", f"{base}/square")
+            reduced("ReduceMean", f"{base}/abs", f"{base}/mean")
     probed.graph.node.append(helper.make_node("Concat", pieces, ["range/all"], axis=0))
     probed.graph.output.append(helper.make_tensor_value_info("range/all", TensorProto.FLOAT, [len(pieces)]))
     return graph_from_model(probed)

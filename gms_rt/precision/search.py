@@ -1,7 +1,9 @@
 """The search for an INT8 engine that keeps the masks: give precision back where it hurts, as little as possible.
 
-1. Quantise every candidate with each calibrator in turn; the best one goes on. If it holds the gate, done.
-2. Rank the blocks: quantise one block alone and look at the Dice it costs, on the images that suffer most.
+1. Quantise every candidate. If that holds the gate, done; else take the calibrator that does best on the images that
+   suffer most.
+2. Rank the blocks: quantise one block alone and look at the Dice it costs on those images. A stage that costs next to
+   nothing as a whole is one block.
 3. Return blocks to the higher precision in the order of damage by time saved, until the gate holds (by bisection).
 4. Try to win back returned blocks, the most expensive first, and keep each that still passes.
 
@@ -11,7 +13,7 @@ Every judgement is stored at once, so that an interrupted search goes on where i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,13 +27,15 @@ from gms_rt.precision.blocks import Block, blocks
 from gms_rt.precision.calibrators import clip
 from gms_rt.precision.execute import U8, Session
 from gms_rt.precision.gate import Gate, Verdict, judge
-from gms_rt.precision.graph import Graph
+from gms_rt.precision.graph import Graph, stage
 from gms_rt.precision.int8 import int8_graph
 from gms_rt.precision.ranges import Histogram, Progress
 
 AUTO = ("mse", "percentile:99.99", "minmax")
 RANKING_IMAGES = 16
 WIN_BACK = 8
+# Share of the gate's allowance below which a whole stage counts as harmless.
+HARMLESS = 0.5
 
 
 @dataclass(frozen=True)
@@ -60,37 +64,28 @@ class Search:
     checkpoint: Path | None = None
     key: str = ""
     progress: Progress | None = None
-    measure: Callable[[Graph], float] | None = None
     evaluations: int = 0
     _store: dict[str, list[float]] = field(default_factory=dict)
 
-    def run(self, calibrators: Sequence[str] = AUTO, *, ranked: bool = True) -> Found:
+    def run(self, calibrators: Sequence[str] = AUTO) -> Found:
         """Find the assignment, or raise GateError with the table."""
         self._load()
-        best: tuple[Verdict, str] | None = None
-        for method in calibrators:
+        self._say("plain int8", 0, 1)
+        method = calibrators[0]
+        verdict = self._judge(method, self.candidates)
+        hardest = np.argsort(verdict.dice)[:RANKING_IMAGES]
+        if not verdict.passed and len(calibrators) > 1:
+            method = max(calibrators, key=lambda name: self._judge(name, self.candidates, hardest).mean)
             verdict = self._judge(method, self.candidates)
-            if best is None or verdict.shortfall < best[0].shortfall:
-                best = verdict, method
-            if verdict.passed:
-                break
-        assert best is not None
-        verdict, method = best
+        self._say("plain int8", 1, 1)
         units = blocks(self.graph, self.candidates)
-        if verdict.passed or not ranked:
+        if verdict.passed:
             rows = [self._row(unit, None, "int8") for unit in units]
-            if not verdict.passed:
-                raise GateError(_missed(verdict, rows))
             return self._found(list(self.candidates), method, verdict, rows)
-        return self._search(units, method, verdict)
+        return self._search(units, method, hardest)
 
-    def _search(self, units: list[Block], method: str, plain: Verdict) -> Found:
-        hardest = np.argsort(plain.dice)[:RANKING_IMAGES]
-        damage = {}
-        for number, unit in enumerate(units):
-            self._say("damage by block", number, len(units))
-            damage[unit.name] = 1 - self._judge(method, unit.nodes, hardest).mean
-        self._say("damage by block", len(units), len(units))
+    def _search(self, units: list[Block], method: str, hardest: NDArray[np.intp]) -> Found:
+        units, damage = self._ranked(units, method, hardest)
         # Return first what hurts most for the time it saves; the square keeps harmful blocks ahead of cheap ones.
         order = sorted(units, key=lambda unit: -(damage[unit.name] ** 2) / max(unit.saves, 1))
         kept, verdict = self._fewest_returned(order, method)
@@ -102,6 +97,37 @@ class Search:
         verdict = self._judge(method, nodes)
         rows = [self._row(u, damage[u.name], "int8" if u in chosen else "returned") for u in units]
         return self._found(nodes, method, verdict, rows)
+
+    def _ranked(
+        self, units: list[Block], method: str, hardest: NDArray[np.intp]
+    ) -> tuple[list[Block], dict[str, float]]:
+        """The Dice each block costs alone. A stage that costs next to nothing as a whole is not taken apart."""
+        stages: dict[str, list[Block]] = {}
+        for unit in units:
+            stages.setdefault(stage(unit.name), []).append(unit)
+        ranked: list[Block] = []
+        damage: dict[str, float] = {}
+        done = 0
+        for name, members in stages.items():
+            whole = Block(
+                f"{name}/* ({len(members)} blocks)",
+                tuple(node for unit in members for node in unit.nodes),
+                sum(unit.flop for unit in members),
+                sum(unit.saves for unit in members),
+            )
+            verdict = self._judge(method, whole.nodes, hardest)
+            harmless = (
+                1 - verdict.mean <= (1 - self.gate.mean) * HARMLESS
+                and 1 - verdict.minimum <= (1 - self.gate.minimum) * HARMLESS
+            )
+            parts = [whole] if harmless else members
+            for unit in parts:
+                self._say("damage by block", done, len(units))
+                damage[unit.name] = 1 - self._judge(method, unit.nodes, hardest).mean
+                done += 1 if len(parts) > 1 else len(members)
+            ranked += parts
+        self._say("damage by block", len(units), len(units))
+        return ranked, damage
 
     def _fewest_returned(self, order: list[Block], method: str) -> tuple[list[Block] | None, Verdict]:
         """The shortest prefix of `order` to return so that the gate holds, assuming that more is never worse."""
