@@ -100,11 +100,12 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         results = [measure(g, options.rounds, options.seconds) for g in options.graphs or small_graphs(Path(folder))]
-    print(f"{'graph':24} {'library ms':>11} {'OpenVINO ms':>12} {'ratio':>7}  {'quartiles':13}  fastest")
+    print(f"{'graph':24} {'library ms':>11} {'OpenVINO ms':>12} {'ratio':>7}  {'quartiles':13} {'fastest':>8}")
     for r in results:
-        low, high = r["ratio_quartiles"]
+        quartiles = "-".join(f"{q:.4f}" for q in r["ratio_quartiles"])
         print(
-            f"{r['graph']:24} {r['library_ms']:11.3f} {r['openvino_ms']:12.3f} {r['ratio']:7.4f}  {low:.4f}-{high:.4f}  {r['fastest_ratio']:7.4f}"
+            f"{r['graph']:24} {r['library_ms']:11.3f} {r['openvino_ms']:12.3f} {r['ratio']:7.4f}"
+            f"  {quartiles} {r['fastest_ratio']:8.4f}"
         )
     if options.out:
         report = {"machine": platform.machine(), "limit": LIMIT, "results": results}

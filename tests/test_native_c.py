@@ -10,9 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from native_build import FLAGS, NATIVE, compiler, fake, run, scratch
+from native_build import FLAGS, NATIVE, compiler, fake, run
 from native_graphs import mean_graph
 
+from gms_rt.errors import DeviceError
+from gms_rt.runtime.binding import probe_cuda
 from gms_rt.runtime.library import find_openvino
 
 
@@ -146,12 +148,22 @@ def test_the_example_starts_without_openvino(segment: Path, tmp_path: Path) -> N
     assert done.returncode == 1 and "pip install openvino" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["cuda", "cpu"])
-def test_c_tests_pass(tmp_path: Path, name: str) -> None:
-    program = tmp_path / f"test_{name}"
+def c_test(name: str, folder: Path) -> Path:
+    program = folder / f"test_{name}"
     sources = [str(NATIVE / "tests" / f"test_{name}.c"), *map(str, sorted((NATIVE / "src").glob("*.c")))]
     run([compiler(), *FLAGS, *sources, "-o", str(program), "-lpthread", "-ldl"])
-    runtime = str(fake("cuda" if name == "cuda" else "openvino"))
-    folder = scratch() / f"files-{name}"
-    folder.mkdir(exist_ok=True)
-    run([str(program), runtime, *([] if name == "cuda" else [str(folder)])])
+    return program
+
+
+def test_c_tests_of_the_cuda_side_pass(tmp_path: Path) -> None:
+    program = c_test("cuda", tmp_path)
+    run([str(program), str(fake("cuda"))])
+    try:
+        probe_cuda()
+    except DeviceError:
+        return
+    run([str(program), "libcuda.so.1"])  # the same tests on the real device
+
+
+def test_c_tests_of_the_cpu_side_pass(tmp_path: Path) -> None:
+    run([str(c_test("cpu", tmp_path)), str(fake("openvino")), str(tmp_path)])

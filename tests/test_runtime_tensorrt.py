@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from native_graphs import images
+from native_graphs import expected_mean, images, mean_graph
 from test_native_cuda import FakeDriver, expected
 
 from gms_rt.errors import ArtifactError, DeviceError, MissingExtraError, NativeError, UsageError
+from gms_rt.runtime.binding import probe_cuda
 from gms_rt.runtime.tensorrt import TensorRtRunner
 
 HEIGHT, WIDTH = 4, 6
@@ -243,3 +244,37 @@ def test_pycuda_gives_the_primary_context_where_installed(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: types.SimpleNamespace(name=name))
     assert tensorrt._pycuda_context(1) is not None
     assert events == ["init", "device 1", "retain", "push"]
+
+
+def has_gpu() -> bool:
+    try:
+        probe_cuda()
+    except DeviceError:
+        return False
+    return True
+
+
+def test_a_real_plan(tmp_path: Path) -> None:
+    """Built by TensorRT for RTX anywhere; run where there is a GPU, refused in words where there is none."""
+    trt = pytest.importorskip("tensorrt_rtx_bindings")
+    graph = mean_graph(tmp_path / "mean.onnx")
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse(graph.read_bytes())
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    capability = trt.ComputeCapability
+    config.set_compute_capability(capability.CURRENT if has_gpu() else capability.SM80, 0)
+    plan = tmp_path / "mean.plan"
+    plan.write_bytes(bytes(builder.build_serialized_network(network, config)))
+    options: dict[str, Any] = {"flavour": "tensorrt-rtx", "height": 8, "width": 8, "lanes": 2}
+    if not has_gpu():
+        with pytest.raises(DeviceError, match="CUDA"):
+            TensorRtRunner(plan, **options)
+        return
+    for cuda_graph in (True, False):
+        with TensorRtRunner(plan, cuda_graph=cuda_graph, **options) as runner:
+            np.testing.assert_array_equal(runner.infer(images(5)), expected_mean(images(5)))
+            assert len(runner.bench(images(2), seconds=0.1, iterations=10).total) >= 10
