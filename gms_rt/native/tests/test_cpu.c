@@ -20,6 +20,7 @@ static struct {
     const char *(*mistake)(void);
     int (*live)(void);
     void (*fail)(int, int);
+    void (*fail_later)(int);
     void (*reset)(void);
     void (*port)(int, unsigned, int, const int64_t *);
     void (*counts)(size_t, size_t);
@@ -478,6 +479,31 @@ static void test_failures(void)
     }
 }
 
+/* When all goes wrong, the message is the first failure's, and everything is waited for. */
+static void test_first_message(void)
+{
+    gmsrt_cpu_options options = options_of_fake();
+    uint8_t masks[IMAGES * PIXELS];
+    gmsrt_runner *runner;
+
+    fake.reset();
+    options.lanes = 3;
+    CHECK_OK(gmsrt_open_cpu(graph, &options, &runner));
+    fake.fail(4, -1); /* three starts, then the first wait */
+    fake.fail_later(-2);
+    CHECK(gmsrt_infer(runner, images, IMAGES, masks) == GMSRT_RUNTIME_FAILED, "%s", gmsrt_last_error());
+    CHECK(strstr(gmsrt_last_error(), "with -1") != NULL, "%s", gmsrt_last_error());
+    CHECK(gmsrt_infer(runner, NULL, 1, masks) == GMSRT_INVALID_ARGUMENT, "no images");
+    CHECK(strstr(gmsrt_last_error(), "null pointer") != NULL, "a later failure has no message of its own: %s",
+          gmsrt_last_error());
+    fake.fail(0, 0);
+    fake.fail_later(0);
+    CHECK_OK(gmsrt_infer(runner, images, IMAGES, masks));
+    expect_masks(masks, IMAGES);
+    gmsrt_close(runner);
+    expect_clean();
+}
+
 typedef struct worker {
     pthread_t thread;
     gmsrt_runner *runner;
@@ -542,6 +568,7 @@ int main(int argc, char **argv)
     *(void **)&fake.mistake = dlsym(library, "fake_openvino_mistake");
     *(void **)&fake.live = dlsym(library, "fake_openvino_live");
     *(void **)&fake.fail = dlsym(library, "fake_openvino_fail");
+    *(void **)&fake.fail_later = dlsym(library, "fake_openvino_fail_later");
     *(void **)&fake.reset = dlsym(library, "fake_openvino_reset");
     *(void **)&fake.port = dlsym(library, "fake_openvino_port");
     *(void **)&fake.counts = dlsym(library, "fake_openvino_counts");
@@ -557,5 +584,6 @@ int main(int argc, char **argv)
     test_results();
     test_threads();
     test_failures();
+    test_first_message();
     return checks_passed("test_cpu (fake OpenVINO)");
 }
