@@ -46,7 +46,7 @@ class DepthwiseUnet(nn.Module):
     Its size is that of the smallest published medical models (EGE-UNet and its kin); it is not one of them.
     """
 
-    WIDTHS = (12, 20, 32, 48, 64, 80)
+    WIDTHS = (12, 24, 40, 56, 72, 96)
 
     def __init__(self) -> None:
         super().__init__()
