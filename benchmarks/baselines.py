@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import json
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,9 +174,12 @@ def train(model: nn.Module, cases: Cases, steps: int, seconds: float) -> dict[st
 
 def export(model: nn.Module, path: Path, size: int) -> None:
     """Write the model as ONNX: float N×3×H×W in, probability N×1×H×W out."""
-    program = torch.onnx.export(
-        Sure(model).eval(), (torch.zeros(1, 3, size, size),), dynamo=True, opset_version=18, verbose=False
-    )
+    with warnings.catch_warnings():
+        # The exporter warns about its own insides.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            Sure(model).eval(), (torch.zeros(1, 3, size, size),), dynamo=True, opset_version=18, verbose=False
+        )
     with atomic_path(path) as part:
         part.write_bytes(program.model_proto.SerializeToString())
 
