@@ -148,7 +148,7 @@ def _roofline(bench: BenchResult) -> str:
     rows = [
         [
             escape(r.engine),
-            f"{r.gflop:.2f}",
+            milliseconds(r.gflop),
             f"{r.megabytes:.1f}",
             f"{r.gflops:.0f}",
             f'{r.ceiling_gflops:.0f}<span class="what">{escape(r.ceiling)}</span>',

@@ -71,7 +71,7 @@ def _bench(report: Report, bench: BenchResult) -> list[str]:
         rows = [
             [
                 r.engine,
-                f"{r.gflop:.2f}",
+                milliseconds(r.gflop),
                 f"{r.megabytes:.1f}",
                 f"{r.gflops:.0f}",
                 f"{r.ceiling_gflops:.0f} ({r.ceiling})",
