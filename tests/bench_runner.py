@@ -156,7 +156,7 @@ def native_engine(folder: Path, *, side: int = SIDE, weight: float = 1.0) -> Pat
 def native_missing() -> str:
     """Why the C library cannot run here, or ""."""
     from gms_rt.errors import GmsError
-    from gms_rt.runtime.binding import load_library
+    from gms_rt.runtime.library import load_library
 
     try:
         load_library()

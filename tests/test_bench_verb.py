@@ -213,7 +213,7 @@ def test_the_waterfall_adds_up_and_knows_the_engine(tmp_path):
         fall = waterfall(engine, "e", None, image, repeats=3)
     assert [s.name for s in fall.stages if s.inside_engine] == ["engine"]
     assert fall.stages[0].name == "read file"
-    assert fall.stages[-1].name == "write file"
+    assert fall.stages[-1].name == "write file, synced"
     assert fall.source_size == (3 * SIDE, 3 * SIDE)
     assert all(s.milliseconds >= 0 for s in fall.stages)
 

@@ -23,6 +23,7 @@ from gms_rt.bench.results import ColdStart, Measured
 from gms_rt.errors import GmsError, MissingExtraError, UsageError
 from gms_rt.evaluate.parity import THRESHOLD, Golden
 from gms_rt.runtime.base import U8, RunnerInfo, Timings
+from gms_rt.runtime.device import probe
 
 MODULE = "gms_rt.model.peer"
 TORCH = ("torch-eager", "torch-channels-last", "torch-compile")
@@ -72,7 +73,7 @@ class Peer:
             about["batch"],
             about["height"],
             about["width"],
-            about["device"],
+            about["device"] or probe().cpu.name,
             about["execution"],
             threads=about["threads"],
             details={"runtime": about["runtime"], **notes},

@@ -36,7 +36,7 @@ class Pipeline:
     width: int
     runtime: str
     execution: str
-    device: str
+    device: str  # "" for the processor
     threads: int
     parameters: int | None = None
     batch: int = 1
@@ -73,7 +73,7 @@ def _torch(kind: str, path: Path, threads: int, device: str, size: tuple[int, in
             probabilities = segment(torch.from_numpy(images).to(device))
             return np.asarray(probabilities.cpu().numpy(), np.uint8)
 
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
     count = sum(p.numel() for p in gms.parameters())
     notes = ["FP32 weights, batch 1, uint8 image in and uint8 probability out"]
     if device.startswith("cuda"):
@@ -107,7 +107,7 @@ def _onnx(path: Path, threads: int, device: str) -> Pipeline:
         reading.width,
         f"ONNX Runtime {onnxruntime.__version__}",
         reading.execution,
-        _processor() if wanted.startswith("CPU") else device,
+        "" if wanted.startswith("CPU") else device,
         threads or os.cpu_count() or 1,
         _parameters(path),
         notes=reading.notes,
@@ -184,12 +184,6 @@ def _parameters(path: Path) -> int:
 
     graph = onnx.load(path, load_external_data=False).graph
     return int(sum(int(np.prod(t.dims)) for t in graph.initializer if len(t.dims) > 1))
-
-
-def _processor() -> str:
-    from gms_rt.runtime.device import probe
-
-    return probe().cpu.name
 
 
 def _timed(pipeline: Pipeline, images: U8, seconds: float, iterations: int, warmup: float) -> dict[str, Any]:

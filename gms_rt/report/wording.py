@@ -76,11 +76,15 @@ def energy(measured: Measured) -> str:
     return "–" if joules is None else f"{joules * 1000:.0f} mJ" if joules < 10 else f"{joules:.1f} J"
 
 
+def work(measured: Measured) -> list[str]:
+    """Parameters and operations of a model: "1.56 M" and "3.9"."""
+    count = "–" if measured.parameters is None else f"{measured.parameters / 1e6:.2f} M"
+    return [count, "–" if measured.flop is None else milliseconds(measured.flop / 1e9)]
+
+
 def agreement(measured: Measured, parity: Parity) -> str:
     """The proof column: a certificate for an engine, plain Dice for a peer."""
-    if measured.kind == "engine":
-        return parity_mark(parity)
-    parts = []
+    parts = [parity_mark(parity)] if measured.kind == "engine" else []
     if measured.reference_dice is not None:
         parts.append(f"Dice {score(measured.reference_dice)} to the reference")
     if measured.truth_dice is not None:
