@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+import gms_rt
 from gms_rt.artifacts import EngineManifest, write_manifest
 from gms_rt.runtime.base import U8, Runner, RunnerInfo, Timings
 from gms_rt.runtime.engine import Engine
@@ -64,6 +67,13 @@ def brightness_engine(folder: Path, **options: Any) -> Engine:
     )
     write_manifest(folder, manifest)
     return Engine(folder, manifest, BrightnessRunner(**options))
+
+
+def program(folder: Path, seconds: float, *arguments: object) -> subprocess.Popen[bytes]:
+    """The command line with this engine as its own process."""
+    command = [sys.executable, __file__, str(folder), str(seconds), *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(Path(gms_rt.__file__).parents[1])}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def main() -> None:

@@ -234,7 +234,9 @@ def test_the_key_follows_what_decides_the_files() -> None:
 def test_a_channel_is_bounded_and_ends() -> None:
     channel: Channel[int] = Channel(2)
     taken: list[int] = []
-    reader = threading.Thread(target=lambda: taken.extend(x for batch in iter(lambda: channel.get(3), []) for x in batch))
+    reader = threading.Thread(
+        target=lambda: taken.extend(x for batch in iter(lambda: channel.get(3), []) for x in batch)
+    )
     assert channel.put(1)
     assert channel.put(2)
     blocked = threading.Thread(target=channel.put, args=(3,))

@@ -84,9 +84,7 @@ def test_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (["nowhere.png"], "no such file"),
     (["*.nothing"], "matches no file"),
 ])  # fmt: skip
-def test_mistakes_say_what_to_do(
-    given: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mistakes_say_what_to_do(given: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=words):
         find_sources(given)
