@@ -50,7 +50,9 @@ class Dataset:
 def recognise(folder: Path) -> Dataset:
     """Find out a folder's layout and list its cases; one level of wrapping folders is looked through."""
     if not folder.is_dir():
-        raise UsageError("is no folder", where=folder, mend="name a folder with images/ and masks/; see gms-rt data list")
+        raise UsageError(
+            "is no folder", where=folder, mend="name a folder with images/ and masks/; see gms-rt data list"
+        )
     for root in (folder, *_inside(folder)):
         for reader in (_busi, _ham10000, _glas, _bus, _paired):
             found = reader(root)
@@ -118,9 +120,7 @@ def _paired(root: Path) -> Dataset | None:
 
 
 def _with_lists(found: Dataset, lists: dict[str, tuple[str, ...]]) -> Dataset:
-    return Dataset(
-        found.name, found.layout, found.root, found.cases, lists, found.without_mask, found.without_image
-    )
+    return Dataset(found.name, found.layout, found.root, found.cases, lists, found.without_mask, found.without_image)
 
 
 def _listed(path: Path) -> tuple[str, ...]:
@@ -168,9 +168,7 @@ def _matched(
     for path in images:
         key = case_name(path.name)
         if key in by_name:
-            raise UsageError(
-                f"two images are named {key}", where=path, mend=f"rename one; the other is {by_name[key]}"
-            )
+            raise UsageError(f"two images are named {key}", where=path, mend=f"rename one; the other is {by_name[key]}")
         by_name[key] = path
     belonging: dict[str, list[Path]] = {key: [] for key in by_name}
     lonely = []

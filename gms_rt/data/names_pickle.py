@@ -7,7 +7,7 @@ build an object, is refused before it is called.
 from __future__ import annotations
 
 import io
-import pickle  # noqa: S403  the class below refuses everything that can run
+import pickle
 from pathlib import Path
 from typing import Any
 

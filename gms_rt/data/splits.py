@@ -97,15 +97,11 @@ def fits(dataset: Dataset, lists: dict[str, tuple[str, ...]]) -> bool:
 def _lists(dataset: Dataset, file: Path | None) -> tuple[dict[str, tuple[str, ...]], str]:
     if file is not None:
         return read_lists(file), file.name
-    roots = dict.fromkeys((dataset.root, dataset.root.parent))
-    for path in (p for name in ("split.json", "splits.json") for p in (dataset.root / name,) if p.is_file()):
+    for name in ("split.json", "splits.json"):
+        if (dataset.root / name).is_file():
+            return read_lists(dataset.root / name), name
+    for path in sorted(dataset.root.glob("*.pkl")):
         return read_lists(path), path.name
-    for root in roots:
-        named = sorted(root.glob("*_train_test_names.pkl")) + (sorted(root.glob("*.pkl")) if root == dataset.root else [])
-        for path in named:
-            lists = read_lists(path)
-            if fits(dataset, lists):
-                return lists, path.name
     return dict(dataset.lists), f"the lists of {dataset.layout}"
 
 
