@@ -199,7 +199,7 @@ class _Training:
             outputs = self.gms.mapper.supervised(image)
             latent = torch.stack([latent_loss(o.float(), target) for o in outputs]).sum()
             drawn = self._drawn(outputs, place, batch)
-        loss = {"both": latent + drawn, "latent": latent, "dice": drawn}[self._loss(place)]
+        loss = {"both": self.recipe.latent_weight * latent + drawn, "latent": latent, "dice": drawn}[self._loss(place)]
         value = float(loss.detach())
         if not math.isfinite(value):
             raise self._broken(f"the loss is {value}", batch, place)

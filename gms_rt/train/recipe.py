@@ -24,6 +24,7 @@ class Recipe:
     latent_epochs: int = 0
     batch: int = 8
     loss: Literal["both", "latent", "dice"] = "both"
+    latent_weight: float = 1.0  # of the latent loss beside the Dice loss
     decoded: Literal["output", "all"] = "output"  # which supervised heads are drawn for the Dice loss
     views: int = 0  # augmented views cached a case; 0 augments and encodes at every step
     latent_noise: float = 0.0  # share of steps whose image latent is a posterior sample
