@@ -54,7 +54,11 @@ def test_every_verb_reports_to_machines(verb: str) -> None:
     ],
 )
 def test_mistakes_end_in_one_line_and_no_traceback(
-    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code = run(arguments)
@@ -75,9 +79,7 @@ def test_a_mistake_is_json_too_when_asked(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_the_installed_command_answers() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "gms_rt", "--version"], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-m", "gms_rt", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("gms-rt ")
 
 

@@ -32,7 +32,7 @@ def test_values_of_the_right_type_arrive() -> None:
 
 
 def test_an_unknown_key_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="unknown key 'step'.*did you mean 'steps'"):
+    with pytest.raises(ConfigError, match=r"unknown key 'step'.*did you mean 'steps'"):
         configured(Recipe, {"step": 1}, where="recipe.toml")
 
 

@@ -66,7 +66,7 @@ def commands(page: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "docs/deployers.md", "docs/integrators.md", "docs/researchers.md"])
 def test_every_command_of_a_page_runs(page: str, tmp_path: Path) -> None:
-    """In order, in one clone-like folder; what installs or takes arguments of its own is run by tests/test_scripts.py."""
+    """In order, in one clone-like folder; the scripts themselves are run by tests/test_scripts.py."""
     found = commands(ROOT / page)
     assert found
     for name in ("gms_rt", "docs", "benchmarks", "README.md", "tests"):

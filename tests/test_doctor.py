@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 
 import pytest
@@ -26,7 +27,7 @@ def test_it_tells_people_and_machines(capsys: pytest.CaptureFixture[str]) -> Non
 def test_absent_things_are_reported_as_absent(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def no_library() -> str:
+    def no_library() -> ctypes.CDLL:
         raise NativeError("the C library is not there", mend="reinstall gms-rt")
 
     cpu = device.Cpu("a processor", "riscv64", 1, ())
@@ -34,7 +35,7 @@ def test_absent_things_are_reported_as_absent(
     monkeypatch.setattr(doctor, "probe", lambda: nothing)
     monkeypatch.setattr(doctor, "tensorrt_version", lambda flavour: None)
     monkeypatch.setattr(doctor, "package_version", lambda name: None)
-    monkeypatch.setattr("gms_rt.runtime.binding.library_version", no_library)
+    monkeypatch.setattr("gms_rt.runtime.binding.load_library", no_library)
     assert run(["doctor"]) == 0
     text = capsys.readouterr().out
     assert "no NVIDIA driver" in text

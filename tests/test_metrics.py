@@ -39,7 +39,9 @@ def test_dice_and_iou_agree_with_their_definitions(pair: tuple[NDArray[np.bool_]
 
 @settings(max_examples=150, deadline=None)
 @given(PAIRS, SPACINGS)
-def test_hd95_agrees_with_scipy(pair: tuple[NDArray[np.bool_], NDArray[np.bool_]], spacing: tuple[float, float]) -> None:
+def test_hd95_agrees_with_scipy(
+    pair: tuple[NDArray[np.bool_], NDArray[np.bool_]], spacing: tuple[float, float]
+) -> None:
     a, b = pair
     got = metrics.hd95(a, b, spacing)
     if a.any() and b.any():

@@ -54,7 +54,9 @@ def test_the_test_command_passes_arguments_on(tmp_path: Path) -> None:
     for name in ("test", "environment", "constraints.txt"):
         (tree / "scripts" / name).write_bytes((ROOT / "scripts" / name).read_bytes())
     (tree / "scripts/test").chmod(0o755)
-    (tree / "pyproject.toml").write_text("[project]\nname = 'nothing'\nversion = '0'\n[project.optional-dependencies]\n")
+    (tree / "pyproject.toml").write_text(
+        "[project]\nname = 'nothing'\nversion = '0'\n[project.optional-dependencies]\n"
+    )
     (tree / "gms_rt/native").mkdir(parents=True)
     (tree / "test_two.py").write_text("def test_one(): assert 1\ndef test_other(): assert 0\n")
     (tree / ".venv-test/bin").mkdir(parents=True)

@@ -22,7 +22,7 @@ GAINS = {
     "tensorrt-rtx": "TensorRT-RTX plans for other machines' GPUs, built without one",
     "dicom-seg": "DICOM SEG output",
     "nifti": "NIfTI input",
-    "ray": "batch inference on a cluster",
+    "ray": "Ray, to call the Python API from a cluster's jobs",
     "dev": "tests and checks",
 }
 
@@ -54,9 +54,9 @@ def command(as_json: bool) -> None:
 def _native() -> dict[str, str | None]:
     """Version of the C library, or why it cannot be loaded."""
     try:
-        from gms_rt.runtime.binding import library_version
+        from gms_rt.runtime.binding import load_library
 
-        return {"version": library_version(), "problem": None}
+        return {"version": load_library().gmsrt_version().decode(), "problem": None}
     except (GmsError, OSError) as error:
         return {"version": None, "problem": error.line() if isinstance(error, GmsError) else str(error)}
 
@@ -86,15 +86,15 @@ def _extras() -> dict[str, dict[str, Any]]:
 def _screen(machine: Machine, facts: dict[str, Any]) -> str:
     cpu, native = machine.cpu, facts["native"]
     lines = [
-        f"gms-rt      {facts['gms_rt']}, Python {facts['python']}, {facts['system']}",
-        f"processor   {cpu.name}, {cpu.cores} cores ({', '.join(cpu.features) or 'no known vector features'})",
-        f"arithmetic  {_arithmetic(machine)}",
-        *(f"GPU {g.index}       {g.name}, SM{g.sm}, {g.memory_bytes / 2**30:.0f} GiB" for g in machine.gpus),
-        *([] if machine.gpus else [f"GPU         none: {machine.driver_note}"]),
-        f"driver      {'CUDA ' + machine.driver if machine.driver else 'none'}",
-        f"C library   {native['version'] or 'not usable: ' + native['problem']}",
-        f"OpenVINO    {facts['openvino'] or 'not installed'}",
-        *(f"{name:<12}{version or 'not installed'}" for name, version in facts["tensorrt"].items()),
+        f"gms-rt        {facts['gms_rt']}, Python {facts['python']}, {facts['system']}",
+        f"processor     {cpu.name}, {cpu.cores} cores ({', '.join(cpu.features) or 'no known vector features'})",
+        f"arithmetic    {_arithmetic(machine)}",
+        *(f"GPU {g.index}         {g.name}, SM{g.sm}, {g.memory_bytes / 2**30:.0f} GiB" for g in machine.gpus),
+        *([] if machine.gpus else [f"GPU           none: {machine.driver_note}"]),
+        f"driver        {'CUDA ' + machine.driver if machine.driver else 'none'}",
+        f"C library     {native['version'] or 'not usable: ' + native['problem']}",
+        f"OpenVINO      {facts['openvino'] or 'not installed'}",
+        *(f"{name:<14}{version or 'not installed'}" for name, version in facts["tensorrt"].items()),
         "",
         "extras",
     ]

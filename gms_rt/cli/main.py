@@ -19,10 +19,10 @@ from gms_rt.errors import GmsError
 
 # The order of a first day with the tool. One line each: `--help` must not import the verbs.
 VERBS = {
-    "demo": "Build, segment, time and prove the bundled model; write a report.",
-    "build": "Build an engine folder from a run, a graph or the bundled model.",
+    "demo": "Build, segment, time and prove the bundled model.",
+    "build": "Build an engine from a run, a graph or the bundled model.",
     "infer": "Segment files and folders with an engine.",
-    "bench": "Measure an engine's latency on this machine.",
+    "bench": "Measure engines on this machine; write a latency report.",
     "parity": "Certify that an engine's masks equal the reference.",
     "inspect": "Show what an engine folder holds and where it runs.",
     "export": "Fuse a trained run into one ONNX graph.",

@@ -1,0 +1,79 @@
+"""Opening an engine in a fresh process: load time, first inference, peak memory.
+
+A process of its own, because caches of an earlier engine in the same process would make the second one look better.
+Run as `python -m gms_rt.bench.cold_start ENGINE [DEVICE]` it prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from gms_rt.bench.results import ColdStart
+
+_LIMIT_SECONDS = 600
+
+
+def cold_start(engine: Path, *, device: str | None = None, threads: int = 0) -> ColdStart:
+    """Measure one engine in a fresh process."""
+    command = [sys.executable, "-m", "gms_rt.bench.cold_start", str(engine), device or "", str(threads)]
+    try:
+        run = subprocess.run(
+            command, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False, env=environment()
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return ColdStart(None, None, None, None, why=f"a fresh process could not be measured ({error})")
+    lines = run.stdout.strip().splitlines()
+    if run.returncode or not lines:
+        reason = (run.stderr.strip().splitlines() or [f"status {run.returncode}"])[-1]
+        return ColdStart(None, None, None, None, why=f"the fresh process failed ({reason})")
+    return ColdStart(**json.loads(lines[-1]))
+
+
+def environment() -> dict[str, str]:
+    """An environment in which a child finds this very package, however it was put on the path."""
+    here = str(Path(__file__).resolve().parents[2])
+    paths = [here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
+
+
+def peak_resident_bytes() -> int | None:
+    """The most memory this process held at once, or None where the kernel does not tell."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def _measure(engine: Path, device: str | None, threads: int) -> ColdStart:
+    import numpy as np
+
+    from gms_rt.bench.nvml import Nvml
+    from gms_rt.runtime.select import load
+
+    before = peak_resident_bytes()
+    nvml, _ = Nvml.open()
+    used = nvml.used_bytes() if nvml else None
+    start = time.perf_counter()
+    with load(engine, device=device, threads=threads) as opened:
+        loaded = time.perf_counter()
+        info = opened.runner.info
+        opened.runner.infer(np.zeros((info.batch, info.height, info.width, 3), np.uint8))
+        first = time.perf_counter()
+        device_bytes = None
+        if nvml and used is not None and info.backend != "cpu":
+            device_bytes = max(0, (nvml.used_bytes() or used) - used)
+    return ColdStart((loaded - start) * 1e3, (first - loaded) * 1e3, peak_resident_bytes(), before, device_bytes)
+
+
+if __name__ == "__main__":
+    _engine, _device, _threads = sys.argv[1:4]
+    sys.stdout.write(json.dumps(dataclasses.asdict(_measure(Path(_engine), _device or None, int(_threads)))) + "\n")

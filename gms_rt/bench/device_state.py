@@ -1,0 +1,220 @@
+"""In which state a device is: clocks, governor, power mode, temperature, and what else runs on it.
+
+Two snapshots around a run become readings; what cannot be read says why. Nothing here can fail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gms_rt.bench.nvml import Nvml
+from gms_rt.bench.results import Load, Reading
+
+_CPU = Path("sys/devices/system/cpu")
+OTHERS_LIMIT, STOLEN_LIMIT = 10.0, 2.0  # percent of all cores
+_CLOCK_DROP = 0.05
+
+
+@dataclass(frozen=True)
+class Ticks:
+    """Processor time so far, in clock ticks: of everything, of this process and its children, and stolen."""
+
+    wall: float
+    busy: int
+    own: float
+    stolen: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Readings at one moment: name to value, or to the reason it is absent."""
+
+    values: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    ticks: Ticks | None = None
+
+
+def snapshot(*, gpu: int | None = None, root: Path = Path("/")) -> Snapshot:
+    """Look at the device now; `root` is where its kernel files are."""
+    values: dict[str, str] = {}
+    absent: dict[str, str] = {}
+    for name, found, why in (
+        ("CPU governor", _governor(root), "the kernel offers no frequency control (often so in virtual machines)"),
+        ("CPU frequency", _frequency(root), "the kernel reports no frequency"),
+        ("CPU temperature", _temperature(root), "the kernel lists no thermal zone"),
+        ("load average", _load_average(root), "the kernel reports no load"),
+        ("free memory", _free_memory(root), "the kernel reports no memory"),
+    ):
+        if found is None:
+            absent[name] = why
+        else:
+            values[name] = found
+    mode, why = _power_mode()
+    if mode is None:
+        absent["power mode"] = why
+    else:
+        values["power mode"] = mode
+    _gpu_readings(gpu, values, absent)
+    return Snapshot(values, absent, ticks(root))
+
+
+def readings(before: Snapshot, after: Snapshot) -> tuple[Reading, ...]:
+    """Both snapshots, side by side."""
+    names = list(dict.fromkeys([*before.values, *after.values, *before.absent, *after.absent]))
+    why = after.absent | before.absent
+    return tuple(
+        Reading(name, before.values.get(name), after.values.get(name))
+        if name in before.values or name in after.values
+        else Reading(name, None, None, why[name])
+        for name in names
+    )
+
+
+def load_between(before: Snapshot, after: Snapshot) -> Load:
+    """What other programs, and other guests of the same host, took in between."""
+    first, last = before.ticks, after.ticks
+    if first is None or last is None or last.total <= first.total:
+        return Load(None, None, "the kernel's processor times cannot be read")
+    total = last.total - first.total
+    others = (last.busy - first.busy) - (last.own - first.own)
+    stolen = last.stolen - first.stolen
+    return Load(round(max(0.0, others) / total * 100, 1), round(stolen / total * 100, 1))
+
+
+def warnings(before: Snapshot, after: Snapshot, load: Load) -> list[str]:
+    """What a reader must know before he believes a latency."""
+    lines = []
+    if load.others is not None and load.others > OTHERS_LIMIT:
+        lines.append(f"noisy machine: other programs used {load.others:.0f} % of the processor during the run")
+    if load.stolen is not None and load.stolen > STOLEN_LIMIT:
+        lines.append(f"noisy host: {load.stolen:.0f} % of the processor time went to other virtual machines")
+    governor = before.values.get("CPU governor")
+    if governor is not None and governor not in ("performance", "schedutil"):
+        lines.append(f"the CPU governor is '{governor}': clocks may change during the run")
+    for name in ("CPU frequency", "GPU SM clock"):
+        first, last = _leading(before.values.get(name)), _leading(after.values.get(name))
+        if first and last and last < first * (1 - _CLOCK_DROP):
+            lines.append(f"{name} fell from {first:.0f} to {last:.0f} MHz during the run")
+    return lines
+
+
+def ticks(root: Path = Path("/")) -> Ticks | None:
+    """Processor time so far, or None where the kernel does not tell."""
+    try:
+        first = (root / "proc/stat").read_text().split("\n", 1)[0].split()
+        user, nice, system, idle, wait, irq, soft, steal = (int(n) for n in first[1:9])
+    except (OSError, ValueError):
+        return None
+    own = os.times()
+    hertz = os.sysconf("SC_CLK_TCK")
+    mine = (own.user + own.system + own.children_user + own.children_system) * hertz
+    busy = user + nice + system + irq + soft
+    return Ticks(time.monotonic(), busy, mine, steal, busy + idle + wait + steal)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text().strip("\0\n ") or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _governor(root: Path) -> str | None:
+    found = {g for p in sorted((root / _CPU).glob("cpu[0-9]*/cpufreq/scaling_governor")) if (g := _text(p))}
+    return ", ".join(sorted(found)) or None
+
+
+def _frequency(root: Path) -> str | None:
+    numbers = [
+        int(t) / 1000
+        for p in (root / _CPU).glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
+        if (t := _text(p)) and t.isdigit()
+    ]
+    if not numbers:
+        info = _text(root / "proc/cpuinfo") or ""
+        for line in info.splitlines():
+            if line.lower().startswith("cpu mhz"):
+                with contextlib.suppress(ValueError):
+                    numbers.append(float(line.partition(":")[2]))
+    if not numbers:
+        return None
+    top = _text(root / _CPU / "cpu0/cpufreq/cpuinfo_max_freq")
+    limit = f" of {int(top) / 1000:.0f}" if top and top.isdigit() else ""
+    return f"{sum(numbers) / len(numbers):.0f}{limit} MHz"
+
+
+def _temperature(root: Path) -> str | None:
+    hottest = None
+    for zone in (root / "sys/class/thermal").glob("thermal_zone*/temp"):
+        text = _text(zone)
+        if text and text.lstrip("-").isdigit() and 0 < int(text) < 150_000:
+            hottest = max(hottest or 0, int(text))
+    return None if hottest is None else f"{hottest / 1000:.0f} °C"
+
+
+def _load_average(root: Path) -> str | None:
+    text = _text(root / "proc/loadavg")
+    return " ".join(text.split()[:3]) if text else None
+
+
+def _free_memory(root: Path) -> str | None:
+    for line in (_text(root / "proc/meminfo") or "").splitlines():
+        if line.startswith("MemAvailable:"):
+            return f"{int(line.split()[1]) / 1048576:.1f} GiB"
+    return None
+
+
+def _power_mode() -> tuple[str | None, str]:
+    tool = shutil.which("nvpmodel")
+    if tool is None:
+        return None, "no nvpmodel (Jetson boards have it)"
+    try:
+        run = subprocess.run([tool, "-q"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None, f"nvpmodel failed ({error})"
+    for line in run.stdout.splitlines():
+        if "Power Mode" in line:
+            return line.partition(":")[2].strip(), ""
+    return None, f"nvpmodel said nothing about a mode (status {run.returncode})"
+
+
+def _gpu_readings(index: int | None, values: dict[str, str], absent: dict[str, str]) -> None:
+    nvml, why = Nvml.open(index or 0)
+    if nvml is None:
+        absent["GPU clocks, temperature and power"] = why
+        return
+    try:
+        for kind in ("SM", "memory"):
+            now, top = nvml.clock(kind), nvml.max_clock(kind)
+            if now is None:
+                absent[f"GPU {kind} clock"] = "the driver does not report it"
+            else:
+                values[f"GPU {kind} clock"] = f"{now}{f' of {top}' if top else ''} MHz"
+        for name, number, unit, scale in (
+            ("GPU temperature", nvml.temperature(), "°C", 1),
+            ("GPU power", nvml.milliwatts(), "W", 1000),
+            ("GPU utilisation", nvml.utilisation(), "%", 1),
+        ):
+            if number is None:
+                absent[name] = "the driver does not report it"
+            else:
+                values[name] = f"{number / scale:.0f} {unit}"
+        reasons = nvml.throttle_reasons()
+        if reasons is not None:
+            values["GPU throttle reasons"] = f"0x{reasons:x}"
+    finally:
+        nvml.close()
+
+
+def _leading(text: str | None) -> float | None:
+    try:
+        return float((text or "").split()[0])
+    except (IndexError, ValueError):
+        return None

@@ -1,0 +1,81 @@
+"""Where the time goes from an image file to a written mask; the engine is often the smaller part."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from gms_rt.artifacts import write_bytes
+from gms_rt.bench.results import Stage, Waterfall
+from gms_rt.errors import InputError
+from gms_rt.runtime.base import U8
+from gms_rt.runtime.engine import Engine, binary
+
+REPEATS = 15
+_UPSCALE = 3  # a golden picture has network size; scans are larger, and that is what restoring a mask costs
+
+
+def waterfall(engine: Engine, label: str, image: Path | None, golden: U8, *, repeats: int = REPEATS) -> Waterfall:
+    """Median milliseconds of each step for one file; without `image`, an enlarged golden picture written as PNG."""
+    with tempfile.TemporaryDirectory(prefix="gms-rt-waterfall-") as name:
+        folder = Path(name)
+        path = image if image is not None else _written(golden, folder / "scan.png")
+        times: dict[str, list[float]] = {}
+        shape: tuple[int, ...] = ()
+        # The first turn warms files and caches and is thrown away.
+        for turn in range(repeats + 1):
+            spent, shape = _once(engine, path, folder / "mask.png")
+            for step, milliseconds in spent.items():
+                if turn:
+                    times.setdefault(step, []).append(milliseconds)
+    stages = tuple(Stage(step, float(np.median(values)), step == _ENGINE) for step, values in times.items())
+    shown = image.name if image is not None else f"a sample enlarged {_UPSCALE}×"
+    return Waterfall(label, shown, shape[:2], stages, repeats)
+
+
+_ENGINE = "engine"
+
+
+def _once(engine: Engine, path: Path, out: Path) -> tuple[dict[str, float], tuple[int, ...]]:
+    spent: dict[str, float] = {}
+
+    def timed(step: str, call: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        value = call()
+        spent[step] = (time.perf_counter() - start) * 1e3
+        return value
+
+    data = timed("read file", path.read_bytes)
+    image = timed("decode", lambda: _decoded(data, path))
+    ready = timed("resize to network", lambda: engine.prepare(image))
+    raw = timed(_ENGINE, lambda: engine.runner.infer(ready[None])[0])
+    probability = timed("resize to source", lambda: engine.restore(raw, image.shape))
+    mask = timed("threshold", lambda: binary(probability))
+    png = timed("encode PNG", lambda: _encoded(mask))
+    timed("write file", lambda: write_bytes(out, png))
+    return spent, image.shape
+
+
+def _decoded(data: bytes, path: Path) -> U8:
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise InputError("is no picture that a waterfall can be made of", where=path, mend="name a PNG or JPEG")
+    return np.ascontiguousarray(pixels[:, :, ::-1])
+
+
+def _encoded(mask: U8) -> bytes:
+    done, data = cv2.imencode(".png", mask)
+    assert done  # the encoder is built into OpenCV
+    return bytes(data.tobytes())
+
+
+def _written(image: U8, path: Path) -> Path:
+    large = cv2.resize(image, None, fx=_UPSCALE, fy=_UPSCALE, interpolation=cv2.INTER_CUBIC)
+    path.write_bytes(_encoded(np.ascontiguousarray(large[:, :, ::-1])))
+    return path

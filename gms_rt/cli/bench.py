@@ -1,0 +1,124 @@
+"""`gms-rt bench`: a latency report of one or many engines; `bench compare`: what changed beyond noise."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gms_rt.cli.console import Console, table
+from gms_rt.errors import UsageError
+
+_EXAMPLES = """\b
+Examples:
+  gms-rt bench                                       the newest engine
+  gms-rt bench --engine engines/a --engine engines/b --out report.html
+  gms-rt bench --against torch-eager,onnxruntime --run runs/mine
+  gms-rt bench compare old/report.json new/report.json"""
+
+
+@click.group("bench", invoke_without_command=True, epilog=_EXAMPLES)
+@click.option("--engine", "engines", type=click.Path(path_type=Path), multiple=True, help="Engine folder; repeatable.")
+@click.option("--out", type=click.Path(path_type=Path), help="Report folder, or one .html, .json, .md or .csv file.")
+@click.option("--against", default="", metavar="LIST", help="torch-eager, torch-channels-last, torch-compile, "
+              "onnxruntime or FILE.onnx, separated by commas.")  # fmt: skip
+@click.option("--run", "run_folder", type=click.Path(path_type=Path), help="The trained run, for torch peers.")
+@click.option("--graph", type=click.Path(path_type=Path), help="The graph that ONNX Runtime opens.")
+@click.option("--image", type=click.Path(path_type=Path), help="The picture of the file-to-mask waterfall.")
+@click.option("--device", metavar="cpu|cuda[:N]", help="Where to run.")
+@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=3.0, show_default=True, help="Timed, per engine.")
+@click.option("--warmup", type=click.FloatRange(0, 600), default=0.2, show_default=True, help="Seconds, per round.")
+@click.option("--rounds", type=click.IntRange(1, 1000), default=7, show_default=True, help="Interleaved rounds.")
+@click.option("--threads", type=click.IntRange(0, 1024), default=0, help="CPU threads (0: the runtime's choice).")
+@click.option("--streams", type=click.IntRange(1, 64), default=1, show_default=True, help="Images in flight.")
+@click.option("--sweep/--no-sweep", default=True, help="Throughput against latency over numbers of streams.")
+@click.option("--certify/--no-certify", default=True, help="Certify an engine that has no fitting certificate.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--quiet", is_flag=True, help="Only the result.")
+@click.pass_context
+def command(context: click.Context, engines: tuple[Path, ...], out: Path | None, against: str, **given: Any) -> None:
+    """Measure engines on this machine and write a report.
+
+    Engines and peers are timed in rounds that take turns. Without --engine the newest in engines/ is taken; the
+    report goes to reports/<engine>-<device>/.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from gms_rt.report import write_report
+    from gms_rt.report.json import render
+    from gms_rt.report.run import BenchOptions, bench, report_folder
+    from gms_rt.report.write import targets
+    from gms_rt.runtime.device import probe
+    from gms_rt.runtime.select import ENGINES, newest_that_fits
+
+    console = Console(json=given.pop("as_json"), quiet=given.pop("quiet"))
+    chosen = engines or (newest_that_fits(ENGINES, given["device"]),)
+    options = BenchOptions(
+        engines=chosen,
+        against=tuple(name.strip() for name in against.split(",") if name.strip()),
+        run=given.pop("run_folder"),
+        **given,
+    )
+    target = out or report_folder(chosen, probe().name)
+    targets(target)
+    with console.progress("bench", None) as progress:
+        report = bench(options, progress.say)
+    files = write_report(report, target)
+    console.result(json_module.loads(render(report)), _screen(report, files))
+
+
+def _screen(report: Any, files: list[Path]) -> str:
+    from gms_rt.report.wording import agreement, milliseconds, rate
+
+    rows = [
+        [m.name, m.precision]
+        + [milliseconds(v) for v in (m.total.median, m.total.p90, m.total.p95, m.total.p99)]
+        + [rate(m.throughput), f"{m.total.cov:.1f}", agreement(m, report.parity_of(m.name))]
+        for m in report.measured()
+    ]
+    header = ["engine", "precision", "median ms", "p90", "p95", "p99", "images/s", "CoV %", "parity"]
+    lines = [table(rows, header=header)]
+    lines += ["", *(f"! {warning}" for warning in report.warnings)] if report.warnings else []
+    return "\n".join([*lines, "", *(f"wrote {file}" for file in files)])
+
+
+@command.command("compare")
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@click.option("--tolerance", type=float, default=0.02, show_default=True, help="Relative change that does not matter.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def compare_command(old: Path, new: Path, tolerance: float, as_json: bool) -> int:
+    """Tell what became slower beyond noise between two reports; exit code 1 if anything did.
+
+    \b
+    Example:
+      gms-rt bench compare reports/monday/report.json reports/today/report.json
+    """
+    from gms_rt.bench.compare import compare
+
+    results = [_bench_of(path) for path in (old, new)]
+    found = compare(results[0], results[1], tolerance=tolerance)
+    rows = [
+        [c.name, f"{c.old_ms:.3f}", f"{c.new_ms:.3f}", f"{c.ratio:.3f}", f"{c.low:.3f}-{c.high:.3f}"]
+        + [c.verdict + (f" ({c.why})" if c.why else "")]
+        for c in found.changes
+    ]
+    lines = [table(rows, header=["engine", "old ms", "new ms", "new/old", "95 % interval", "verdict"])]
+    lines += [f"only in the old report: {name}" for name in found.only_old]
+    lines += [f"only in the new report: {name}" for name in found.only_new]
+    lines += [f"! {doubt}" for doubt in found.doubts]
+    value = dataclasses.asdict(found) | {"regressions": len(found.regressions)}
+    Console(json=as_json).result(value, "\n".join(lines))
+    return 1 if found.regressions else 0
+
+
+def _bench_of(path: Path) -> Any:
+    from gms_rt.report.json import read_report
+
+    report = read_report(path)
+    if report.bench is None:
+        raise UsageError("holds no measurement", where=path, mend="name a report of gms-rt bench")
+    return report.bench

@@ -1,0 +1,112 @@
+"""`gms-rt parity`: certify an engine's masks against the FP32 reference; `parity verify`: compute a certificate again."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gms_rt.cli.console import Console, table
+from gms_rt.errors import GateError
+
+_EXAMPLES = """\b
+Examples:
+  gms-rt parity engines/busi-int8
+  gms-rt parity engines/busi-int8 --data scans/ --reference runs/busi
+  gms-rt parity verify engines/busi-int8/parity.json"""
+
+
+class _EngineOrVerb(click.Group):
+    """A group whose first word may also be an engine folder."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands:
+            args = ["certify", *args]
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # `parity` alone and `parity --json` mean the newest engine.
+        if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help")):
+            args = ["certify", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group("parity", cls=_EngineOrVerb, epilog=_EXAMPLES)
+def command() -> None:
+    """Certify that an engine's masks equal the reference: gms-rt parity ENGINE.
+
+    Every case of the engine's golden.npz (or of --data) is compared with the FP32 reference on this device; the
+    certificate is written as parity.json into the engine's folder. Exit code 3 if the gate is not met.
+    """
+
+
+@command.command("certify")
+@click.argument("engine", type=click.Path(path_type=Path), required=False)
+@click.option("--data", type=click.Path(path_type=Path), help="Pictures (or images/ and masks/) instead of golden.npz.")
+@click.option("--reference", type=click.Path(path_type=Path), help="With --data: the run, or its FP32 graph.")
+@click.option("--limit", type=click.IntRange(1), default=200, show_default=True, help="With --data: cases at most.")
+@click.option("--gate-mean", type=click.FloatRange(0, 1), default=0.99, show_default=True, help="Least mean Dice.")
+@click.option("--gate-min", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="Least Dice of a case.")
+@click.option("--device", metavar="cpu|cuda[:N]", help="Where to run.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the certificate here.")
+@click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
+def certify_command(engine: Path | None, as_json: bool, gate_mean: float, gate_min: float, **given: Any) -> None:
+    """Certify ENGINE (by default the newest)."""
+    from gms_rt.evaluate.parity_data import certify_engine
+    from gms_rt.runtime.select import ENGINES, newest_that_fits
+
+    folder = engine or newest_that_fits(ENGINES, given["device"])
+    certificate, path = certify_engine(folder, gate_mean=gate_mean, gate_min=gate_min, **given)
+    Console(json=as_json).result(certificate, _screen(certificate, path))
+    if certificate["verdict"] != "pass":
+        raise GateError("; ".join(certificate["reasons"]), where=folder, mend="build with a higher precision")
+
+
+@command.command("verify")
+@click.argument("certificate", type=click.Path(path_type=Path))
+@click.option("--engine", type=click.Path(path_type=Path), help="The engine, where the certificate lies elsewhere.")
+@click.option("--device", metavar="cpu|cuda[:N]", help="Where to run.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def verify_command(certificate: Path, engine: Path | None, device: str | None, as_json: bool) -> int:
+    """Compute CERTIFICATE again and say whether it holds; exit code 3 if not."""
+    from gms_rt.evaluate.parity import verify
+
+    found = verify(certificate, engine=engine, device=device)
+    value = dataclasses.asdict(found)
+    if not math.isfinite(found.largest_dice_difference):
+        value["largest_dice_difference"] = None
+    lines = [f"{certificate}: {'holds' if found.holds else 'does NOT hold'} (verdict: {found.verdict})"]
+    Console(json=as_json).result(value, "\n".join([*lines, *(f"  {line}" for line in found.differences)]))
+    return 0 if found.holds else GateError.exit_code
+
+
+def _screen(certificate: dict[str, Any], path: Path) -> str:
+    summary = certificate["summary"]
+    cases = sorted(certificate["cases"], key=lambda case: case["dice"])[:10]
+    truth = "truth_dice" in cases[0]
+    rows = [
+        [c["name"], f"{c['dice']:.4f}", str(c["flipped"]), "inf" if c["hd95"] is None else f"{c['hd95']:.2f}"]
+        + ([f"{c['truth_dice']:.4f}", f"{c['truth_dice_reference']:.4f}"] if truth else [])
+        for c in cases
+    ]
+    header = ["case (lowest first)", "Dice", "flipped", "HD95 px"] + (["truth", "reference"] if truth else [])
+    interval = summary["interval"]
+    return "\n".join(
+        [
+            certificate["compared"]["in_words"],
+            "",
+            table(rows, header=header),
+            "",
+            f"mean Dice {summary['mean']:.4f} (95 % interval {interval['low']:.4f}-{interval['high']:.4f}), "
+            f"lowest {summary['min']:.4f} ({summary['worst']}), "
+            f"{summary['flipped']} of {summary['pixels']} pixels flipped, {len(certificate['cases'])} cases",
+            f"gate: mean >= {certificate['gate']['mean']}, minimum >= {certificate['gate']['min']}: "
+            f"{certificate['verdict'].upper()}",
+            f"wrote {path}",
+        ]
+    )

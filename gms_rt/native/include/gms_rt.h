@@ -1,0 +1,218 @@
+/* gms_rt.h: run a fused segmentation graph on a CPU or an NVIDIA GPU, from C or C++.
+ *
+ *     gmsrt_cpu_options options;
+ *     gmsrt_runner *runner = NULL;
+ *     gmsrt_info info;
+ *
+ *     gmsrt_cpu_options_default(&options);
+ *     if (gmsrt_open_cpu("engines/busi-int8", &options, &runner) != GMSRT_OK) {
+ *         fprintf(stderr, "%s\n", gmsrt_last_error());
+ *         return 1;
+ *     }
+ *     gmsrt_get_info(runner, &info);                  // info.height, info.width: the network's size
+ *     // images: n * height * width * 3 bytes RGB;  masks: n * height * width bytes, probability 0..255
+ *     if (gmsrt_infer(runner, images, n, masks) != GMSRT_OK)
+ *         fprintf(stderr, "%s\n", gmsrt_last_error());
+ *     gmsrt_close(runner);
+ *
+ * The library never prints, never exits and never changes signal handlers. Every function that can fail returns a
+ * gmsrt_status; gmsrt_last_error() then says in one line what was wrong and how to mend it. OpenVINO and the CUDA
+ * driver are opened at run time: a program linked with this library starts on machines that have neither.
+ *
+ * Ownership: option structures, strings, images, masks and sample arrays belong to the caller and are only read or
+ * written during the call (exception: the CUDA callbacks and their `user` pointer, see gmsrt_cuda_options). A runner
+ * belongs to the library from a successful gmsrt_open_* until gmsrt_close.
+ *
+ * Threads: every function may be called from any thread. All functions that take a runner may be called on the same
+ * runner at the same time, except gmsrt_close, which must be the last call on it.
+ */
+#ifndef GMS_RT_H
+#define GMS_RT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define GMSRT_API __attribute__((visibility("default")))
+#else
+#define GMSRT_API
+#endif
+
+/* Raised when a structure or function below changes incompatibly; equal to the SOVERSION of the shared library. */
+#define GMSRT_ABI_VERSION 1
+
+typedef enum gmsrt_status {
+    GMSRT_OK = 0,
+    GMSRT_INVALID_ARGUMENT = 1, /* a null pointer, a size or an option that makes no sense */
+    GMSRT_NOT_FOUND = 2,        /* the graph file is not there or cannot be read */
+    GMSRT_BAD_GRAPH = 3,        /* damaged, foreign, or not uint8 N*H*W*3 to uint8 N*H*W*1 */
+    GMSRT_NO_RUNTIME = 4,       /* OpenVINO or the CUDA driver is not installed, or too old */
+    GMSRT_NO_DEVICE = 5,        /* the driver is there, the device is not */
+    GMSRT_UNSUPPORTED = 6,      /* this device cannot do what the options ask for */
+    GMSRT_OUT_OF_MEMORY = 7,    /* host or device memory */
+    GMSRT_CALLBACK_FAILED = 8,  /* a CUDA callback returned non-zero */
+    GMSRT_RUNTIME_FAILED = 9,   /* OpenVINO or the driver refused a call; the runner stays usable */
+    GMSRT_DEVICE_LOST = 10      /* the device's context is gone: close the runner; other calls only repeat this */
+} gmsrt_status;
+
+typedef enum gmsrt_backend { GMSRT_CPU = 0, GMSRT_CUDA = 1 } gmsrt_backend;
+
+/* Arithmetic of a CPU runner. A graph with quantised nodes runs those in int8 under either. */
+typedef enum gmsrt_precision { GMSRT_F32 = 0, GMSRT_BF16 = 1 } gmsrt_precision;
+
+typedef enum gmsrt_mode {
+    GMSRT_LATENCY = 0,   /* one image as fast as possible: all threads work on it */
+    GMSRT_THROUGHPUT = 1 /* many images as fast as possible: lanes work side by side */
+} gmsrt_mode;
+
+/* An opened graph on a device. */
+typedef struct gmsrt_runner gmsrt_runner;
+
+/* Options of gmsrt_open_cpu. Fill with gmsrt_cpu_options_default, then change what you need. */
+typedef struct gmsrt_cpu_options {
+    size_t struct_size;        /* set by gmsrt_cpu_options_default */
+    const char *openvino;      /* libopenvino_c.so; NULL: $GMSRT_OPENVINO, else the system's loader searches */
+    const char *cache;         /* folder for compiled graphs, must exist; NULL: no cache */
+    gmsrt_precision precision; /* default GMSRT_F32 */
+    gmsrt_mode mode;           /* default GMSRT_LATENCY */
+    uint32_t threads;          /* 0: OpenVINO's choice (the physical cores) */
+    uint32_t lanes;            /* inferences in flight; 0: one for latency, OpenVINO's optimum for throughput */
+    uint32_t batch;            /* only for a graph with a free batch size; 0: the graph's own, or 1 */
+} gmsrt_cpu_options;
+
+/* One lane of a CUDA runner, as the callbacks see it. Addresses and stream never change while the runner is open. */
+typedef struct gmsrt_cuda_lane {
+    uint32_t index; /* 0 .. lanes-1 */
+    uint32_t reserved;
+    void *stream;    /* CUstream: non-blocking, belongs to this lane alone */
+    uint64_t images; /* CUdeviceptr: batch * height * width * 3 bytes */
+    uint64_t masks;  /* CUdeviceptr: batch * height * width bytes */
+} gmsrt_cuda_lane;
+
+/* Options of gmsrt_open_cuda. The callbacks are called with the device's primary context current, on the thread that
+ * is inside the library; zero means success. `user` and the callbacks must stay valid until gmsrt_close returns. */
+typedef struct gmsrt_cuda_options {
+    size_t struct_size; /* set by gmsrt_cuda_options_default */
+    const char *driver; /* NULL: libcuda.so.1 */
+    uint32_t device;    /* ordinal */
+    uint32_t batch;     /* shape of one inference; default batch 1; height and width have no default */
+    uint32_t height;
+    uint32_t width;
+    uint32_t lanes;     /* default 1 */
+    uint32_t warmup;    /* runs before the capture, at least 1; default 2 */
+    uint32_t use_graph; /* default 1; 0: enqueue is called for every inference, on the calling thread, for one lane
+                            never concurrently, for different lanes possibly concurrently */
+    uint32_t reserved;
+    /* Optional, called once a lane before its warm-up: bind addresses, create the execution context. */
+    int (*prepare)(void *user, const gmsrt_cuda_lane *lane);
+    /* Queue one inference from lane->images to lane->masks on lane->stream. No synchronisation: it is captured. */
+    int (*enqueue)(void *user, const gmsrt_cuda_lane *lane);
+    /* Optional, called exactly once, by gmsrt_close or a failing gmsrt_open_cuda, after the last use of the lanes and
+     * before their memory goes, if prepare or enqueue was ever called. */
+    void (*release)(void *user);
+    void *user;
+} gmsrt_cuda_options;
+
+/* What a runner is and how it really executes. */
+typedef struct gmsrt_info {
+    size_t struct_size; /* sizeof(gmsrt_info), set by the caller or zero */
+    gmsrt_backend backend;
+    uint32_t batch, height, width;
+    uint32_t lanes;      /* opened */
+    uint32_t used_lanes; /* in use, see gmsrt_set_lanes */
+    uint32_t threads;    /* CPU: as reported by OpenVINO; CUDA: 0 */
+    uint32_t graphs;     /* CUDA: captured graphs; CPU: 0 */
+    double open_ms;      /* time from the call of gmsrt_open_* to its return */
+    char execution[16];  /* CPU: "f32", "bf16", …; CUDA: "" (the plan decides) */
+    char device[128];
+    char runtime[128]; /* "OpenVINO …" or "CUDA driver …" */
+} gmsrt_info;
+
+/* A CUDA device as the driver describes it. */
+typedef struct gmsrt_device {
+    size_t struct_size;  /* sizeof(gmsrt_device), set by the caller or zero */
+    uint32_t count;      /* devices on this machine */
+    uint32_t sm;         /* compute capability: 80 for 8.0 */
+    uint32_t driver;     /* CUDA version of the driver: 13010 for 13.1 */
+    uint32_t integrated; /* 1: shares memory with the host, as a Jetson does */
+    uint64_t memory;     /* bytes */
+    char name[128];
+} gmsrt_device;
+
+/* One timed inference of `batch` images, milliseconds. total = h2d + compute + d2h. */
+typedef struct gmsrt_sample {
+    double total;
+    double compute; /* CPU: the inference; CUDA: between events around the launch */
+    double h2d;     /* CPU: copy into the runtime's tensor; CUDA: between events around the copy */
+    double d2h;
+    double enqueue; /* host time of the launch; 0 where the call returns only with the result */
+} gmsrt_sample;
+
+typedef struct gmsrt_bench_options {
+    double warmup_seconds;
+    double seconds;    /* at least this long … */
+    size_t iterations; /* … and at least so many samples, unless the array is full before */
+} gmsrt_bench_options;
+
+typedef struct gmsrt_bench_result {
+    size_t samples;        /* written to the caller's array, in the order of their start */
+    double wall_seconds;   /* first start to last end */
+    double warmup_seconds; /* really spent */
+    uint32_t lanes;        /* used */
+    uint32_t batch;
+} gmsrt_bench_result;
+
+/* ABI of the loaded library: compare with GMSRT_ABI_VERSION. Never fails. */
+GMSRT_API uint32_t gmsrt_abi_version(void);
+
+/* "0.1.0"; static storage. */
+GMSRT_API const char *gmsrt_version(void);
+
+/* "GMSRT_OK", …; static storage; "GMSRT_?" for a number that is no status. */
+GMSRT_API const char *gmsrt_status_name(gmsrt_status status);
+
+/* The message of this thread's last failed call, one line; "" if none failed. Valid until this thread's next call. */
+GMSRT_API const char *gmsrt_last_error(void);
+
+GMSRT_API void gmsrt_cpu_options_default(gmsrt_cpu_options *options);
+GMSRT_API void gmsrt_cuda_options_default(gmsrt_cuda_options *options);
+
+/* Open a graph on the CPU. `graph` is an .onnx file or an engine folder that holds model.onnx. `options` may be NULL.
+ * On failure *runner is NULL and nothing is held. */
+GMSRT_API gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options, gmsrt_runner **runner);
+
+/* Open a CUDA runner: primary context, then for every lane a stream, device and pinned memory, prepare, warm-up and
+ * the capture of a graph around enqueue. The calling thread's current context is the same afterwards.
+ * On failure *runner is NULL, release has been called where due, and nothing is held. */
+GMSRT_API gmsrt_status gmsrt_open_cuda(const gmsrt_cuda_options *options, gmsrt_runner **runner);
+
+/* Ask the driver for a device without opening anything on it. `driver` as in gmsrt_cuda_options. */
+GMSRT_API gmsrt_status gmsrt_probe_cuda(const char *driver, uint32_t device, gmsrt_device *result);
+
+GMSRT_API gmsrt_status gmsrt_get_info(const gmsrt_runner *runner, gmsrt_info *info);
+
+/* Use only the first `lanes` of the opened lanes from now on (1 .. info.lanes). Calls under way are not disturbed. */
+GMSRT_API gmsrt_status gmsrt_set_lanes(gmsrt_runner *runner, uint32_t lanes);
+
+/* Segment `count` images, any count; several are in flight where several lanes are free. Waits for a lane if none is
+ * free. If it fails, the contents of `masks` are unspecified and no work on them is left behind. */
+GMSRT_API gmsrt_status gmsrt_infer(gmsrt_runner *runner, const uint8_t *images, size_t count, uint8_t *masks);
+
+/* Time inferences over `count` images in turn (at least one batch is formed by repeating them). Waits until it has the
+ * runner alone; concurrent gmsrt_infer calls wait until it is done. */
+GMSRT_API gmsrt_status gmsrt_bench(gmsrt_runner *runner, const uint8_t *images, size_t count,
+                                   const gmsrt_bench_options *options, gmsrt_sample *samples, size_t capacity,
+                                   gmsrt_bench_result *result);
+
+/* Release everything; NULL is allowed. No other call on this runner may be under way or follow. */
+GMSRT_API void gmsrt_close(gmsrt_runner *runner);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* GMS_RT_H */

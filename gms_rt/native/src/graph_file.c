@@ -1,0 +1,132 @@
+/* Find the graph and look at the outermost layer of the ONNX file before a parser sees it.
+ *
+ * An ONNX file is a protobuf message; its outer fields carry their lengths. A truncated copy, an empty file, a page of
+ * HTML or another format fails this walk. OpenVINO takes a file for ONNX if it begins with three different known
+ * fields, and else tries its other formats on it, which print and guess: so that much is asked here, too. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "internal.h"
+
+#define ONNX_GRAPH_FIELD 7u
+#define LEADING_FIELDS 3u
+#define WIRE_VARINT 0u
+#define WIRE_FIXED64 1u
+#define WIRE_LENGTH 2u
+#define WIRE_FIXED32 5u
+
+/* -1: the file ends or the number is too long. */
+static int read_varint(FILE *file, uint64_t *value)
+{
+    *value = 0;
+    for (unsigned shift = 0; shift < 64; shift += 7) {
+        const int byte = getc(file);
+
+        if (byte == EOF) return -1;
+        *value |= (uint64_t)(byte & 0x7f) << shift;
+        if ((byte & 0x80) == 0) return 0;
+    }
+    return -1;
+}
+
+/* Whether a ModelProto has this field with this wire type. */
+static bool is_model_field(uint64_t field, unsigned wire)
+{
+    switch (field) {
+    case 1: /* ir_version */
+    case 5: /* model_version */ return wire == WIRE_VARINT;
+    case 2: /* producer_name */
+    case 3: /* producer_version */
+    case 4: /* domain */
+    case 6: /* doc_string */
+    case ONNX_GRAPH_FIELD:
+    case 8:  /* opset_import */
+    case 14: /* metadata_props */
+    case 20: /* training_info */
+    case 25: /* functions */ return wire == WIRE_LENGTH;
+    default: return false;
+    }
+}
+
+/* What is wrong with the file, or NULL. */
+static const char *complaint(FILE *file, uint64_t size)
+{
+    bool has_graph = false;
+    uint32_t seen = 0; /* the leading fields, a bit each */
+    unsigned fields = 0;
+
+    if (size == 0) return "is empty";
+    for (;;) {
+        const off_t at = ftello(file);
+        uint64_t tag, length = 0;
+
+        if (at < 0) return "cannot be read";
+        if ((uint64_t)at == size) break;
+        if (read_varint(file, &tag) != 0 || tag >> 3 == 0 || tag >> 3 > 0x1fffffff) return "is not an ONNX file";
+        if (fields++ < LEADING_FIELDS) {
+            if (!is_model_field(tag >> 3, (unsigned)(tag & 7u)) || (seen & (1u << (tag >> 3))) != 0)
+                return "is not an ONNX file";
+            seen |= 1u << (tag >> 3);
+        }
+        switch (tag & 7u) {
+        case WIRE_VARINT:
+            if (read_varint(file, &length) != 0) return "is not an ONNX file or is cut short";
+            length = 0;
+            break;
+        case WIRE_FIXED64: length = 8; break;
+        case WIRE_FIXED32: length = 4; break;
+        case WIRE_LENGTH:
+            if (read_varint(file, &length) != 0) return "is not an ONNX file or is cut short";
+            if (tag >> 3 == ONNX_GRAPH_FIELD && length > 0) has_graph = true;
+            break;
+        default: return "is not an ONNX file";
+        }
+        if (length > size - (uint64_t)ftello(file)) return "is not an ONNX file or is cut short";
+        if (length > 0 && fseeko(file, (off_t)length, SEEK_CUR) != 0) return "cannot be read";
+    }
+    if (!has_graph) return "is not an ONNX file: it holds no graph";
+    return fields >= LEADING_FIELDS ? NULL : "is not an ONNX file or is cut short";
+}
+
+gmsrt_status gmsrt_find_graph(const char *graph, char **path)
+{
+    static const char inner[] = "/model.onnx";
+    struct stat about;
+    const char *wrong;
+    FILE *file;
+    char *found = malloc(strlen(graph) + sizeof inner);
+
+    *path = NULL;
+    if (found == NULL) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory for a path");
+    strcpy(found, graph);
+    if (stat(found, &about) == 0 && S_ISDIR(about.st_mode)) strcat(found, inner);
+    /* Looked at before it is opened: opening a pipe would wait for a writer. */
+    if (stat(found, &about) != 0) {
+        gmsrt_fail(GMSRT_NOT_FOUND, "%s: %s; give an .onnx file or an engine folder", found, strerror(errno));
+        free(found);
+        return GMSRT_NOT_FOUND;
+    }
+    if (!S_ISREG(about.st_mode)) {
+        gmsrt_fail(GMSRT_BAD_GRAPH, "%s is not a file; give an .onnx file or an engine folder", found);
+        free(found);
+        return GMSRT_BAD_GRAPH;
+    }
+    file = fopen(found, "rb");
+    if (file == NULL) {
+        gmsrt_fail(GMSRT_NOT_FOUND, "%s: %s", found, strerror(errno));
+        free(found);
+        return GMSRT_NOT_FOUND;
+    }
+    wrong = complaint(file, (uint64_t)about.st_size);
+    fclose(file);
+    if (wrong != NULL) {
+        gmsrt_fail(GMSRT_BAD_GRAPH, "%s %s; export or copy it again", found, wrong);
+        free(found);
+        return GMSRT_BAD_GRAPH;
+    }
+    *path = found;
+    return GMSRT_OK;
+}

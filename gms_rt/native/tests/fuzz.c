@@ -1,0 +1,214 @@
+/* Random options, sizes and damaged graph files for a bounded time: nothing may crash, whatever the status is.
+ *
+ * Usage: fuzz SECONDS SEED OPENVINO GRAPH FOLDER [FAKE_DRIVER]. OPENVINO may be the fake library or a real one, GRAPH
+ * is the file that is cut and changed. The seed is printed, so that a crash can be repeated. */
+#include <dlfcn.h>
+#include <string.h>
+#include <time.h>
+
+#include "../src/cuda_api.h"
+#include "check.h"
+#include "gms_rt.h"
+
+#define MAX_GRAPH (1u << 20)
+#define BYTES (64u * 64u * 3u * 8u)
+
+static uint64_t state;
+static unsigned (*copy_device)(gmsrt_cu_pointer, gmsrt_cu_pointer, size_t, void *);
+static void (*fail_driver)(int, int);
+static void (*reset_driver)(void);
+static void (*fail_openvino)(int, int);
+static void (*reset_openvino)(void);
+static uint8_t images[BYTES], masks[BYTES];
+static long opened, refused;
+
+static uint32_t any(void)
+{
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return (uint32_t)(state >> 16);
+}
+
+static uint32_t below(uint32_t limit)
+{
+    return any() % limit;
+}
+
+/* Mostly small numbers, sometimes the ends of the range. */
+static uint32_t number(void)
+{
+    switch (below(8)) {
+    case 0: return any();
+    case 1: return UINT32_MAX - below(3);
+    case 2: return 0;
+    default: return below(9);
+    }
+}
+
+static double duration(void)
+{
+    static const double odd[] = {0.0, -1.0, 1e-9, 1e300, 1e-3};
+
+    return odd[below(5)];
+}
+
+static void use(gmsrt_runner *runner)
+{
+    gmsrt_info info = {0};
+    gmsrt_sample samples[8];
+    gmsrt_bench_result result;
+    gmsrt_bench_options bench;
+    size_t room;
+
+    if (runner == NULL) {
+        refused++;
+        CHECK(gmsrt_last_error()[0] != '\0', "a refusal without a message");
+        return;
+    }
+    opened++;
+    info.struct_size = below(2) ? 0 : sizeof info;
+    CHECK_OK(gmsrt_get_info(runner, &info));
+    room = BYTES / ((size_t)info.height * info.width * 3);
+    gmsrt_set_lanes(runner, number());
+    if (room > 0) {
+        gmsrt_infer(runner, images, below((uint32_t)(room < 20 ? room : 20) + 1), masks);
+        gmsrt_infer(runner, below(4) ? images : NULL, below(2), below(4) ? masks : NULL);
+        bench.seconds = below(3) ? 0.0 : duration();
+        bench.warmup_seconds = below(3) ? 0.0 : duration();
+        if (bench.warmup_seconds > 1e-3 && bench.warmup_seconds <= 1e9) bench.warmup_seconds = 0.0;
+        bench.iterations = number();
+        gmsrt_bench(runner, images, below((uint32_t)(room < 20 ? room : 20) + 1), &bench, samples, below(9), &result);
+    }
+    gmsrt_close(runner);
+}
+
+/* A copy of the graph with a random tail cut off, bytes changed, or a part repeated. */
+static void damage(const uint8_t *graph, size_t size, const char *path)
+{
+    static uint8_t copy[2 * MAX_GRAPH];
+    size_t length = size;
+    FILE *file;
+
+    memcpy(copy, graph, size);
+    switch (below(5)) {
+    case 0: length = below((uint32_t)size + 1); break;
+    case 1:
+        for (uint32_t i = 0; i <= below(8); i++) copy[below((uint32_t)size)] = (uint8_t)any();
+        break;
+    case 2: copy[below((uint32_t)size)] ^= (uint8_t)(1u << below(8)); break;
+    case 3: {
+        const size_t at = below((uint32_t)size), part = below((uint32_t)(size - at) + 1);
+        memmove(copy + at + part, copy + at, size - at);
+        length = size + part;
+        break;
+    }
+    default: break; /* whole */
+    }
+    file = fopen(path, "wb");
+    CHECK(file != NULL && fwrite(copy, 1, length, file) == length && fclose(file) == 0, "cannot write %s", path);
+}
+
+static void fuzz_cpu(const char *openvino, const uint8_t *graph, size_t size, const char *folder)
+{
+    char path[1024];
+    const char *const places[] = {path, path, path, path, folder, "", "/dev/zero", "/nowhere/model.onnx"};
+    gmsrt_cpu_options options;
+    gmsrt_runner *runner = NULL;
+
+    snprintf(path, sizeof path, "%s/fuzz.onnx", folder);
+    damage(graph, size, path);
+    gmsrt_cpu_options_default(&options);
+    options.openvino = openvino;
+    if (below(2)) {
+        options.precision = (gmsrt_precision)(below(6) ? below(2) : number());
+        options.mode = (gmsrt_mode)(below(6) ? below(2) : number());
+        options.threads = below(2) ? 0 : number() % 5000;
+        options.lanes = below(2) ? below(4) : number();
+        options.batch = below(2) ? 0 : number();
+        if (below(8) == 0) options.struct_size = number();
+        if (below(8) == 0) options.cache = below(2) ? "" : "/nowhere";
+        /* A real OpenVINO would start so many threads for true. */
+        if (fail_openvino == NULL && options.threads > 4) options.threads = 4;
+        if (fail_openvino == NULL && options.lanes > 4 && options.lanes < 65) options.lanes = 4;
+    }
+    if (reset_openvino != NULL) {
+        reset_openvino();
+        if (below(2)) fail_openvino(1 + (int)below(60), -1);
+    }
+    gmsrt_open_cpu(places[below(8)], below(10) ? &options : NULL, below(20) ? &runner : NULL);
+    use(runner);
+}
+
+static uint32_t lane_bytes;
+
+static int enqueue(void *user, const gmsrt_cuda_lane *lane)
+{
+    (void)user;
+    if (below(30) == 0) return -1;
+    return (int)copy_device(lane->masks, lane->images, lane_bytes, lane->stream);
+}
+
+static void fuzz_cuda(const char *driver)
+{
+    static const int codes[] = {2, 719, 901, 214, 100, 77};
+    gmsrt_cuda_options options;
+    gmsrt_runner *runner = NULL;
+
+    gmsrt_cuda_options_default(&options);
+    options.driver = driver;
+    options.enqueue = below(20) ? enqueue : NULL;
+    options.device = below(8) ? 0 : number();
+    options.batch = below(4) ? 1 + below(4) : number();
+    options.height = below(4) ? 1 + below(64) : number();
+    options.width = below(4) ? 1 + below(64) : number();
+    options.lanes = below(4) ? 1 + below(4) : number();
+    options.warmup = below(4) ? 1 + below(3) : number();
+    options.use_graph = below(8) ? below(2) : number();
+    if (below(16) == 0) options.struct_size = number();
+    lane_bytes = options.batch * options.height * options.width;
+    reset_driver();
+    if (below(2)) fail_driver(1 + (int)below(80), codes[below(6)]);
+    gmsrt_open_cuda(below(20) ? &options : NULL, below(20) ? &runner : NULL);
+    use(runner);
+}
+
+int main(int argc, char **argv)
+{
+    static uint8_t graph[MAX_GRAPH];
+    long rounds = 0;
+    size_t size;
+    time_t end;
+    FILE *file;
+    void *library;
+
+    CHECK(argc == 6 || argc == 7, "usage: fuzz SECONDS SEED OPENVINO GRAPH FOLDER [FAKE_DRIVER]");
+    state = strtoull(argv[2], NULL, 10) * 2654435761u + 88172645463325252u;
+    file = fopen(argv[4], "rb");
+    CHECK(file != NULL, "cannot read %s", argv[4]);
+    size = fread(graph, 1, sizeof graph, file);
+    fclose(file);
+    CHECK(size > 8, "%s is too small", argv[4]);
+    for (size_t i = 0; i < sizeof images; i++) images[i] = (uint8_t)any();
+    library = dlopen(argv[3], RTLD_NOW | RTLD_LOCAL);
+    CHECK(library != NULL, "%s", dlerror());
+    *(void **)&fail_openvino = dlsym(library, "fake_openvino_fail");
+    *(void **)&reset_openvino = dlsym(library, "fake_openvino_reset");
+    if (argc == 7) {
+        library = dlopen(argv[6], RTLD_NOW | RTLD_LOCAL);
+        CHECK(library != NULL, "%s", dlerror());
+        *(void **)&copy_device = dlsym(library, "cuMemcpyDtoDAsync_v2");
+        *(void **)&fail_driver = dlsym(library, "fake_cuda_fail");
+        *(void **)&reset_driver = dlsym(library, "fake_cuda_reset");
+    }
+    printf("fuzz: seed %s\n", argv[2]);
+    fflush(stdout);
+    for (end = time(NULL) + strtol(argv[1], NULL, 10); time(NULL) < end; rounds++) {
+        if (argc == 7 && below(2))
+            fuzz_cuda(argv[6]);
+        else
+            fuzz_cpu(argv[3], graph, size, argv[5]);
+    }
+    printf("fuzz: %ld rounds, %ld opened, %ld refused, no crash\n", rounds, opened, refused);
+    return 0;
+}

@@ -1,0 +1,479 @@
+/* The CPU backend against a fake OpenVINO in which every call is made to fail once.
+ *
+ * Usage: test_cpu FAKE_OPENVINO FOLDER. The folder is writable; graph files of various kinds of damage go there. */
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "gms_rt.h"
+
+#define IMAGES 7u
+#define PIXELS 4u
+
+static struct {
+    int (*calls)(void);
+    const char *(*call)(int);
+    const char *(*mistake)(void);
+    int (*live)(void);
+    void (*fail)(int, int);
+    void (*reset)(void);
+    void (*port)(int, unsigned, int, const int64_t *);
+    void (*counts)(size_t, size_t);
+    void (*bf16)(int);
+    const char *(*properties)(void);
+} fake;
+
+static const char *openvino;
+static char graph[1024];
+static uint8_t images[IMAGES * PIXELS * 3];
+
+static void write_file(const char *path, const void *bytes, size_t count)
+{
+    FILE *file = fopen(path, "wb");
+
+    CHECK(file != NULL && fwrite(bytes, 1, count, file) == count && fclose(file) == 0, "cannot write %s", path);
+}
+
+static gmsrt_cpu_options options_of_fake(void)
+{
+    gmsrt_cpu_options options;
+
+    gmsrt_cpu_options_default(&options);
+    options.openvino = openvino;
+    return options;
+}
+
+static void set_shape(int64_t batch)
+{
+    const int64_t input[4] = {batch, 2, 2, 3}, output[4] = {batch, 2, 2, 1};
+
+    fake.port(0, 0, 4, input);
+    fake.port(1, 0, 4, output);
+}
+
+static void expect_masks(const uint8_t *masks, size_t count)
+{
+    for (size_t i = 0; i < count * PIXELS; i++) CHECK(masks[i] == 255 - images[3 * i], "pixel %zu is %u", i, masks[i]);
+}
+
+static void expect_clean(void)
+{
+    CHECK(fake.mistake()[0] == '\0', "%s", fake.mistake());
+    CHECK(fake.live() == 0, "%d objects are left", fake.live());
+}
+
+static void test_results(void)
+{
+    for (uint32_t batch = 1; batch <= 3; batch++)
+        for (uint32_t lanes = 1; lanes <= 3; lanes++) {
+            gmsrt_cpu_options options = options_of_fake();
+            gmsrt_runner *runner;
+            gmsrt_info info = {0};
+
+            fake.reset();
+            set_shape(batch);
+            options.lanes = lanes;
+            CHECK_OK(gmsrt_open_cpu(graph, &options, &runner));
+            CHECK_OK(gmsrt_get_info(runner, &info));
+            CHECK(info.batch == batch && info.height == 2 && info.width == 2 && info.lanes == lanes, "wrong shape");
+            CHECK(strcmp(info.execution, "f32") == 0 && strcmp(info.device, "Fake CPU") == 0 && info.threads == 2,
+                  "wrong info");
+            for (size_t count = 0; count <= IMAGES; count++) {
+                uint8_t masks[IMAGES * PIXELS];
+
+                memset(masks, 1, sizeof masks);
+                CHECK_OK(gmsrt_infer(runner, images, count, masks));
+                expect_masks(masks, count);
+            }
+            for (uint32_t used = 1; used <= lanes; used++) {
+                uint8_t masks[IMAGES * PIXELS];
+
+                CHECK_OK(gmsrt_set_lanes(runner, used));
+                CHECK_OK(gmsrt_get_info(runner, &info));
+                CHECK(info.used_lanes == used, "%u lanes used", info.used_lanes);
+                CHECK_OK(gmsrt_infer(runner, images, IMAGES, masks));
+                expect_masks(masks, IMAGES);
+            }
+            CHECK(gmsrt_set_lanes(runner, lanes + 1) == GMSRT_INVALID_ARGUMENT, "too many lanes");
+            CHECK(gmsrt_set_lanes(runner, 0) == GMSRT_INVALID_ARGUMENT, "no lanes");
+            gmsrt_close(runner);
+            expect_clean();
+        }
+}
+
+static void expect_properties(const gmsrt_cpu_options *options, const char *expected)
+{
+    gmsrt_runner *runner;
+
+    CHECK_OK(gmsrt_open_cpu(graph, options, &runner));
+    CHECK(strcmp(fake.properties(), expected) == 0, "%s", fake.properties());
+    gmsrt_close(runner);
+    expect_clean();
+}
+
+static void test_options(const char *folder)
+{
+    gmsrt_cpu_options options = options_of_fake();
+    gmsrt_runner *runner;
+    gmsrt_info info = {0};
+    char expected[1200];
+
+    fake.reset();
+    expect_properties(&options, "INFERENCE_PRECISION_HINT=f32;PERFORMANCE_HINT=LATENCY;NUM_STREAMS=1;");
+    options.threads = 3;
+    options.lanes = 2;
+    options.cache = folder;
+    snprintf(
+        expected, sizeof expected,
+        "INFERENCE_PRECISION_HINT=f32;PERFORMANCE_HINT=LATENCY;NUM_STREAMS=2;INFERENCE_NUM_THREADS=3;CACHE_DIR=%s;",
+        folder);
+    expect_properties(&options, expected);
+    options = options_of_fake();
+    options.mode = GMSRT_THROUGHPUT;
+    expect_properties(&options, "INFERENCE_PRECISION_HINT=f32;PERFORMANCE_HINT=THROUGHPUT;");
+    CHECK_OK(gmsrt_open_cpu(graph, &options, &runner));
+    CHECK_OK(gmsrt_get_info(runner, &info));
+    CHECK(info.lanes == 3, "OpenVINO's optimum is 3, not %u", info.lanes);
+    gmsrt_close(runner);
+
+    options = options_of_fake();
+    options.precision = GMSRT_BF16;
+    CHECK(gmsrt_open_cpu(graph, &options, &runner) == GMSRT_UNSUPPORTED, "bf16 on a CPU without");
+    CHECK(strstr(gmsrt_last_error(), "Fake CPU") != NULL, "%s", gmsrt_last_error());
+    fake.bf16(1);
+    expect_properties(&options, "INFERENCE_PRECISION_HINT=bf16;PERFORMANCE_HINT=LATENCY;NUM_STREAMS=1;");
+
+    fake.reset();
+    set_shape(-1);
+    options = options_of_fake();
+    options.batch = 5;
+    CHECK_OK(gmsrt_open_cpu(graph, &options, &runner));
+    CHECK_OK(gmsrt_get_info(runner, &info));
+    CHECK(info.batch == 5, "batch %u", info.batch);
+    gmsrt_close(runner);
+    set_shape(2);
+    CHECK(gmsrt_open_cpu(graph, &options, &runner) == GMSRT_INVALID_ARGUMENT, "batch 5 of a graph with 2");
+    expect_clean();
+}
+
+static void test_arguments(void)
+{
+    const gmsrt_cpu_options good = options_of_fake();
+    gmsrt_cpu_options bad;
+    gmsrt_runner *runner;
+    gmsrt_info info = {0};
+    uint8_t masks[PIXELS];
+    gmsrt_sample sample;
+    gmsrt_bench_result result;
+    gmsrt_bench_options bench = {0.0, 0.0, 1};
+
+    fake.reset();
+#define REFUSED(status, change)                                                                                        \
+    bad = good;                                                                                                        \
+    change;                                                                                                            \
+    runner = (gmsrt_runner *)&bad;                                                                                     \
+    CHECK(gmsrt_open_cpu(graph, &bad, &runner) == status && runner == NULL, "%s: %s", #change, gmsrt_last_error());    \
+    CHECK(gmsrt_last_error()[0] != '\0', "no message for %s", #change)
+    REFUSED(GMSRT_INVALID_ARGUMENT, bad.struct_size = 0);
+    REFUSED(GMSRT_INVALID_ARGUMENT, bad.precision = (gmsrt_precision)9);
+    REFUSED(GMSRT_INVALID_ARGUMENT, bad.mode = (gmsrt_mode)-1);
+    REFUSED(GMSRT_INVALID_ARGUMENT, bad.lanes = 1000);
+    REFUSED(GMSRT_INVALID_ARGUMENT, bad.threads = 1000000);
+    REFUSED(GMSRT_INVALID_ARGUMENT, bad.batch = 1000000);
+    REFUSED(GMSRT_INVALID_ARGUMENT, bad.cache = "/nowhere");
+    REFUSED(GMSRT_NO_RUNTIME, bad.openvino = "/nowhere/libopenvino_c.so");
+    REFUSED(GMSRT_NO_RUNTIME, bad.openvino = "libc.so.6"); /* a library, but not OpenVINO */
+#undef REFUSED
+    CHECK(gmsrt_open_cpu(NULL, &good, &runner) == GMSRT_INVALID_ARGUMENT, "no graph");
+    CHECK(gmsrt_open_cpu(graph, &good, NULL) == GMSRT_INVALID_ARGUMENT, "no runner");
+
+    CHECK_OK(gmsrt_open_cpu(graph, &good, &runner));
+    CHECK(gmsrt_infer(NULL, images, 1, masks) == GMSRT_INVALID_ARGUMENT, "no runner");
+    CHECK(gmsrt_infer(runner, NULL, 1, masks) == GMSRT_INVALID_ARGUMENT, "no images");
+    CHECK(gmsrt_infer(runner, images, 1, NULL) == GMSRT_INVALID_ARGUMENT, "no masks");
+    CHECK(gmsrt_infer(runner, images, SIZE_MAX, masks) == GMSRT_INVALID_ARGUMENT, "too many images");
+    CHECK(gmsrt_get_info(NULL, &info) == GMSRT_INVALID_ARGUMENT, "no runner");
+    CHECK(gmsrt_get_info(runner, NULL) == GMSRT_INVALID_ARGUMENT, "no info");
+    info.struct_size = 3;
+    CHECK(gmsrt_get_info(runner, &info) == GMSRT_INVALID_ARGUMENT, "an info of another size");
+    CHECK(gmsrt_set_lanes(NULL, 1) == GMSRT_INVALID_ARGUMENT, "no runner");
+    CHECK(gmsrt_bench(runner, images, 1, NULL, &sample, 1, &result) == GMSRT_INVALID_ARGUMENT, "no options");
+    CHECK(gmsrt_bench(runner, images, 1, &bench, NULL, 1, &result) == GMSRT_INVALID_ARGUMENT, "no samples");
+    CHECK(gmsrt_bench(runner, images, 1, &bench, &sample, 0, &result) == GMSRT_INVALID_ARGUMENT, "no room");
+    CHECK(gmsrt_bench(runner, images, 0, &bench, &sample, 1, &result) == GMSRT_INVALID_ARGUMENT, "no image");
+    CHECK(gmsrt_bench(runner, images, SIZE_MAX, &bench, &sample, 1, &result) == GMSRT_INVALID_ARGUMENT, "too many");
+    CHECK(gmsrt_bench(runner, images, 1, &bench, &sample, 1, NULL) == GMSRT_INVALID_ARGUMENT, "no result");
+    bench.seconds = -1;
+    CHECK(gmsrt_bench(runner, images, 1, &bench, &sample, 1, &result) == GMSRT_INVALID_ARGUMENT, "negative time");
+    bench.seconds = 0.0 / (double)(info.struct_size - 3); /* not a number */
+    CHECK(gmsrt_bench(runner, images, 1, &bench, &sample, 1, &result) == GMSRT_INVALID_ARGUMENT, "no time");
+    gmsrt_close(runner);
+    gmsrt_close(NULL);
+    gmsrt_cpu_options_default(NULL);
+    gmsrt_cuda_options_default(NULL);
+    CHECK(gmsrt_abi_version() == GMSRT_ABI_VERSION, "ABI");
+    CHECK(gmsrt_version()[0] != '\0', "version");
+    for (int status = GMSRT_OK; status <= GMSRT_DEVICE_LOST; status++)
+        CHECK(strncmp(gmsrt_status_name((gmsrt_status)status), "GMSRT_", 6) == 0 &&
+                  strcmp(gmsrt_status_name((gmsrt_status)status), "GMSRT_?") != 0,
+              "status %d has no name", status);
+    CHECK(strcmp(gmsrt_status_name((gmsrt_status)99), "GMSRT_?") == 0, "a name for no status");
+    expect_clean();
+}
+
+static void expect_misfit(const char *words)
+{
+    const gmsrt_cpu_options options = options_of_fake();
+    gmsrt_runner *runner;
+
+    CHECK(gmsrt_open_cpu(graph, &options, &runner) == GMSRT_BAD_GRAPH && runner == NULL, "accepted: %s", words);
+    CHECK(strstr(gmsrt_last_error(), words) != NULL, "%s does not say %s", gmsrt_last_error(), words);
+    expect_clean();
+    fake.reset();
+}
+
+/* Graphs that are valid and foreign. */
+static void test_foreign(void)
+{
+    static const int64_t rgb[6] = {1, 2, 2, 3, 1, 1}, one[6] = {1, 2, 2, 1, 1, 1};
+
+    fake.reset();
+    fake.counts(2, 1);
+    expect_misfit("2 inputs and 1 outputs");
+    fake.counts(1, 0);
+    expect_misfit("1 inputs and 0 outputs");
+    fake.port(0, 3, 4, rgb);
+    expect_misfit("the input is not uint8");
+    fake.port(1, 3, 4, one);
+    expect_misfit("the output is not uint8");
+    fake.port(0, 0, 4, one);
+    expect_misfit("the input is uint8 [1, 2, 2, 1]");
+    fake.port(0, 0, 3, rgb);
+    expect_misfit("the input is uint8 [1, 2, 2]");
+    fake.port(0, 0, 6, rgb);
+    expect_misfit("the input is uint8 [1, 2, 2, 3, …]");
+    fake.port(0, 0, -1, rgb);
+    expect_misfit("of no fixed rank");
+    fake.port(1, 0, 4, rgb);
+    expect_misfit("the output is uint8 [1, 2, 2, 3]");
+    fake.port(1, 0, 0, one);
+    expect_misfit("the output is uint8 []");
+    fake.port(0, 0, 4, (const int64_t[]){1, -1, 2, 3});
+    expect_misfit("[1, ?, 2, 3]");
+    fake.port(1, 0, 4, (const int64_t[]){1, 2, 3, 1});
+    expect_misfit("[1, 2, 3, 1]");
+    fake.port(1, 0, 4, (const int64_t[]){2, 2, 2, 1});
+    expect_misfit("[2, 2, 2, 1]");
+    fake.port(0, 0, 4, (const int64_t[]){1, 1000000, 1000000, 3});
+    expect_misfit("too large");
+    fake.port(0, 0, 4, (const int64_t[]){INT64_MAX, INT64_MAX, INT64_MAX, 3});
+    expect_misfit("too large");
+    fake.port(0, 0, 4, (const int64_t[]){1, 0, 2, 3});
+    expect_misfit("[1, ?, 2, 3]");
+    fake.port(1, 0, 3, one); /* an output without the channel dimension is allowed */
+    {
+        const gmsrt_cpu_options options = options_of_fake();
+        gmsrt_runner *runner;
+
+        CHECK_OK(gmsrt_open_cpu(graph, &options, &runner));
+        gmsrt_close(runner);
+    }
+    expect_clean();
+}
+
+static void expect_file(const char *path, gmsrt_status status, const char *words)
+{
+    const gmsrt_cpu_options options = options_of_fake();
+    gmsrt_runner *runner;
+
+    CHECK(gmsrt_open_cpu(path, &options, &runner) == status && runner == NULL, "%s: %s", path, gmsrt_last_error());
+    CHECK(strstr(gmsrt_last_error(), words) != NULL, "%s does not say %s", gmsrt_last_error(), words);
+    CHECK(fake.calls() == 0, "OpenVINO was asked about %s", path);
+}
+
+/* Files that never reach OpenVINO. */
+static void test_files(const char *folder)
+{
+    static const unsigned char whole[] = {0x08, 0x08, 0x3a, 0x04, 1, 2, 3, 4, 0x42, 0x00};
+    char path[1024];
+
+    fake.reset();
+    snprintf(path, sizeof path, "%s/absent.onnx", folder);
+    expect_file(path, GMSRT_NOT_FOUND, "absent.onnx");
+    expect_file(folder, GMSRT_NOT_FOUND, "model.onnx");
+    expect_file("", GMSRT_NOT_FOUND, "");
+    expect_file("/dev/null", GMSRT_BAD_GRAPH, "not a file");
+    snprintf(path, sizeof path, "%s/pipe.onnx", folder);
+    CHECK(mkfifo(path, 0600) == 0, "no pipe");
+    expect_file(path, GMSRT_BAD_GRAPH, "not a file");
+    unlink(path);
+
+    snprintf(path, sizeof path, "%s/damaged.onnx", folder);
+    write_file(path, "", 0);
+    expect_file(path, GMSRT_BAD_GRAPH, "is empty");
+    write_file(path, "<!DOCTYPE html><html>Not found</html>", 37);
+    expect_file(path, GMSRT_BAD_GRAPH, "not an ONNX file");
+    write_file(path, "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", 56);
+    expect_file(path, GMSRT_BAD_GRAPH, "not an ONNX file");
+    write_file(path, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 12);
+    expect_file(path, GMSRT_BAD_GRAPH, "not an ONNX file");
+    write_file(path, "\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", 10);
+    expect_file(path, GMSRT_BAD_GRAPH, "cut short");
+    write_file(path, "\x08\x08\x42\x00", 4);
+    expect_file(path, GMSRT_BAD_GRAPH, "no graph");
+    for (size_t size = 1; size < sizeof whole; size++) {
+        write_file(path, whole, size);
+        expect_file(path, GMSRT_BAD_GRAPH, size == 2 ? "no graph" : "cut short");
+    }
+    expect_clean();
+}
+
+static int scenario(bool *opened, int *before_close)
+{
+    gmsrt_bench_options bench = {0.0, 0.0, 4};
+    gmsrt_sample samples[4];
+    gmsrt_bench_result result;
+    uint8_t masks[IMAGES * PIXELS];
+    gmsrt_cpu_options options = options_of_fake();
+    gmsrt_runner *runner = NULL;
+    gmsrt_status status;
+    int failures = 0;
+
+#define STEP(call)                                                                                                     \
+    status = (call);                                                                                                   \
+    if (status != GMSRT_OK) {                                                                                          \
+        failures++;                                                                                                    \
+        CHECK(strstr(gmsrt_last_error(), "made to fail with -1") != NULL, "%s", gmsrt_last_error());                   \
+    }
+    options.lanes = 2;
+    STEP(gmsrt_open_cpu(graph, &options, &runner))
+    *opened = status == GMSRT_OK;
+    CHECK((runner != NULL) == *opened, "runner and status disagree");
+    if (*opened) {
+        STEP(gmsrt_infer(runner, images, IMAGES, masks))
+        if (status == GMSRT_OK) expect_masks(masks, IMAGES);
+        STEP(gmsrt_infer(runner, images, 1, masks))
+        if (status == GMSRT_OK) expect_masks(masks, 1);
+        STEP(gmsrt_bench(runner, images, 3, &bench, samples, 4, &result))
+        CHECK((result.samples == 4) == (status == GMSRT_OK), "%zu samples", result.samples);
+        STEP(gmsrt_infer(runner, images, IMAGES, masks))
+        if (status == GMSRT_OK) expect_masks(masks, IMAGES);
+    }
+    *before_close = fake.calls();
+    gmsrt_close(runner);
+#undef STEP
+    return failures;
+}
+
+static void test_failures(void)
+{
+    int total, before_close;
+    bool opened;
+
+    fake.reset();
+    set_shape(-1); /* so that the batch is set, too */
+    CHECK(scenario(&opened, &before_close) == 0 && opened, "%s", gmsrt_last_error());
+    total = before_close;
+    CHECK(total > 80, "only %d calls", total);
+    expect_clean();
+    for (int call = 1; call <= total; call++) {
+        const char *name;
+        int failures;
+
+        fake.reset();
+        set_shape(-1);
+        fake.fail(call, -1);
+        failures = scenario(&opened, &before_close);
+        name = fake.call(call - 1);
+        /* Names and versions are only descriptions; frees cannot fail. */
+        if (strstr(name, "get_property") == NULL && strstr(name, "version") == NULL && strstr(name, "free") == NULL)
+            CHECK(failures > 0, "call %d (%s) failed unnoticed", call, name);
+        CHECK(failures <= 1, "%d failures after one at %s", failures, name);
+        expect_clean();
+    }
+}
+
+typedef struct worker {
+    pthread_t thread;
+    gmsrt_runner *runner;
+} worker;
+
+static void *work(void *data)
+{
+    worker *w = data;
+
+    for (int i = 0; i < 100; i++) {
+        uint8_t masks[IMAGES * PIXELS];
+        gmsrt_info info = {0};
+
+        memset(masks, 1, sizeof masks);
+        CHECK_OK(gmsrt_infer(w->runner, images, 1 + (size_t)i % IMAGES, masks));
+        expect_masks(masks, 1 + (size_t)i % IMAGES);
+        if (i % 16 == 0) CHECK_OK(gmsrt_set_lanes(w->runner, 1 + (uint32_t)i / 16 % 3));
+        if (i % 32 == 31) {
+            gmsrt_bench_options bench = {0.0, 0.0, 6};
+            gmsrt_sample samples[6];
+            gmsrt_bench_result result;
+
+            CHECK_OK(gmsrt_bench(w->runner, images, 2, &bench, samples, 6, &result));
+        }
+        CHECK_OK(gmsrt_get_info(w->runner, &info));
+    }
+    return NULL;
+}
+
+static void test_threads(void)
+{
+    worker workers[4];
+    gmsrt_cpu_options options = options_of_fake();
+    gmsrt_runner *runner;
+
+    fake.reset();
+    set_shape(2);
+    options.lanes = 3;
+    CHECK_OK(gmsrt_open_cpu(graph, &options, &runner));
+    for (int i = 0; i < 4; i++) {
+        workers[i].runner = runner;
+        CHECK(pthread_create(&workers[i].thread, NULL, work, &workers[i]) == 0, "no thread");
+    }
+    for (int i = 0; i < 4; i++) pthread_join(workers[i].thread, NULL);
+    gmsrt_close(runner);
+    expect_clean();
+}
+
+int main(int argc, char **argv)
+{
+    static const unsigned char whole[] = {0x08, 0x08, 0x3a, 0x04, 1, 2, 3, 4, 0x42, 0x00};
+    void *library;
+
+    CHECK(argc == 3, "usage: test_cpu FAKE_OPENVINO FOLDER");
+    openvino = argv[1];
+    snprintf(graph, sizeof graph, "%s/whole.onnx", argv[2]);
+    write_file(graph, whole, sizeof whole);
+    library = dlopen(openvino, RTLD_NOW | RTLD_LOCAL);
+    CHECK(library != NULL, "%s", dlerror());
+    *(void **)&fake.calls = dlsym(library, "fake_openvino_calls");
+    *(void **)&fake.call = dlsym(library, "fake_openvino_call");
+    *(void **)&fake.mistake = dlsym(library, "fake_openvino_mistake");
+    *(void **)&fake.live = dlsym(library, "fake_openvino_live");
+    *(void **)&fake.fail = dlsym(library, "fake_openvino_fail");
+    *(void **)&fake.reset = dlsym(library, "fake_openvino_reset");
+    *(void **)&fake.port = dlsym(library, "fake_openvino_port");
+    *(void **)&fake.counts = dlsym(library, "fake_openvino_counts");
+    *(void **)&fake.bf16 = dlsym(library, "fake_openvino_bf16");
+    *(void **)&fake.properties = dlsym(library, "fake_openvino_properties");
+    for (size_t i = 0; i < sizeof images; i++) images[i] = (uint8_t)(i * 37 + 11);
+
+    test_arguments();
+    test_files(argv[2]);
+    test_foreign();
+    test_options(argv[2]);
+    test_results();
+    test_threads();
+    test_failures();
+    return checks_passed("test_cpu (fake OpenVINO)");
+}

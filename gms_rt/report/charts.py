@@ -1,0 +1,221 @@
+"""Charts as inline SVG, readable at any width: positions are percentages, so text keeps its size on a phone.
+
+Every mark carries its value as a hover title; colours are the page's CSS variables `--s1` … `--s6`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from gms_rt.report.wording import milliseconds, score
+
+SERIES = 6
+_LOG_SPAN = 6.0  # a wider spread than this is drawn on a logarithmic axis
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A scale from values to percent of the plot."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def at(self, value: float) -> float:
+        """Where a value stands, 0 to 100."""
+        if self.log:
+            span = math.log(self.high / self.low)
+            return 100 * math.log(max(value, self.low) / self.low) / span
+        return 100 * (value - self.low) / (self.high - self.low)
+
+    def ticks(self) -> list[float]:
+        """Round numbers along the axis."""
+        if self.log:
+            decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            found = [m * 10.0**d for d in decades for m in (1, 2, 5)]
+            inside = [t for t in found if self.low <= t <= self.high]
+            return inside if len(inside) <= 7 else [t for t in inside if f"{t:e}"[0] == "1"]
+        step = _step((self.high - self.low) / 4)
+        first = math.ceil(self.low / step - 1e-9)
+        return [n * step for n in range(first, int(self.high / step + 1e-9) + 1)]
+
+
+def colour(index: int) -> str:
+    """The CSS colour of a series."""
+    return f"var(--s{index % SERIES + 1})"
+
+
+def quantiles(curves: Sequence[tuple[str, Sequence[float]]]) -> str:
+    """The distribution of each series: percent of inferences across, milliseconds up."""
+    values = [v for _, curve in curves for v in curve]
+    y = _axis(values)
+    height = 230
+    marks = [_grid(y, height, "ms")]
+    for p in (0, 25, 50, 75, 90, 99):
+        marks.append(_below(p, height, f"{p}"))
+    for index, (name, curve) in enumerate(curves):
+        step = 100 / (len(curve) - 1)
+        points = " ".join(f"{i * step:.2f},{100 - y.at(v):.2f}" for i, v in enumerate(curve))
+        marks.append(_line(points, height, colour(index)))
+        for i in range(0, len(curve), max(1, len(curve) // 20)):
+            title = f"{name}: {i * step:.0f} % within {milliseconds(curve[i])} ms"
+            marks.append(_spot(i * step, _up(y.at(curve[i]), height), colour(index), title, shown=False))
+    return _svg(height + 28, "Latency distribution: percent of inferences against milliseconds", marks)
+
+
+def throughput(points: Sequence[tuple[str, float, float, str]]) -> str:
+    """Throughput across, latency up; points are (series, images a second, milliseconds, label)."""
+    x, y = _axis([p[1] for p in points], zero=True), _axis([p[2] for p in points])
+    height = 300
+    marks = [_grid(y, height, "ms")]
+    marks += [_below(x.at(t), height, f"{t:g}") for t in x.ticks()]
+    names = list(dict.fromkeys(p[0] for p in points))
+    for index, name in enumerate(names):
+        own = [p for p in points if p[0] == name]
+        line = " ".join(f"{x.at(p[1]):.2f},{100 - y.at(p[2]):.2f}" for p in own)
+        marks.append(_line(line, height, colour(index)))
+        for p in own:
+            title = f"{name}, {p[3]}: {p[1]:.1f} images/s at {milliseconds(p[2])} ms"
+            marks.append(_spot(x.at(p[1]), _up(y.at(p[2]), height), colour(index), title))
+    return _svg(height + 28, "Throughput against latency", marks)
+
+
+def ranges(rows: Sequence[tuple[str, float, float, float, float, str]]) -> str:
+    """One bar a row up to the median, with a whisker from minimum to p99: (name, min, median, p99, index, note)."""
+    axis = Axis(0.0, max(row[3] for row in rows) * 1.02)
+    marks, y = [], 0
+    for name, low, middle, high, index, note in rows:
+        tint = colour(int(index))
+        title = f"{name}: median {milliseconds(middle)}, minimum {milliseconds(low)}, p99 {milliseconds(high)} ms"
+        start, end = axis.at(low), axis.at(high)
+        marks.append(
+            f"<g><title>{escape(title)}</title>"
+            f'<text x="0" y="{y + 15}" class="name">{escape(name)}</text>'
+            f'<text x="100%" y="{y + 15}" class="value" text-anchor="end">{escape(note)}</text>'
+            f'<rect x="0" y="{y + 24}" width="100%" height="12" rx="6" class="track"/>'
+            f'<rect x="0" y="{y + 24}" width="{axis.at(middle):.2f}%" height="12" rx="6" fill="{tint}"/>'
+            f'<line x1="{start:.2f}%" x2="{end:.2f}%" y1="{y + 30}" y2="{y + 30}" class="whisker"/>'
+            f'<line x1="{end:.2f}%" x2="{end:.2f}%" y1="{y + 25}" y2="{y + 35}" class="whisker"/></g>'
+        )
+        y += 52
+    return _svg(y - 8, "Median latency with minimum and 99th percentile", marks)
+
+
+def waterfall(stages: Sequence[tuple[str, float, bool]]) -> str:
+    """Steps one after the other: (name, milliseconds, whether inside the engine)."""
+    total = sum(s[1] for s in stages)
+    marks, y, before = [], 0, 0.0
+    for name, duration, inside in stages:
+        share = duration / total * 100
+        title = f"{name}: {milliseconds(duration)} ms, {share:.1f} % of {milliseconds(total)} ms"
+        width = max(share, 0.4)
+        marks.append(
+            f"<g><title>{escape(title)}</title>"
+            f'<text x="0" y="{y + 15}" class="name">{escape(name)}</text>'
+            f'<text x="100%" y="{y + 15}" class="value" text-anchor="end">'
+            f'{milliseconds(duration)} ms<tspan class="faint"> · {share:.0f} %</tspan></text>'
+            f'<rect x="0" y="{y + 23}" width="100%" height="12" rx="3" class="track"/>'
+            f'<rect x="{min(before / total * 100, 99.6):.2f}%" y="{y + 23}" width="{width:.2f}%" height="12" rx="3" '
+            f'fill="var({"--s1" if inside else "--s2"})"/></g>'
+        )
+        before += duration
+        y += 46
+    return _svg(y - 6, "Time from file to written mask, step by step", marks)
+
+
+def parity_strip(
+    rows: Sequence[tuple[str, str, Sequence[tuple[str, float]]]], gates: Sequence[tuple[str, float]]
+) -> str:
+    """One dot a case on a Dice axis that ends at one: rows are (name, note, cases), gates are labelled lines."""
+    lowest = min([d for _, _, cases in rows for _, d in cases] + [g for _, g in gates])
+    # Some room below the lowest, so that it does not hang on the edge.
+    axis = Axis(max(0.0, lowest - max(0.01, (1 - lowest) * 0.15)), 1.0)
+
+    def at(value: float) -> float:
+        return 1 + 0.98 * axis.at(value)  # dots keep clear of both edges
+
+    marks, y = [], 0
+    for index, (name, note, cases) in enumerate(rows):
+        marks.append(f'<text x="0" y="{y + 15}" class="name">{escape(name)}</text>')
+        marks.append(f'<text x="100%" y="{y + 15}" class="value" text-anchor="end">{escape(note)}</text>')
+        marks.append(f'<rect x="0" y="{y + 24}" width="100%" height="28" rx="6" class="track"/>')
+        for label, gate in gates:
+            marks.append(
+                f'<g><title>{escape(label)}: {gate:g}</title><line x1="{at(gate):.2f}%" x2="{at(gate):.2f}%" '
+                f'y1="{y + 24}" y2="{y + 52}" class="gate"/></g>'
+            )
+        for number, (case, value) in enumerate(cases):
+            # A fixed spread up and down keeps equal values apart.
+            height = y + 38 + ((number * 7) % 11 - 5) * 1.8
+            marks.append(_spot(at(value), height, colour(index), f"{case}: Dice {score(value)}", radius=4))
+        y += 64
+    for tick in axis.ticks():
+        anchor = "end" if axis.at(tick) > 96 else "start" if axis.at(tick) < 4 else "middle"
+        marks.append(f'<text x="{at(tick):.2f}%" y="{y + 8}" text-anchor="{anchor}" class="tick">{tick:.4g}</text>')
+    words = ", ".join(f"{label} {gate:g}" for label, gate in gates)
+    marks.append(f'<text x="0" y="{y + 30}" class="tick">dashed: {escape(words)}</text>' if gates else "")
+    return _svg(y + 34, "Dice of each case to the reference", marks)
+
+
+def _axis(values: Sequence[float], *, zero: bool = False) -> Axis:
+    low, high = min(values), max(values)
+    if zero:
+        return Axis(0.0, _step_up(high * 1.05))
+    if low > 0 and high / low > _LOG_SPAN:
+        return Axis(low / 1.25, high * 1.25, log=True)
+    room = max((high - low) * 0.15, high * 0.02, 1e-6)
+    return Axis(max(0.0, low - room), high + room)
+
+
+def _step(rough: float) -> float:
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * (1 - 1e-9))
+
+
+def _step_up(value: float) -> float:
+    step = _step(max(value, 1e-9) / 4)
+    return math.ceil(value / step - 1e-9) * step
+
+
+def _up(percent: float, height: int) -> float:
+    return 8 + (height - 8) * (1 - percent / 100)
+
+
+def _grid(axis: Axis, height: int, unit: str) -> str:
+    marks = []
+    for tick in axis.ticks():
+        y = _up(axis.at(tick), height)
+        marks.append(f'<line x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
+        marks.append(f'<text x="0" y="{y - 4:.1f}" class="tick">{tick:g} {unit}</text>')
+    return "".join(marks)
+
+
+def _below(percent: float, height: int, text: str) -> str:
+    anchor = "end" if percent > 97 else "start" if percent < 3 else "middle"
+    return f'<text x="{percent:.2f}%" y="{height + 20}" text-anchor="{anchor}" class="tick">{escape(text)}</text>'
+
+
+def _line(points: str, height: int, tint: str) -> str:
+    return (
+        f'<svg x="0" y="8" width="100%" height="{height - 8}" viewBox="0 0 100 100" preserveAspectRatio="none" '
+        f'overflow="visible"><polyline points="{points}" class="line" stroke="{tint}"/></svg>'
+    )
+
+
+def _spot(percent: float, y: float, tint: str, title: str, *, shown: bool = True, radius: float = 5) -> str:
+    kind = "spot" if shown else "spot quiet"
+    return (
+        f'<circle cx="{percent:.2f}%" cy="{y:.1f}" r="{radius:g}" fill="{tint}" class="{kind}">'
+        f"<title>{escape(title)}</title></circle>"
+    )
+
+
+def _svg(height: float, label: str, marks: Sequence[str]) -> str:
+    return (
+        f'<svg class="chart" role="img" aria-label="{escape(label)}" width="100%" height="{height:.0f}">'
+        + "".join(marks)
+        + "</svg>"
+    )

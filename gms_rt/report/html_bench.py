@@ -1,0 +1,166 @@
+"""The sections of the HTML report that show what a bench measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+
+from gms_rt.bench.results import BenchResult, Measured
+from gms_rt.report import charts
+from gms_rt.report.html_parts import badge, dot, panel, table
+from gms_rt.report.model import Report
+from gms_rt.report.wording import agreement, energy, milliseconds, rate, score, size
+
+
+def bench_sections(report: Report, bench: BenchResult) -> Iterator[tuple[str, str, str]]:
+    """(anchor, title, body) of the parts that were measured."""
+    yield "latency", "Latency", _latency(report, bench)
+    if bench.sweep:
+        yield "throughput", "Throughput", _throughput(bench)
+    if bench.waterfalls:
+        yield "waterfall", "From file to mask", _waterfalls(bench)
+    if bench.roofline.rows:
+        yield "roofline", "How near the limit", _roofline(bench)
+
+
+def _latency(report: Report, bench: BenchResult) -> str:
+    rows = [_row(report, m, i) for i, m in enumerate(bench.measured)]
+    head = ["engine", "median ms", "p95", "p99", "images/s", "CoV", "proof"]
+    bars = [
+        (m.name, m.total.min, m.total.median, m.total.p99, float(i), f"{milliseconds(m.total.median)} ms")
+        for i, m in enumerate(bench.measured)
+    ]
+    curves = [(m.name, m.curve) for m in bench.measured]
+    return (
+        '<p class="intro">Time of one inference, copies in and out included, at the batch of the engine. '
+        f"{bench.round_count} rounds of {bench.round_seconds:.2f} s that take turns, so that drift hits all alike.</p>"
+        + panel(table(head, rows, "lnnnnnl", "Latency"))
+        + '<div class="pair">'
+        + (panel(charts.ranges(bars), "Median", "bar: median; line: minimum to p99") if len(bars) > 1 else "")
+        + panel(
+            charts.quantiles(curves) + (_legend(list(bench.measured)) if len(curves) > 1 else ""),
+            "Distribution",
+            "percent of inferences that finish within a time",
+        )
+        + "</div>"
+        + _details(bench)
+    )
+
+
+def _row(report: Report, m: Measured, index: int) -> list[str]:
+    parity = report.parity_of(m.name)
+    if m.kind == "engine":
+        proof = badge(parity.verdict)
+        if parity.mean is not None:
+            proof += f'<span class="what">Dice {score(parity.mean)}, lowest {score(parity.min)}</span>'
+        elif parity.why:
+            proof += f'<span class="what">{escape(parity.why)}</span>'
+    else:
+        proof = f'<span class="what">{escape(agreement(m, parity))}</span>'
+    what = f"{m.precision} on {m.backend}, {m.execution}" if m.kind == "engine" else f"peer: {m.backend}, {m.execution}"
+    doubts = "".join(f'<span class="doubt">{escape(w)}</span>' for w in m.warnings)
+    return [
+        f'{dot(charts.colour(index))}{escape(m.name)}<span class="what">{escape(what)}</span>{doubts}',
+        f'<b>{milliseconds(m.total.median)}</b><span class="what">{milliseconds(m.low)}–{milliseconds(m.high)}</span>',
+        milliseconds(m.total.p95),
+        milliseconds(m.total.p99),
+        rate(m.throughput),
+        f"{m.total.cov:.1f} %",
+        proof,
+    ]
+
+
+def _details(bench: BenchResult) -> str:
+    head = ["engine", "min", "mean", "p90", "max", "enqueue", "H2D", "compute", "D2H", "samples", "batch", "streams",
+            "threads", "load", "first", "memory", "GPU memory", "energy/image"]  # fmt: skip
+    rows = [
+        [escape(m.name)]
+        + [milliseconds(v) for v in (m.total.min, m.total.mean, m.total.p90, m.total.max)]
+        + [milliseconds(v.median) for v in (m.enqueue, m.h2d, m.compute, m.d2h)]
+        + [str(m.total.count), str(m.batch), str(m.lanes), str(m.threads) if m.threads else "–"]
+        + [milliseconds(m.cold.load_ms), milliseconds(m.cold.first_inference_ms)]
+        + [size(m.cold.host_bytes), size(m.cold.device_bytes), energy(m)]
+        for m in bench.measured
+    ]
+    reasons = dict.fromkeys(
+        [f"energy: {m.energy.why}" for m in bench.measured if m.energy.why]
+        + [f"energy: {m.energy.source}" for m in bench.measured if m.energy.joules_per_image is not None]
+        + [f"{m.name}, cold start: {m.cold.why}" for m in bench.measured if m.cold.why]
+        + [f"{m.name}, {s}" for m in bench.measured for s in m.settings]
+        + [f"sweep: {bench.sweep_why}"] * bool(bench.sweep_why)
+        + [f"roofline: {bench.roofline.why}"] * bool(bench.roofline.why)
+        + ["latency = H2D + compute + D2H; percentiles by trtexec's index rule; times in milliseconds"]
+    )
+    notes = "".join(f"<li>{escape(r)}</li>" for r in reasons)
+    return (
+        "<details><summary>Every figure</summary>"
+        + panel(table(head, rows, "l" + "n" * 17, "All latency figures"))
+        + f'<ul class="plain" style="margin-top:14px">{notes}</ul></details>'
+    )
+
+
+def _legend(measured: list[Measured]) -> str:
+    items = "".join(f"<li>{dot(charts.colour(i))}{escape(m.name)}</li>" for i, m in enumerate(measured))
+    return f'<ul class="key-list">{items}</ul>'
+
+
+def _throughput(bench: BenchResult) -> str:
+    points = [(p.engine, p.throughput, p.median, f"batch {p.batch}, {p.lanes} streams") for p in bench.sweep]
+    names = list(dict.fromkeys(p.engine for p in bench.sweep))
+    legend = "".join(f"<li>{dot(charts.colour(i))}{escape(n)}</li>" for i, n in enumerate(names))
+    rows = [
+        [escape(p.engine), str(p.batch), str(p.lanes), milliseconds(p.median), milliseconds(p.p95), rate(p.throughput)]
+        for p in bench.sweep
+    ]
+    head = ["engine", "batch", "streams", "median ms", "p95", "images/s"]
+    why = f'<p class="intro">{escape(bench.sweep_why)}</p>' if bench.sweep_why else ""
+    return why + panel(
+        charts.throughput(points)
+        + f'<ul class="key-list">{legend}</ul><details><summary>Values</summary>'
+        + table(head, rows, "lnnnnn", "Throughput against latency")
+        + "</details>",
+        "Images a second against latency",
+        "each point is one number of streams",
+    )
+
+
+def _waterfalls(bench: BenchResult) -> str:
+    panels = []
+    for w in bench.waterfalls:
+        size_ = "×".join(map(str, reversed(w.source_size)))
+        total = sum(s.milliseconds for s in w.stages)
+        inside = sum(s.milliseconds for s in w.stages if s.inside_engine)
+        panels.append(
+            panel(
+                charts.waterfall([(s.name, s.milliseconds, s.inside_engine) for s in w.stages]),
+                w.engine,
+                f"{w.image}, {size_} pixels: {milliseconds(total)} ms, {milliseconds(inside)} ms in the engine",
+            )
+        )
+    lead = '<p class="intro">Where the time goes from an image file to a written mask, medians of one image.</p>'
+    return f'{lead}<div class="pair">{"".join(panels)}</div>'
+
+
+def _roofline(bench: BenchResult) -> str:
+    roof = bench.roofline
+    rows = [
+        [
+            escape(r.engine),
+            f"{r.gflop:.2f}",
+            f"{r.megabytes:.1f}",
+            f"{r.gflops:.0f}",
+            f'{r.ceiling_gflops:.0f}<span class="what">{escape(r.ceiling)}</span>',
+            milliseconds(r.bound_ms),
+            f"<b>{r.share * 100:.0f} %</b>",
+            escape(r.limited_by),
+        ]
+        for r in roof.rows
+    ]
+    head = ["engine", "GFLOP", "MB moved", "GFLOP/s", "ceiling", "bound ms", "of the limit", "limited by"]
+    how = "".join(f"<li>{escape(c.name)}: {c.value:.0f} {escape(c.unit)} – {escape(c.how)}</li>" for c in roof.ceilings)
+    return (
+        '<p class="intro">The work of each graph against what this machine reached in the same run on a plain matrix '
+        "product and a plain copy. 100 % would be the limit.</p>"
+        + panel(table(head, rows, "lnnnnnnl", "Roofline"))
+        + f'<ul class="plain" style="margin-top:14px">{how}</ul>'
+    )

@@ -1,0 +1,59 @@
+"""The few HTML pieces that every section is made of. Cells arrive as HTML, everything else as text."""
+
+from __future__ import annotations
+
+from html import escape
+
+from gms_rt.report.wording import MARKS
+
+
+def section(anchor: str, title: str, body: str) -> str:
+    """A section with its heading."""
+    return (
+        f'<section id="{anchor}" aria-labelledby="{anchor}-h"><h2 id="{anchor}-h">{escape(title)}</h2>{body}</section>'
+    )
+
+
+def panel(body: str, title: str = "", note: str = "") -> str:
+    """A card around one thing."""
+    small = f" <small>{escape(note)}</small>" if note else ""
+    return f'<div class="panel">{f"<h3>{escape(title)}{small}</h3>" if title else ""}{body}</div>'
+
+
+def badge(verdict: str, text: str = "") -> str:
+    """A verdict as a coloured word."""
+    return f'<span class="badge {verdict}">{escape(text or MARKS[verdict])}</span>'
+
+
+def dot(colour: str) -> str:
+    """A coloured dot for a legend."""
+    return f'<span class="dot" style="background:{colour}"></span>'
+
+
+def table(header: list[str], rows: list[list[str]], kinds: str, label: str) -> str:
+    """A table that scrolls by itself on a narrow screen; kinds: n number, l left, k key of a list.
+
+    The first column names its row when it is of kind n or l.
+    """
+    head = "".join(f'<th scope="col" class="{k if k == "n" else ""}">{escape(h)}</th>'
+                   for h, k in zip(header, _aligned(kinds), strict=True)) if header else ""  # fmt: skip
+    body = "".join(f"<tr>{_cells(row, _aligned(kinds))}</tr>" for row in rows)
+    # A scrolling region must be reachable by keyboard.
+    region = f' tabindex="0" role="region" aria-label="{escape(label)}"' if label else ""
+    head = f"<thead><tr>{head}</tr></thead>" if head else ""
+    return f'<div class="scroll"{region}><table>{head}<tbody>{body}</tbody></table></div>'
+
+
+def _cells(row: list[str], kinds: str) -> str:
+    cells = zip(row, kinds, strict=True)
+    return "".join(f'<td class="{_class(i, kind)}">{cell}</td>' for i, (cell, kind) in enumerate(cells))
+
+
+def _aligned(kinds: str) -> str:
+    return "l" + kinds[1:] if kinds[0] == "n" else kinds
+
+
+def _class(index: int, kind: str) -> str:
+    if kind == "n":
+        return "n"
+    return "name" if index == 0 and kind == "l" else ""

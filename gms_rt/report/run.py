@@ -1,0 +1,204 @@
+"""The whole bench as one call: time, judge, trace and compare with limits, and make the report of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+from gms_rt.artifacts import read_manifest, write_json
+from gms_rt.bench import latency
+from gms_rt.bench.latency import default_images, labels, measure
+from gms_rt.bench.peers import TORCH, Peer, open_peers, with_dice
+from gms_rt.bench.results import BenchResult, Measured, Waterfall
+from gms_rt.bench.roofline import roofline
+from gms_rt.bench.sweep import WHY, sweep
+from gms_rt.bench.waterfall import waterfall
+from gms_rt.errors import ArtifactError, GmsError, UsageError
+from gms_rt.evaluate.parity import CERTIFICATE, GOLDEN, Golden, certificate_of, read_golden
+from gms_rt.report.assemble import bench_report, golden_gallery, parity_beside, parity_of_certificate
+from gms_rt.report.model import Command, Gallery, Parity, Report
+from gms_rt.runtime.select import load
+
+_WORST = 4
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What to measure, and how long."""
+
+    engines: tuple[Path, ...]
+    against: tuple[str, ...] = ()
+    run: Path | None = None
+    graph: Path | None = None  # what the ONNX Runtime peer opens; by default an engine's own graph
+    image: Path | None = None
+    device: str | None = None
+    seconds: float = latency.SECONDS
+    warmup: float = latency.WARMUP
+    rounds: int = latency.ROUNDS
+    threads: int = 0
+    streams: int = 1
+    sweep: bool = True
+    certify: bool = True
+    title: str = ""
+
+
+def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) -> Report:
+    """Measure engines and peers, and report."""
+    say = progress or (lambda _: None)
+    golden = _golden(options.engines)
+    images = golden.images if golden else default_images(options.engines)
+    with contextlib.ExitStack() as stack:
+        for name in options.against:
+            say(f"opening {name}")
+        graph = options.graph or _graph(options.engines)
+        peers = open_peers(
+            list(options.against), stack, run=options.run, graph=graph, threads=options.threads, device=options.device
+        )
+        result = measure(
+            options.engines,
+            seconds=options.seconds,
+            warmup=options.warmup,
+            device=options.device,
+            rounds=options.rounds,
+            threads=options.threads,
+            lanes=options.streams,
+            images=images,
+            peers=peers,
+            progress=say,
+        )
+        result = _judged(result, peers, golden)
+    proofs, galleries, falls = [], [], []
+    for measured in [m for m in result.measured if m.kind == "engine"]:
+        say(f"parity and waterfall of {measured.name}")
+        proof, gallery, fall = _engine_parts(measured, options, images)
+        proofs.append(proof)
+        galleries += [gallery] if gallery else []
+        falls.append(fall)
+    points = ()
+    if options.sweep:
+        points = sweep(
+            options.engines, images, device=options.device, seconds=max(0.3, options.seconds / 4), progress=say
+        )
+    say("ceilings of this machine")
+    result = dataclasses.replace(
+        result,
+        waterfalls=tuple(falls),
+        sweep=points,
+        sweep_why=WHY if options.sweep else "not asked for",
+        roofline=roofline(result.measured),
+    )
+    result = _with_work(result)
+    return bench_report(
+        result, title=options.title, lead=_lead(result), parity=proofs, galleries=galleries, commands=_commands(options)
+    )
+
+
+def _engine_parts(measured: Measured, options: BenchOptions, images: Any) -> tuple[Parity, Gallery | None, Waterfall]:
+    folder = Path(measured.source)
+    with load(folder, device=options.device, threads=options.threads) as engine:
+        info = engine.runner.info
+        fall = waterfall(
+            engine, measured.name, options.image, latency.fit_images(images[:1], info.height, info.width)[0]
+        )
+        proof = parity_beside(measured)
+        if not (folder / GOLDEN).is_file():
+            return proof, None, fall
+        golden = read_golden(folder / GOLDEN)
+        if options.certify and proof.verdict in ("none", "stale"):
+            certificate = certificate_of(engine, golden)
+            # A folder on a read-only medium is no reason not to measure; the proof is in the report.
+            with contextlib.suppress(UsageError):
+                write_json(folder / CERTIFICATE, certificate)
+            proof = parity_of_certificate(measured.name, certificate, measured)
+        gallery = golden_gallery(measured.name, golden, engine.runner.infer(golden.images), limit=_WORST)
+    return proof, gallery, fall
+
+
+def _judged(result: BenchResult, peers: list[Peer], golden: Golden | None) -> BenchResult:
+    by_label = {p.label: p for p in peers}
+    rows = []
+    for m in result.measured:
+        peer = by_label.get(m.name) if m.kind == "peer" else None
+        same = peer is not None and (m.name in TORCH or m.name == "onnxruntime")
+        rows.append(with_dice(m, peer, golden, same_model=same) if peer else m)
+    return dataclasses.replace(result, measured=tuple(rows))
+
+
+def _with_work(result: BenchResult) -> BenchResult:
+    """FLOP and parameters of each engine and ONNX peer, from their graphs."""
+    from gms_rt.bench.work import work_of
+
+    rows = []
+    for m in result.measured:
+        path = Path(m.source)
+        if m.kind == "engine":
+            path = path / read_manifest(path).model
+        if path.suffix == ".onnx":
+            try:
+                work = work_of(path, batch=m.batch)
+                m = dataclasses.replace(m, flop=work.flop or None, parameters=work.parameters)
+            except ArtifactError:
+                pass  # a foreign graph that cannot be counted is still a peer
+        rows.append(m)
+    return dataclasses.replace(result, measured=tuple(rows))
+
+
+def _golden(engines: tuple[Path, ...]) -> Golden | None:
+    for folder in engines:
+        if (folder / GOLDEN).is_file():
+            return read_golden(folder / GOLDEN)
+    return None
+
+
+def _graph(engines: tuple[Path, ...]) -> Path | None:
+    """The graph for ONNX Runtime: an FP32 engine's where there is one."""
+    manifests = [(read_manifest(folder), folder) for folder in engines]
+    ordered = sorted(manifests, key=lambda pair: pair[0].precision != "fp32")
+    return ordered[0][1] / ordered[0][0].model if ordered else None
+
+
+def _lead(result: BenchResult) -> str:
+    engines = [m for m in result.measured if m.kind == "engine"]
+    peers = [m for m in result.measured if m.kind == "peer"]
+    many = "engine" if len(engines) == 1 else "engines"
+    against = f", timed turn by turn with {', '.join(p.name for p in peers)}" if peers else ""
+    return (
+        f"{len(engines)} {many} on this machine{against}. Each latency stands beside the proof that its masks equal "
+        "those of the FP32 reference, or is marked as unproven."
+    )
+
+
+def _commands(options: BenchOptions) -> list[Command]:
+    lines = []
+    for folder in options.engines:
+        with contextlib.suppress(GmsError):
+            lines.append(Command(f"Build {folder.name}", read_manifest(folder).rebuild))
+    words = ["gms-rt", "bench"]
+    for folder in options.engines:
+        words += ["--engine", str(folder)]
+    words += ["--against", ",".join(options.against)] if options.against else []
+    for name, value in (
+        ("--run", options.run),
+        ("--graph", options.graph),
+        ("--image", options.image),
+        ("--device", options.device),
+    ):
+        words += [name, str(value)] if value is not None else []
+    words += ["--seconds", f"{options.seconds:g}", "--warmup", f"{options.warmup:g}", "--rounds", str(options.rounds)]
+    words += ["--threads", str(options.threads)] if options.threads else []
+    words += ["--streams", str(options.streams)] if options.streams != 1 else []
+    words += [] if options.sweep else ["--no-sweep"]
+    lines.append(Command("Measure and report", shlex.join(words)))
+    lines += [Command(f"Certify {f.name}", shlex.join(["gms-rt", "parity", str(f)])) for f in options.engines]
+    return lines
+
+
+def report_folder(engines: tuple[Path, ...], device: str) -> Path:
+    """Where a report goes unless told: `reports/<engine>-<device>/`."""
+    return Path("reports") / f"{'+'.join(labels([str(e) for e in engines])).replace('/', '-')[:80]}-{device}"

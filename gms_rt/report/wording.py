@@ -1,0 +1,88 @@
+"""How figures are written, the same in every rendering."""
+
+from __future__ import annotations
+
+from gms_rt.bench.results import Measured
+from gms_rt.report.model import Parity
+
+MARKS = {"pass": "pass", "fail": "FAIL", "none": "not certified", "stale": "certificate out of date"}
+
+
+def milliseconds(value: float | None) -> str:
+    """Three significant digits, without a unit.
+
+    >>> [milliseconds(v) for v in (0.01234, 9.126, 84.25, 1622.4, None)]
+    ['0.012', '9.13', '84.2', '1622', '–']
+    """
+    if value is None:
+        return "–"
+    if value >= 100:
+        return f"{value:.0f}"
+    if value >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.3f}"
+
+
+def score(value: float | None) -> str:
+    """A Dice with four digits, never rounded up to one.
+
+    >>> [score(v) for v in (1.0, 0.99998, 0.93215, None)]
+    ['1.0000', '0.9999', '0.9321', '–']
+    """
+    if value is None:
+        return "–"
+    # Floor, so that a mask with a flipped pixel does not read as equal.
+    return f"{int(value * 10000 + 1e-9) / 10000:.4f}"
+
+
+def size(count: int | None) -> str:
+    """Bytes as MiB or GiB.
+
+    >>> [size(v) for v in (3 * 2**20, 5 * 2**30, None)]
+    ['3 MiB', '5.0 GiB', '–']
+    """
+    if count is None:
+        return "–"
+    return f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"
+
+
+def rate(value: float) -> str:
+    """Images a second.
+
+    >>> [rate(v) for v in (0.617, 12.34, 250.6)]
+    ['0.62', '12.3', '251']
+    """
+    return milliseconds(value)
+
+
+def ratio(value: float) -> str:
+    """A speed-up.
+
+    >>> ratio(2.514)
+    '2.51×'
+    """
+    return f"{value:.2f}×" if value < 10 else f"{value:.1f}×"
+
+
+def parity_mark(parity: Parity) -> str:
+    """The verdict as it stands beside a latency: with the mean where there is one."""
+    mark = MARKS[parity.verdict]
+    return mark if parity.mean is None else f"{mark} (Dice {score(parity.mean)}, min {score(parity.min)})"
+
+
+def energy(measured: Measured) -> str:
+    """Energy per image."""
+    joules = measured.energy.joules_per_image
+    return "–" if joules is None else f"{joules * 1000:.0f} mJ" if joules < 10 else f"{joules:.1f} J"
+
+
+def agreement(measured: Measured, parity: Parity) -> str:
+    """The proof column: a certificate for an engine, plain Dice for a peer."""
+    if measured.kind == "engine":
+        return parity_mark(parity)
+    parts = []
+    if measured.reference_dice is not None:
+        parts.append(f"Dice {score(measured.reference_dice)} to the reference")
+    if measured.truth_dice is not None:
+        parts.append(f"Dice {score(measured.truth_dice)} to the truth")
+    return ", ".join(parts) or "–"

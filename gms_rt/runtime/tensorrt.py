@@ -1,0 +1,227 @@
+"""The TensorRT runner, for both flavours: TensorRT binds and queues, the C library captures, replays, copies and times.
+
+The device is probed through the driver before TensorRT is touched, because TensorRT without a driver can end the
+process. A lane is one execution context on its own stream; addresses never change, so its captured graph stays valid.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from gms_rt.errors import ArtifactError, DeviceError, MissingExtraError, NativeError, UsageError
+from gms_rt.runtime.base import U8, Runner, RunnerInfo, Timings
+from gms_rt.runtime.binding import CudaLane, NativeRunner, probe_cuda
+from gms_rt.runtime.cpu import timings_from_bench
+
+MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_bindings"}
+
+
+class TensorRtRunner(Runner):
+    """A plan on an NVIDIA GPU, replayed as a CUDA graph.
+
+    `flavour` is "tensorrt" or "tensorrt-rtx". The plan's hash must have been checked: deserialising runs its code.
+    `lanes` independent contexts work side by side on many images. `cuda_graph=False` queues every inference anew, for
+    plans that cannot be captured. `execution` is the arithmetic that the typed graph prescribes, for reports.
+    """
+
+    def __init__(
+        self,
+        plan: Path,
+        *,
+        flavour: str = "tensorrt",
+        device: int = 0,
+        batch: int = 1,
+        height: int = 224,
+        width: int = 224,
+        lanes: int = 1,
+        cuda_graph: bool = True,
+        execution: str = "as built",
+        driver: Path | None = None,
+    ) -> None:
+        if flavour not in MODULES:
+            raise UsageError(f"unknown flavour '{flavour}'", mend=f"use {' or '.join(MODULES)}")
+        gpu = probe_cuda(device, driver=driver)
+        try:
+            content = plan.read_bytes()
+        except OSError as error:
+            raise ArtifactError(f"the plan cannot be read ({error.strerror})", where=plan) from error
+        primary = _pycuda_context(device) if driver is None else None
+        self._session = _Session(plan, content, _module(flavour), (batch, height, width))
+        try:
+            self._native = NativeRunner.open_cuda(
+                device=device,
+                batch=batch,
+                height=height,
+                width=width,
+                prepare=self._session.prepare,
+                enqueue=self._session.enqueue,
+                release=self._session.release,
+                lanes=lanes,
+                cuda_graph=cuda_graph,
+                driver=driver,
+            )
+        finally:
+            if primary is not None:
+                primary.pop()
+        self._primary = primary
+        about = self._native.info
+        super().__init__(
+            RunnerInfo(
+                backend=flavour,
+                batch=batch,
+                height=height,
+                width=width,
+                device=about.device,
+                execution=execution,
+                lanes=about.lanes,
+                details={
+                    "runtime": about.runtime,
+                    "version": self._session.version,
+                    "sm": gpu.sm,
+                    "cuda_graphs": about.graphs,
+                    "open_ms": round(about.open_ms, 3),
+                },
+            )
+        )
+
+    def _infer(self, images: U8, probabilities: U8) -> None:
+        self._native.infer(images, probabilities)
+
+    def _bench(self, images: U8, seconds: float, iterations: int, warmup: float) -> Timings:
+        return timings_from_bench(self._native.bench(images, seconds=seconds, iterations=iterations, warmup=warmup))
+
+    def _close(self) -> None:
+        self._native.close()
+        self._primary = None
+
+
+class _Session:
+    """The TensorRT objects of one runner. All calls come from the C library with the device's context current."""
+
+    def __init__(self, plan: Path, content: bytes, module: Any, shape: tuple[int, int, int]) -> None:
+        self.plan = plan
+        self.content = content
+        self.trt = module
+        self.version = str(module.__version__)
+        self.shape = shape
+        self.logger = _logger(module)
+        self.runtime: Any = None
+        self.engine: Any = None
+        self.names = ("", "")
+        self.contexts: dict[int, Any] = {}
+
+    def prepare(self, lane: CudaLane) -> None:
+        """One execution context for this lane, bound to its buffers."""
+        if self.engine is None:
+            self._deserialise()
+        context = self._create_context()
+        if context is None:
+            raise NativeError(self._words("TensorRT cannot create an execution context"), where=self.plan)
+        batch, height, width = self.shape
+        image, mask = self.names
+        good = context.set_input_shape(image, (batch, height, width, 3))
+        good = good and context.set_tensor_address(image, lane.images)
+        good = good and context.set_tensor_address(mask, lane.masks)
+        if not good or tuple(context.get_tensor_shape(mask)) not in ((batch, height, width, 1), (batch, height, width)):
+            raise ArtifactError(
+                self._words(f"the plan does not take {batch} images of {height}×{width}"),
+                where=self.plan,
+                mend="build the engine again",
+            )
+        self.contexts[lane.index] = context
+
+    def enqueue(self, lane: CudaLane) -> None:
+        """Queue one inference; a refusal must not go unnoticed, or a graph without work would be replayed."""
+        if not self.contexts[lane.index].execute_async_v3(lane.stream):
+            raise NativeError(self._words("TensorRT refused to queue the inference"), where=self.plan)
+
+    def release(self) -> None:
+        """Drop contexts, engine and runtime, in this order."""
+        self.contexts.clear()
+        self.engine = None
+        self.runtime = None
+
+    def _deserialise(self) -> None:
+        self.runtime = self.trt.Runtime(self.logger)
+        self.engine = self.runtime.deserialize_cuda_engine(self.content)
+        self.content = b""
+        if self.engine is None:
+            raise ArtifactError(
+                self._words("TensorRT cannot load this plan"),
+                where=self.plan,
+                mend=f"build the engine again for this device and TensorRT {self.version}",
+            )
+        mode = self.trt.TensorIOMode
+        names = [self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)]
+        inputs = [n for n in names if self.engine.get_tensor_mode(n) == mode.INPUT]
+        outputs = [n for n in names if self.engine.get_tensor_mode(n) == mode.OUTPUT]
+        kinds = {self.engine.get_tensor_dtype(n) for n in names}
+        if len(inputs) != 1 or len(outputs) != 1 or kinds != {self.trt.DataType.UINT8}:
+            raise ArtifactError(
+                f"the plan has inputs {inputs} and outputs {outputs} of {sorted(str(k) for k in kinds)},"
+                " wanted is one uint8 image and one uint8 mask",
+                where=self.plan,
+            )
+        self.names = (inputs[0], outputs[0])
+
+    def _create_context(self) -> Any:
+        if not hasattr(self.engine, "create_runtime_config"):
+            return self.engine.create_execution_context()
+        config = self.engine.create_runtime_config()
+        # A kernel that is swapped later would invalidate the captured graph; and the capture is ours.
+        if hasattr(self.trt, "DynamicShapesKernelSpecializationStrategy"):
+            eager = self.trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            config.dynamic_shapes_kernel_specialization_strategy = eager
+        if hasattr(self.trt, "CudaGraphStrategy"):
+            config.cuda_graph_strategy = self.trt.CudaGraphStrategy.DISABLED
+        return self.engine.create_execution_context(config)
+
+    def _words(self, what: str) -> str:
+        said = "; ".join(self.logger.errors[-3:])
+        return f"{what} ({said})" if said else what
+
+
+def _module(flavour: str) -> Any:
+    try:
+        return importlib.import_module(MODULES[flavour])
+    except ImportError as error:
+        if importlib.util.find_spec(MODULES[flavour]) is None:
+            raise MissingExtraError(f"running {flavour} plans", flavour) from error
+        raise DeviceError(f"{flavour} is installed but cannot be loaded ({error})") from error
+
+
+def _logger(trt: Any) -> Any:
+    severe = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        """Keeps errors for messages, prints nothing."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in severe:
+                self.errors.append(message)
+
+    return Logger()
+
+
+def _pycuda_context(device: int) -> Any:
+    """The device's primary context, current on this thread, where pycuda is installed; else the C library's own.
+
+    Both are the same context. Held by pycuda, it outlives this runner for a program that uses pycuda itself.
+    """
+    if importlib.util.find_spec("pycuda") is None:
+        return None
+    try:
+        cuda = importlib.import_module("pycuda.driver")
+    except ImportError:
+        return None  # built for another CUDA
+    cuda.init()
+    context = cuda.Device(device).retain_primary_context()
+    context.push()
+    return context
