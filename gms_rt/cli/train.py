@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 @click.command("train")
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--tokenizer", required=True, metavar="NAME", help="sd-vae[:SOURCE], taesd:, vq:, onnx: or compvis:SOURCE.")
+@click.option(
+    "--tokenizer", required=True, metavar="NAME", help="sd-vae[:SOURCE], taesd:, vq:, onnx: or compvis:SOURCE."
+)
 @click.option("--recipe", default="fast", show_default=True, help="paper, official, fast or a TOML file.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe; repeatable.")
 @click.option("--splits", type=click.Path(path_type=Path), help="Lists of names: JSON, or the official pickle.")

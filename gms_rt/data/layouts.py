@@ -65,6 +65,19 @@ def recognise(folder: Path) -> Dataset:
     )
 
 
+def found_below(root: Path) -> dict[Path, Dataset]:
+    """The data sets in the folders directly below `root`."""
+    if not root.is_dir():
+        raise UsageError("is no folder", where=root)
+    found = {}
+    for folder in sorted(child for child in root.iterdir() if child.is_dir()):
+        try:
+            found[folder] = recognise(folder)
+        except UsageError:  # other things may lie there too
+            continue
+    return found
+
+
 def _inside(folder: Path) -> list[Path]:
     level = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
     return level if len(level) <= 8 else []
