@@ -235,7 +235,8 @@ def _compared(result: Evaluation, other: Path, out: Path, text: str) -> tuple[di
     low, high = dice["interval95"]
     line = (
         f"against {other}: Dice {dice['difference']:+.4f} ({low:+.4f} to {high:+.4f}), "
-        f"Wilcoxon p {dice['wilcoxon_p']:.3g}, {found['pairs']} pairs; area bias {area['bias']:+.0f} pixels ({area['low']:+.0f} to {area['high']:+.0f})"
+        f"Wilcoxon p {dice['wilcoxon_p']:.3g}, {found['pairs']} pairs; "
+        f"area bias {area['bias']:+.0f} pixels ({area['low']:+.0f} to {area['high']:+.0f})"
     )
     return {**result.summary, "comparison": found}, f"{text}\n{line}"
 

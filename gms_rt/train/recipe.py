@@ -59,7 +59,8 @@ class Recipe:
     threads: int = 0  # processor threads; 0 takes what torch takes
     save_seconds: float = 20.0  # at most this much work is lost by a kill
 
-    def __post_init__(self) -> None:
+    def checked(self) -> Recipe:
+        """Itself, or an error that names the keys that do not go together."""
         positive = {"batch": self.batch, "size": self.size, "validate_every": self.validate_every, "lr": self.lr}
         for key, number in positive.items():
             if number <= 0:
@@ -75,6 +76,7 @@ class Recipe:
                 raise ConfigError(f"{key} is {share}", where="recipe", mend="give a share between 0 and 1")
         if self.zoom < 1 or not 0 <= self.average < 1 or self.views < 0:
             raise ConfigError("zoom is below 1, average outside 0-1, or views negative", where="recipe")
+        return self
 
     def model(self, latent_channels: int) -> LmmConfig:
         """The shape of the latent mapping model."""
@@ -95,4 +97,4 @@ def load_recipe(name: str, settings: Iterable[str] = ()) -> Recipe:
     path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
     if not path.is_file():
         raise ConfigError(f"unknown recipe '{name}'", mend=f"use {', '.join(recipe_names())} or a TOML file")
-    return with_overrides(configured(Recipe, read_toml(path), where=path), settings)
+    return with_overrides(configured(Recipe, read_toml(path), where=path), settings).checked()
