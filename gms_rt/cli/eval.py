@@ -1,0 +1,247 @@
+"""`gms-rt eval`: Dice, IoU and HD95 of a run or an engine on a data set; cross-domain tables; paired comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gms_rt.artifacts import sha256_file, write_json
+from gms_rt.cli.console import Console, table
+from gms_rt.errors import CasesFailedError, UsageError
+
+if TYPE_CHECKING:
+    from gms_rt.evaluate.dataset import Evaluation, Predictor
+
+HEADER = ["", "DSC", "IoU", "HD95"]
+
+
+@click.command("eval")
+@click.argument("data", type=click.Path(path_type=Path), nargs=-1)
+@click.option(
+    "--run", "runs", type=click.Path(path_type=Path), multiple=True, help="Run folder; with --matrix one a DATA."
+)
+@click.option("--engine", type=click.Path(path_type=Path), help="Engine folder.")
+@click.option("--split", "part", default="test", show_default=True, help="train, validation, test or all.")
+@click.option(
+    "--splits", type=click.Path(path_type=Path), multiple=True, help="Lists of names; with --matrix one a DATA."
+)
+@click.option(
+    "--every", default=1, show_default=True, type=click.IntRange(min=1), help="Every Nth case by sorted name."
+)
+@click.option(
+    "--spacing", type=(float, float), default=(1.0, 1.0), help="Row and column spacing for HD95 at source size."
+)
+@click.option("--matrix", is_flag=True, help="Train on one, test on the other: every run on every other DATA.")
+@click.option("--compare", type=click.Path(path_type=Path), help="An earlier evaluation: paired difference to it.")
+@click.option("--gallery", default=12, show_default=True, help="Worst cases to draw.")
+@click.option("--device", help="cpu or cuda[:N].")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def command(
+    data: tuple[Path, ...],
+    runs: tuple[Path, ...],
+    engine: Path | None,
+    part: str,
+    splits: tuple[Path, ...],
+    every: int,
+    spacing: tuple[float, float],
+    matrix: bool,
+    compare: Path | None,
+    gallery: int,
+    device: str | None,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Evaluate a run or an engine on DATA: cases.csv, summary.json and the worst cases as pictures.
+
+    \b
+    Examples:
+      gms-rt eval busi/ --run runs/busi --out results/busi
+      gms-rt eval busi/ --engine engines/busi-int8 --compare results/busi --out results/busi-int8
+      gms-rt eval --matrix busi/ bus/ --run runs/busi --run runs/bus --out results/cross
+      gms-rt eval ham10000/ --run runs/official --splits ham10000.json --every 20 --out results/ham
+    """
+    console = Console(json=as_json)
+    options = _Options(part, every, spacing, gallery, device, console)
+    if matrix:
+        _matrix(data, runs, splits, options, out)
+        return
+    if len(data) != 1 or len(runs) + (engine is not None) != 1 or len(splits) > 1:
+        raise UsageError(
+            "needs one DATA, and one --run or --engine",
+            where="gms-rt eval",
+            mend="gms-rt eval DATA --run RUN --out OUT; several with --matrix",
+        )
+    lists = splits[0] if splits else None
+    if engine is not None:
+        with _engine(engine, device) as (predict, size, facts):
+            result = options.evaluated(data[0], lists, None, predict, size, facts, out)
+    else:
+        predict, size, facts = _run(runs[0], device)
+        result = options.evaluated(data[0], lists, runs[0], predict, size, facts, out)
+    values, text = result.summary, _screen(result.summary, out)
+    if compare is not None:
+        values, text = _compared(result, compare, out, text)
+    console.result(values, text)
+    _complain(result, out)
+
+
+class _Options:
+    """What holds for every evaluation of one call."""
+
+    def __init__(
+        self,
+        part: str,
+        every: int,
+        spacing: tuple[float, float],
+        gallery: int,
+        device: str | None,
+        console: Console,
+    ) -> None:
+        self.part, self.every, self.spacing, self.gallery = part, every, spacing, gallery
+        self.device, self.console = device, console
+
+    def evaluated(
+        self,
+        data: Path,
+        lists: Path | None,
+        run: Path | None,
+        predict: Predictor,
+        size: tuple[int, int],
+        facts: dict[str, Any],
+        out: Path,
+    ) -> Evaluation:
+        """One evaluation into its folder."""
+        from gms_rt.data.layouts import recognise
+        from gms_rt.evaluate.choice import chosen_cases
+        from gms_rt.evaluate.dataset import evaluate
+
+        dataset = recognise(data)
+        cases, source = chosen_cases(dataset, self.part, file=lists, run=run, every=self.every)
+        known = {**facts, "data": dataset.name, "split": self.part, "every": self.every, "split_source": source}
+        with self.console.progress(f"eval {dataset.name}", len(cases)) as bar:
+            return evaluate(
+                cases,
+                predict,
+                size,
+                out,
+                spacing=self.spacing,
+                gallery=self.gallery,
+                facts=known,
+                progress=bar.advance,
+            )
+
+
+def _run(run: Path, device: str | None) -> tuple[Predictor, tuple[int, int], dict[str, Any]]:
+    from gms_rt.cli.extras import train_extra
+
+    train_extra("the evaluation of a run")
+    from gms_rt.train.device import torch_device
+    from gms_rt.train.predict import predictor
+
+    predict, size = predictor(run, device=torch_device(device or "cpu"))
+    return predict, (size, size), {"run": str(run), "weights_sha256": sha256_file(run / "lmm.safetensors")}
+
+
+@contextmanager
+def _engine(folder: Path, device: str | None) -> Iterator[tuple[Predictor, tuple[int, int], dict[str, Any]]]:
+    from gms_rt.runtime.select import load
+
+    with load(folder, device=device) as engine:
+        manifest = engine.manifest
+        facts = {
+            "engine": str(folder),
+            "precision": manifest.precision,
+            "device": engine.runner.info.device,
+            "model_sha256": manifest.files.get(manifest.model),
+        }
+        yield engine.runner.infer, (manifest.height, manifest.width), facts
+
+
+def _matrix(
+    data: tuple[Path, ...], runs: tuple[Path, ...], splits: tuple[Path, ...], options: _Options, out: Path
+) -> None:
+    from gms_rt.data.layouts import recognise
+    from gms_rt.evaluate.published import CROSS, key_of, row
+
+    if len(data) < 2 or len(runs) != len(data) or len(splits) not in (0, len(data)):
+        raise UsageError(
+            f"{len(data)} data sets, {len(runs)} runs and {len(splits)} split files do not fit together",
+            where="--matrix",
+            mend="give two or more DATA, a --run for each in their order, and --splits for all or none",
+        )
+    rows, values = [], {}
+    for source, run in zip(data, runs, strict=True):
+        predict, size, facts = _run(run, options.device)
+        trained = key_of(recognise(source).name)
+        for index, target in enumerate(data):
+            if target == source:
+                continue
+            tested = key_of(recognise(target).name)
+            name = f"{trained} to {tested}"
+            lists = splits[index] if splits else None
+            result = options.evaluated(target, lists, None, predict, size, facts, out / name.replace(" ", "-"))
+            values[name] = result.summary
+            rows.append(measured_row(name, result.summary))
+            if (trained, tested) in CROSS:
+                rows.append(row("  published (paper, table 3)", CROSS[trained, tested]))
+    write_json(out / "matrix.json", values)
+    options.console.result(values, table(rows, header=HEADER))
+
+
+def measured_row(label: str, summary: dict[str, Any]) -> list[str]:
+    """DSC and IoU in percent and HD95, at 224x224 as published."""
+    at = summary["at_224"]
+    dice, iou, distance = (at[name]["mean"] if at[name] else None for name in ("dice", "iou", "hd95"))
+    percent = ["-" if value is None else f"{100 * value:.2f}" for value in (dice, iou)]
+    return [label, *percent, "-" if distance is None else f"{distance:.2f}"]
+
+
+def _screen(summary: dict[str, Any], out: Path) -> str:
+    from gms_rt.evaluate.published import GMS, key_of, row
+
+    at = summary["source_size"]
+    source = [
+        "-" if at[name] is None else f"{at[name]['mean'] * (1 if name == 'hd95' else 100):.2f}"
+        for name in ("dice", "iou", "hd95")
+    ]
+    rows = [["at source size", *source], measured_row("at 224x224", summary)]
+    published = GMS.get(key_of(str(summary["data"])))
+    rows += [row("published (paper, SD-VAE, 224x224)", published)] if published else []
+    counts = summary["cases"]
+    low, high = summary["source_size"]["dice"]["interval95"] if summary["source_size"]["dice"] else (0.0, 0.0)
+    return "\n".join(
+        [
+            table(rows, header=HEADER),
+            f"{counts['all']} cases: {counts['hit']} hits, {counts['miss']} misses, "
+            f"{counts['false_alarm']} false alarms, {counts['both_empty']} both empty, {counts['failed']} failed",
+            f"DSC at source size, 95 % interval {100 * low:.2f}-{100 * high:.2f}",
+            f"{out}/cases.csv, {out}/summary.json, {out}/failures/",
+        ]
+    )
+
+
+def _compared(result: Evaluation, other: Path, out: Path, text: str) -> tuple[dict[str, Any], str]:
+    from gms_rt.evaluate.comparison import compare
+    from gms_rt.evaluate.dataset import read_cases
+
+    found = compare(read_cases(other), result.cases)
+    write_json(out / "comparison.json", found)
+    dice, area = found["dice"], found["area"]
+    low, high = dice["interval95"]
+    line = (
+        f"against {other}: Dice {dice['difference']:+.4f} ({low:+.4f} to {high:+.4f}), "
+        f"Wilcoxon p {dice['wilcoxon_p']:.3g}, {found['pairs']} pairs; "
+        f"area bias {area['bias']:+.0f} pixels ({area['low']:+.0f} to {area['high']:+.0f})"
+    )
+    return {**result.summary, "comparison": found}, f"{text}\n{line}"
+
+
+def _complain(result: Evaluation, out: Path) -> None:
+    failed = [case for case in result.cases if case.error]
+    if failed:
+        raise CasesFailedError(f"{len(failed)} cases failed, the first: {failed[0].error}", where=out / "cases.csv")

@@ -1,0 +1,126 @@
+"""`gms-rt train`: a data set and a frozen tokenizer to a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gms_rt.cli.console import Console, Progress
+
+if TYPE_CHECKING:
+    from gms_rt.train.loop import Outcome
+
+
+@click.command("train")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--tokenizer", required=True, metavar="NAME", help="sd-vae[:SOURCE], taesd:, vq:, onnx: or compvis:SOURCE."
+)
+@click.option("--recipe", default="fast", show_default=True, help="paper, official, fast or a TOML file.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe; repeatable.")
+@click.option("--splits", type=click.Path(path_type=Path), help="Lists of names: JSON, or the official pickle.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Run folder to write.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder of cached latents  [default: OUT/latents].")
+@click.option("--resume", is_flag=True, help="Go on where a stopped training was saved.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda[:N].")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def command(
+    data: Path,
+    tokenizer: str,
+    recipe: str,
+    settings: tuple[str, ...],
+    splits: Path | None,
+    out: Path,
+    cache: Path | None,
+    resume: bool,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Train a latent mapping model on DATA.
+
+    \b
+    Examples:
+      gms-rt train busi/ --tokenizer sd-vae --recipe paper --out runs/busi
+      gms-rt train busi/ --tokenizer onnx:taef2/ --splits busi.json --out runs/busi-fast
+      gms-rt train glas/ --tokenizer taesd --set latent_epochs=100 --set seed=1 --out runs/glas
+      gms-rt train busi/ --tokenizer sd-vae --recipe paper --out runs/busi --resume
+    """
+    from gms_rt.cli.extras import train_extra
+
+    train_extra("training")
+    from gms_rt.data.layouts import recognise
+    from gms_rt.data.splits import split_dataset
+    from gms_rt.model.loading import load_tokenizer
+    from gms_rt.train.device import torch_device
+    from gms_rt.train.loop import train
+    from gms_rt.train.recipe import load_recipe
+
+    console = Console(json=as_json)
+    chosen = load_recipe(recipe, settings)
+    where = torch_device(device)
+    dataset = recognise(data)
+    split = split_dataset(dataset, file=splits, seed=chosen.seed, validation=chosen.validation)
+    console.say(
+        f"{dataset.name} ({dataset.layout}): {len(split.train)} cases train, {len(split.validation)} validate, "
+        f"{len(split.test)} are kept for the test; split: {split.source}"
+    )
+    with Bars() as bars:
+        outcome = train(
+            dataset,
+            split,
+            load_tokenizer(tokenizer),
+            chosen,
+            out,
+            device=where,
+            resume=resume,
+            cache=cache,
+            progress=bars.show,
+        )
+    console.result(_values(outcome), _screen(outcome, data, splits))
+
+
+class Bars:
+    """One progress bar a stage of the work."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._bar: Progress | None = None
+
+    def show(self, stage: str, done: int, total: int, note: str) -> None:
+        """Move the bar of this stage."""
+        if self._bar is None or stage != self._stage:
+            self.__exit__()
+            self._stage, self._bar = stage, Progress(stage, total, shown=True)
+            self._bar.__enter__()
+        self._bar.advance(done - self._bar.done, note)
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+        self._bar = None
+
+
+def _values(outcome: Outcome) -> dict[str, object]:
+    return {
+        "run": str(outcome.run),
+        "validation_dice": outcome.best_dice if outcome.best_dice >= 0 else None,
+        "best_epoch": outcome.best_epoch,
+        "epochs": outcome.epochs,
+        "seconds": round(outcome.seconds, 1),
+        "images_per_second": round(outcome.images_per_second, 2),
+    }
+
+
+def _screen(outcome: Outcome, data: Path, splits: Path | None) -> str:
+    best = f"validation Dice {outcome.best_dice:.4f}" if outcome.best_dice >= 0 else "no validation, last weights kept"
+    lists = f" --splits {splits}" if splits else ""
+    return (
+        f"{outcome.run}: {best} (epoch {outcome.best_epoch} of {outcome.epochs}), "
+        f"{outcome.seconds:.0f} s, {outcome.images_per_second:.1f} images/s\n"
+        f"next: gms-rt eval {data} --run {outcome.run}{lists} --out {outcome.run}/test"
+    )

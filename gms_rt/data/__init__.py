@@ -1,0 +1,1 @@
+"""Data sets: their layouts on disk, splits by name, preparation and checks. No torch in here."""

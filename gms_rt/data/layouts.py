@@ -1,0 +1,205 @@
+"""Which images and masks a folder holds, and how they belong together: `recognise(folder)`.
+
+Known layouts: BUSI, GlaS, HAM10000, BUS and Kvasir-Instrument as their sites ship them, the official preprocessed
+layout, and any pair of folders `images/` and `masks/`. Names of cases are those of the paper's lists: `benign (1)` of
+BUSI is `benign_1`. Nothing is decoded here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gms_rt.errors import UsageError
+
+PICTURES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"))
+_MASK_ENDING = re.compile(r"[ _-](mask|masks|segmentation|seg|anno|gt|label)([ _-]?\d+)?$", re.IGNORECASE)
+_PAIRS = (("images", "masks"), ("image", "mask"), ("imgs", "masks"), ("images", "labels"))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image and its masks; several masks of one image are lesions of the same picture."""
+
+    name: str
+    image: Path
+    masks: tuple[Path, ...]
+    group: str = ""  # benign, malignant, normal, …: what the layout says about it
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The cases of a folder, sorted by name. `lists` are the splits that the layout itself states."""
+
+    name: str
+    layout: str
+    root: Path
+    cases: tuple[Case, ...]
+    lists: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    without_mask: tuple[Path, ...] = ()
+    without_image: tuple[Path, ...] = ()
+
+    def named(self, names: Iterable[str]) -> list[Case]:
+        """The cases of these names, in their order."""
+        by_name = {case.name: case for case in self.cases}
+        return [by_name[name] for name in names]
+
+
+def recognise(folder: Path) -> Dataset:
+    """Find out a folder's layout and list its cases; one level of wrapping folders is looked through."""
+    if not folder.is_dir():
+        raise UsageError(
+            "is no folder", where=folder, mend="name a folder with images/ and masks/; see gms-rt data list"
+        )
+    for root in (folder, *_inside(folder)):
+        for reader in (_busi, _ham10000, _glas, _bus, _paired):
+            found = reader(root)
+            if found is not None:
+                return found
+    raise UsageError(
+        "has no layout this program knows",
+        where=folder,
+        mend="put pictures into images/ and masks of the same names into masks/; see gms-rt data list",
+    )
+
+
+def found_below(root: Path) -> dict[Path, Dataset]:
+    """The data sets in the folders directly below `root`."""
+    if not root.is_dir():
+        raise UsageError("is no folder", where=root)
+    found = {}
+    for folder in sorted(child for child in root.iterdir() if child.is_dir()):
+        try:
+            found[folder] = recognise(folder)
+        except UsageError:  # other things may lie there too
+            continue
+    return found
+
+
+def _inside(folder: Path) -> list[Path]:
+    level = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    return level if len(level) <= 8 else []
+
+
+def _busi(root: Path) -> Dataset | None:
+    groups = [root / name for name in ("benign", "malignant", "normal") if (root / name).is_dir()]
+    if len(groups) < 2:
+        return None
+    files = [path for group in groups for path in _pictures(group)]
+    return _matched("busi", "BUSI as shipped", root, files, files, group=lambda path: path.parent.name)
+
+
+def _ham10000(root: Path) -> Dataset | None:
+    masks_at = [child for child in _inside(root) if "segmentation" in child.name.lower()]
+    images_at = [child for child in _inside(root) if "images" in child.name.lower()]
+    if not masks_at or not images_at:
+        return None
+    images = [path for child in images_at for path in _pictures(child, deep=True)]
+    masks = [path for child in masks_at for path in _pictures(child, deep=True)]
+    return _matched("ham10000", "HAM10000 as shipped", root, images, masks)
+
+
+def _glas(root: Path) -> Dataset | None:
+    files = _pictures(root)
+    if not any(path.stem.lower().endswith("_anno") for path in files):
+        return None
+    found = _matched("glas", "GlaS as shipped", root, files, files)
+    lists = {
+        "train": tuple(c.name for c in found.cases if c.name.startswith("train")),
+        "test": tuple(c.name for c in found.cases if c.name.startswith("test")),
+    }
+    return _with_lists(found, lists if all(lists.values()) else {})
+
+
+def _bus(root: Path) -> Dataset | None:
+    images, masks = _child(root, "original"), _child(root, "gt")
+    if images is None or masks is None:
+        return None
+    return _matched("bus", "BUS as shipped", root, _pictures(images), _pictures(masks))
+
+
+def _paired(root: Path) -> Dataset | None:
+    for left, right in _PAIRS:
+        images, masks = _child(root, left), _child(root, right)
+        if images is None or masks is None:
+            continue
+        layout = f"{images.name}/ and {masks.name}/"
+        found = _matched(root.resolve().name, layout, root, _pictures(images, deep=True), _pictures(masks, deep=True))
+        lists = {part: _listed(root / f"{part}.txt") for part in ("train", "test")}
+        return _with_lists(found, lists if all(lists.values()) else {})
+    return None
+
+
+def _with_lists(found: Dataset, lists: dict[str, tuple[str, ...]]) -> Dataset:
+    return Dataset(found.name, found.layout, found.root, found.cases, lists, found.without_mask, found.without_image)
+
+
+def _listed(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        return ()
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return tuple(case_name(line.strip()) for line in lines if line.strip())
+
+
+def _child(root: Path, name: str) -> Path | None:
+    return next((child for child in sorted(root.iterdir()) if child.is_dir() and child.name.lower() == name), None)
+
+
+def _pictures(folder: Path, *, deep: bool = False) -> list[Path]:
+    paths = folder.rglob("*") if deep else folder.iterdir()
+    return sorted(p for p in paths if p.suffix.lower() in PICTURES and not p.name.startswith(".") and p.is_file())
+
+
+def case_name(file_name: str) -> str:
+    """The name of a case from a file's: no ending, and `benign (1)` is `benign_1`.
+
+    >>> case_name("benign (12).png"), case_name("ISIC_0024306.jpg")
+    ('benign_12', 'ISIC_0024306')
+    """
+    path = Path(file_name)
+    stem = path.stem if path.suffix.lower() in PICTURES else path.name
+    return re.sub(r"\s*\((\d+)\)", r"_\1", stem).strip()
+
+
+def _matched(
+    name: str,
+    layout: str,
+    root: Path,
+    images: list[Path],
+    masks: list[Path],
+    group: Callable[[Path], str] = lambda path: "",
+) -> Dataset:
+    """Join images and masks by name. Where both lie in one folder, the ending tells which is which."""
+    together = images is masks
+    if together:
+        masks = [path for path in masks if _MASK_ENDING.search(path.stem)]
+        taken = set(masks)
+        images = [path for path in images if path not in taken]
+    by_name: dict[str, Path] = {}
+    for path in images:
+        key = case_name(path.name)
+        if key in by_name:
+            raise UsageError(f"two images are named {key}", where=path, mend=f"rename one; the other is {by_name[key]}")
+        by_name[key] = path
+    belonging: dict[str, list[Path]] = {key: [] for key in by_name}
+    lonely = []
+    for path in masks:
+        exact = case_name(path.name)
+        key = exact if exact in by_name and not together else case_name(_MASK_ENDING.sub("", path.stem))
+        if key in belonging:
+            belonging[key].append(path)
+        else:
+            lonely.append(path)
+    cases = tuple(
+        Case(key, by_name[key], tuple(found), group(by_name[key])) for key, found in sorted(belonging.items()) if found
+    )
+    if not cases:
+        raise UsageError(
+            f"no image has a mask of its name ({len(images)} images, {len(masks)} masks)",
+            where=root,
+            mend="give image and mask the same name, or add _mask to the mask's",
+        )
+    without = tuple(by_name[key] for key, found in sorted(belonging.items()) if not found)
+    return Dataset(name, layout, root, cases, {}, without, tuple(lonely))

@@ -1,0 +1,94 @@
+"""Any known layout to the plain one: `images/NAME.png`, `masks/NAME.png` (merged, 0 and 255) and `split.json`.
+
+Pictures keep their size unless one is asked for. Files that are newer than their sources are left as they are, so a
+stopped preparation goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gms_rt.artifacts import atomic_path, write_json
+from gms_rt.data.layouts import Case, Dataset
+from gms_rt.data.reading import read_case
+from gms_rt.data.splits import Split, write_split
+from gms_rt.errors import GmsError, InputError, UsageError
+from gms_rt.imageio import resize_image
+
+U8 = NDArray[np.uint8]
+
+
+@dataclass
+class Prepared:
+    """What was written, what was there already, and what failed with its reason."""
+
+    written: int = 0
+    kept: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def prepare(
+    dataset: Dataset,
+    split: Split,
+    out: Path,
+    *,
+    size: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Prepared:
+    """Write the plain layout; `size` makes every picture a square of so many pixels."""
+    if out.resolve() == dataset.root.resolve():
+        raise UsageError("would overwrite the data set", where=out, mend="choose another --out")
+    result = Prepared()
+    for case in dataset.cases:
+        try:
+            if _fresh(case, out, size):
+                result.kept += 1
+            else:
+                _write(case, out, size)
+                result.written += 1
+        except InputError as error:
+            result.failed[case.name] = error.line()
+        if progress is not None:
+            progress(1)
+    write_split(out / "split.json", _without(split, result.failed))
+    facts = {"name": dataset.name, "layout": dataset.layout, "size": size, "cases": result.written + result.kept}
+    write_json(out / "dataset.json", {**facts, "failed": result.failed})
+    return result
+
+
+def _write(case: Case, out: Path, size: int | None) -> None:
+    image, mask = read_case(case)
+    if size is not None:
+        image = resize_image(image, size, size)
+        mask = np.where(resize_image(mask, size, size) >= 128, 255, 0).astype(np.uint8)
+    for path, pixels in zip(_targets(case, out), (image[..., ::-1], mask), strict=True):
+        coded, data = cv2.imencode(".png", pixels)
+        if not coded:
+            raise GmsError("cannot be coded as PNG", where=path)
+        with atomic_path(path, durable=False) as part:
+            part.write_bytes(data.tobytes())
+
+
+def _fresh(case: Case, out: Path, size: int | None) -> bool:
+    targets = _targets(case, out)
+    if size is not None or not all(path.is_file() for path in targets):
+        return False
+    newest = max(path.stat().st_mtime_ns for path in (case.image, *case.masks))
+    return min(path.stat().st_mtime_ns for path in targets) >= newest
+
+
+def _targets(case: Case, out: Path) -> tuple[Path, Path]:
+    return out / "images" / f"{case.name}.png", out / "masks" / f"{case.name}.png"
+
+
+def _without(split: Split, failed: dict[str, str]) -> Split:
+    parts = [
+        tuple(name for name in names if name not in failed) for names in (split.train, split.validation, split.test)
+    ]
+    return Split(parts[0], parts[1], parts[2], split.source)

@@ -1,0 +1,77 @@
+"""Pixels of a case: the image as RGB, its masks merged into one of 0 and 255.
+
+A mask file may be black and white, a palette of labels (each gland its own number) or a compressed grey picture. Where
+8-bit values above 127 occur, the border is at 128; otherwise every value but 0 is foreground.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gms_rt.data.layouts import Case
+from gms_rt.errors import InputError
+
+U8 = NDArray[np.uint8]
+
+
+def read_image(path: Path) -> U8:
+    """An image file as uint8 H×W×3, turned as its EXIF says."""
+    return np.ascontiguousarray(_opened(path, "RGB"))
+
+
+def read_mask(case: Case) -> U8:
+    """The masks of a case merged: uint8 H×W of 0 and 255."""
+    merged: NDArray[np.bool_] | None = None
+    for path in case.masks:
+        part = foreground(_opened(path, None))
+        if merged is not None and part.shape != merged.shape:
+            raise InputError(f"its masks have different sizes, {part.shape} and {merged.shape}", where=path)
+        merged = part if merged is None else merged | part
+    if merged is None:
+        raise InputError("has no mask", where=case.image)
+    return np.where(merged, 255, 0).astype(np.uint8)
+
+
+def read_case(case: Case) -> tuple[U8, U8]:
+    """Image and mask of equal size."""
+    image, mask = read_image(case.image), read_mask(case)
+    if image.shape[:2] != mask.shape:
+        raise InputError(
+            f"its mask is {mask.shape[1]}x{mask.shape[0]}, the image {image.shape[1]}x{image.shape[0]}",
+            where=case.image,
+            mend="see gms-rt data check",
+        )
+    return image, mask
+
+
+def foreground(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which pixels of a stored mask are foreground.
+
+    >>> foreground(np.array([[0, 3]], np.uint8)).tolist(), foreground(np.array([[9, 250]], np.uint8)).tolist()
+    ([[False, True]], [[False, True]])
+    """
+    if values.ndim == 3:
+        values = values[..., :3].max(axis=2)
+    grey = values.dtype == np.uint8 and values.size > 0 and int(values.max()) > 127
+    result: NDArray[np.bool_] = values > (127 if grey else 0)
+    return result
+
+
+def _opened(path: Path, mode: str | None) -> NDArray[Any]:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            # Labels of a palette are its indices, not its colours; every other mask keeps its values.
+            turned = ImageOps.exif_transpose(picture)
+            if mode is None and turned.mode in ("1", "LA", "RGBA"):
+                turned = turned.convert("L") if turned.mode != "RGBA" else turned.convert("RGB")
+            return np.asarray(turned.convert(mode) if mode else turned)
+    except UnidentifiedImageError as error:
+        raise InputError("is not a picture", where=path) from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"cannot be read ({' '.join(str(error).split())})", where=path) from error

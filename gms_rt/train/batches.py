@@ -1,0 +1,127 @@
+"""Batches for each step: from cached latents, or augmented and encoded on the way. Same seed and step, same batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gms_rt.model.gms import Gms
+from gms_rt.train.latents import LatentCache, mask_image
+from gms_rt.train.recipe import Recipe
+from gms_rt.train.samples import Samples, image_tensor, mask_tensor
+from gms_rt.train.schedule import Schedule
+
+_ORDER, _VIEWS, _NOISE = 0x6F72, 0x7669, 0x6E6F
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Latents of images and masks, and the masks N×1×H×W; `names` for messages."""
+
+    image: Tensor
+    target: Tensor
+    mask: Tensor
+    names: list[str]
+
+
+class Source(Protocol):
+    """Gives the batch of a step."""
+
+    def batch(self, step: int) -> Batch:
+        """The batch of this step."""
+
+    def close(self) -> None:
+        """Release what it holds."""
+
+
+class CachedBatches:
+    """Batches of cached views, one view a case and epoch."""
+
+    def __init__(self, cache: LatentCache, samples: Samples, schedule: Schedule) -> None:
+        self._cache, self._samples, self._schedule = cache, samples, schedule
+
+    def batch(self, step: int) -> Batch:
+        """The batch of this step."""
+        epoch = self._schedule.place(step).epoch
+        numbers = members(self._schedule, step)
+        drawn = np.random.default_rng([self._schedule.recipe.seed, _VIEWS, epoch])
+        views = drawn.integers(0, self._cache.views, self._cache.cases)[numbers]
+        image, target, mask = self._cache.batch(numbers.tolist(), views.tolist())
+        return Batch(image, target, mask, [self._samples.cases[n].name for n in numbers])
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class LiveBatches:
+    """Batches of fresh views, encoded when they are asked for; the next step's pictures are read meanwhile."""
+
+    def __init__(self, gms: Gms, samples: Samples, schedule: Schedule, device: torch.device) -> None:
+        self._gms, self._samples, self._schedule, self._device = gms, samples, schedule, device
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="views")
+        self._ahead: dict[int, list[Future[Any]]] = {}
+
+    def batch(self, step: int) -> Batch:
+        """The batch of this step."""
+        waiting = self._ahead.pop(step, None) or self._ask(step)
+        if step + 1 < self._schedule.steps and step + 1 not in self._ahead:
+            self._ahead[step + 1] = self._ask(step + 1)
+        pairs = [future.result() for future in waiting]
+        images = image_tensor([image for image, _ in pairs]).to(self._device)
+        masks = [mask for _, mask in pairs]
+        target = self._gms.encode(image_tensor([mask_image(mask) for mask in masks]).to(self._device))
+        names = [self._samples.cases[n].name for n in members(self._schedule, step)]
+        return Batch(self._latent(images, step), target, mask_tensor(masks), names)
+
+    def _ask(self, step: int) -> list[Future[Any]]:
+        # View 0 is the plain picture, which only validation sees.
+        view = self._schedule.place(step).epoch + 1
+        return [self._pool.submit(self._samples.view, int(n), view) for n in members(self._schedule, step)]
+
+    def _latent(self, images: Tensor, step: int) -> Tensor:
+        recipe = self._schedule.recipe
+        if np.random.default_rng([recipe.seed, _NOISE, step]).random() >= recipe.latent_noise:
+            return self._gms.encode(images)
+        with _moments(self._gms) as seen:
+            latent = self._gms.encode(images)
+        if not seen:
+            return latent
+        spread = torch.exp(0.5 * seen[0][:, latent.shape[1] :].float().clamp(-30, 20)) * self._gms.tokenizer.spec.scale
+        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        noise = torch.randn(latent.shape, generator=generator).to(latent.device)
+        return latent + spread * noise
+
+    def close(self) -> None:
+        """End the readers."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def members(schedule: Schedule, step: int) -> NDArray[np.int64]:
+    """The case numbers of a step: every epoch is a new order of all cases."""
+    recipe: Recipe = schedule.recipe
+    place = schedule.place(step)
+    order = np.random.default_rng([recipe.seed, _ORDER, place.epoch]).permutation(schedule.cases)
+    return np.asarray(order[place.batch * recipe.batch : (place.batch + 1) * recipe.batch], np.int64)
+
+
+@contextmanager
+def _moments(gms: Gms) -> Iterator[list[Tensor]]:
+    """What the tokenizer's posterior (mean and log-variance) is while it encodes; empty where it has none."""
+    seen: list[Tensor] = []
+    layer = getattr(getattr(gms.tokenizer, "autoencoder", None), "quant_conv", None)
+    if layer is None:
+        yield seen
+        return
+    handle = layer.register_forward_hook(lambda module, given, moments: seen.append(moments))
+    try:
+        yield seen
+    finally:
+        handle.remove()

@@ -1,0 +1,343 @@
+"""Training: `train(...)` writes a run folder and can be stopped and resumed anywhere without changing its result.
+
+Every random choice follows from the seed and the step's number, so a checkpoint needs no generator states. The best
+weights on validation become `lmm.safetensors`; validation is carved from train, test is never looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gms_rt.artifacts import write_bytes
+from gms_rt.data.layouts import Dataset
+from gms_rt.data.splits import Split, write_split
+from gms_rt.errors import GmsError, UsageError
+from gms_rt.metrics import dice
+from gms_rt.model.gms import Gms
+from gms_rt.model.lmm import LatentMapper
+from gms_rt.model.run import CONFIG, WEIGHTS, save_run
+from gms_rt.model.tokenizer import Tokenizer
+from gms_rt.train.batches import Batch, CachedBatches, LiveBatches, Source
+from gms_rt.train.checkpoint import STATE, Row, State, copied, load_state, save_state
+from gms_rt.train.interrupt import Request, stop_requests
+from gms_rt.train.latents import cached_latents, encode, mask_image
+from gms_rt.train.losses import dice_loss, latent_loss
+from gms_rt.train.recipe import Recipe
+from gms_rt.train.record import Record
+from gms_rt.train.samples import Samples
+from gms_rt.train.schedule import Place, Schedule
+
+U8 = NDArray[np.uint8]
+Progress = Callable[[str, int, int, str], None]  # stage, done, total, note
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training reached."""
+
+    run: Path
+    best_dice: float
+    best_epoch: int
+    epochs: int
+    seconds: float
+    images_per_second: float
+
+
+def train(
+    dataset: Dataset,
+    split: Split,
+    tokenizer: Tokenizer,
+    recipe: Recipe,
+    out: Path,
+    *,
+    device: str = "cpu",
+    resume: bool = False,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Train a latent mapping model into the run folder `out`."""
+    if not resume and any((out / name).exists() for name in (STATE, WEIGHTS)):
+        raise UsageError("holds a run already", where=out, mend="go on with --resume, or choose another --out")
+    before = torch.get_num_threads()
+    if recipe.threads:
+        torch.set_num_threads(recipe.threads)
+    try:
+        with stop_requests() as request:
+            return _Training(dataset, split, tokenizer, recipe, out, device, cache, progress, request).run()
+    finally:
+        torch.set_num_threads(before)
+
+
+def new_mapper(recipe: Recipe, latent_channels: int) -> LatentMapper:
+    """A fresh latent mapping model whose first weights follow from the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return LatentMapper(recipe.model(latent_channels))
+
+
+class _Training:
+    """One training: what it works on, and the state that a checkpoint holds."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: Split,
+        tokenizer: Tokenizer,
+        recipe: Recipe,
+        out: Path,
+        device: str,
+        cache: Path | None,
+        progress: Progress | None,
+        request: Request,
+    ) -> None:
+        _check_size(recipe, tokenizer)
+        self.recipe, self.out, self.split, self.request = recipe, out, split, request
+        self.device = torch.device(device)
+        self.progress = progress or (lambda stage, done, total, note: None)
+        self.gms = Gms(tokenizer, new_mapper(recipe, tokenizer.spec.channels)).to(self.device)
+        if self.device.type == "cpu":
+            self.gms.mapper.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.samples = Samples(dataset.named(split.train), recipe)
+        self.held_out = Samples(dataset.named(split.validation), recipe)
+        self.schedule = Schedule(recipe, len(self.samples))
+        self.half = _half(recipe, self.device)
+        self.optimiser = torch.optim.AdamW(self.gms.mapper.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half == torch.float16)
+        self.cache = cache or out / "latents"
+        self.data = {"name": dataset.name, "folder": str(dataset.root.resolve()), "split": split.source}
+        self.state = State(_fingerprint(recipe, split, tokenizer))
+
+    def run(self) -> Outcome:
+        self._restore()
+        write_split(self.out / "split.json", self.split)
+        source = self._source()
+        validation = self._encoded_validation()
+        record = Record(self.out, self.state.step)
+        try:
+            self._steps(source, validation, record)
+        finally:
+            source.close()
+            record.close()
+        images = sum(int(row["step"]) for row in self.state.rows[-1:]) / self.schedule.batches * len(self.samples)
+        return Outcome(
+            self.out,
+            self.state.best,
+            self.state.best_epoch,
+            self.schedule.epochs,
+            self.state.seconds,
+            images / max(self.state.seconds, 1e-9),
+        )
+
+    def _restore(self) -> None:
+        found = load_state(self.out, self.state.fingerprint, self.device)
+        if found is None:
+            self.state.average = copied(self.gms.mapper.state_dict()) if self.recipe.average else {}
+            return
+        self.state = found
+        self.gms.mapper.load_state_dict(found.mapper)
+        self.optimiser.load_state_dict(found.optimiser)
+        if found.scaler:
+            self.scaler.load_state_dict(found.scaler)
+
+    def _source(self) -> Source:
+        if not self.recipe.views:
+            return LiveBatches(self.gms, self.samples, self.schedule, self.device)
+
+        def told(done: int, total: int) -> None:
+            self.progress("encode", done, total, "")
+            if self.request.made:
+                raise KeyboardInterrupt
+
+        return CachedBatches(cached_latents(self.gms, self.samples, self.cache, told), self.samples, self.schedule)
+
+    def _encoded_validation(self) -> list[tuple[Tensor, Tensor, U8]]:
+        cases = []
+        for number in range(len(self.held_out)):
+            image, mask = self.held_out.plain(number)
+            latents = encode(self.gms, [image, mask_image(mask)])
+            cases.append((latents[:1], latents[1:], mask))
+        return cases
+
+    def _steps(self, source: Source, validation: list[tuple[Tensor, Tensor, U8]], record: Record) -> None:
+        saved = began = time.monotonic()
+        spent = self.state.seconds
+        while self.state.step < self.schedule.steps:
+            place = self.schedule.place(self.state.step)
+            self._step(source.batch(self.state.step), place)
+            self.state.step += 1
+            self.state.seconds = spent + time.monotonic() - began
+            loss = self.state.sums[0] / self.state.sums[3]
+            note = f"epoch {place.epoch + 1}, loss {loss:.4f}, Dice {max(self.state.best, 0):.4f}"
+            self.progress("train", self.state.step, self.schedule.steps, note)
+            if place.last_of_epoch:
+                self._end_epoch(place, validation, record)
+            finished = self.state.step == self.schedule.steps
+            if self.request.made or finished or time.monotonic() - saved >= self.recipe.save_seconds:
+                self._save()
+                saved = time.monotonic()
+            if self.request.made and not finished:
+                raise KeyboardInterrupt
+
+    def _step(self, batch: Batch, place: Place) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = place.lr
+        self.gms.mapper.train()
+        image, target = batch.image.to(self.device), batch.target.to(self.device)
+        with torch.autocast(self.device.type, dtype=self.half, enabled=self.half != torch.float32):
+            outputs = self.gms.mapper.supervised(image)
+            latent = torch.stack([latent_loss(o.float(), target) for o in outputs]).sum()
+            drawn = self._drawn(outputs, place, batch)
+        loss = {"both": self.recipe.latent_weight * latent + drawn, "latent": latent, "dice": drawn}[self._loss(place)]
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise self._broken(f"the loss is {value}", batch, place)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimiser)
+        limit = self.recipe.clip or math.inf
+        norm = float(torch.nn.utils.clip_grad_norm_(self.gms.mapper.parameters(), limit))
+        # The scaler skips a step that overflowed in float16; anywhere else it means that training is lost.
+        if not math.isfinite(norm) and self.half != torch.float16:
+            raise self._broken(f"the gradient is {norm}", batch, place)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self._average()
+        count = len(batch.names)
+        for index, part in enumerate((value, float(latent.detach()), float(drawn.detach()), 1.0)):
+            self.state.sums[index] += part * count
+
+    def _loss(self, place: Place) -> str:
+        return "latent" if place.phase == "latent" else self.recipe.loss
+
+    def _drawn(self, outputs: list[Tensor], place: Place, batch: Batch) -> Tensor:
+        if self._loss(place) == "latent":
+            return torch.zeros((), device=self.device)
+        heads = outputs if self.recipe.decoded == "all" else outputs[:1]
+        mask = batch.mask.to(self.device)
+        return torch.stack([dice_loss(self.gms.probability(o).float(), mask) for o in heads]).sum()
+
+    def _broken(self, what: str, batch: Batch, place: Place) -> GmsError:
+        return GmsError(
+            f"{what} in epoch {place.epoch + 1}, batch {place.batch + 1}, with cases {', '.join(batch.names)}",
+            where=self.out,
+            mend="the last good checkpoint is kept; try a smaller --set lr=, --set clip=1, or look at these cases",
+        )
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        if not self.recipe.average:
+            return
+        # Short at first, or the random start would stay in the average for a long time.
+        decay = min(self.recipe.average, (1 + self.state.step) / (10 + self.state.step))
+        for name, value in self.gms.mapper.state_dict().items():
+            self.state.average[name].lerp_(value, 1 - decay)
+
+    def _end_epoch(self, place: Place, validation: list[tuple[Tensor, Tensor, U8]], record: Record) -> None:
+        loss, latent, drawn, count = self.state.sums
+        row: Row = {
+            "epoch": place.epoch + 1,
+            "step": self.state.step,
+            "phase": place.phase,
+            "lr": place.lr,
+            "loss": loss / count,
+            "latent_loss": latent / count,
+            "dice_loss": drawn / count,
+        }
+        if place.last_of_phase or (place.epoch + 1) % self.recipe.validate_every == 0:
+            self._validate(place, validation, row)
+        earlier = float(self.state.rows[-1]["seconds"]) if self.state.rows else 0.0
+        row["seconds"] = self.state.seconds
+        row["images_per_second"] = count / max(self.state.seconds - earlier, 1e-9)
+        self.state.rows.append(row)
+        self.state.sums = [0.0, 0.0, 0.0, 0.0]
+        record.write(self.state.rows)
+
+    def _validate(self, place: Place, validation: list[tuple[Tensor, Tensor, U8]], row: Row) -> None:
+        weights = self.state.average or self.gms.mapper.state_dict()
+        better = True
+        if validation:
+            score, loss = self._scored(weights, validation)
+            row["validation_dice"], row["validation_loss"] = score, loss
+            better = (score, -loss) > (self.state.best, -self.state.best_loss)
+        if better:
+            self.state.best_epoch = place.epoch + 1
+            if validation:
+                self.state.best, self.state.best_loss = score, loss
+            self._keep(weights)
+
+    @torch.no_grad()
+    def _scored(self, weights: dict[str, Tensor], validation: list[tuple[Tensor, Tensor, U8]]) -> tuple[float, float]:
+        current = copied(self.gms.mapper.state_dict())
+        self.gms.mapper.load_state_dict(weights)
+        self.gms.mapper.eval()
+        scores, losses = [], []
+        for image, target, mask in validation:
+            mapped = self.gms.map(image.to(self.device))
+            losses.append(float(latent_loss(mapped, target.to(self.device))))
+            probability = (self.gms.probability(mapped)[0, 0] * 255).round()
+            scores.append(dice(probability.cpu().numpy() >= 128, mask))
+        self.gms.mapper.load_state_dict(current)
+        return float(np.mean(scores)), float(np.mean(losses))
+
+    def _keep(self, weights: dict[str, Tensor]) -> None:
+        """Write the run with these weights."""
+        from safetensors.torch import save
+
+        plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+        if (self.out / CONFIG).is_file():
+            write_bytes(self.out / WEIGHTS, save(plain))
+            return
+        mapper = LatentMapper(self.gms.mapper.config)
+        mapper.load_state_dict(plain)
+        tables: dict[str, Any] = {"training": self.recipe.table(), "data": self.data}
+        save_run(self.out, Gms(self.gms.tokenizer, mapper), tables)
+
+    def _save(self) -> None:
+        self.state.mapper = copied(self.gms.mapper.state_dict())
+        self.state.optimiser = self.optimiser.state_dict()
+        self.state.scaler = self.scaler.state_dict()
+        save_state(self.out, self.state)
+
+
+def _half(recipe: Recipe, device: torch.device) -> torch.dtype:
+    """The arithmetic of the forward pass; weights stay float32."""
+    if recipe.precision == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.precision]
+
+
+def _check_size(recipe: Recipe, tokenizer: Tokenizer) -> None:
+    if recipe.size % tokenizer.spec.stride:
+        raise UsageError(
+            f"size {recipe.size} is not a multiple of the tokenizer's {tokenizer.spec.stride}",
+            where="--set size",
+            mend=f"use size={round(recipe.size / tokenizer.spec.stride) * tokenizer.spec.stride}",
+        )
+
+
+def _fingerprint(recipe: Recipe, split: Split, tokenizer: Tokenizer) -> dict[str, str]:
+    """What must be equal for a resume to be the same training."""
+    # How often it is saved and on how many threads it runs are the user's business at any time.
+    settings = asdict(replace(recipe, save_seconds=0.0, threads=0))
+    parts = {
+        "recipe": settings,
+        "split": [split.train, split.validation],
+        "tokenizer": tokenizer.weights_sha256(),
+    }
+    return {
+        name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest() for name, value in parts.items()
+    }

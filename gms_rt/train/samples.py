@@ -1,0 +1,61 @@
+"""Cases at network size, and their views: each a pure function of seed, case and view number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gms_rt.data.layouts import Case
+from gms_rt.data.reading import read_case
+from gms_rt.imageio import resize_image
+from gms_rt.train.augment import augmented
+from gms_rt.train.recipe import Recipe
+
+U8 = NDArray[np.uint8]
+_KEEP_BYTES = 2**30
+_VIEW = 0x76696577
+
+
+class Samples:
+    """Cases by number. Small data sets stay in memory at network size; large ones are read again."""
+
+    def __init__(self, cases: Sequence[Case], recipe: Recipe) -> None:
+        self.cases = tuple(cases)
+        self.recipe = recipe
+        self._kept: dict[int, tuple[U8, U8]] = {}
+        self._keep = len(self.cases) * recipe.size**2 * 4 <= _KEEP_BYTES
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def plain(self, number: int) -> tuple[U8, U8]:
+        """Image and mask at network size, not augmented."""
+        if number in self._kept:
+            return self._kept[number]
+        image, mask = read_case(self.cases[number])
+        size = self.recipe.size
+        small = np.where(resize_image(mask, size, size) >= 128, 255, 0).astype(np.uint8)
+        found = resize_image(image, size, size), small
+        if self._keep:
+            self._kept[number] = found
+        return found
+
+    def view(self, number: int, view: int) -> tuple[U8, U8]:
+        """The view of this number; views are drawn from the seed and do not repeat."""
+        image, mask = self.plain(number)
+        seed = [self.recipe.seed, _VIEW, view, number]
+        return augmented(image, mask, self.recipe, np.random.default_rng(seed))
+
+
+def image_tensor(images: Sequence[U8]) -> Tensor:
+    """N×3×H×W in [0, 1] from uint8 H×W×3."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(torch.float32).div_(255)
+
+
+def mask_tensor(masks: Sequence[U8]) -> Tensor:
+    """N×1×H×W of 0 and 1 from uint8 H×W."""
+    return torch.from_numpy(np.stack(masks)[:, None] >= 128).to(torch.float32)

@@ -1,0 +1,62 @@
+"""Which step belongs to which epoch and phase, and the learning rate there: all from the step's number alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from gms_rt.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Place:
+    """A step's place: `phase` is "latent" or "image"; `batch` counts within the epoch."""
+
+    epoch: int
+    batch: int
+    phase: str
+    lr: float
+    last_of_epoch: bool
+    last_of_phase: bool
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The steps of a training of `cases` cases."""
+
+    recipe: Recipe
+    cases: int
+
+    @property
+    def batches(self) -> int:
+        """Steps an epoch."""
+        return -(-self.cases // self.recipe.batch)
+
+    @property
+    def epochs(self) -> int:
+        """All epochs of both phases."""
+        return self.recipe.latent_epochs + self.recipe.epochs
+
+    @property
+    def steps(self) -> int:
+        """All steps."""
+        return self.epochs * self.batches
+
+    def place(self, step: int) -> Place:
+        """Where this step (from 0) is."""
+        epoch, batch = divmod(step, self.batches)
+        latent = epoch < self.recipe.latent_epochs
+        first, length = (0, self.recipe.latent_epochs) if latent else (self.recipe.latent_epochs, self.recipe.epochs)
+        last = batch == self.batches - 1
+        lr = self._rate(latent, epoch - first, batch, length)
+        return Place(epoch, batch, "latent" if latent else "image", lr, last, last and epoch - first == length - 1)
+
+    def _rate(self, latent: bool, epoch: int, batch: int, length: int) -> float:
+        recipe = self.recipe
+        top = recipe.lr if latent or not recipe.finish_lr else recipe.finish_lr
+        now = epoch if recipe.anneal == "epoch" else epoch + batch / self.batches
+        warm = min(recipe.warmup, length / 2)
+        if now < warm:
+            # The first rate is not 0, or the first steps would be lost.
+            return top * (epoch * self.batches + batch + 1) / (warm * self.batches)
+        return top * 0.5 * (1 + math.cos(math.pi * (now - warm) / (length - warm)))

@@ -1,0 +1,239 @@
+"""Training: run folders, determinism, resume after any kill, and what stops it."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from phantom_folders import write_phantoms, write_tokenizer
+
+from gms_rt import artifacts
+from gms_rt.data.layouts import recognise
+from gms_rt.data.splits import Split, split_dataset
+from gms_rt.errors import GmsError, UsageError
+from gms_rt.model.loading import load_tokenizer
+from gms_rt.model.run import load_run
+from gms_rt.model.tokenizer import Tokenizer
+from gms_rt.train.loop import Outcome, train
+from gms_rt.train.predict import predictor
+from gms_rt.train.recipe import Recipe, load_recipe
+
+SMALL = ("size=32", "width=8", "groups=4", "multipliers=[1,2]", "batch=4", "save_seconds=0", "threads=1")
+
+
+def recipe(name: str, *settings: str) -> Recipe:
+    return load_recipe(name, [*SMALL, *settings])
+
+
+def run(dataset: Path, tokenizer: str, out: Path, how: Recipe, *, resume: bool = False) -> Outcome:
+    data = recognise(dataset)
+    return train(data, split_dataset(data, validation=0.2), load_tokenizer(tokenizer), how, out, resume=resume)
+
+
+def weights(folder: Path, name: str = "last.safetensors") -> bytes:
+    return (folder / name).read_bytes()
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+
+
+@pytest.fixture
+def phantoms(tmp_path: Path) -> Path:
+    return write_phantoms(tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+FAST = recipe("fast", "latent_epochs=3", "epochs=2", "views=2")
+PAPER = recipe("paper", "epochs=2")
+OFFICIAL = recipe("official", "epochs=2")
+
+
+@pytest.mark.parametrize("how", [FAST, PAPER, OFFICIAL], ids=["fast", "paper", "official"])
+def test_a_training_leaves_a_whole_run(phantoms: Path, tiny_tokenizer: str, tmp_path: Path, how: Recipe) -> None:
+    outcome = run(phantoms, tiny_tokenizer, tmp_path / "run", how)
+    assert outcome.epochs == how.epochs + how.latent_epochs
+    assert 0 <= outcome.best_dice <= 1
+    rows = table(tmp_path / "run")
+    assert [int(row["epoch"]) for row in rows] == list(range(1, outcome.epochs + 1))
+    assert max(float(row["validation_dice"]) for row in rows) == outcome.best_dice
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+    predict, size = predictor(tmp_path / "run")
+    images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
+    assert predict(images).shape == (2, size, size)
+    assert predict(images).dtype == np.uint8
+
+
+def test_the_loss_falls(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
+    run(phantoms, tiny_tokenizer, tmp_path / "run", recipe("fast", "latent_epochs=12", "epochs=1", "views=2"))
+    losses = [float(row["latent_loss"]) for row in table(tmp_path / "run")]
+    assert losses[11] < 0.7 * losses[0]
+
+
+def test_same_seed_same_weights(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(phantoms, tiny_tokenizer, tmp_path / name, recipe("paper", "epochs=1", f"seed={seed}"))
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert weights(tmp_path / "a") != weights(tmp_path / "c")
+
+
+def test_frozen_means_frozen(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(tiny_tokenizer)
+    before = tokenizer.weights_sha256()
+    data = recognise(phantoms)
+    train(data, split_dataset(data, validation=0.2), tokenizer, recipe("paper", "epochs=1"), tmp_path / "run")
+    assert tokenizer.weights_sha256() == before
+    assert all(p.grad is None and not p.requires_grad for p in tokenizer.parameters())
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from test_train_loop import recipe, run
+settings = sys.argv[5].split()
+run(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), recipe(sys.argv[4], *settings), resume=True)
+"""
+
+
+def started(phantoms: Path, tokenizer: str, out: Path, name: str, settings: str) -> subprocess.Popen[bytes]:
+    arguments = [sys.executable, "-c", SCRIPT, str(phantoms), tokenizer, str(out), name, settings]
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(root), str(root / "tests")))}
+    return subprocess.Popen(arguments, cwd=root, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+
+
+def awaited(path: Path, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 60
+    while not path.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("fast", "latent_epochs=20 epochs=6 views=3"), ("official", "epochs=12")],
+    ids=["fast", "official"],
+)
+def test_kills_at_any_moment_change_nothing(
+    phantoms: Path, tiny_tokenizer: str, tmp_path: Path, name: str, settings: str
+) -> None:
+    run(phantoms, tiny_tokenizer, tmp_path / "whole", recipe(name, *settings.split()))
+    chance = random.Random(5)
+    killed = 0
+    for attempt in range(4):
+        process = started(phantoms, tiny_tokenizer, tmp_path / "torn", name, settings)
+        awaited(tmp_path / "torn" / ("split.json" if attempt == 0 else "last.pt"), process)
+        time.sleep(chance.uniform(0, 0.25) if attempt == 0 else chance.uniform(2.2, 3.2))
+        process.kill()
+        killed += process.wait() == -signal.SIGKILL
+        process.stderr.close()
+    assert killed >= 2
+    run(phantoms, tiny_tokenizer, tmp_path / "torn", recipe(name, *settings.split()), resume=True)
+    for file in ("last.safetensors", "lmm.safetensors"):
+        assert weights(tmp_path / "torn", file) == weights(tmp_path / "whole", file)
+
+
+def test_ctrl_c_saves_and_resumes_to_the_same(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
+    settings = "latent_epochs=30 epochs=4 views=2 save_seconds=1000"
+    run(phantoms, tiny_tokenizer, tmp_path / "whole", recipe("fast", *settings.split()))
+    process = started(phantoms, tiny_tokenizer, tmp_path / "torn", "fast", settings)
+    awaited(tmp_path / "torn" / "metrics.csv", process)
+    process.send_signal(signal.SIGINT)
+    message = process.communicate()[1].decode()
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in message
+    assert (tmp_path / "torn" / "last.pt").is_file()
+    run(phantoms, tiny_tokenizer, tmp_path / "torn", recipe("fast", *settings.split()), resume=True)
+    assert weights(tmp_path / "torn") == weights(tmp_path / "whole")
+
+
+def test_nan_names_the_batch_and_keeps_the_last_good_state(
+    phantoms: Path, tiny_tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gms_rt.train import loop
+
+    calls = []
+
+    def poisoned(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return torch.nn.functional.mse_loss(predicted, target) * (float("nan") if len(calls) == 60 else 1)
+
+    monkeypatch.setattr(loop, "latent_loss", poisoned)
+    with pytest.raises(GmsError, match=r"loss is nan in epoch \d+, batch \d+, with cases case_\d+") as caught:
+        run(phantoms, tiny_tokenizer, tmp_path / "run", recipe("fast", "latent_epochs=30", "views=2"))
+    assert "checkpoint is kept" in caught.value.line()
+    assert all(value.isfinite().all() for value in load_run(tmp_path / "run").mapper.state_dict().values())
+    assert (tmp_path / "run" / "last.pt").is_file()
+
+
+def test_a_full_disk_keeps_the_last_good_state(
+    phantoms: Path, tiny_tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = recipe("paper", "epochs=6")
+    run(phantoms, tiny_tokenizer, tmp_path / "whole", how)
+    real, room = Path.write_bytes, [12]
+
+    def scarce(self: Path, data: bytes) -> int:
+        room[0] -= 1
+        if room[0] < 0:
+            real(self, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", scarce)
+        with pytest.raises(GmsError, match="no space left"):
+            run(phantoms, tiny_tokenizer, tmp_path / "torn", how)
+    assert not list((tmp_path / "torn").rglob(".part-*"))
+    run(phantoms, tiny_tokenizer, tmp_path / "torn", how, resume=True)
+    assert weights(tmp_path / "torn") == weights(tmp_path / "whole")
+
+
+def test_a_run_is_neither_overwritten_nor_mixed(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
+    run(phantoms, tiny_tokenizer, tmp_path / "run", PAPER)
+    with pytest.raises(UsageError, match="holds a run already"):
+        run(phantoms, tiny_tokenizer, tmp_path / "run", PAPER)
+    with pytest.raises(UsageError, match="another recipe"):
+        run(phantoms, tiny_tokenizer, tmp_path / "run", recipe("paper", "epochs=2", "lr=1e-4"), resume=True)
+
+
+def test_a_damaged_state_is_refused(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
+    run(phantoms, tiny_tokenizer, tmp_path / "run", PAPER)
+    state = tmp_path / "run" / "last.pt"
+    state.write_bytes(state.read_bytes()[:-100])
+    with pytest.raises(artifacts.ArtifactError, match="cannot be resumed"):
+        run(phantoms, tiny_tokenizer, tmp_path / "run", PAPER, resume=True)
+
+
+def test_the_best_is_chosen_on_validation_and_test_is_never_read(
+    phantoms: Path, tiny_tokenizer: str, tmp_path: Path
+) -> None:
+    data = recognise(phantoms)
+    split = split_dataset(data, validation=0.2)
+    for case in data.named(split.test):
+        case.image.unlink()
+    tokenizer: Tokenizer = load_tokenizer(tiny_tokenizer)
+    outcome = train(data, split, tokenizer, PAPER, tmp_path / "run")
+    rows = table(tmp_path / "run")
+    best = max(rows, key=lambda row: (float(row["validation_dice"]), -float(row["validation_loss"])))
+    assert int(best["epoch"]) == outcome.best_epoch
+
+
+def test_without_validation_the_last_weights_stay(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
+    data = recognise(phantoms)
+    split: Split = split_dataset(data, validation=0)
+    train(data, split, load_tokenizer(tiny_tokenizer), PAPER, tmp_path / "run")
+    assert weights(tmp_path / "run") == weights(tmp_path / "run", "lmm.safetensors")
