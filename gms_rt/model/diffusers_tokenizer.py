@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,9 @@ def _from_hub(layout: Any, kind: str, source: str, revision: str | None) -> Any:
     for subfolder in (None, "vae"):
         options = {"revision": revision} if subfolder is None else {"revision": revision, "subfolder": subfolder}
         try:
-            return layout.from_pretrained(source, **options)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the hub's client warns about diffusers' own arguments
+                return layout.from_pretrained(source, **options)
         except (OSError, ValueError) as error:
             last = error
     raise UsageError(
