@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +56,8 @@ class Server:
         pid = int(self._process.stdout.readline())
         if kill_after is not None:
             time.sleep(kill_after)
-            try:
+            with suppress(ProcessLookupError):  # it may have ended
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # it had ended
         return int(self._process.stdout.readline())
 
 

@@ -251,7 +251,7 @@ def test_strange_names_are_kept(engine: Engine, tmp_path: Path) -> None:
         Image.fromarray(blob(20, 20)).save(folder / name)
     summary = segment(engine, tmp_path / "out", folder)
     assert summary.failed == 0
-    assert sorted(os.listdir(tmp_path / "out/masks")) == sorted(names)
+    assert sorted(p.name for p in (tmp_path / "out/masks").iterdir()) == sorted(names)
     sources = {row["source"] for row in rows_of(tmp_path / "out")}
     assert sources == {*names[:-1], "caf\\xe9.png"}
     json.loads((tmp_path / "out/summary.json").read_text())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import cv2
 
 from gms_rt.artifacts import newest_engines
 from gms_rt.cli.console import Console, Progress
@@ -112,7 +113,7 @@ def command(
         raise MissingExtraError("writing DICOM SEG", "dicom-seg")
     options = _options(making, seg_available() if dicom_seg is None else dicom_seg)
     hint = dicom_seg is None and not seg_available()
-    with _warnings_off():
+    with _tuned():
         if watched is not None:
             return _watch(console, Path(watched), inputs, engine, out, device, threads, options, workers, settle, hint)
         found = find_sources(inputs)
@@ -273,13 +274,19 @@ def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
 
 
 @contextmanager
-def _warnings_off() -> Iterator[None]:
-    """Readers warn about every oddity of a file; what matters stands in cases.csv."""
+def _tuned() -> Iterator[None]:
+    """The process as a run wants it. Readers warn about every oddity of a file; what matters stands in cases.csv."""
+    # The pipeline's own threads decode and write; OpenCV's beside them would only wait for the same cores.
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
     level = os.environ.get("OPENCV_FFMPEG_LOGLEVEL")
     os.environ["OPENCV_FFMPEG_LOGLEVEL"] = level or "-8"
     with warnings.catch_warnings():
         for module in ("PIL", "pydicom", "highdicom", "nibabel"):
             warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
-        yield
-    if level is None:
-        del os.environ["OPENCV_FFMPEG_LOGLEVEL"]
+        try:
+            yield
+        finally:
+            cv2.setNumThreads(threads)
+            if level is None:
+                del os.environ["OPENCV_FFMPEG_LOGLEVEL"]

@@ -18,7 +18,9 @@ Row = dict[str, Any]
 
 def measured(mask: NDArray[np.uint8], spacing: tuple[float, float] | None) -> Row:
     """Size, place and number of regions; `bbox` is x, y, width, height, centres of pixels are whole numbers."""
-    count, _, stats, centres = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    x0, y0, wide, high = cv2.boundingRect(mask)
+    inner = np.ascontiguousarray(mask[y0 : y0 + high, x0 : x0 + wide]) if wide else mask[:1, :1]
+    count, _, stats, centres = cv2.connectedComponentsWithStats(inner, connectivity=8)
     areas = stats[1:, cv2.CC_STAT_AREA].astype(np.int64)
     area = int(areas.sum())
     row: Row = {"height": mask.shape[0], "width": mask.shape[1], "area_px": area, "components": count - 1}
@@ -26,10 +28,8 @@ def measured(mask: NDArray[np.uint8], spacing: tuple[float, float] | None) -> Ro
     row["status"] = "ok" if area else "empty"
     if area:
         x, y = (centres[1:] * areas[:, None]).sum(axis=0) / area
-        left, top = stats[1:, cv2.CC_STAT_LEFT], stats[1:, cv2.CC_STAT_TOP]
-        right, bottom = left + stats[1:, cv2.CC_STAT_WIDTH], top + stats[1:, cv2.CC_STAT_HEIGHT]
-        row["centroid_x"], row["centroid_y"] = round(float(x), 2), round(float(y), 2)
-        row["bbox"] = f"{left.min()} {top.min()} {right.max() - left.min()} {bottom.max() - top.min()}"
+        row["centroid_x"], row["centroid_y"] = round(float(x) + x0, 2), round(float(y) + y0, 2)
+        row["bbox"] = f"{x0} {y0} {wide} {high}"
     return row
 
 

@@ -123,16 +123,21 @@ def write_result(path: Path, data: bytes) -> int:
 
 def mask_png(mask: U8) -> bytes:
     """A mask or probability map as PNG: always the same bytes for the same pixels."""
-    return _encoded(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    # Flat areas compress best unfiltered, and five times faster; OpenCV before 4.11 chooses by itself.
+    unfiltered = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE] if hasattr(cv2, "IMWRITE_PNG_FILTER") else []
+    return _encoded(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 1, *unfiltered])
 
 
 def overlay(image: U8, mask: U8) -> U8:
     """The image in RGB with the mask tinted and outlined."""
     shown = rgb(image).copy()
-    inside = mask != 0
-    if inside.any():
-        tint = np.array(_COLOUR, np.uint16)
-        shown[inside] = ((shown[inside].astype(np.uint16) * 7 + tint * 3) // 10).astype(np.uint8)
+    left, top, width, height = cv2.boundingRect(mask)
+    if width:
+        part = shown[top : top + height, left : left + width]
+        tint = np.empty_like(part)
+        tint[:] = _COLOUR
+        tinted = cv2.addWeighted(part, 0.7, tint, 0.3, 0)
+        part[:] = cv2.copyTo(tinted, mask[top : top + height, left : left + width], part.copy())
         outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(shown, outlines, -1, _COLOUR, max(1, round(max(mask.shape) / 500)))
     return shown
