@@ -73,7 +73,7 @@ def default_targets(precision: str, machine: Machine | None = None) -> list[str]
         found = []
     if here.gpus and tensorrt.available("tensorrt"):
         found.append("tensorrt")
-    if tensorrt.available("tensorrt-rtx") and not (found[-1:] == ["tensorrt"]):
+    if tensorrt.available("tensorrt-rtx") and "tensorrt" not in found:
         found.append("tensorrt-rtx")
     return found or ["cpu"]  # the CPU's refusal names the reason and the alternatives
 
