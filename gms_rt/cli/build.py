@@ -125,13 +125,14 @@ def _bundled(options: _Options, report: Callable[[str, int, int], None]) -> Path
 
 
 def _own(source: Path, options: _Options, report: Callable[[str, int, int], None], console: Console) -> Path:
-    from gms_rt.build.demo import default_targets, demo_size
+    from gms_rt.build.demo import default_targets
     from gms_rt.build.engine import engine_from_graph
     from gms_rt.precision.gate import Gate
+    from gms_rt.precision.graph import graph_size
 
     graph, about = _graph(source, options, report)
     out = options.out or Path("engines") / f"{source.resolve().stem}-{options.precision}"
-    calibration, gate_images = _images(graph, options, console, *demo_size(graph))
+    calibration, gate_images = _images(graph, options, console, *graph_size(graph))
     engine_from_graph(
         graph,
         out,
