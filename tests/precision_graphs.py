@@ -55,7 +55,9 @@ class _Writer:
         return self.node("Reshape", f"{name}/back", normed, joined)
 
 
-def tiny_model(seed: int = 0, *, size: int = SIZE, channels: int = 8, blow_up: float = 1.0, batch: int | str = 1) -> Any:
+def tiny_model(
+    seed: int = 0, *, size: int = SIZE, channels: int = 8, blow_up: float = 1.0, batch: int | str = 1
+) -> Any:
     """The graph as a model; `blow_up` scales the middle so far that FP16 would overflow (and scales it back)."""
     w = _Writer(seed)
     x = w.node("Cast", "input/cast", "image", to=TensorProto.FLOAT)
@@ -87,14 +89,16 @@ def tiny_model(seed: int = 0, *, size: int = SIZE, channels: int = 8, blow_up: f
     up = np.zeros((channels, channels, 2, 2), np.float32)
     up[np.arange(channels), np.arange(channels)] = 1
     up += w.random.normal(0, 0.02, up.shape).astype(np.float32)
-    up_weights, up_bias = w.constant("decoder/up.weight", up), w.constant("decoder/up.bias", np.zeros(channels, np.float32))
+    up_weights = w.constant("decoder/up.weight", up)
+    up_bias = w.constant("decoder/up.bias", np.zeros(channels, np.float32))
     x = w.node("ConvTranspose", "decoder/up", x, up_weights, up_bias, strides=[2, 2], kernel_shape=[2, 2])
     x = w.node("LeakyRelu", "decoder/act", x, alpha=0.7)
     scales = w.constant("decoder/scales", np.array([1, 1, 2, 2], np.float32))
     x = w.node("Resize", "decoder/resize", x, "", scales, mode="nearest")
     x = w.conv("decoder/conv_mid", x, channels, channels)
-    x = w.conv("decoder/conv_out", x, channels, 1, gain=-2.0)
-    x = w.node("Clip", "output/clamp", x, w.constant("output/low", np.float32(0)), w.constant("output/high", np.float32(1)))
+    x = w.conv("decoder/conv_out", x, channels, 1, gain=-8.0)
+    low, high = w.constant("output/low", np.float32(0)), w.constant("output/high", np.float32(1))
+    x = w.node("Clip", "output/clamp", x, low, high)
     x = w.node("Mul", "output/scale", x, w.constant("output/by", np.float32(255)))
     x = w.node("Transpose", "output/transpose", w.node("Round", "output/round", x), perm=[0, 2, 3, 1])
     w.nodes.append(helper.make_node("Cast", [x], ["mask"], "output/cast", to=TensorProto.UINT8))
@@ -106,8 +110,8 @@ def tiny_model(seed: int = 0, *, size: int = SIZE, channels: int = 8, blow_up: f
         w.constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    about = {"gms_rt.format": "1", "gms_rt.name": "tiny", "gms_rt.tokenizer": json.dumps({"name": "tiny"}), "gms_rt.source": "{}"}
-    helper.set_model_props(model, about)
+    about = {"format": "1", "name": "tiny", "tokenizer": json.dumps({"name": "tiny"}), "source": "{}"}
+    helper.set_model_props(model, {f"gms_rt.{key}": value for key, value in about.items()})
     onnx.checker.check_model(model)
     return model
 
@@ -125,7 +129,7 @@ def scenes(count: int, *, seed: int = 0, size: int = SIZE) -> np.ndarray:
     rows, columns = np.mgrid[:size, :size] / size
     images = []
     for _ in range(count):
-        y, x, r = random.uniform(0.35, 0.65, 2).tolist() + [random.uniform(0.15, 0.3)]
+        y, x, r = [*random.uniform(0.35, 0.65, 2).tolist(), random.uniform(0.15, 0.3)]
         blob = 1 / (1 + np.exp(((rows - y) ** 2 + (columns - x) ** 2 - r**2) * 60))
         grey = 200 - 160 * blob + random.normal(0, 4, (size, size))
         images.append(np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[..., None], 3, axis=2))

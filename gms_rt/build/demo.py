@@ -11,6 +11,7 @@ from gms_rt.build import tensorrt
 from gms_rt.build.engine import engine_from_graph
 from gms_rt.errors import ArtifactError
 from gms_rt.phantoms import phantom
+from gms_rt.precision.graph import graph_size
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.ranges import Progress
 from gms_rt.runtime.device import Machine, probe
@@ -42,7 +43,7 @@ def demo_engine(
     """Build the bundled model into `root/demo-<precision>` (or `out`); returns the engine folder."""
     graph = demo_graph()
     folder = out or root / f"demo-{precision}"
-    height, width = demo_size(graph)
+    height, width = graph_size(graph)
     chosen = list(targets) if targets else default_targets(precision)
     command = f"gms-rt build --precision {precision}"
     if targets:
@@ -73,17 +74,9 @@ def default_targets(precision: str, machine: Machine | None = None) -> list[str]
         found = []
     if here.gpus and tensorrt.available("tensorrt"):
         found.append("tensorrt")
-    if tensorrt.available("tensorrt-rtx") and not (found[-1:] == ["tensorrt"]):
+    if tensorrt.available("tensorrt-rtx") and "tensorrt" not in found:
         found.append("tensorrt-rtx")
     return found or ["cpu"]  # the CPU's refusal names the reason and the alternatives
-
-
-def demo_size(graph: Path) -> tuple[int, int]:
-    """Height and width of a graph's input, without reading its weights."""
-    import onnx
-
-    dims = onnx.load(graph, load_external_data=False).graph.input[0].type.tensor_type.shape.dim
-    return int(dims[1].dim_value), int(dims[2].dim_value)
 
 
 def phantoms(seeds: range, height: int, width: int) -> ImageSet:

@@ -37,7 +37,6 @@ from gms_rt.precision.gate import Gate
 from gms_rt.precision.graph import Graph, read_graph, write_graph
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.ranges import Progress
-from gms_rt.precision.recipe import FILE as RECIPE
 from gms_rt.precision.recipe import Recipe, write_recipe
 
 MODEL = "model.onnx"
@@ -145,18 +144,23 @@ class _Made:
     def plan(self, folder: Path, flavour: str, sm: int, progress: Progress | None) -> None:
         typed = self.typed(flavour)
         built = tensorrt.build_plan(typed, flavour, sm, folder=self.out, progress=progress)
-        tensorrt.check_network(
-            built, self.recipe.precision, self.recipe.remainder(flavour), len(self.recipe.int8)
-        )
+        tensorrt.check_network(built, self.recipe.precision, self.recipe.remainder(flavour), len(self.recipe.int8))
         name = tensorrt.plan_name(flavour, built.version, sm)
         (folder / name).write_bytes(built.data)
         self.plans.append(
             Plan(
-                flavour, name, sha256_bytes(built.data), len(built.data), sm, built.version, round(built.seconds, 2),
+                flavour,
+                name,
+                sha256_bytes(built.data),
+                len(built.data),
+                sm,
+                built.version,
+                round(built.seconds, 2),
                 built.driver,
-            )  # fmt: skip
+            )
         )
-        (folder / timing_cache.FILE).write_bytes(built.cache)
+        if built.cache:
+            (folder / timing_cache.FILE).write_bytes(built.cache)
         about: dict[str, Any] = {"graph": census(typed), "network": built.network}
         if built.inspected is not None:
             about["engine"] = built.inspected
@@ -182,7 +186,9 @@ class _Made:
         else:
             self.notes.append(f"no {beside.name} beside the graph: parity has no PyTorch reference")
 
-    def manifest(self, folder: Path, source: dict[str, Any], verdict: dict[str, Any] | None, rebuild: str) -> Any:
+    def manifest(
+        self, folder: Path, source: dict[str, Any], verdict: dict[str, Any] | None, rebuild: str
+    ) -> EngineManifest:
         about = self.graph.metadata()
         plans = {plan.file for plan in self.plans}
         files = {
@@ -289,4 +295,3 @@ def _loads(text: str | None) -> dict[str, Any]:
 
 def _json(about: dict[str, str]) -> dict[str, Any]:
     return _loads(about.get("gms_rt.source"))
-

@@ -119,10 +119,12 @@ def build_plan(
     config = builder.create_builder_config()
     _configure(trt, builder, config, network, graph, flavour, sm)
     version = str(trt.__version__)
-    shared = timing_cache.shared_path(flavour, version, sm)
-    own = [folder / timing_cache.FILE] if folder else []
-    cache = config.create_timing_cache(timing_cache.stored(*own, shared))
-    config.set_timing_cache(cache, True)  # a cache of another device is ignored rather than refused
+    # TensorRT-RTX measures nothing at build: its kernels are chosen on the device, and it has no timings to keep.
+    shared = timing_cache.shared_path(flavour, version, sm) if flavour == "tensorrt" else None
+    if shared is not None:
+        own = [folder / timing_cache.FILE] if folder else []
+        cache = config.create_timing_cache(timing_cache.stored(*own, shared))
+        config.set_timing_cache(cache, True)  # a cache of another device is ignored rather than refused
     if progress and hasattr(config, "progress_monitor"):
         config.progress_monitor = _monitor(trt, f"{flavour} SM{sm}", progress)
     start = time.monotonic()
@@ -130,8 +132,10 @@ def build_plan(
     if plan is None:
         raise GmsError(f"{flavour} could not build for SM{sm} ({_tail(log)})")
     seconds = time.monotonic() - start
-    kept = bytes(config.get_timing_cache().serialize())
-    timing_cache.keep(shared, kept)
+    kept = b""
+    if shared is not None:
+        kept = bytes(config.get_timing_cache().serialize())
+        timing_cache.keep(shared, kept)
     data = bytes(plan)
     return BuiltPlan(
         data, sm, version, seconds, machine.driver, kept, _layers(trt, network), _inspected(trt, log, data, machine),
@@ -190,7 +194,7 @@ def _logger(trt: Any) -> Any:
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.errors.append(message)
-            elif severity == trt.ILogger.WARNING and "timing cache" not in message and message not in self.warnings:
+            elif severity == trt.ILogger.WARNING and message not in self.warnings:
                 self.warnings.append(message)
 
     return Log()

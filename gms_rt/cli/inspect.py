@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from gms_rt.artifacts import EngineManifest, read_manifest, verify_files
-from gms_rt.cli.build import census_words, execution_words
 from gms_rt.cli.console import Console, table
+from gms_rt.cli.engine_words import census_words, execution_words
 from gms_rt.errors import GmsError
 
 
@@ -73,8 +73,8 @@ def _screen(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> st
     if "cpu" in manifest.targets:
         lines.append(f"cpu:   {execution_words(manifest)} (on {manifest.census.get('cpu', {}).get('cpu', 'unknown')})")
     if manifest.gate:
-        gate = manifest.gate
-        lines.append(f"gate:  Dice to FP32 mean {gate['mean']:.4f}, minimum {gate['minimum']:.4f}, {gate['images']} images")
+        mean, low, count = (manifest.gate[key] for key in ("mean", "minimum", "images"))
+        lines.append(f"gate:  Dice to FP32 mean {mean:.4f}, minimum {low:.4f}, {count} images")
     if value["stages"]:
         rows = [
             [s["stage"], str(s["nodes"]), f"{s['flop'] / 1e9:.3f}", f"{s['parameters'] / 1e6:.3f}"]
@@ -85,7 +85,10 @@ def _screen(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> st
         lines += ["", table(rows, header=["stage", "nodes", "GFLOP", "M parameters"])]
     files = [[name, f"{size / 2**20:.2f}"] for name, size in value["files"].items()]
     lines += ["", table(files, header=["file", "MiB"]), ""]
-    runs = [[f["plan"] or manifest.model, f["target"], "yes" if f["fits"] else "no", f["reason"]] for f in value["fits"]]
+    runs = [
+        [fit["plan"] or manifest.model, fit["target"], "yes" if fit["fits"] else "no", fit["reason"]]
+        for fit in value["fits"]
+    ]
     lines.append(table(runs, header=["file", "target", "runs here", "why not"]))
     lines += [f"warning: {line}" for line in value["changed"]]
     lines += [f"note: {note}" for note in manifest.notes]

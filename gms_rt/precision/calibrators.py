@@ -53,7 +53,8 @@ def mse(histogram: Histogram) -> float:
         step = limit / LEVELS
         # Inside a bin wider than a step the rounding error is that of a uniform spread.
         inside = np.minimum(centres, limit)
-        rounding = (inside - np.round(inside / step) * step) ** 2 if step > width else np.full_like(inside, step**2 / 12)
+        fine = step <= width
+        rounding = np.full_like(inside, step**2 / 12) if fine else (inside - np.round(inside / step) * step) ** 2
         error = float((weights * np.where(centres > limit, (centres - limit) ** 2, rounding)).sum())
         if error < best_error:
             best, best_error = limit, error

@@ -107,22 +107,18 @@ class Graph:
 
 def read_graph(path: Path, *, batch: int | None = None) -> Graph:
     """Read a fused graph and make it ready for typing; `batch` fixes an open batch (1 if not given)."""
-    import onnx
-
-    if not path.is_file():
-        raise ArtifactError("is not a file", where=path, mend="give a graph written by gms-rt export")
-    try:
-        model = onnx.load(path)
-    except Exception as error:  # protobuf, missing external data, truncated file: all mean the same to the user
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ArtifactError(f"is not a readable ONNX graph ({reason})", where=path, mend="export it again") from error
-    _check_ends(model, path)
+    model = _load(path, weights=True)
     _fix_batch(model, batch)
     try:
         return graph_from_model(model)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ArtifactError(f"is not a valid ONNX graph ({reason})", where=path, mend="export it again") from error
+    except Exception as error:  # whatever the checker stumbles over, the file is at fault
+        raise _unfit(path, "valid", error) from error
+
+
+def graph_size(path: Path) -> tuple[int, int]:
+    """Height and width of a fused graph, without reading its weights."""
+    dims = _load(path, weights=False).graph.input[0].type.tensor_type.shape.dim
+    return int(dims[1].dim_value), int(dims[2].dim_value)
 
 
 def graph_from_model(model: Any) -> Graph:
@@ -171,6 +167,24 @@ def attribute(node: Any, name: str, default: Any) -> Any:
         if found.name == name:
             return helper.get_attribute_value(found)
     return default
+
+
+def _load(path: Path, *, weights: bool) -> Any:
+    import onnx
+
+    if not path.is_file():
+        raise ArtifactError("is not a file", where=path, mend="give a graph written by gms-rt export")
+    try:
+        model = onnx.load(path, load_external_data=weights)
+    except Exception as error:  # protobuf, missing external data, truncated file: all mean the same to the user
+        raise _unfit(path, "readable", error) from error
+    _check_ends(model, path)
+    return model
+
+
+def _unfit(path: Path, kind: str, error: Exception) -> ArtifactError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ArtifactError(f"is not a {kind} ONNX graph ({reason})", where=path, mend="export it again")
 
 
 def _check_ends(model: Any, path: Path) -> None:

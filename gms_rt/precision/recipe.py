@@ -1,9 +1,9 @@
 """`precision.json`: which node has which precision and why. Applied to its graph it yields the typed graph of a target.
 
-    fp32   the graph as it is
-    fp16   FP16, with the `kept` nodes in FP32
-    bf16   BF16 for TensorRT; for a CPU the FP32 graph, whose runtime lowers it
-    int8   Q/DQ on the `int8` nodes, the remainder FP16 for TensorRT and FP32 for a CPU
+- fp32: the graph as it is
+- fp16: FP16, with the `kept` nodes in FP32
+- bf16: BF16 for TensorRT; for a CPU the FP32 graph, whose runtime lowers it
+- int8: Q/DQ on the `int8` nodes, the remainder FP16 for TensorRT and FP32 for a CPU
 """
 
 from __future__ import annotations
