@@ -125,6 +125,10 @@ def graph_from_model(model: Any) -> Graph:
     """Name the nodes, hoist the constants, infer the shapes."""
     import onnx
 
+    # Joined graphs may import the standard operators once a part; raising one of the versions must raise all.
+    imports = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
+    del model.opset_import[:]
+    model.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in imports.items())
     _hoist_constants(model)
     seen: set[str] = set()
     for number, node in enumerate(model.graph.node):
