@@ -190,7 +190,7 @@ def test_the_matrix_sets_the_papers_numbers_beside(trained: tuple[Path, Path, Pa
     assert done.exit_code == 0, done.output
     assert "busi to bus" in done.output
     assert ["published", "(paper,", "table", "3)", "80.31", "-", "18.55"] in [
-        l.split() for l in done.output.splitlines()
+        line.split() for line in done.output.splitlines()
     ]
     assert set(json.loads((tmp_path / "m" / "matrix.json").read_text())) == {"busi to bus", "bus to busi"}
     assert isinstance(invoke("--matrix", first, "--run", run, "--out", tmp_path).exception, UsageError)
