@@ -117,7 +117,7 @@ def _outline(rng: np.random.Generator, lesion: Lesion) -> F32:
     x = lesion.radius * aspect * radius * np.cos(angle)
     y = lesion.radius / aspect * radius * np.sin(angle)
     points = np.stack([x * math.cos(tilt) - y * math.sin(tilt), x * math.sin(tilt) + y * math.cos(tilt)], axis=1)
-    return (points + np.asarray(lesion.centre)).astype(np.float32)
+    return np.asarray(points + np.asarray(lesion.centre), np.float32)
 
 
 def _fill(outline: F32, height: int, width: int) -> U8:
@@ -189,7 +189,7 @@ def _scan(rng: np.random.Generator, echo: F32, transmitted: F32, unit: float) ->
     signal += 0.004 + 0.004 * np.abs(rng.standard_normal((height, width), dtype=np.float32))
     decibel = 20 * np.log10(signal / _FULL_SCALE)
     grey = 255 * np.clip(1 + decibel / _DYNAMIC_RANGE_DB, 0, 1) ** _GREY_CURVE
-    return np.round(grey).astype(np.uint8)
+    return np.asarray(np.round(grey), np.uint8)
 
 
 def _tint(rng: np.random.Generator, image: U8) -> U8:

@@ -101,3 +101,65 @@ def opener(**runners: ThresholdRunner):
 def replaced(folder: Path, **changes: object) -> None:
     """Change the manifest of an engine folder."""
     write_manifest(folder, dataclasses.replace(read_manifest(folder), **changes))
+
+
+def fused_graph(path: Path, *, side: int = SIDE, weight: float = 1.0, seed: int = 0) -> Path:
+    """A small fused graph with convolutions: bright is foreground."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    generator = np.random.default_rng(seed)
+    first = generator.uniform(0.5, 1.5, (8, 3, 3, 3)).astype(np.float32) * weight / 27
+    last = np.full((1, 8, 1, 1), 2.0 / 255, np.float32)
+    nodes = [
+        helper.make_node("Cast", ["image"], ["f"], "input/cast", to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["f"], ["t"], "input/transpose", perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["t", "first"], ["c"], "encoder/conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"], "encoder/relu"),
+        helper.make_node("Conv", ["r", "last", "bias"], ["l"], "decoder/conv"),
+        helper.make_node("Sigmoid", ["l"], ["p"], "output/sigmoid"),
+        helper.make_node("Mul", ["p", "scale"], ["s"], "output/scale"),
+        helper.make_node("Round", ["s"], ["o"], "output/round"),
+        helper.make_node("Transpose", ["o"], ["n"], "output/transpose", perm=[0, 2, 3, 1]),
+        helper.make_node("Cast", ["n"], ["mask"], "output/cast", to=TensorProto.UINT8),
+    ]
+    constants = {"first": first, "last": last, "bias": np.array([-8.0], np.float32), "scale": np.float32(255)}
+    graph = helper.make_graph(
+        nodes,
+        "threshold",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, side, side, 3])],
+        [helper.make_tensor_value_info("mask", TensorProto.UINT8, [1, side, side, 1])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def native_engine(folder: Path, *, side: int = SIDE, weight: float = 1.0) -> Path:
+    """An engine folder with a real graph; the reference is ONNX's own evaluator of the graph with weight one."""
+    from onnx.reference import ReferenceEvaluator
+
+    engine_folder(folder, side=side)
+    evaluator = ReferenceEvaluator(str(fused_graph(folder / "reference.onnx", side=side)))
+    fused_graph(folder / "model.onnx", side=side, weight=weight)
+    (folder / "reference.onnx").unlink()
+    images, truth = golden_images(side=side)
+    maps = np.concatenate([evaluator.run(None, {"image": image[None]})[0][..., 0] for image in images])
+    names = np.array([f"disc-{i}" for i in range(len(images))])
+    np.savez(folder / "golden.npz", images=images, probabilities=maps, truth=truth, names=names)
+    replaced(folder, files={name: sha256_file(folder / name) for name in ("model.onnx", "golden.npz")})
+    return folder
+
+
+def native_missing() -> str:
+    """Why the C library cannot run here, or ""."""
+    from gms_rt.errors import GmsError
+    from gms_rt.runtime.library import load_library
+
+    try:
+        load_library()
+    except (GmsError, OSError) as error:
+        return f"the C library is not built: {error}"
+    return ""

@@ -36,7 +36,12 @@ def test_every_verb_explains_itself_with_examples(verb: str, capsys: pytest.Capt
 def test_every_verb_reports_to_machines(verb: str) -> None:
     command = cli.get_command(click.Context(cli), verb)
     assert command is not None
-    assert any("--json" in p.opts for p in command.params)
+    commands = [command, *getattr(command, "commands", {}).values()]
+    assert [c.name for c in commands if not isinstance(c, click.Group) and "--json" not in options(c)] == []
+
+
+def options(command: click.Command) -> set[str]:
+    return {name for parameter in command.params for name in parameter.opts}
 
 
 @pytest.mark.parametrize(

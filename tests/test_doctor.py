@@ -35,7 +35,7 @@ def test_absent_things_are_reported_as_absent(
     monkeypatch.setattr(doctor, "probe", lambda: nothing)
     monkeypatch.setattr(doctor, "tensorrt_version", lambda flavour: None)
     monkeypatch.setattr(doctor, "package_version", lambda name: None)
-    monkeypatch.setattr("gms_rt.runtime.binding.load_library", no_library)
+    monkeypatch.setattr("gms_rt.runtime.library.load_library", no_library)
     assert run(["doctor"]) == 0
     text = capsys.readouterr().out
     assert "no NVIDIA driver" in text

@@ -68,7 +68,7 @@ def test_the_installed_wheel_works_alone(wheel: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import gms_rt, pathlib\n"
         "assert pathlib.Path(gms_rt.__file__).is_relative_to(sys.argv[1])\n"
-        "from gms_rt.runtime.binding import load_library; print(load_library().gmsrt_version().decode())"
+        "from gms_rt.runtime.library import load_library; print(load_library().gmsrt_version().decode())"
     )
     done = subprocess.run(
         [sys.executable, "-P", "-c", code, str(tmp_path)] if sys.version_info >= (3, 11)

@@ -216,7 +216,7 @@ def _measured(subject: Subject, tally: _Tally) -> Measured:
         curve=curve_of(parts["total"]),
         cold=subject.cold,
         energy=energy,
-        settings=tuple(f"{key}: {value}" for key, value in info.details.items()),
+        settings=tuple(f"{key}: {value}" for key, value in info.details.items() if key != "open_ms"),
         warnings=tuple(_doubts(total, timed)),
     )
 
@@ -224,10 +224,12 @@ def _measured(subject: Subject, tally: _Tally) -> Measured:
 def _doubts(total: Latency, timed: float) -> list[str]:
     lines = []
     if total.cov > COV_LIMIT:
-        lines.append(f"unsteady: coefficient of variation {total.cov:.1f} % is over {COV_LIMIT} %")
+        lines.append(f"unsteady: CoV {total.cov:.1f} % (limit {COV_LIMIT} %)")
     # A round ends after the inference that crosses the limit, so only a clear shortfall means a short run.
     if timed < SECONDS * 0.95 or total.count < _MIN_SAMPLES:
-        lines.append(f"too short: {timed:.1f} s and {total.count} samples, at least {SECONDS:.0f} s and 10 are needed")
+        lines.append(
+            f"too short: {timed:.1f} s, {total.count} samples (at least {SECONDS:.0f} s, {_MIN_SAMPLES} samples)"
+        )
     elif total.count < _P99_SAMPLES:
         lines.append(f"p99 is close to the maximum: {total.count} samples are fewer than {_P99_SAMPLES}")
     return lines

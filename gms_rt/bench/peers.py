@@ -23,6 +23,7 @@ from gms_rt.bench.results import ColdStart, Measured
 from gms_rt.errors import GmsError, MissingExtraError, UsageError
 from gms_rt.evaluate.parity import THRESHOLD, Golden
 from gms_rt.runtime.base import U8, RunnerInfo, Timings
+from gms_rt.runtime.device import probe
 
 MODULE = "gms_rt.model.peer"
 TORCH = ("torch-eager", "torch-channels-last", "torch-compile")
@@ -34,7 +35,16 @@ class Peer:
 
     kind = "peer"
 
-    def __init__(self, what: str, path: Path, label: str, *, threads: int = 0, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        what: str,
+        path: Path,
+        label: str,
+        *,
+        threads: int = 0,
+        device: str = "cpu",
+        size: tuple[int, int] = (224, 224),
+    ) -> None:
         if what in TORCH and not _importable("torch"):
             raise MissingExtraError(f"a comparison with {what}", "train")
         self.label, self.source = label, str(path)
@@ -50,7 +60,7 @@ class Peer:
             env=environment(),
         )
         try:
-            about = self._ask(do="open", kind=what, path=str(path), threads=threads, device=device)
+            about = self._ask(do="open", kind=what, path=str(path), threads=threads, device=device, size=size)
         except BaseException:
             self.close()
             raise
@@ -63,7 +73,7 @@ class Peer:
             about["batch"],
             about["height"],
             about["width"],
-            about["device"],
+            about["device"] or probe().cpu.name,
             about["execution"],
             threads=about["threads"],
             details={"runtime": about["runtime"], **notes},
@@ -152,8 +162,12 @@ def open_peers(
     graph: Path | None,
     threads: int = 0,
     device: str | None = None,
+    size: tuple[int, int] = (224, 224),
 ) -> list[Peer]:
-    """Open peers by name; torch needs a run folder, onnxruntime a fused graph, anything else is a path to a model."""
+    """Open peers by name: torch needs a run folder, onnxruntime a fused graph, anything else is a path to a model.
+
+    `size` is the height and width for those that have none of their own.
+    """
     place = device if device and device.startswith("cuda") else "cpu"
     peers: list[Peer] = []
     for name in wanted:
@@ -182,7 +196,7 @@ def open_peers(
         label = name if what != "onnx" else path.stem
         if label in {p.label for p in peers}:
             raise UsageError(f"'{label}' is named twice", where="--against")
-        peers.append(stack.enter_context(Peer(what, path, label, threads=threads, device=place)))
+        peers.append(stack.enter_context(Peer(what, path, label, threads=threads, device=place, size=size)))
     return peers
 
 

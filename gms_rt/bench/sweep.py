@@ -19,7 +19,7 @@ from gms_rt.runtime.base import U8
 from gms_rt.runtime.device import probe
 from gms_rt.runtime.select import load
 
-WHY = "an engine's batch is fixed when it is built: to sweep batches, name engines built with other --batch values"
+WHY = "An engine's batch is fixed when it is built; to sweep batches, name engines built with other --batch values."
 
 
 def sweep(

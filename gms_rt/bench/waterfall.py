@@ -58,7 +58,7 @@ def _once(engine: Engine, path: Path, out: Path) -> tuple[dict[str, float], tupl
     probability = timed("resize to source", lambda: engine.restore(raw, image.shape))
     mask = timed("threshold", lambda: binary(probability))
     png = timed("encode PNG", lambda: _encoded(mask))
-    timed("write file", lambda: write_bytes(out, png))
+    timed("write file, synced", lambda: write_bytes(out, png))
     return spent, image.shape
 
 

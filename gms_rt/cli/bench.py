@@ -39,7 +39,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--quiet", is_flag=True, help="Only the result.")
 @click.pass_context
-def command(context: click.Context, engines: tuple[Path, ...], out: Path | None, against: str, **given: Any) -> None:
+def command(context: click.Context, /, engines: tuple[Path, ...], out: Path | None, against: str, **given: Any) -> None:
     """Measure engines on this machine and write a report.
 
     Engines and peers are timed in rounds that take turns. Without --engine the newest in engines/ is taken; the
@@ -102,8 +102,14 @@ def compare_command(old: Path, new: Path, tolerance: float, as_json: bool) -> in
     results = [_bench_of(path) for path in (old, new)]
     found = compare(results[0], results[1], tolerance=tolerance)
     rows = [
-        [c.name, f"{c.old_ms:.3f}", f"{c.new_ms:.3f}", f"{c.ratio:.3f}", f"{c.low:.3f}-{c.high:.3f}"]
-        + [c.verdict + (f" ({c.why})" if c.why else "")]
+        [
+            c.name,
+            f"{c.old_ms:.3f}",
+            f"{c.new_ms:.3f}",
+            f"{c.ratio:.3f}",
+            f"{c.low:.3f}-{c.high:.3f}",
+            c.verdict + (f" ({c.why})" if c.why else ""),
+        ]
         for c in found.changes
     ]
     lines = [table(rows, header=["engine", "old ms", "new ms", "new/old", "95 % interval", "verdict"])]

@@ -54,7 +54,7 @@ def command(as_json: bool) -> None:
 def _native() -> dict[str, str | None]:
     """Version of the C library, or why it cannot be loaded."""
     try:
-        from gms_rt.runtime.binding import load_library
+        from gms_rt.runtime.library import load_library
 
         return {"version": load_library().gmsrt_version().decode(), "problem": None}
     except (GmsError, OSError) as error:

@@ -1,4 +1,4 @@
-"""`gms-rt parity`: certify an engine's masks against the FP32 reference; `parity verify`: compute a certificate again."""
+"""`gms-rt parity`: certify an engine's masks against the FP32 reference; `parity verify`: compute it again."""
 
 from __future__ import annotations
 
@@ -86,12 +86,14 @@ def verify_command(certificate: Path, engine: Path | None, device: str | None, a
 
 
 def _screen(certificate: dict[str, Any], path: Path) -> str:
+    from gms_rt.report.wording import score
+
     summary = certificate["summary"]
     cases = sorted(certificate["cases"], key=lambda case: case["dice"])[:10]
     truth = "truth_dice" in cases[0]
     rows = [
-        [c["name"], f"{c['dice']:.4f}", str(c["flipped"]), "inf" if c["hd95"] is None else f"{c['hd95']:.2f}"]
-        + ([f"{c['truth_dice']:.4f}", f"{c['truth_dice_reference']:.4f}"] if truth else [])
+        [c["name"], score(c["dice"]), str(c["flipped"]), "inf" if c["hd95"] is None else f"{c['hd95']:.2f}"]
+        + ([score(c["truth_dice"]), score(c["truth_dice_reference"])] if truth else [])
         for c in cases
     ]
     header = ["case (lowest first)", "Dice", "flipped", "HD95 px"] + (["truth", "reference"] if truth else [])
@@ -102,8 +104,8 @@ def _screen(certificate: dict[str, Any], path: Path) -> str:
             "",
             table(rows, header=header),
             "",
-            f"mean Dice {summary['mean']:.4f} (95 % interval {interval['low']:.4f}-{interval['high']:.4f}), "
-            f"lowest {summary['min']:.4f} ({summary['worst']}), "
+            f"mean Dice {score(summary['mean'])} (95 % interval {score(interval['low'])}-{score(interval['high'])}), "
+            f"lowest {score(summary['min'])} ({summary['worst']}), "
             f"{summary['flipped']} of {summary['pixels']} pixels flipped, {len(certificate['cases'])} cases",
             f"gate: mean >= {certificate['gate']['mean']}, minimum >= {certificate['gate']['min']}: "
             f"{certificate['verdict'].upper()}",

@@ -51,7 +51,8 @@ class Golden:
 def read_golden(path: Path) -> Golden:
     """Read and check a `golden.npz`."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, because numpy leaves a file that is no archive open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except FileNotFoundError as error:
         raise ArtifactError("has no reference masks", where=path, mend="build the engine again") from error
@@ -149,9 +150,9 @@ def _shortfalls(cases: list[dict[str, Any]], gate_mean: float, gate_min: float) 
     worst = cases[int(np.argmin(dices))]
     lines = []
     if float(np.mean(dices)) < gate_mean:
-        lines.append(f"mean Dice {np.mean(dices):.4f} is below {gate_mean}")
+        lines.append(f"mean Dice {np.mean(dices):.5f} is below {gate_mean}")
     if worst["dice"] < gate_min:
-        lines.append(f"Dice {worst['dice']:.4f} of '{worst['name']}' is below {gate_min}")
+        lines.append(f"Dice {worst['dice']:.5f} of '{worst['name']}' is below {gate_min}")
     if not any(case["foreground"] for case in cases):
         # Empty masks agree with each other whatever the engine does.
         lines.append("no reference mask has any foreground, so nothing was proven")

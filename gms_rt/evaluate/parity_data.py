@@ -30,7 +30,7 @@ def golden_from_data(data: Path, original: Path, height: int, width: int, *, lim
     images = np.stack([imageio.resize_image(_read(f, cv2.IMREAD_COLOR), height, width) for f in files])
     truth = _truth(data / "masks", files, height, width)
     what = "onnxruntime" if original.suffix == ".onnx" else "torch-eager"
-    with Peer(what, original, original.name) as peer:
+    with Peer(what, original, original.name, size=(height, width)) as peer:
         if (peer.info.height, peer.info.width) != (height, width):
             raise UsageError(
                 f"is of size {peer.info.height}×{peer.info.width}, the engine of {height}×{width}",

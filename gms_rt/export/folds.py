@@ -226,10 +226,13 @@ def _as_affine(graph: Graph, node: Any) -> Affine | None:
     value = _per_channel(constant)
     if value is None:
         return None
-    one, zero = np.float64(1), np.float64(0)
-    pairs = {"Add": (one, value), "Sub": (one, -value), "Mul": (value, zero), "Div": (1 / value, zero)}
-    scale, offset = pairs[node.op_type]
-    return Affine(np.asarray(scale), np.asarray(offset))
+    if node.op_type == "Div":
+        if np.any(value == 0):
+            return None
+        value = 1 / value
+    if node.op_type in ("Mul", "Div"):
+        return Affine(value, np.asarray(0.0))
+    return Affine(np.asarray(1.0), -value if node.op_type == "Sub" else value)
 
 
 def _per_channel(constant: NDArray[Any]) -> F64 | None:

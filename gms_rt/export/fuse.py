@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gms_rt.artifacts import atomic_path, sha256_file
 from gms_rt.errors import UsageError
 from gms_rt.export.folds import fold
-from gms_rt.export.onnx_graph import Stage, describe, export_stage, join, name_edges, simplified, write_graph
+from gms_rt.export.onnx_graph import Stage, describe, export_stage, join, name_edges, write_graph
 from gms_rt.model.gms import Gms
 from gms_rt.model.run import WEIGHTS, load_run
 from gms_rt.phantoms import phantom
@@ -94,7 +94,6 @@ def graph_from_model(
     ]
     gms.eval()
     model = join([export_stage(stage, opset, batch) for stage in stages], "image", "mask")
-    model = simplified(model)
     fold(model)
     name_edges(model)
     # Where the tokenizer lay on this machine is nobody's business; its name and hash are.

@@ -54,12 +54,14 @@ def export_stage(stage: Stage, opset: int, batch: tuple[int, int]) -> Any:
         )
     if program is None:
         raise GmsError("torch gave no graph", where=f"stage {stage.name}")
-    model = program.model_proto
+    model = simplified(program.model_proto)
     del model.graph.value_info[:]
     del model.graph.metadata_props[:]
+    del model.metadata_props[:]
     for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
+        node.name = node.name or node.output[0]
     if model.functions:
         raise GmsError("torch left functions in the graph", where=f"stage {stage.name}")
     return onnx.compose.add_prefix(model, f"{stage.name}/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gms_rt.errors import ArtifactError, MissingExtraError, UsageError
+from gms_rt.model.checkpoint import reason
 from gms_rt.model.tokenizer import Tokenizer, TokenizerSpec
 
 _CLASSES = {"sd-vae": "AutoencoderKL", "taesd": "AutoencoderTiny", "vq": "VQModel"}
@@ -97,12 +99,13 @@ def _from_hub(layout: Any, kind: str, source: str, revision: str | None) -> Any:
     for subfolder in (None, "vae"):
         options = {"revision": revision} if subfolder is None else {"revision": revision, "subfolder": subfolder}
         try:
-            return layout.from_pretrained(source, **options)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the hub's client warns about diffusers' own arguments
+                return layout.from_pretrained(source, **options)
         except (OSError, ValueError) as error:
             last = error
-    reason = str(last).strip().splitlines()[0]
     raise UsageError(
-        f"the hub did not give this tokenizer ({reason})",
+        f"the hub did not give this tokenizer ({reason(last)})",
         where=source,
         mend=f"offline, fetch config.json and diffusion_pytorch_model.safetensors of {source} (folder vae, if it "
         f"has one) elsewhere, put them into a folder and name it: --tokenizer {kind}:FOLDER",
@@ -113,8 +116,7 @@ def _load(layout: Any, folder: Path, options: dict[str, Any]) -> Any:
     try:
         return layout.from_pretrained(str(folder), **options)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ArtifactError(f"the tokenizer does not load: {reason}", where=folder) from error
+        raise ArtifactError(f"the tokenizer does not load ({reason(error)})", where=folder) from error
 
 
 def _wanted(kind: str) -> str:

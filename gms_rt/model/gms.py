@@ -57,4 +57,5 @@ class Gms(nn.Module):
     def segment(self, images: Tensor) -> Tensor:
         """uint8 N×H×W×3 images to uint8 N×H×W probabilities: what the exported graph computes."""
         pixels = images.to(torch.float32).permute(0, 3, 1, 2) / 255
-        return (self(pixels) * 255).round().to(torch.uint8)[:, 0]
+        probability: Tensor = self(pixels)
+        return (probability * 255).round().to(torch.uint8)[:, 0]

@@ -58,7 +58,8 @@ class Attention(nn.Module):
         h = self.norm(x)
         tokens = [part(h).flatten(2).transpose(1, 2).unsqueeze(1) for part in (self.query, self.key, self.value)]
         mixed = F.scaled_dot_product_attention(*tokens)
-        return x + self.out(mixed.squeeze(1).transpose(1, 2).reshape(x.shape))
+        attended: Tensor = self.out(mixed.squeeze(1).transpose(1, 2).reshape(x.shape))
+        return x + attended
 
 
 class Block(nn.Module):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gms_rt.errors import ArtifactError
+from gms_rt.model.checkpoint import reason
 
 Attributes = dict[str, Any]
 Value = Tensor | None
@@ -32,7 +33,7 @@ class OnnxModule(nn.Module):
             model = onnx.load(str(path))
             onnx.checker.check_model(model)
         except Exception as error:  # parsing hostile bytes raises whatever protobuf and the checker like
-            raise ArtifactError(f"is no valid ONNX graph ({str(error).splitlines()[0]})", where=path) from error
+            raise ArtifactError(f"is no valid ONNX graph ({reason(error)})", where=path) from error
         graph = model.graph
         weights = {tensor.name: _array(tensor) for tensor in graph.initializer}
         self._program: list[tuple[Operator, list[str], str, Attributes]] = []
@@ -106,25 +107,25 @@ def _padded(x: Tensor, attributes: Attributes, kernel: Sequence[int], strides: S
 
 
 def _conv(inputs: Sequence[Any], attributes: Attributes) -> Tensor:
-    x, weight, *bias = inputs
+    x, weight, bias = (*inputs, None)[:3]
     strides, dilations = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
     groups = attributes.get("group", 1)
     pads = attributes.get("pads", [0, 0, 0, 0])
     if attributes.get("auto_pad", b"NOTSET") == b"NOTSET" and pads[:2] == pads[2:]:
-        return F.conv2d(x, weight, *bias, stride=strides, padding=pads[:2], dilation=dilations, groups=groups)
+        return F.conv2d(x, weight, bias, stride=strides, padding=pads[:2], dilation=dilations, groups=groups)
     x = _padded(x, attributes, weight.shape[2:], strides)
-    return F.conv2d(x, weight, *bias, stride=strides, dilation=dilations, groups=groups)
+    return F.conv2d(x, weight, bias, stride=strides, dilation=dilations, groups=groups)
 
 
 def _conv_transpose(inputs: Sequence[Any], attributes: Attributes) -> Tensor:
-    x, weight, *bias = inputs
+    x, weight, bias = (*inputs, None)[:3]
     pads = attributes.get("pads", [0, 0, 0, 0])
     if attributes.get("auto_pad", b"NOTSET") != b"NOTSET" or "output_shape" in attributes or pads[:2] != pads[2:]:
         raise ArtifactError("ConvTranspose is handled with symmetric explicit pads only")
     return F.conv_transpose2d(
         x,
         weight,
-        *bias,
+        bias,
         stride=attributes.get("strides", [1, 1]),
         padding=pads[:2],
         output_padding=attributes.get("output_padding", [0, 0]),
@@ -143,7 +144,8 @@ def _average_pool(inputs: Sequence[Any], attributes: Attributes) -> Tensor:
 def _reshape(inputs: Sequence[Any], attributes: Attributes) -> Tensor:
     x, shape = inputs
     keep = not attributes.get("allowzero", 0)
-    return x.reshape([x.shape[i] if size == 0 and keep else size for i, size in enumerate(shape)])
+    reshaped: Tensor = x.reshape([x.shape[i] if size == 0 and keep else size for i, size in enumerate(shape)])
+    return reshaped
 
 
 def _resize(inputs: Sequence[Any], attributes: Attributes) -> Tensor:

@@ -36,14 +36,16 @@ class Pipeline:
     width: int
     runtime: str
     execution: str
-    device: str
+    device: str  # "" for the processor
     threads: int
     parameters: int | None = None
     batch: int = 1
     notes: list[str] = field(default_factory=list)
 
 
-def open_pipeline(kind: str, path: Path, *, threads: int = 0, device: str = "cpu", size: int = 224) -> Pipeline:
+def open_pipeline(
+    kind: str, path: Path, *, threads: int = 0, device: str = "cpu", size: tuple[int, int] = (224, 224)
+) -> Pipeline:
     """Open a peer by kind: a run folder for torch, a graph for the ONNX kinds."""
     if kind in TORCH_KINDS:
         return _torch(kind, path, threads, device, size)
@@ -52,7 +54,7 @@ def open_pipeline(kind: str, path: Path, *, threads: int = 0, device: str = "cpu
     raise UsageError(f"unknown peer '{kind}'", where="--against", mend=f"choose {', '.join(KINDS)} or FILE.onnx")
 
 
-def _torch(kind: str, path: Path, threads: int, device: str, size: int) -> Pipeline:
+def _torch(kind: str, path: Path, threads: int, device: str, size: tuple[int, int]) -> Pipeline:
     import torch
 
     from gms_rt.model.run import load_run
@@ -71,13 +73,13 @@ def _torch(kind: str, path: Path, threads: int, device: str, size: int) -> Pipel
             probabilities = segment(torch.from_numpy(images).to(device))
             return np.asarray(probabilities.cpu().numpy(), np.uint8)
 
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
     count = sum(p.numel() for p in gms.parameters())
     notes = ["FP32 weights, batch 1, uint8 image in and uint8 probability out"]
     if device.startswith("cuda"):
         notes.append("latency includes the copies to and from the GPU")
     return Pipeline(
-        run, size, size, f"PyTorch {torch.__version__}", "f32", name, torch.get_num_threads(), count, notes=notes
+        run, *size, f"PyTorch {torch.__version__}", "f32", name, torch.get_num_threads(), count, notes=notes
     )
 
 
@@ -105,7 +107,7 @@ def _onnx(path: Path, threads: int, device: str) -> Pipeline:
         reading.width,
         f"ONNX Runtime {onnxruntime.__version__}",
         reading.execution,
-        _processor() if wanted.startswith("CPU") else device,
+        "" if wanted.startswith("CPU") else device,
         threads or os.cpu_count() or 1,
         _parameters(path),
         notes=reading.notes,
@@ -184,12 +186,6 @@ def _parameters(path: Path) -> int:
     return int(sum(int(np.prod(t.dims)) for t in graph.initializer if len(t.dims) > 1))
 
 
-def _processor() -> str:
-    from gms_rt.runtime.device import probe
-
-    return probe().cpu.name
-
-
 def _timed(pipeline: Pipeline, images: U8, seconds: float, iterations: int, warmup: float) -> dict[str, Any]:
     began = time.perf_counter()
     count = 0
@@ -216,7 +212,11 @@ def serve(lines: Any, answer: Callable[[dict[str, Any]], None]) -> None:
             if command["do"] == "open":
                 began = time.perf_counter()
                 pipeline = open_pipeline(
-                    command["kind"], Path(command["path"]), threads=command["threads"], device=command["device"]
+                    command["kind"],
+                    Path(command["path"]),
+                    threads=command["threads"],
+                    device=command["device"],
+                    size=tuple(command["size"]),
                 )
                 loaded = time.perf_counter()
                 pipeline.run(np.zeros((1, pipeline.height, pipeline.width, 3), np.uint8))

@@ -155,7 +155,7 @@ def headline_of(result: BenchResult, parity: Sequence[Parity]) -> list[Fact]:
     if others:
         slowest = max(others, key=lambda m: m.total.median / m.batch)
         gain = (slowest.total.median / slowest.batch) / (best.total.median / best.batch)
-        facts.append(Fact("Speed-up", ratio(gain), f"over {slowest.name}"))
+        facts.append(Fact(f"Against {slowest.name}", ratio(gain), "as fast, by medians per image"))
     return facts
 
 

@@ -70,9 +70,11 @@ def _sections(report: Report) -> Iterator[tuple[str, str, str]]:
         yield from bench_sections(report, report.bench)
     if any(p.mean is not None for p in report.parity):
         yield "parity", "Parity", _parity(report)
-    for index, gallery in enumerate(report.galleries):
-        if not gallery.prominent and gallery.cards:
-            yield f"gallery-{index + 1}", gallery.title, _gallery(gallery)
+    rest = [gallery for gallery in report.galleries if gallery.cards and not gallery.prominent]
+    if len(rest) == 1:
+        yield "cases", rest[0].title, _gallery(rest[0])
+    elif rest:
+        yield "cases", "Cases", "".join(f'<h3 class="part">{escape(g.title)}</h3>{_gallery(g)}' for g in rest)
     yield "device", "Device", _identity(report)
     if report.commands:
         yield "reproduce", "Reproduce", _commands(report)

@@ -9,7 +9,7 @@ from gms_rt.bench.results import BenchResult, Measured
 from gms_rt.report import charts
 from gms_rt.report.html_parts import badge, dot, panel, table
 from gms_rt.report.model import Report
-from gms_rt.report.wording import agreement, energy, milliseconds, rate, score, size
+from gms_rt.report.wording import agreement, energy, milliseconds, rate, score, size, work
 
 
 def bench_sections(report: Report, bench: BenchResult) -> Iterator[tuple[str, str, str]]:
@@ -55,6 +55,8 @@ def _row(report: Report, m: Measured, index: int) -> list[str]:
             proof += f'<span class="what">Dice {score(parity.mean)}, lowest {score(parity.min)}</span>'
         elif parity.why:
             proof += f'<span class="what">{escape(parity.why)}</span>'
+        if m.truth_dice is not None:
+            proof += f'<span class="what">Dice {score(m.truth_dice)} to the truth</span>'
     else:
         proof = f'<span class="what">{escape(agreement(m, parity))}</span>'
     what = f"{m.precision} on {m.backend}, {m.execution}" if m.kind == "engine" else f"peer: {m.backend}, {m.execution}"
@@ -72,14 +74,14 @@ def _row(report: Report, m: Measured, index: int) -> list[str]:
 
 def _details(bench: BenchResult) -> str:
     head = ["engine", "min", "mean", "p90", "max", "enqueue", "H2D", "compute", "D2H", "samples", "batch", "streams",
-            "threads", "load", "first", "memory", "GPU memory", "energy/image"]  # fmt: skip
+            "threads", "load", "first", "memory", "GPU memory", "energy/image", "parameters", "GFLOP"]  # fmt: skip
     rows = [
         [escape(m.name)]
         + [milliseconds(v) for v in (m.total.min, m.total.mean, m.total.p90, m.total.max)]
         + [milliseconds(v.median) for v in (m.enqueue, m.h2d, m.compute, m.d2h)]
         + [str(m.total.count), str(m.batch), str(m.lanes), str(m.threads) if m.threads else "–"]
         + [milliseconds(m.cold.load_ms), milliseconds(m.cold.first_inference_ms)]
-        + [size(m.cold.host_bytes), size(m.cold.device_bytes), energy(m)]
+        + [size(m.cold.host_bytes), size(m.cold.device_bytes), energy(m), *work(m)]
         for m in bench.measured
     ]
     reasons = dict.fromkeys(
@@ -94,7 +96,7 @@ def _details(bench: BenchResult) -> str:
     notes = "".join(f"<li>{escape(r)}</li>" for r in reasons)
     return (
         "<details><summary>Every figure</summary>"
-        + panel(table(head, rows, "l" + "n" * 17, "All latency figures"))
+        + panel(table(head, rows, "l" + "n" * 19, "All latency figures"))
         + f'<ul class="plain" style="margin-top:14px">{notes}</ul></details>'
     )
 
@@ -146,7 +148,7 @@ def _roofline(bench: BenchResult) -> str:
     rows = [
         [
             escape(r.engine),
-            f"{r.gflop:.2f}",
+            milliseconds(r.gflop),
             f"{r.megabytes:.1f}",
             f"{r.gflops:.0f}",
             f'{r.ceiling_gflops:.0f}<span class="what">{escape(r.ceiling)}</span>',

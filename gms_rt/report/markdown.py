@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gms_rt.bench.results import BenchResult
 from gms_rt.report.model import Report
-from gms_rt.report.wording import agreement, energy, milliseconds, rate, score, size
+from gms_rt.report.wording import agreement, energy, milliseconds, rate, score, size, work
 
 
 def render(report: Report) -> str:
@@ -20,7 +20,7 @@ def render(report: Report) -> str:
     parts += _parity(report)
     parts += _identity(report)
     if report.commands:
-        lines = [f"# {c.label}\n{c.line}" for c in report.commands]
+        lines = [f"# {_line(c.label)}\n{_line(c.line)}" for c in report.commands]
         parts += ["## Reproduce", "```sh\n" + "\n".join(lines) + "\n```"]
     parts.append("\n".join(f"- {_text(n)}" for n in report.notes))
     parts.append(f"_gms-rt {report.gms_rt}, {report.created}_")
@@ -37,13 +37,13 @@ def _bench(report: Report, bench: BenchResult) -> list[str]:
         rows.append([f"{m.name} ({m.precision}, {m.execution})", *cells, f"{t.cov:.1f}", rate(m.throughput), mark])
     parts = ["## Latency", _table(header, rows)]
     header = ["engine", "enqueue ms", "H2D", "compute", "D2H", "batch", "streams", "threads", "load ms", "first ms",
-              "peak memory", "device memory", "energy/image"]  # fmt: skip
+              "peak memory", "device memory", "energy/image", "parameters", "GFLOP"]  # fmt: skip
     rows = [
         [m.name]
         + [milliseconds(v.median) for v in (m.enqueue, m.h2d, m.compute, m.d2h)]
         + [str(m.batch), str(m.lanes), str(m.threads) if m.threads else "–"]
         + [milliseconds(m.cold.load_ms), milliseconds(m.cold.first_inference_ms)]
-        + [size(m.cold.host_bytes), size(m.cold.device_bytes), energy(m)]
+        + [size(m.cold.host_bytes), size(m.cold.device_bytes), energy(m), *work(m)]
         for m in bench.measured
     ]
     parts.append(_table(header, rows))
@@ -71,7 +71,7 @@ def _bench(report: Report, bench: BenchResult) -> list[str]:
         rows = [
             [
                 r.engine,
-                f"{r.gflop:.2f}",
+                milliseconds(r.gflop),
                 f"{r.megabytes:.1f}",
                 f"{r.gflops:.0f}",
                 f"{r.ceiling_gflops:.0f} ({r.ceiling})",
@@ -124,6 +124,11 @@ def _identity(report: Report) -> list[str]:
 def _table(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(_text(c) for c in row) + " |" for row in lines)
+
+
+def _line(text: str) -> str:
+    # A name must not end the code block.
+    return text.replace("\n", " ").replace("`" * 3, "'")
 
 
 def _text(text: str) -> str:

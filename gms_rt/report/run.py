@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 from gms_rt.artifacts import read_manifest, write_json
 from gms_rt.bench import latency
 from gms_rt.bench.latency import default_images, labels, measure
 from gms_rt.bench.peers import TORCH, Peer, open_peers, with_dice
-from gms_rt.bench.results import BenchResult, Measured, Waterfall
+from gms_rt.bench.results import BenchResult, Measured, SweepPoint, Waterfall
 from gms_rt.bench.roofline import roofline
 from gms_rt.bench.sweep import WHY, sweep
 from gms_rt.bench.waterfall import waterfall
@@ -26,6 +25,7 @@ from gms_rt.report.model import Command, Gallery, Parity, Report
 from gms_rt.runtime.select import load
 
 _WORST = 4
+_CEILING_SECONDS = 0.6
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,15 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
         for name in options.against:
             say(f"opening {name}")
         graph = options.graph or _graph(options.engines)
+        first = read_manifest(options.engines[0]) if options.engines else None
         peers = open_peers(
-            list(options.against), stack, run=options.run, graph=graph, threads=options.threads, device=options.device
+            list(options.against),
+            stack,
+            run=options.run,
+            graph=graph,
+            threads=options.threads,
+            device=options.device,
+            size=(first.height, first.width) if first else (224, 224),
         )
         result = measure(
             options.engines,
@@ -80,7 +87,7 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
         proofs.append(proof)
         galleries += [gallery] if gallery else []
         falls.append(fall)
-    points = ()
+    points: tuple[SweepPoint, ...] = ()
     if options.sweep:
         points = sweep(
             options.engines, images, device=options.device, seconds=max(0.3, options.seconds / 4), progress=say
@@ -91,7 +98,7 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
         waterfalls=tuple(falls),
         sweep=points,
         sweep_why=WHY if options.sweep else "not asked for",
-        roofline=roofline(result.measured),
+        roofline=roofline(result.measured, seconds=min(_CEILING_SECONDS, options.seconds / 4)),
     )
     result = _with_work(result)
     return bench_report(

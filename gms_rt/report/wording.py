@@ -26,13 +26,13 @@ def milliseconds(value: float | None) -> str:
 def score(value: float | None) -> str:
     """A Dice with four digits, never rounded up to one.
 
-    >>> [score(v) for v in (1.0, 0.99998, 0.93215, None)]
-    ['1.0000', '0.9999', '0.9321', '–']
+    >>> [score(v) for v in (1.0, 0.99998, 0.93216, None)]
+    ['1.0000', '0.9999', '0.9322', '–']
     """
     if value is None:
         return "–"
-    # Floor, so that a mask with a flipped pixel does not read as equal.
-    return f"{int(value * 10000 + 1e-9) / 10000:.4f}"
+    # A mask with a flipped pixel must not read as equal.
+    return f"{value if value >= 1 else min(value, 0.9999):.4f}"
 
 
 def size(count: int | None) -> str:
@@ -76,11 +76,15 @@ def energy(measured: Measured) -> str:
     return "–" if joules is None else f"{joules * 1000:.0f} mJ" if joules < 10 else f"{joules:.1f} J"
 
 
+def work(measured: Measured) -> list[str]:
+    """Parameters and operations of a model: "1.56 M" and "3.9"."""
+    count = "–" if measured.parameters is None else f"{measured.parameters / 1e6:.2f} M"
+    return [count, "–" if measured.flop is None else milliseconds(measured.flop / 1e9)]
+
+
 def agreement(measured: Measured, parity: Parity) -> str:
     """The proof column: a certificate for an engine, plain Dice for a peer."""
-    if measured.kind == "engine":
-        return parity_mark(parity)
-    parts = []
+    parts = [parity_mark(parity)] if measured.kind == "engine" else []
     if measured.reference_dice is not None:
         parts.append(f"Dice {score(measured.reference_dice)} to the reference")
     if measured.truth_dice is not None:

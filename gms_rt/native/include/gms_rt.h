@@ -181,7 +181,8 @@ GMSRT_API const char *gmsrt_last_error(void);
 GMSRT_API void gmsrt_cpu_options_default(gmsrt_cpu_options *options);
 GMSRT_API void gmsrt_cuda_options_default(gmsrt_cuda_options *options);
 
-/* Open a graph on the CPU. `graph` is an .onnx file or an engine folder that holds model.onnx. `options` may be NULL.
+/* Open a graph on the CPU. `graph` is an engine folder, whose files are compared with the hashes in its engine.json, or
+ * an .onnx file, which nobody vouches for (see README.md, "Trust"). `options` may be NULL.
  * On failure *runner is NULL and nothing is held. */
 GMSRT_API gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options, gmsrt_runner **runner);
 

@@ -65,14 +65,36 @@ static gmsrt_status load_openvino(const char *path, gmsrt_openvino *ov)
     return GMSRT_OK;
 }
 
+/* OpenVINO's words without the lines that name its own source files, as one line. */
+static void plain_words(const char *words, char *text, size_t size)
+{
+    size_t used = 0;
+
+    text[0] = '\0';
+    while (*words != '\0') {
+        const size_t length = strcspn(words, "\n");
+        const bool internal = strncmp(words, "Exception from ", 15) == 0 || strncmp(words, "Check '", 7) == 0;
+
+        if (length > 0 && !internal && used + length + 2 < size) {
+            if (used > 0) text[used++] = ' ';
+            memcpy(text + used, words, length);
+            used += length;
+            text[used] = '\0';
+        }
+        words += length + (words[length] == '\n');
+    }
+}
+
 /* A failed OpenVINO call, with OpenVINO's own words. They are per process there, so under concurrent failures the
  * words may be another thread's; the status and `what` are always this call's. */
 static gmsrt_status ov_failed(const gmsrt_openvino *ov, gmsrt_status status, int code, const char *what)
 {
     const char *words = ov->ov_get_last_err_msg();
+    char text[800] = "";
 
-    if (words != NULL && words[0] != '\0')
-        gmsrt_fail(status, "%s: %s", what, words);
+    if (words != NULL) plain_words(words, text, sizeof text);
+    if (text[0] != '\0')
+        gmsrt_fail(status, "%s: %s", what, text);
     else
         gmsrt_fail(status, "%s: %s (%d)", what, ov->ov_get_error_info(code), code);
     if (words != NULL) ov->ov_free(words);

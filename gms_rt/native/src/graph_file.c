@@ -93,40 +93,33 @@ static const char *complaint(FILE *file, uint64_t size)
 
 gmsrt_status gmsrt_find_graph(const char *graph, char **path)
 {
-    static const char inner[] = "/model.onnx";
+    char found[4096];
     struct stat about;
     const char *wrong;
     FILE *file;
-    char *found = malloc(strlen(graph) + sizeof inner);
 
     *path = NULL;
-    if (found == NULL) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory for a path");
-    strcpy(found, graph);
-    if (stat(found, &about) == 0 && S_ISDIR(about.st_mode)) strcat(found, inner);
+    if (stat(graph, &about) == 0 && S_ISDIR(about.st_mode)) {
+        const gmsrt_status status = gmsrt_graph_of_engine(graph, found, sizeof found);
+
+        if (status != GMSRT_OK) return status;
+    } else if (strlen(graph) < sizeof found) {
+        strcpy(found, graph);
+    } else {
+        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "the path of the graph is too long");
+    }
     /* Looked at before it is opened: opening a pipe would wait for a writer. */
-    if (stat(found, &about) != 0) {
-        gmsrt_fail(GMSRT_NOT_FOUND, "%s: %s; give an .onnx file or an engine folder", found, strerror(errno));
-        free(found);
-        return GMSRT_NOT_FOUND;
-    }
-    if (!S_ISREG(about.st_mode)) {
-        gmsrt_fail(GMSRT_BAD_GRAPH, "%s is not a file; give an .onnx file or an engine folder", found);
-        free(found);
-        return GMSRT_BAD_GRAPH;
-    }
+    if (stat(found, &about) != 0)
+        return gmsrt_fail(GMSRT_NOT_FOUND, "%s: %s; give an .onnx file or an engine folder", found, strerror(errno));
+    if (!S_ISREG(about.st_mode))
+        return gmsrt_fail(GMSRT_BAD_GRAPH, "%s is not a file; give an .onnx file or an engine folder", found);
     file = fopen(found, "rb");
-    if (file == NULL) {
-        gmsrt_fail(GMSRT_NOT_FOUND, "%s: %s", found, strerror(errno));
-        free(found);
-        return GMSRT_NOT_FOUND;
-    }
+    if (file == NULL) return gmsrt_fail(GMSRT_NOT_FOUND, "%s: %s", found, strerror(errno));
     wrong = complaint(file, (uint64_t)about.st_size);
     fclose(file);
-    if (wrong != NULL) {
-        gmsrt_fail(GMSRT_BAD_GRAPH, "%s %s; export or copy it again", found, wrong);
-        free(found);
-        return GMSRT_BAD_GRAPH;
-    }
-    *path = found;
+    if (wrong != NULL) return gmsrt_fail(GMSRT_BAD_GRAPH, "%s %s; export or copy it again", found, wrong);
+    *path = malloc(strlen(found) + 1);
+    if (*path == NULL) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory for a path");
+    strcpy(*path, found);
     return GMSRT_OK;
 }

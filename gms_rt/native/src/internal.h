@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <stdio.h>
 
 #include "gms_rt.h"
 
@@ -24,6 +25,12 @@ double gmsrt_now(void);
 
 /* graph_file.c: turn a file or engine folder into the path of a plausible ONNX file. `path` must be freed. */
 gmsrt_status gmsrt_find_graph(const char *graph, char **path);
+
+/* manifest.c: the path of an engine folder's graph, after its hashes were compared with engine.json. */
+gmsrt_status gmsrt_graph_of_engine(const char *folder, char *path, size_t size);
+
+/* sha256.c: of the rest of a file, in lower-case hex; false if it cannot be read. */
+bool gmsrt_sha256(FILE *file, char hex[65]);
 
 /* What a backend does for one lane. submit copies `count` (1..batch) images in and starts; finish waits and copies the
  * masks out. Between the two a lane is in flight. With alone the backend may run the inference within submit.

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define FAKE_API __attribute__((visibility("default")))
 #define FAKE_LOG 4096
@@ -19,7 +20,8 @@ static const char *fake_log[FAKE_LOG];
 static int fake_call_count;
 static int fake_failing_call; /* from 1; 0: none */
 static int fake_failing_code;
-static int fake_live; /* objects made and not yet freed */
+static int fake_later_code; /* what all calls after the failing one answer; 0: they work */
+static int fake_live;       /* objects made and not yet freed */
 static char fake_first_mistake[256];
 
 /* Record a call under the lock; the code it shall fail with, or 0. */
@@ -28,13 +30,22 @@ static int fake_enter(const char *name)
     pthread_mutex_lock(&fake_mutex);
     if (fake_call_count < FAKE_LOG) fake_log[fake_call_count] = name;
     fake_call_count++;
-    return fake_call_count == fake_failing_call ? fake_failing_code : 0;
+    if (fake_failing_call == 0 || fake_call_count < fake_failing_call) return 0;
+    return fake_call_count == fake_failing_call ? fake_failing_code : fake_later_code;
 }
 
 static int fake_leave(int code)
 {
     pthread_mutex_unlock(&fake_mutex);
     return code;
+}
+
+/* Long enough for another thread to come between. */
+static void fake_pause(void)
+{
+    const struct timespec moment = {0, 20000};
+
+    nanosleep(&moment, NULL);
 }
 
 /* A misuse that a real runtime might punish with undefined behaviour. */
@@ -54,7 +65,7 @@ static void fake_reset_record(void)
 {
     fake_call_count = 0;
     fake_failing_call = 0;
-    fake_failing_code = 0;
+    fake_failing_code = fake_later_code = 0;
     fake_first_mistake[0] = '\0';
 }
 
@@ -64,6 +75,7 @@ static void fake_reset_record(void)
     FAKE_API const char *prefix##_mistake(void);                                                                       \
     FAKE_API int prefix##_live(void);                                                                                  \
     FAKE_API void prefix##_fail(int call, int code);                                                                   \
+    FAKE_API void prefix##_fail_later(int code);                                                                       \
     FAKE_API void prefix##_reset(void);                                                                                \
     int prefix##_calls(void)                                                                                           \
     {                                                                                                                  \
@@ -82,6 +94,13 @@ static void fake_reset_record(void)
     {                                                                                                                  \
         pthread_mutex_lock(&fake_mutex);                                                                               \
         return fake_leave(fake_live);                                                                                  \
+    }                                                                                                                  \
+    /* After the failing call, all others fail, too, with this code. */                                                \
+    void prefix##_fail_later(int code)                                                                                 \
+    {                                                                                                                  \
+        pthread_mutex_lock(&fake_mutex);                                                                               \
+        fake_later_code = code;                                                                                        \
+        fake_leave(0);                                                                                                 \
     }                                                                                                                  \
     /* Fail the call-th call from now (1 is the next one). */                                                          \
     void prefix##_fail(int call, int code)                                                                             \

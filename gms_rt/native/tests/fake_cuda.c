@@ -51,6 +51,7 @@ static bool started;
 static int poison;       /* after a fatal error every call answers so */
 static bool push_failed; /* then nobody can free what is in the context */
 static int capturing;    /* streams in capture */
+static int pending;      /* what is queued on all streams */
 static double device_clock;
 static struct {
     void *memory;
@@ -144,6 +145,7 @@ static void run(const op *work)
 static void flush(struct CUstream_st *stream)
 {
     for (size_t i = 0; i < stream->count; i++) run(&stream->ops[i]);
+    pending -= (int)stream->count;
     stream->count = 0;
 }
 
@@ -157,6 +159,7 @@ static int queue(struct CUstream_st *stream, op work)
     }
     if (stream->count == MAX_OPS) flush(stream);
     stream->ops[stream->count++] = work;
+    pending++;
     return 0;
 }
 
@@ -229,6 +232,7 @@ void fake_cuda_reset(void)
     pthread_mutex_lock(&fake_mutex);
     fake_reset_record();
     poison = 0;
+    pending = 0;
     push_failed = false;
     started = false;
     fake_leave(0);
@@ -240,6 +244,14 @@ int fake_cuda_contexts(void)
 {
     pthread_mutex_lock(&fake_mutex);
     return fake_leave(primary.references);
+}
+
+/* What is queued on streams and waits for somebody. */
+FAKE_API int fake_cuda_pending(void);
+int fake_cuda_pending(void)
+{
+    pthread_mutex_lock(&fake_mutex);
+    return fake_leave(pending);
 }
 
 /* Contexts on the calling thread's stack. */
@@ -358,6 +370,7 @@ DRIVER(cuDevicePrimaryCtxRelease_v2, (int device))
         poison = 0; /* a new context starts afresh */
         if (fake_live != 0 && !push_failed) fake_mistake("%d objects left behind in the context", fake_live);
         drop_all();
+        pending = 0;
         push_failed = false;
     }
     return end(code);
@@ -464,6 +477,7 @@ DRIVER(cuStreamDestroy_v2, (gmsrt_cu_stream stream))
 
     if (stream->capture != NULL) fake_mistake("a stream destroyed within a capture");
     if (stream->count > 0 && poison == 0) fake_mistake("a stream destroyed with work on it");
+    pending -= (int)stream->count;
     drop(stream);
     return end(code);
 }
@@ -476,10 +490,12 @@ DRIVER(cuStreamSynchronize, (gmsrt_cu_stream stream))
         stream->spoiled = true;
         return end(CUDA_STREAM_CAPTURE_UNSUPPORTED);
     }
-    if (poison != 0)
-        stream->count = 0;
-    else
+    if (poison == 0) {
         flush(stream); /* also where the call fails: the work was there already */
+    } else {
+        pending -= (int)stream->count;
+        stream->count = 0;
+    }
     return end(code);
 }
 
@@ -596,8 +612,10 @@ DRIVER(cuEventRecord, (gmsrt_cu_event event, gmsrt_cu_stream stream))
 
 DRIVER(cuEventSynchronize, (gmsrt_cu_event event))
 {
-    const int code = begin("cuEventSynchronize", true);
+    int code;
 
+    fake_pause();
+    code = begin("cuEventSynchronize", true);
     if (code != 0) return end(code);
     if (!event->recorded) {
         fake_mistake("waiting for an event that was not recorded");

@@ -461,9 +461,15 @@ static void compute(ov_infer_request_t *request)
 
 OPENVINO(int, ov_infer_request_infer, (ov_infer_request_t * request))
 {
-    const int code = fake_enter("ov_infer_request_infer");
+    int code;
 
-    if (request->running) fake_mistake("an inference on a running request");
+    pthread_mutex_lock(&fake_mutex);
+    if (request->running) fake_mistake("two inferences at once on a request");
+    request->running = true;
+    pthread_mutex_unlock(&fake_mutex);
+    fake_pause();
+    code = fake_enter("ov_infer_request_infer");
+    request->running = false;
     if (code == 0) compute(request);
     return answer(code);
 }
@@ -479,7 +485,10 @@ OPENVINO(int, ov_infer_request_start_async, (ov_infer_request_t * request))
 
 OPENVINO(int, ov_infer_request_wait, (ov_infer_request_t * request))
 {
-    const int code = fake_enter("ov_infer_request_wait");
+    int code;
+
+    fake_pause();
+    code = fake_enter("ov_infer_request_wait");
 
     if (!request->running) fake_mistake("waiting for a request that does not run");
     if (code == 0) compute(request);

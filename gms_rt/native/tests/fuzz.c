@@ -1,14 +1,17 @@
 /* Random options, sizes and damaged graph files for a bounded time: nothing may crash, whatever the status is.
  *
  * Usage: fuzz SECONDS SEED OPENVINO GRAPH FOLDER [FAKE_DRIVER]. OPENVINO may be the fake library or a real one, GRAPH
- * is the file that is cut and changed. The seed is printed, so that a crash can be repeated. */
+ * is the file that is cut and changed. The seed is printed, so that a crash can be repeated. Against a real OpenVINO a
+ * graph with changed bytes comes in an engine folder only: its reader is known to crash on some of those, and the hash
+ * in engine.json is what keeps them away from it. */
 #include <dlfcn.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "../src/cuda_api.h"
+#include "../src/internal.h"
 #include "check.h"
-#include "gms_rt.h"
 
 #define MAX_GRAPH (1u << 20)
 #define BYTES (64u * 64u * 3u * 8u)
@@ -84,14 +87,14 @@ static void use(gmsrt_runner *runner)
 }
 
 /* A copy of the graph with a random tail cut off, bytes changed, or a part repeated. */
-static void damage(const uint8_t *graph, size_t size, const char *path)
+static void damage(const uint8_t *graph, size_t size, const char *path, bool only_cut)
 {
     static uint8_t copy[2 * MAX_GRAPH];
     size_t length = size;
     FILE *file;
 
     memcpy(copy, graph, size);
-    switch (below(5)) {
+    switch (only_cut ? 0 : below(5)) {
     case 0: length = below((uint32_t)size + 1); break;
     case 1:
         for (uint32_t i = 0; i <= below(8); i++) copy[below((uint32_t)size)] = (uint8_t)any();
@@ -109,15 +112,43 @@ static void damage(const uint8_t *graph, size_t size, const char *path)
     CHECK(file != NULL && fwrite(copy, 1, length, file) == length && fclose(file) == 0, "cannot write %s", path);
 }
 
+static char manifest[256];
+
+/* An engine folder as it was built. */
+static void make_engine(const char *folder, const uint8_t *graph, size_t size)
+{
+    char path[1100], hex[65];
+    FILE *file;
+
+    mkdir(folder, 0700);
+    snprintf(path, sizeof path, "%s/model.onnx", folder);
+    file = fopen(path, "w+b");
+    CHECK(file != NULL && fwrite(graph, 1, size, file) == size, "cannot write %s", path);
+    rewind(file);
+    CHECK(gmsrt_sha256(file, hex) && fclose(file) == 0, "cannot read %s", path);
+    snprintf(manifest, sizeof manifest, "{\"model\": \"model.onnx\", \"files\": {\"model.onnx\": \"%s\"}}", hex);
+    snprintf(path, sizeof path, "%s/engine.json", folder);
+    file = fopen(path, "wb");
+    CHECK(file != NULL && fputs(manifest, file) >= 0 && fclose(file) == 0, "cannot write %s", path);
+}
+
 static void fuzz_cpu(const char *openvino, const uint8_t *graph, size_t size, const char *folder)
 {
-    char path[1024];
-    const char *const places[] = {path, path, path, path, folder, "", "/dev/zero", "/nowhere/model.onnx"};
+    const bool real = fail_openvino == NULL;
+    char path[1024], engine[1024], inner[1100];
+    const char *const places[] = {path, path, path, engine, engine, engine, "", "/dev/zero"};
     gmsrt_cpu_options options;
     gmsrt_runner *runner = NULL;
 
     snprintf(path, sizeof path, "%s/fuzz.onnx", folder);
-    damage(graph, size, path);
+    damage(graph, size, path, real);
+    snprintf(engine, sizeof engine, "%s/fuzz-engine", folder);
+    snprintf(inner, sizeof inner, "%s/%s", engine, below(8) ? "model.onnx" : "engine.json");
+    make_engine(engine, graph, size);
+    if (strstr(inner, "engine.json") != NULL)
+        damage((const uint8_t *)manifest, strlen(manifest), inner, false);
+    else if (below(3))
+        damage(graph, size, inner, false);
     gmsrt_cpu_options_default(&options);
     options.openvino = openvino;
     if (below(2)) {

@@ -20,6 +20,7 @@ static struct {
     const char *(*mistake)(void);
     int (*live)(void);
     void (*fail)(int, int);
+    void (*fail_later)(int);
     void (*reset)(void);
     void (*port)(int, unsigned, int, const int64_t *);
     void (*counts)(size_t, size_t);
@@ -304,7 +305,7 @@ static void test_files(const char *folder)
     fake.reset();
     snprintf(path, sizeof path, "%s/absent.onnx", folder);
     expect_file(path, GMSRT_NOT_FOUND, "absent.onnx");
-    expect_file(folder, GMSRT_NOT_FOUND, "model.onnx");
+    expect_file(folder, GMSRT_NOT_FOUND, "no engine.json");
     expect_file("", GMSRT_NOT_FOUND, "");
     expect_file("/dev/null", GMSRT_BAD_GRAPH, "not a file");
     snprintf(path, sizeof path, "%s/pipe.onnx", folder);
@@ -329,6 +330,87 @@ static void test_files(const char *folder)
         write_file(path, whole, size);
         expect_file(path, GMSRT_BAD_GRAPH, size == 2 ? "no graph" : "cut short");
     }
+    expect_clean();
+}
+
+static void write_engine(const char *folder, const char *manifest)
+{
+    char path[1100];
+
+    snprintf(path, sizeof path, "%s/engine.json", folder);
+    write_file(path, manifest, strlen(manifest));
+}
+
+/* Engine folders whose files are not what engine.json says. */
+static void test_engine(const char *root)
+{
+    /* SHA-256 of the ten bytes below, of 63 zeros, and of no byte, as sha256sum gives them. */
+#define HASH "6126710ccce90f7835dd8d9ab82d62e25bf1e995ac1fb25da350cb67ff459687"
+#define HASH_ZEROS "c7723fa1e0127975e49e62e753db53924c1bd84b8ac1ac08df78d09270f3d971"
+#define HASH_EMPTY "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    static const unsigned char whole[] = {0x08, 0x08, 0x3a, 0x04, 1, 2, 3, 4, 0x42, 0x00};
+    static const unsigned char zeros[63] = {0};
+    static const char good[] = "{\"format\": [1, {\"model\": \"x\"}], \"model\": \"m.onnx\",\n \"a\\\"b\": null,"
+                               "\"files\": {\"note\": \"0\", \"m.onnx\": \"" HASH "\", \"m.onnx.data\": \"" HASH_ZEROS
+                               "\", \"m.onnx.more\": \"" HASH_EMPTY "\"}}";
+    static const char *const bad[][2] = {
+        {"", "damaged"},
+        {"[]", "damaged"},
+        {"{}", "damaged"},
+        {"{\"model\": \"m.onnx\"}", "damaged"},
+        {"{\"files\": {}, \"model\": \"../m.onnx\"}", "damaged"},
+        {"{\"files\": {}, \"model\": \"\"}", "damaged"},
+        {"{\"files\": 3, \"model\": \"m.onnx\"}", "damaged"},
+        {"{\"files\": {}, \"model\": \"m.onnx\"}", "does not list"},
+        {"{\"files\": {\"m.onnx.data\": \"" HASH_ZEROS "\"}, \"model\": \"m.onnx\"}", "does not list"},
+        {"{\"files\": {\"m.onnx\": \"" HASH_ZEROS "\"}, \"model\": \"m.onnx\"}", "hash differs"},
+        {"{\"files\": {\"m.onnx\": \"" HASH "\", \"m.onnx2\": \"0\"}, \"model\": \"m.onnx\"}", "m.onnx2 is missing"},
+        {"{\"files\": {\"m.onnx\": \"" HASH "\", \"m.onnx/../x\": \"0\"}, \"model\": \"m.onnx\"}", "impossible file"},
+    };
+    const gmsrt_cpu_options options = options_of_fake();
+    char folder[1000], path[1100], deep[500];
+    gmsrt_runner *runner;
+
+    fake.reset();
+    snprintf(folder, sizeof folder, "%s/engine", root);
+    mkdir(folder, 0700);
+    snprintf(path, sizeof path, "%s/m.onnx.data", folder);
+    write_file(path, zeros, sizeof zeros);
+    snprintf(path, sizeof path, "%s/m.onnx.more", folder);
+    write_file(path, "", 0);
+    snprintf(path, sizeof path, "%s/m.onnx", folder);
+    write_file(path, whole, sizeof whole);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        write_engine(folder, bad[i][0]);
+        expect_file(folder, GMSRT_BAD_GRAPH, bad[i][1]);
+    }
+    memset(deep, '[', sizeof deep - 1);
+    memcpy(deep, "{\"a\":", 5);
+    deep[sizeof deep - 1] = '\0';
+    write_engine(folder, deep);
+    expect_file(folder, GMSRT_BAD_GRAPH, "damaged");
+    for (size_t length = 0; length < sizeof good - 1; length++) {
+        char part[sizeof good];
+
+        memcpy(part, good, length);
+        part[length] = '\0';
+        write_engine(folder, part);
+        expect_file(folder, GMSRT_BAD_GRAPH, "engine.json");
+    }
+    write_engine(folder, good);
+    CHECK_OK(gmsrt_open_cpu(folder, &options, &runner));
+    gmsrt_close(runner);
+    fake.reset();
+    for (size_t i = 0; i < sizeof whole; i++) { /* one bit anywhere */
+        unsigned char changed[sizeof whole];
+
+        memcpy(changed, whole, sizeof whole);
+        changed[i] ^= 1;
+        write_file(path, changed, sizeof changed);
+        expect_file(folder, GMSRT_BAD_GRAPH, "hash differs");
+    }
+    unlink(path);
+    expect_file(folder, GMSRT_BAD_GRAPH, "is missing");
     expect_clean();
 }
 
@@ -397,6 +479,31 @@ static void test_failures(void)
     }
 }
 
+/* When all goes wrong, the message is the first failure's, and everything is waited for. */
+static void test_first_message(void)
+{
+    gmsrt_cpu_options options = options_of_fake();
+    uint8_t masks[IMAGES * PIXELS];
+    gmsrt_runner *runner;
+
+    fake.reset();
+    options.lanes = 3;
+    CHECK_OK(gmsrt_open_cpu(graph, &options, &runner));
+    fake.fail(4, -1); /* three starts, then the first wait */
+    fake.fail_later(-2);
+    CHECK(gmsrt_infer(runner, images, IMAGES, masks) == GMSRT_RUNTIME_FAILED, "%s", gmsrt_last_error());
+    CHECK(strstr(gmsrt_last_error(), "with -1") != NULL, "%s", gmsrt_last_error());
+    CHECK(gmsrt_infer(runner, NULL, 1, masks) == GMSRT_INVALID_ARGUMENT, "no images");
+    CHECK(strstr(gmsrt_last_error(), "null pointer") != NULL, "a later failure has no message of its own: %s",
+          gmsrt_last_error());
+    fake.fail(0, 0);
+    fake.fail_later(0);
+    CHECK_OK(gmsrt_infer(runner, images, IMAGES, masks));
+    expect_masks(masks, IMAGES);
+    gmsrt_close(runner);
+    expect_clean();
+}
+
 typedef struct worker {
     pthread_t thread;
     gmsrt_runner *runner;
@@ -461,6 +568,7 @@ int main(int argc, char **argv)
     *(void **)&fake.mistake = dlsym(library, "fake_openvino_mistake");
     *(void **)&fake.live = dlsym(library, "fake_openvino_live");
     *(void **)&fake.fail = dlsym(library, "fake_openvino_fail");
+    *(void **)&fake.fail_later = dlsym(library, "fake_openvino_fail_later");
     *(void **)&fake.reset = dlsym(library, "fake_openvino_reset");
     *(void **)&fake.port = dlsym(library, "fake_openvino_port");
     *(void **)&fake.counts = dlsym(library, "fake_openvino_counts");
@@ -470,10 +578,12 @@ int main(int argc, char **argv)
 
     test_arguments();
     test_files(argv[2]);
+    test_engine(argv[2]);
     test_foreign();
     test_options(argv[2]);
     test_results();
     test_threads();
     test_failures();
+    test_first_message();
     return checks_passed("test_cpu (fake OpenVINO)");
 }

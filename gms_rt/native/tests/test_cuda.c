@@ -28,6 +28,7 @@ static struct {
     void (*reset)(void);
     int (*contexts)(void);
     int (*depth)(void);
+    int (*pending)(void);
 } driver;
 
 typedef struct user {
@@ -189,6 +190,14 @@ static void test_bench(void)
     expect_clean();
 }
 
+static int failing_call;
+
+/* The call that was made to fail. */
+static const char *last_name(void)
+{
+    return driver.call(failing_call - 1);
+}
+
 /* Everything once; each step goes on even if an earlier one failed. The number of calls that returned a failure. */
 static int scenario(bool *opened, int *before_close)
 {
@@ -209,6 +218,7 @@ static int scenario(bool *opened, int *before_close)
         failures++;                                                                                                    \
         CHECK(gmsrt_last_error()[0] != '\0', "no message for %s", gmsrt_status_name(status));                          \
         CHECK(driver.depth() == 0, "a context is left on the thread's stack");                                         \
+        CHECK(driver.pending() == 0 || strncmp(last_name(), "cuStreamSync", 12) == 0, "work is left on a stream");     \
     }
     STEP(gmsrt_probe_cuda(driver_path, 0, &device))
     STEP(gmsrt_open_cuda(&options, &runner))
@@ -249,6 +259,7 @@ static void test_failures(void)
 
             driver.reset();
             driver.fail(call, codes[c]);
+            failing_call = call;
             failures = scenario(&opened, &before_close);
             name = driver.call(call - 1);
             /* Clean-up has nobody to report to; everything else must. */
@@ -451,6 +462,7 @@ int main(int argc, char **argv)
     *(void **)&driver.reset = symbol(library, "fake_cuda_reset");
     *(void **)&driver.contexts = symbol(library, "fake_cuda_contexts");
     *(void **)&driver.depth = symbol(library, "fake_cuda_depth");
+    *(void **)&driver.pending = symbol(library, "fake_cuda_pending");
     *(void **)&wait = symbol(library, "cuStreamSynchronize");
     for (size_t i = 0; i < sizeof images; i++) images[i] = (uint8_t)(i * 37 + 11);
 

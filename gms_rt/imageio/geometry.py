@@ -1,6 +1,8 @@
-"""Pictures in and out: one reading, one resize for training and inference, whole-or-nothing writes."""
+"""Sizes and axes: one resize for training and inference, grey to RGB, the eight orientations of EXIF."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +20,7 @@ def resize_image(image: U8, height: int, width: int) -> U8:
     return np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
 
 
-def resize_probability(probability: U8, height: int, width: int) -> NDArray[np.float32]:
+def resize_probability(probability: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
     """A probability map (0-255) at source size as float32 in 0-1: bilinear, before any threshold."""
     values = probability.astype(np.float32) / np.float32(255)
     if probability.shape == (height, width):
@@ -31,3 +33,18 @@ def rgb(image: U8) -> U8:
     if image.ndim == 2:
         image = image[..., None]
     return np.ascontiguousarray(np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image)
+
+
+def oriented(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Pixels turned the way EXIF orientation 1-8 says they are to be seen (unknown numbers change nothing).
+
+    >>> oriented(np.array([[1, 2], [3, 4]]), 6).tolist()
+    [[3, 1], [4, 2]]
+    """
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    return values

@@ -1,0 +1,46 @@
+"""TensorRT's timing cache: the measured kernel choices of earlier builds, so that a rebuild picks the same.
+
+One lies in each engine folder, beside the plans it explains, and a shared one per flavour and SM in the user's cache
+folder. A cache of another version or device is set aside, never an error.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gms_rt.artifacts import write_bytes
+from gms_rt.errors import GmsError
+
+FILE = "timing.cache"
+
+
+def cache_root() -> Path:
+    """Where builds keep what later builds can use; `GMS_RT_CACHE` moves it."""
+    named = os.environ.get("GMS_RT_CACHE") or os.environ.get("XDG_CACHE_HOME")
+    if os.environ.get("GMS_RT_CACHE"):
+        return Path(str(named))
+    return (Path(named) if named else Path.home() / ".cache") / "gms-rt"
+
+
+def shared_path(flavour: str, version: str, sm: int) -> Path:
+    """The shared cache of a flavour, version and SM."""
+    return cache_root() / "timing" / f"{flavour}-{version}-sm{sm}.cache"
+
+
+def stored(*places: Path) -> bytes:
+    """The first of some caches that exists, else nothing: TensorRT starts an empty one."""
+    for place in places:
+        try:
+            return place.read_bytes()
+        except OSError:
+            continue
+    return b""
+
+
+def keep(place: Path, data: bytes) -> None:
+    """Store a cache; a full or read-only cache folder costs speed later, not this build."""
+    try:
+        write_bytes(place, data)
+    except (GmsError, OSError):
+        return

@@ -1,0 +1,292 @@
+"""`gms-rt infer`: files and folders of scans to masks, overlays, contours, DICOM SEG and a table."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import cv2
+
+from gms_rt.artifacts import newest_engines
+from gms_rt.cli.console import Console, Progress
+from gms_rt.dicom import seg_available
+from gms_rt.errors import CasesFailedError, MissingExtraError, UsageError
+from gms_rt.imageio import MAX_PIXELS
+from gms_rt.infer import InferOptions, OutFolder, find_sources, run_cases, watch
+from gms_rt.infer.case import Case
+from gms_rt.infer.confidence import DEFINITION
+from gms_rt.infer.measure import Row
+from gms_rt.infer.sources import Found
+from gms_rt.infer.summary import Summary
+from gms_rt.runtime.engine import Engine
+from gms_rt.runtime.select import ENGINES, load, parse_device
+
+OUT = Path("gms-rt-out")
+
+_EPILOG = f"""\b
+Examples:
+  gms-rt infer scans/                          the newest engine that fits, results in gms-rt-out/scans/
+  gms-rt infer scans/ --continue               go on where an interrupted run stopped
+  gms-rt infer a.dcm b.png --engine engines/busi-int8 --out results/
+  gms-rt infer slide.tif --tile 224            a large image, tile by tile
+  gms-rt infer clip.mp4 --overlay-video        masks of a video, and the video with them drawn in
+  gms-rt infer --watch inbox/                  segment what arrives, until Ctrl-C
+  find . -name '*.dcm' -print0 | gms-rt infer -
+
+Confidence: {DEFINITION}
+
+\b
+Exit codes:
+  0  done
+  1  failed (engine or disk)
+  2  wrong usage, or another run holds the output folder
+  4  the engine does not fit this device
+  5  some cases failed, the rest are written
+"""
+
+
+@click.command("infer", epilog=_EPILOG)
+@click.argument("inputs", nargs=-1)
+@click.option("--engine", type=click.Path(), help="Engine folder; without it the newest in engines/ that fits.")
+@click.option("--out", type=click.Path(), help="Output folder; without it gms-rt-out/ and the folder's name.")
+@click.option("--device", help="cpu, cuda or cuda:N; without it a GPU engine that fits wins.")
+@click.option("--threshold", type=float, default=0.5, show_default=True, help="Probability that counts as foreground.")
+@click.option("--tta", is_flag=True, help="Average over four flips of each image: four times the work.")
+@click.option("--tile", type=int, default=0, help="Segment large images in tiles of this many pixels.")
+@click.option("--overlap", type=float, default=0.25, show_default=True, help="Share of a tile that its neighbours see.")
+@click.option("--largest", is_flag=True, help="Keep only the largest region.")
+@click.option("--fill-holes", is_flag=True, help="Fill holes inside regions.")
+@click.option("--min-area", type=int, default=0, help="Drop regions of fewer pixels.")
+@click.option("--refer-below", type=float, help="List cases of lower confidence for a person to look at.")
+@click.option("--overlay/--no-overlay", default=True, show_default=True, help="Write the image with the mask over it.")
+@click.option("--contours/--no-contours", default=True, show_default=True, help="Write polygons as JSON.")
+@click.option("--probability", is_flag=True, help="Write the probability map as PNG, 0-255.")
+@click.option(
+    "--dicom-seg/--no-dicom-seg", default=None, help="Write DICOM SEG for DICOM input (default: if possible)."
+)
+@click.option("--overlay-video", is_flag=True, help="Write an MP4 for videos and multi-frame files.")
+@click.option("--continue", "resume", is_flag=True, help="Skip sources that are finished and unchanged.")
+@click.option("--watch", "watched", type=click.Path(), help="Segment what is and what arrives in this folder.")
+@click.option("--settle", type=float, default=2.0, show_default=True, help="With --watch: seconds a file must rest.")
+@click.option("--max-pixels", type=int, default=MAX_PIXELS, show_default=True, help="Refuse larger images unread.")
+@click.option("--workers", type=int, default=0, help="Threads that decode, and as many that write (default: by cores).")
+@click.option("--threads", type=int, default=0, help="Processor threads of the engine (default: all).")
+@click.option("--quiet", is_flag=True, help="Only results and errors.")
+@click.option("--json", "as_json", is_flag=True, help="Events as JSON on stdout, one object a line.")
+def command(
+    inputs: tuple[str, ...],
+    engine: str | None,
+    out: str | None,
+    device: str | None,
+    resume: bool,
+    watched: str | None,
+    settle: float,
+    workers: int,
+    threads: int,
+    quiet: bool,
+    as_json: bool,
+    dicom_seg: bool | None,
+    **making: Any,
+) -> int:
+    """Segment files and folders. Not for clinical use.
+
+    INPUTS are images (PNG, JPEG, TIFF, BMP), DICOM, NIfTI and video files, folders (searched through), globs, text
+    files that list any of these, or - for a list on standard input. Masks, overlays, contours and DICOM SEG keep the
+    sources' folders and names; cases.csv has a line for every case, summary.json and run.json say what was done.
+
+    \b
+    gms-rt infer scans/
+    """
+    console = Console(json=as_json, quiet=quiet)
+    parse_device(device)
+    if workers < 0 or threads < 0:
+        raise UsageError("a number of threads cannot be negative", where="--workers, --threads")
+    if dicom_seg and not seg_available():
+        raise MissingExtraError("writing DICOM SEG", "dicom-seg")
+    options = _options(making, seg_available() if dicom_seg is None else dicom_seg)
+    hint = dicom_seg is None and not seg_available()
+    with _tuned():
+        if watched is not None:
+            return _watch(console, Path(watched), inputs, engine, out, device, threads, options, workers, settle, hint)
+        found = find_sources(inputs)
+        if not found.sources:
+            raise UsageError(f"holds no scan ({found.skipped} other files)", where=found.root)
+        target = Path(out) if out else OUT / _name(inputs, found)
+        with OutFolder(target) as folder, _opened(console, engine, device, threads) as opened:
+            _announce(console, opened, target, found)
+            return _run(console, found, opened, folder, options, resume, workers, hint)
+
+
+def _options(making: dict[str, Any], dicom_seg: bool) -> InferOptions:
+    names = {"overlay": "overlays", "probability": "probabilities"}
+    return InferOptions(dicom_seg=dicom_seg, **{names.get(key, key): value for key, value in making.items()})
+
+
+def _name(inputs: tuple[str, ...], found: Found) -> str:
+    if len(inputs) == 1 and inputs[0].lower().endswith(".txt"):
+        return Path(inputs[0]).stem
+    return found.root.name or "root"
+
+
+@contextmanager
+def _opened(console: Console, engine: str | None, device: str | None, threads: int) -> Iterator[Engine]:
+    """The engine asked for, the newest that fits, or the bundled demo's, built now."""
+    path = engine
+    if path is None and not newest_engines(ENGINES):
+        from gms_rt.build.demo import demo_engine
+
+        console.note(f"there is no engine in {ENGINES}/: building the bundled demo model (FP16)")
+        console.note("the demo model is for demonstration only: it was not made for your scans")
+        path = str(demo_engine(ENGINES, precision="fp16"))
+    with load(path, device=device, threads=threads, mode="throughput") as opened:
+        yield opened
+
+
+def _announce(console: Console, engine: Engine, target: Path, found: Found | None) -> None:
+    info = engine.runner.info
+    console.say(f"engine: {engine.folder} ({engine.manifest.precision}, runs as {info.execution} on {info.device})")
+    console.say(f"results: {target}")
+    if found is not None:
+        skipped = f", {found.skipped} other files skipped" if found.skipped else ""
+        console.say(f"sources: {len(found.sources)} below {found.root}{skipped}")
+    if console.json:
+        _event(
+            "start",
+            engine=str(engine.folder),
+            device=info.device,
+            execution=info.execution,
+            out=str(target),
+            sources=None if found is None else len(found.sources),
+        )
+
+
+def _run(
+    console: Console,
+    found: Found,
+    engine: Engine,
+    folder: OutFolder,
+    options: InferOptions,
+    resume: bool,
+    workers: int,
+    hint: bool,
+) -> int:
+    try:
+        with console.progress("segmenting", len(found.sources)) as bar:
+            report = _reporter(console, bar, hint)
+            summary = run_cases(found, engine, folder, options, resume=resume, workers=workers, report=report)
+    except KeyboardInterrupt:
+        click.echo("gms-rt: interrupted; add --continue to go on from here", err=True)
+        return 130
+    return _end(console, summary, folder)
+
+
+def _watch(
+    console: Console,
+    watched: Path,
+    inputs: tuple[str, ...],
+    engine: str | None,
+    out: str | None,
+    device: str | None,
+    threads: int,
+    options: InferOptions,
+    workers: int,
+    settle: float,
+    hint: bool,
+) -> int:
+    if inputs:
+        raise UsageError("--watch takes one folder and no other inputs", where=inputs[0])
+    if not watched.is_dir():
+        raise UsageError("is not a folder", where=watched)
+    target = Path(out) if out else OUT / watched.resolve().name
+    stop = threading.Event()
+    with OutFolder(target) as folder, _opened(console, engine, device, threads) as opened, _stopped_by_signals(stop):
+        _announce(console, opened, target, None)
+        console.say(f"watching {watched}; Ctrl-C ends it")
+        with console.progress("segmented", None) as bar:
+            summary = watch(
+                watched,
+                opened,
+                folder,
+                options,
+                stop=stop,
+                workers=workers,
+                poll=min(1.0, max(0.05, settle / 2)),
+                settle=settle,
+                report=_reporter(console, bar, hint),
+            )
+        return _end(console, summary, folder)
+
+
+def _reporter(console: Console, bar: Progress, hint: bool) -> Callable[[Case, list[Row]], None]:
+    pending = [hint]
+
+    def report(case: Case, rows: list[Row]) -> None:
+        if pending[0] and case.kind == "dicom":
+            pending[0] = False
+            console.note("DICOM SEG is not written: pip install 'gms-rt[dicom-seg]'")
+        failed = [row for row in rows if row["status"] == "failed"]
+        if console.json:
+            for row in rows:
+                _event("case", done_before=case.reused, **row)
+        bar.advance(1, f"{len(rows)} frames" if case.multi and len(rows) > 1 else None)
+        if failed and not console.json:
+            bar.say("some failed")
+
+    return report
+
+
+def _end(console: Console, summary: Summary, folder: OutFolder) -> int:
+    if console.json:
+        _event("end", **summary.value())
+    elif console.quiet:
+        click.echo(str(folder.root))
+    else:
+        click.echo(summary.screen(str(folder.root)))
+    if summary.failed:
+        raise CasesFailedError(
+            f"{summary.failed} of {summary.cases} cases failed, the rest are written",
+            where=folder.root / "cases.csv",
+        )
+    return 0
+
+
+def _event(kind: str, **values: Any) -> None:
+    click.echo(json.dumps({"event": kind, **values}, ensure_ascii=True, allow_nan=False))
+
+
+@contextmanager
+def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
+    """Ctrl-C and a service manager's request end a watch after what is in flight."""
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _tuned() -> Iterator[None]:
+    """The process as a run wants it. Readers warn about every oddity of a file; what matters stands in cases.csv."""
+    # The pipeline's own threads decode and write; OpenCV's beside them would only wait for the same cores.
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    level = os.environ.get("OPENCV_FFMPEG_LOGLEVEL")
+    os.environ["OPENCV_FFMPEG_LOGLEVEL"] = level or "-8"
+    with warnings.catch_warnings():
+        for module in ("PIL", "pydicom", "highdicom", "nibabel"):
+            warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
+        try:
+            yield
+        finally:
+            cv2.setNumThreads(threads)
+            if level is None:
+                del os.environ["OPENCV_FFMPEG_LOGLEVEL"]

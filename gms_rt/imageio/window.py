@@ -1,0 +1,59 @@
+"""Deep pixel values to 8 bit: a stated window, and the choice in words for the record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gms_rt.errors import InputError
+
+LOW, HIGH = 0.5, 99.5  # percentiles: robust against a few burnt-in or dead pixels
+_SAMPLE = 100_000
+
+
+def to_8bit(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    """Values between `low` and `high` spread over 0-255; a window without width gives black.
+
+    >>> to_8bit(np.array([0, 50, 100, 900]), 0, 100).tolist()
+    [0, 128, 255, 255]
+    """
+    if not high > low:
+        return np.zeros(values.shape, np.uint8)
+    scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+    return np.asarray(np.rint(np.clip(scaled, 0, 255)), np.uint8)
+
+
+def percentiles(values: NDArray[Any], ignore: float | None = None) -> tuple[float, float]:
+    """The window that holds all but the lowest and highest half percent; `ignore` is a padding value left out.
+
+    Of many values a hundred thousand or so are looked at, evenly spaced, always the same ones.
+    """
+    check_finite(values)
+    flat = values.reshape(-1)
+    if ignore is not None and (kept := flat[flat != ignore]).size:
+        flat = kept
+    flat = flat[:: max(1, flat.size // _SAMPLE)]
+    low, high = np.percentile(flat.astype(np.float64), (LOW, HIGH))
+    if low == high:  # nearly all pixels are equal: the few others are the picture
+        low, high = float(flat.min()), float(flat.max())
+    return float(low), float(high)
+
+
+def by_percentiles(values: NDArray[Any], ignore: float | None = None) -> tuple[NDArray[np.uint8], str]:
+    """Values as 8 bit by percentiles, and the choice in words."""
+    low, high = percentiles(values, ignore)
+    return to_8bit(values, low, high), in_words(low, high)
+
+
+def in_words(low: float, high: float) -> str:
+    """A percentile window for the record."""
+    return f"percentiles {LOW:g}-{HIGH:g}: {low:g} to {high:g}"
+
+
+def check_finite(values: NDArray[Any]) -> None:
+    """Refuse NaN and infinity, which no window can place."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        bad = int(values.size - np.count_nonzero(np.isfinite(values)))
+        raise InputError(f"has {bad} pixels that are NaN or infinite")

@@ -1,0 +1,55 @@
+"""How masks are made and what is written: one frozen set of options, checked once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from gms_rt.artifacts import sha256_bytes
+from gms_rt.errors import UsageError
+from gms_rt.imageio import MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class InferOptions:
+    """Options of a run. `tile` 0 segments each image as a whole; `dicom_seg` applies to DICOM input only."""
+
+    threshold: float = 0.5
+    tta: bool = False
+    tile: int = 0
+    overlap: float = 0.25
+    largest: bool = False
+    fill_holes: bool = False
+    min_area: int = 0
+    refer_below: float | None = None
+    overlays: bool = True
+    contours: bool = True
+    probabilities: bool = False
+    dicom_seg: bool = True
+    overlay_video: bool = False
+    keep_suffix: bool = False
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise UsageError(f"threshold {self.threshold} is not between 0 and 1", where="--threshold")
+        if self.tile and not 32 <= self.tile <= 8192:
+            raise UsageError(f"tiles of {self.tile} pixels are not between 32 and 8192", where="--tile")
+        if not 0 <= self.overlap <= 0.75:
+            raise UsageError(f"overlap {self.overlap} is not between 0 and 0.75", where="--overlap")
+        if self.min_area < 0:
+            raise UsageError(f"area {self.min_area} is negative", where="--min-area")
+        if self.refer_below is not None and not 0 <= self.refer_below <= 1:
+            raise UsageError(f"{self.refer_below} is not between 0 and 1", where="--refer-below")
+        if self.max_pixels < 1:
+            raise UsageError(f"{self.max_pixels} allows no image", where="--max-pixels")
+
+    def key(self, engine: str) -> str:
+        """A fingerprint of everything that decides the files: these options and the engine's own fingerprint.
+
+        `refer_below` only sorts finished cases, and the size limit changes no result: they are left out.
+        """
+        values = dataclasses.asdict(self)
+        del values["refer_below"], values["max_pixels"]
+        return sha256_bytes(json.dumps([engine, values], sort_keys=True).encode())[:16]

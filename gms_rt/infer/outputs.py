@@ -1,0 +1,164 @@
+"""The output folder: one run at a time, names that fit the file system, files that are whole or absent.
+
+masks/<case>.png          0 and 255, at source size
+overlays/<case>.jpg       the source with the mask over it
+contours/<case>.json      polygons
+probabilities/<case>.png  0-255, on request
+dicom/<source>.dcm        DICOM SEG, for DICOM sources
+videos/<source>.mp4       overlay video, on request
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gms_rt.artifacts import atomic_path, sha256_bytes, write_bytes
+from gms_rt.errors import GmsError, InputError, UsageError
+from gms_rt.imageio import rgb
+from gms_rt.infer.contours import contours
+from gms_rt.infer.sources import OUTPUT_MARK
+
+U8 = NDArray[np.uint8]
+
+ENDINGS = {
+    "masks": ".png",
+    "overlays": ".jpg",
+    "contours": ".json",
+    "probabilities": ".png",
+    "dicom": ".dcm",
+    "videos": ".mp4",
+}
+_NAME_BYTES = 255 - max(len(ending) for ending in ENDINGS.values())
+_COLOUR = (255, 64, 64)
+
+
+def case_name(stem: str, frame: int | None) -> str:
+    """The result's name for one frame; a name too long for a file is cut and told apart by a hash of all of it.
+
+    >>> case_name("study/scan", 3)
+    'study/scan.frame-00003'
+    """
+    folder, slash, base = stem.rpartition("/")
+    tail = "" if frame is None else f".frame-{frame:05d}"
+    raw = os.fsencode(base)
+    if len(raw) + len(tail) > _NAME_BYTES:
+        mark = f"~{sha256_bytes(raw)[:8]}"
+        # Characters are cut whole; a byte that is none goes with the rest.
+        base = raw[: _NAME_BYTES - len(tail) - len(mark)].decode("utf-8", "ignore") + mark
+    return f"{folder}{slash}{base}{tail}"
+
+
+class OutFolder:
+    """An output folder, held by one run at a time. Use it as a context manager."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._lock: int | None = None
+
+    def path(self, kind: str, case: str) -> Path:
+        """Where a result goes."""
+        return self.root / kind / f"{case}{ENDINGS[kind]}"
+
+    def __enter__(self) -> OutFolder:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.root / OUTPUT_MARK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._release()
+            raise UsageError(
+                "another run is writing into this folder", where=self.root, mend="wait for it, or choose another --out"
+            ) from error
+        except OSError as error:
+            self._release()
+            raise UsageError(
+                f"cannot be written ({error.strerror})", where=self.root, mend="choose another place with --out"
+            ) from error
+        self._sweep()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _sweep(self) -> None:
+        """Remove what a killed run left half-written; nobody else writes here while the lock is held."""
+        for part in self.root.glob(".part-*"):
+            part.unlink(missing_ok=True)
+        for kind in ENDINGS:
+            for parent, _, names in os.walk(self.root / kind):
+                for name in names:
+                    if name.startswith(".part-"):
+                        (Path(parent) / name).unlink(missing_ok=True)
+
+
+def write_result(path: Path, data: bytes) -> int:
+    """Write one result and return its size; a name the file system refuses is the case's fault, not the run's."""
+    try:
+        write_bytes(path, data)
+    except OSError as error:
+        raise InputError(f"its result cannot be written ({error.strerror or error})", where=path.name) from error
+    except UsageError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR):
+            raise InputError(f"its result cannot be written ({cause.strerror})", where=path.name) from error
+        raise
+    return len(data)
+
+
+def mask_png(mask: U8) -> bytes:
+    """A mask or probability map as PNG: always the same bytes for the same pixels."""
+    # Flat areas compress best unfiltered, and five times faster; OpenCV before 4.11 chooses by itself.
+    unfiltered = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE] if hasattr(cv2, "IMWRITE_PNG_FILTER") else []
+    return _encoded(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 1, *unfiltered])
+
+
+def overlay(image: U8, mask: U8) -> U8:
+    """The image in RGB with the mask tinted and outlined."""
+    shown = rgb(image).copy()
+    left, top, width, height = cv2.boundingRect(mask)
+    if width:
+        part = shown[top : top + height, left : left + width]
+        tint = np.empty_like(part)
+        tint[:] = _COLOUR
+        tinted = cv2.addWeighted(part, 0.7, tint, 0.3, 0)
+        part[:] = cv2.copyTo(tinted, mask[top : top + height, left : left + width], part.copy())
+        outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(shown, outlines, -1, _COLOUR, max(1, round(max(mask.shape) / 500)))
+    return shown
+
+
+def overlay_jpeg(shown: U8) -> bytes:
+    """An overlay for looking at, not for measuring."""
+    return _encoded(".jpg", cv2.cvtColor(shown, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
+
+
+def contour_json(mask: U8, spacing: tuple[float, float] | None) -> bytes:
+    """The polygons of a mask as JSON."""
+    return (json.dumps(contours(mask, spacing), allow_nan=False) + "\n").encode()
+
+
+def _encoded(ending: str, pixels: NDArray[np.uint8], options: list[int]) -> bytes:
+    done, data = cv2.imencode(ending, pixels, options)
+    if not done:
+        raise GmsError(f"OpenCV cannot encode {pixels.shape[1]}×{pixels.shape[0]} pixels as {ending}")
+    return data.tobytes()
+
+
+__all__ = ["ENDINGS", "OutFolder", "atomic_path", "case_name", "contour_json", "mask_png", "overlay", "overlay_jpeg",
+           "write_result"]  # fmt: skip

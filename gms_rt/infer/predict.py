@@ -1,0 +1,45 @@
+"""Images to probability maps: whole or in tiles, plain or averaged over flips."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gms_rt.infer.options import InferOptions
+from gms_rt.infer.tiles import tiled
+from gms_rt.runtime.engine import Engine
+
+U8 = NDArray[np.uint8]
+
+
+class Predictor:
+    """An engine with the options that decide what it sees. It may be called from many threads."""
+
+    def __init__(self, engine: Engine, options: InferOptions) -> None:
+        self.engine = engine
+        self.options = options
+        self.size = (engine.manifest.height, engine.manifest.width)
+
+    def prepare(self, image: U8) -> U8:
+        """What travels to the engine: the image at network size, or itself where it is cut into tiles."""
+        return image if self.options.tile else self.engine.prepare(image)
+
+    def predict(self, prepared: list[U8]) -> list[NDArray[Any]]:
+        """Probability maps (0-255): at network size, or at source size where tiled."""
+        options = self.options
+        if not options.tile:
+            return list(self._infer(np.stack(prepared)))
+        return [tiled(image, self._infer, self.size, tile=options.tile, overlap=options.overlap) for image in prepared]
+
+    def _infer(self, images: U8) -> NDArray[Any]:
+        run = self.engine.runner.infer
+        if not self.options.tta:
+            return run(images)
+        # Left-right, up-down and both: each map is flipped back before the mean.
+        flips: list[tuple[int, ...]] = [(), (2,), (1,), (1, 2)]
+        maps = run(np.concatenate([np.flip(images, flip) for flip in flips]))
+        parts = np.split(maps, len(flips))
+        total = sum(np.flip(part, flip).astype(np.float32) for part, flip in zip(parts, flips, strict=True))
+        return np.asarray(total, np.float32) / np.float32(len(flips))

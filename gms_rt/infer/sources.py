@@ -1,0 +1,176 @@
+"""What is to be segmented, in a stable order, and the name each result gets.
+
+Results keep the folders and names of their sources below the common root. A result is named by its source's stem,
+unless another source could claim the same name; then the source's ending stays in the name of both. The rule looks at
+all sources together, so that their order never matters and nothing is overwritten.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import stat
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gms_rt.dicom import DICOM_SUFFIXES, is_dicom
+from gms_rt.errors import UsageError
+from gms_rt.imageio.nifti import NIFTI_SUFFIXES
+from gms_rt.imageio.video import VIDEO_SUFFIXES
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+SUFFIXES = (*PICTURE_SUFFIXES, *DICOM_SUFFIXES, *NIFTI_SUFFIXES, *VIDEO_SUFFIXES)
+# A folder that holds this file is the output of a run, never its input.
+OUTPUT_MARK = ".gms-rt.lock"
+_FRAME_LIKE = re.compile(r"\.frame-\d+$")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file: where it is, its name below the common root, and the name of its results (no ending)."""
+
+    path: Path
+    name: str
+    stem: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """The sources of a run; `skipped` counts files in folders that are no scans."""
+
+    sources: list[Source]
+    root: Path
+    skipped: int
+    inputs: list[str] = field(default_factory=list)
+
+
+def find_sources(inputs: Sequence[str], *, keep_suffix: bool = False) -> Found:
+    """Every scan named by files, folders (recursive), globs, text lists (`.txt`), or `-` for a list on stdin."""
+    if not inputs:
+        raise UsageError("there is nothing to segment", mend="name files or folders: gms-rt infer folder/")
+    walker = _Walker()
+    paths: dict[str, None] = {}
+    roots = []
+    for text in inputs:
+        for path in _expanded(text):
+            here = os.path.abspath(path)  # noqa: PTH100 (resolve() would follow links and change names)
+            folder = Path(here).is_dir()
+            roots.append(here if folder else os.path.dirname(here))  # noqa: PTH120
+            paths.update(dict.fromkeys(walker.files(here) if folder else [here]))
+    root = os.path.commonpath(roots) if roots else os.getcwd()  # noqa: PTH109
+    names = [os.path.relpath(path, root) for path in paths]
+    stems = result_names(names, keep_suffix=keep_suffix)
+    sources = [Source(Path(p), n, stems[n]) for p, n in zip(paths, names, strict=True)]
+    return Found(sources, Path(root), walker.skipped, [str(text) for text in inputs])
+
+
+def result_names(names: Iterable[str], *, keep_suffix: bool = False) -> dict[str, str]:
+    """The result's name for each source name, no two alike.
+
+    >>> result_names(["a/x.png", "a/x.jpg", "a/y.jpg", "b/x.png"])
+    {'a/x.png': 'a/x.png', 'a/x.jpg': 'a/x.jpg', 'a/y.jpg': 'a/y', 'b/x.png': 'b/x'}
+    """
+    folders: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        folder, _, base = name.rpartition("/")
+        folders[folder].append(base)
+    results = {}
+    for folder, bases in folders.items():
+        full = set(bases)
+        stems = Counter(_stem(base) for base in bases)
+        for base in bases:
+            stem = _stem(base)
+            free = stems[stem] == 1 and (stem not in full or stem == base) and not _FRAME_LIKE.search(stem)
+            chosen = stem if free and not keep_suffix else base
+            prefix = f"{folder}/" if folder else ""
+            results[prefix + base] = prefix + chosen
+    return results
+
+
+def _stem(name: str) -> str:
+    for suffix in NIFTI_SUFFIXES[::-1]:
+        if name.lower().endswith(suffix) and len(name) > len(suffix):
+            return name[: -len(suffix)]
+    return os.path.splitext(name)[0]  # noqa: PTH122 (works on names that are not paths)
+
+
+def _expanded(text: str) -> Iterator[str]:
+    if text == "-":
+        yield from _listed(sys.stdin.buffer.read(), "", "standard input")
+    elif os.path.lexists(text):
+        if text.lower().endswith(".txt") and Path(text).is_file():
+            yield from _listed(Path(text).read_bytes(), str(Path(text).parent), text)
+        else:
+            yield text
+    elif glob.has_magic(text):
+        hits = sorted(glob.glob(text, recursive=True), key=os.fsencode)  # noqa: PTH207 (any pattern, also absolute)
+        hits = [hit for hit in hits if not Path(hit).is_dir()] or hits
+        if not hits:
+            raise UsageError("matches no file", where=text)
+        yield from hits
+    else:
+        raise UsageError("no such file or folder", where=text)
+
+
+def _listed(data: bytes, folder: str, where: str) -> Iterator[str]:
+    """Names of a list: one a line, or ended by NUL where the list holds any. A name that is gone becomes a bad case."""
+    lines = data.split(b"\0") if b"\0" in data else [line.rstrip(b"\r") for line in data.split(b"\n")]
+    names = [os.fsdecode(line) for line in lines if line.strip()]
+    if not names:
+        raise UsageError("lists no file", where=where)
+    for name in names:
+        yield os.path.join(folder, name)  # noqa: PTH118 (keeps surrogate bytes as they are)
+
+
+class _Walker:
+    """Scans below folders, sorted by name; each real folder is entered once, so that link loops end."""
+
+    def __init__(self) -> None:
+        self.skipped = 0
+        self._seen: set[tuple[int, int]] = set()
+
+    def files(self, folder: str) -> Iterator[str]:
+        try:
+            about = Path(folder).stat()
+            entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
+        except OSError:
+            yield folder  # becomes a bad case, which says why: scans must not go missing in silence
+            return
+        identity = (about.st_dev, about.st_ino)
+        if identity in self._seen or any(entry.name == OUTPUT_MARK for entry in entries):
+            return
+        self._seen.add(identity)
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            try:
+                mode = entry.stat().st_mode
+            except OSError:  # a link to nothing, or to itself
+                self.skipped += 1
+                continue
+            if stat.S_ISDIR(mode):
+                yield from self.files(entry.path)
+            elif stat.S_ISREG(mode) and wanted(entry.path):
+                yield entry.path
+            else:
+                self.skipped += 1
+
+
+def wanted(path: str) -> bool:
+    """Whether a file in a folder is taken for a scan: by its ending, or as DICOM by its first bytes."""
+    lower = path.lower()
+    if lower.endswith(SUFFIXES):
+        return True
+    # DICOM archives name files without an ending; the index file of a medium has the prefix but no picture.
+    base = os.path.basename(lower)  # noqa: PTH119
+    if base == "dicomdir":
+        return False
+    try:
+        with open(path, "rb") as stream:  # noqa: PTH123
+            return is_dicom(stream.read(132))
+    except OSError:
+        return False

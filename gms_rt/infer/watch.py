@@ -1,0 +1,120 @@
+"""A folder in which scans keep arriving: each is segmented once it is whole, also across restarts.
+
+A file is whole when its size and time have not changed for `settle` seconds. Writers that rename a finished file into
+place, or use a hidden name until then, are never caught halfway. Results keep the source's ending in their names,
+because a later file could claim any shorter name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from pathlib import Path
+
+from gms_rt.artifacts import atomic_path, write_json
+from gms_rt.errors import UsageError
+from gms_rt.infer.journal import Journal
+from gms_rt.infer.measure import CaseTable
+from gms_rt.infer.options import InferOptions
+from gms_rt.infer.outputs import OutFolder
+from gms_rt.infer.run import Report, engine_fingerprint, engine_identity, now, run_record, segmented, workers_for
+from gms_rt.infer.sources import Found, Source, find_sources
+from gms_rt.infer.summary import Summary, with_referral
+from gms_rt.runtime.engine import Engine
+
+_Seen = tuple[int, int]  # size, time of change
+
+
+def watch(
+    folder: Path,
+    engine: Engine,
+    out: OutFolder,
+    options: InferOptions,
+    *,
+    stop: threading.Event,
+    workers: int = 0,
+    poll: float = 1.0,
+    settle: float = 2.0,
+    report: Report | None = None,
+) -> Summary:
+    """Segment what is and what arrives in `folder` until `stop` is set; what is in flight is finished first."""
+    options = dataclasses.replace(options, keep_suffix=True)
+    fingerprint = engine_fingerprint(engine)
+    start = Found([], folder, 0, [str(folder)])
+    record = run_record(engine, fingerprint, options, start, workers_for(workers)) | {"watch": True}
+    arrivals = _Arrivals(folder, settle)
+    summary = Summary(options.refer_below)
+    key = options.key(engine_identity(engine, fingerprint))
+    with Journal(out.root, key, resume=True, remember=True) as journal:
+        write_json(out.root / "run.json", record | {"status": "watching"})
+        changed = True
+        while True:
+            whole = arrivals.whole()
+            for case in segmented(whole, engine, out, options, journal, summary, workers=workers, failed_too=True):
+                rows = [with_referral(row, options.refer_below) for row in case.rows]
+                for row in rows:
+                    summary.add(row)
+                if report is not None and not case.reused:
+                    report(case, rows)
+                changed = True
+            if changed:
+                _write_tables(out.root, journal, options.refer_below, summary)
+                changed = False
+            if stop.wait(poll):
+                break
+        write_json(out.root / "run.json", record | {"status": "done", "ended": now()})
+    return summary
+
+
+def _write_tables(root: Path, journal: Journal, refer_below: float | None, summary: Summary) -> None:
+    with atomic_path(root / "cases.csv") as part, part.open("w", encoding="utf-8", newline="") as stream:
+        table = CaseTable(stream)
+        for name in sorted(journal.entries):
+            for row in journal.entries[name].rows:
+                table.add(with_referral(row, refer_below))
+    write_json(root / "summary.json", summary.value())
+
+
+class _Arrivals:
+    """Which files of a folder are whole and new since the last look."""
+
+    def __init__(self, folder: Path, settle: float) -> None:
+        self._folder = folder
+        self._settle = settle
+        self._since: dict[Path, tuple[_Seen, float]] = {}
+        self._taken: dict[Path, _Seen] = {}
+
+    def whole(self) -> list[Source]:
+        """Sources to segment now, in the order of their names."""
+        try:
+            found = find_sources([str(self._folder)], keep_suffix=True)
+        except UsageError:
+            if self._folder.is_dir():
+                raise
+            return []  # a share that is away for a while
+        present = {source.path for source in found.sources}
+        for gone in [path for path in self._since if path not in present]:
+            del self._since[gone]
+            self._taken.pop(gone, None)
+        return [source for source in found.sources if self._is_whole(source.path)]
+
+    def _is_whole(self, path: Path) -> bool:
+        try:
+            about = path.stat()
+        except OSError:
+            return False
+        seen = (about.st_size, about.st_mtime_ns)
+        if self._taken.get(path) == seen:
+            return False
+        clock = time.monotonic()
+        before = self._since.get(path)
+        if before is None or before[0] != seen:
+            self._since[path] = (seen, clock)
+            # A file that has not changed for long before the first look does not have to wait.
+            settled = time.time() - about.st_mtime >= max(self._settle, 0.0) + 1.0 and before is None
+        else:
+            settled = clock - before[1] >= self._settle
+        if settled:
+            self._taken[path] = seen
+        return settled

@@ -1,0 +1,73 @@
+"""The Dice gate: how far masks may move from the FP32 masks, and how far they moved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gms_rt import metrics
+from gms_rt.errors import UsageError
+from gms_rt.precision.execute import U8
+
+THRESHOLD = 128  # of 255: probability one half
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Smallest mean and smallest single Dice that pass."""
+
+    mean: float = 0.99
+    minimum: float = 0.95
+
+    def __post_init__(self) -> None:
+        for name, value in (("--gate-mean", self.mean), ("--gate-min", self.minimum)):
+            if not 0 <= value <= 1:
+                raise UsageError(f"{value} is not between 0 and 1", where=name)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Dice of each gate image against its FP32 mask, and whether that passes."""
+
+    dice: NDArray[np.float64]
+    gate: Gate
+
+    @property
+    def mean(self) -> float:
+        """Mean Dice."""
+        return float(self.dice.mean())
+
+    @property
+    def minimum(self) -> float:
+        """The worst image's Dice."""
+        return float(self.dice.min())
+
+    @property
+    def passed(self) -> bool:
+        """Whether both bounds hold."""
+        return self.mean >= self.gate.mean and self.minimum >= self.gate.minimum
+
+    @property
+    def shortfall(self) -> float:
+        """How much is missing, 0 where the gate holds: lets a search move towards it."""
+        return max(0.0, self.gate.mean - self.mean) + max(0.0, self.gate.minimum - self.minimum)
+
+    def record(self) -> dict[str, Any]:
+        """For `engine.json`."""
+        return {
+            "mean": round(self.mean, 6),
+            "minimum": round(self.minimum, 6),
+            "images": len(self.dice),
+            "gate_mean": self.gate.mean,
+            "gate_min": self.gate.minimum,
+            "passed": self.passed,
+        }
+
+
+def judge(probabilities: U8, reference: U8, gate: Gate) -> Verdict:
+    """Compare masks image by image."""
+    pairs = zip(probabilities, reference, strict=True)
+    return Verdict(np.array([metrics.dice(a >= THRESHOLD, b >= THRESHOLD) for a, b in pairs]), gate)

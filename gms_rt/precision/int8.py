@@ -1,0 +1,133 @@
+"""Explicit INT8: pairs of QuantizeLinear and DequantizeLinear around the convolutions that are to run in INT8.
+
+Signed and symmetric everywhere (zero point 0), one scale a tensor for activations, one an output channel for weights;
+biases stay as they are. Weights are stored as int8. What is outside the pairs keeps its type, so the remainder is
+typed afterwards: FP16 for TensorRT, FP32 for a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gms_rt.precision.graph import Graph, attribute, graph_from_model
+
+QUANTISABLE = ("Conv", "ConvTranspose")
+LEVELS = 127
+
+
+def quantisable(graph: Graph) -> list[str]:
+    """Names of the nodes that may run in INT8: convolutions with constant weights, in order."""
+    return [
+        node.name
+        for node in graph.nodes
+        if node.op_type in QUANTISABLE
+        and node.input[1] in graph.initialisers
+        and not (node.op_type == "ConvTranspose" and attribute(node, "group", 1) != 1)
+    ]
+
+
+def int8_graph(
+    graph: Graph, nodes: Collection[str], clips: dict[str, float], *, levels: int = LEVELS, skips: Collection[str] = ()
+) -> Graph:
+    """A copy in which `nodes` are quantised; `clips` holds each input's clipping magnitude.
+
+    `levels` below 127 keeps weights small enough that a processor which adds pairs of products in 16 bits cannot
+    saturate. `skips` names tensors whose way into a residual Add is quantised as well.
+    """
+    from onnx import helper
+
+    typed = graph.copy().model
+    by_name = {node.name: node for node in typed.graph.node}
+    fresh: dict[str, list[Any]] = {}  # new nodes, by the node they stand before
+    taken: dict[str, str] = {}
+    for name in sorted(nodes, key=list(by_name).index):
+        node = by_name[name]
+        source = node.input[0]
+        if source not in taken:
+            taken[source] = f"{source}/dq"
+            fresh.setdefault(name, []).extend(_pair(typed, source, clips[source] / LEVELS))
+        node.input[0] = taken[source]
+        axis = 1 if node.op_type == "ConvTranspose" else 0
+        stored = f"{name}/{node.input[1]}"
+        quantised, scale = quantise_weights(graph.constant(node.input[1]), axis, levels)
+        _constant(typed, f"{stored}/q", quantised)
+        _constant(typed, f"{stored}/scale", scale)
+        _constant(typed, f"{stored}/zero", np.zeros(len(scale), np.int8))
+        inputs = [f"{stored}/q", f"{stored}/scale", f"{stored}/zero"]
+        fresh.setdefault(name, []).append(
+            helper.make_node("DequantizeLinear", inputs, [f"{stored}/dq"], f"{name}/weights/dq", axis=axis)
+        )
+        node.input[1] = f"{stored}/dq"
+    for name in skips:
+        for node in typed.graph.node:
+            if node.op_type == "Add" and name in node.input and name not in taken:
+                taken[name] = f"{name}/dq"
+                fresh.setdefault(node.name, []).extend(_pair(typed, name, clips[name] / LEVELS))
+            if node.op_type == "Add" and name in node.input:
+                node.input[list(node.input).index(name)] = taken[name]
+    ordered = [new for node in typed.graph.node for new in [*fresh.get(node.name, []), node]]
+    del typed.graph.node[:]
+    typed.graph.node.extend(ordered)
+    drop_unused(typed)
+    return graph_from_model(typed)
+
+
+def residual_skips(graph: Graph) -> dict[str, str]:
+    """The skip branch of each residual Add: the Add's name and the tensor that goes around its convolutions."""
+    depth: dict[str, int] = {}
+    for node in graph.nodes:
+        own = 1 if node.op_type in QUANTISABLE else 0
+        reached = max((depth.get(name, 0) for name in node.input if name), default=0) + own
+        depth.update(dict.fromkeys(node.output, reached))
+    found = {}
+    for node in graph.nodes:
+        if node.op_type == "Add" and not any(name in graph.initialisers for name in node.input):
+            shallow, deep = sorted(node.input, key=lambda name: depth.get(name, 0))
+            if depth.get(shallow, 0) < depth.get(deep, 0):
+                found[node.name] = shallow
+    return found
+
+
+def quantise_weights(weights: NDArray[Any], axis: int, levels: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Weights as int8 with one scale an output channel.
+
+    >>> q, scale = quantise_weights(np.array([[1.0, -0.5]], np.float32), 0, 127)
+    >>> q.tolist(), float(scale[0] * 127)
+    ([[127, -64]], 1.0)
+    """
+    others = tuple(i for i in range(weights.ndim) if i != axis)
+    peak = np.abs(weights).max(axis=others).astype(np.float32)
+    scale = np.where(peak > 0, peak, np.float32(1)) / np.float32(levels)
+    shaped = scale.reshape([-1 if i == axis else 1 for i in range(weights.ndim)])
+    rounded = np.clip(np.rint(weights / shaped), -levels, levels).astype(np.int8)
+    return rounded, scale.astype(np.float32)
+
+
+def drop_unused(model: Any) -> None:
+    """Remove initialisers that nothing takes."""
+    taken = {name for node in model.graph.node for name in node.input} | {v.name for v in model.graph.output}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in taken]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+
+
+def _pair(model: Any, source: str, scale: float) -> list[Any]:
+    from onnx import helper
+
+    _constant(model, f"{source}/scale", np.float32(scale))
+    _constant(model, f"{source}/zero", np.int8(0))
+    ends = [f"{source}/scale", f"{source}/zero"]
+    return [
+        helper.make_node("QuantizeLinear", [source, *ends], [f"{source}/q"], f"{source}/quantise"),
+        helper.make_node("DequantizeLinear", [f"{source}/q", *ends], [f"{source}/dq"], f"{source}/dequantise"),
+    ]
+
+
+def _constant(model: Any, name: str, value: Any) -> None:
+    from onnx import numpy_helper
+
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))

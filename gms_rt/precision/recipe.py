@@ -1,0 +1,86 @@
+"""`precision.json`: which node has which precision and why. Applied to its graph it yields the typed graph of a target.
+
+- fp32: the graph as it is
+- fp16: FP16, with the `kept` nodes in FP32
+- bf16: BF16 for TensorRT; for a CPU the FP32 graph, whose runtime lowers it
+- int8: Q/DQ on the `int8` nodes, the remainder FP16 for TensorRT and FP32 for a CPU
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gms_rt.artifacts import PRECISIONS, read_json, write_json
+from gms_rt.errors import ArtifactError
+from gms_rt.precision import floating, int8
+from gms_rt.precision.census import check_census
+from gms_rt.precision.graph import Graph
+
+FILE = "precision.json"
+FORMAT = "gms-rt-precision"
+VERSION = 1
+# Seven bits for weights. Processors without VNNI add pairs of u8·s8 products in 16 bits: 255·64·2 is the most that
+# cannot saturate. With it a graph gives the same masks on every processor, and those are the ones the gate has seen.
+WEIGHT_LEVELS = 64
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Precision by node. `ranges` are clipping magnitudes of the tensors that INT8 nodes take."""
+
+    precision: str
+    graph_sha256: str
+    int8: list[str] = field(default_factory=list)
+    kept: dict[str, str] = field(default_factory=dict)  # node kept in FP32 beside FP16: the reason
+    ranges: dict[str, float] = field(default_factory=dict)
+    skips: list[str] = field(default_factory=list)  # tensors quantised on their way around a residual
+    calibrator: str | None = None
+    calibration: dict[str, Any] | None = None
+    blocks: list[dict[str, Any]] = field(default_factory=list)  # the search's table
+    weight_levels: int = WEIGHT_LEVELS
+    format: str = FORMAT
+    version: int = VERSION
+
+    def remainder(self, target: str) -> str:
+        """The type of what is not INT8."""
+        if self.precision == "int8":
+            return "fp32" if target == "cpu" else "fp16"
+        return "fp32" if self.precision == "bf16" and target == "cpu" else self.precision
+
+    def apply(self, graph: Graph, target: str) -> Graph:
+        """The typed graph for "cpu", "tensorrt" or "tensorrt-rtx", checked against this recipe."""
+        remainder = self.remainder(target)
+        typed = graph
+        if self.int8:
+            skips = self.skips if target != "cpu" else []
+            typed = int8.int8_graph(graph, self.int8, self.ranges, levels=self.weight_levels, skips=skips)
+        kept = set(self.kept) | floating.ends(graph)
+        if remainder != "fp32":
+            typed = floating.low_graph(typed, remainder, kept)
+        asked = remainder if self.precision == "bf16" else self.precision
+        check_census(typed, asked, remainder, kept=kept, quantised=self.int8)
+        return typed
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """Write `precision.json`."""
+    write_json(folder / FILE, dataclasses.asdict(recipe))
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """Read and check `precision.json`."""
+    path = folder / FILE
+    data = read_json(path)
+    version = data.get("version")
+    if data.get("format") != FORMAT or not isinstance(version, int) or version > VERSION:
+        raise ArtifactError(f"is no {FORMAT} file this program reads (version {version!r})", where=path)
+    try:
+        recipe = Recipe(**data)
+    except TypeError as error:
+        raise ArtifactError(f"has missing or unknown keys ({error})", where=path) from error
+    if recipe.precision not in PRECISIONS:
+        raise ArtifactError(f"has unknown precision {recipe.precision!r}", where=path)
+    return recipe

@@ -1,0 +1,222 @@
+"""The search for an INT8 engine that keeps the masks: give precision back where it hurts, as little as possible.
+
+1. Quantise every candidate. If that holds the gate, done; else take the calibrator that does best on the images that
+   suffer most.
+2. Rank the blocks: quantise one block alone and look at the Dice it costs on those images. A stage that costs next to
+   nothing as a whole is one block.
+3. Return blocks to the higher precision in the order of damage by time saved, until the gate holds (by bisection).
+4. Try to win back returned blocks, the most expensive first, and keep each that still passes.
+
+Every judgement is stored at once, so that an interrupted search goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gms_rt.artifacts import read_json, write_json
+from gms_rt.errors import ArtifactError, GateError
+from gms_rt.precision.blocks import Block, blocks
+from gms_rt.precision.calibrators import clip
+from gms_rt.precision.execute import U8, Session
+from gms_rt.precision.gate import Gate, Verdict, judge
+from gms_rt.precision.graph import Graph, stage
+from gms_rt.precision.int8 import int8_graph
+from gms_rt.precision.ranges import Histogram, Progress
+
+AUTO = ("mse", "percentile:99.99", "minmax")
+RANKING_IMAGES = 16
+WIN_BACK = 8
+# Share of the gate's allowance below which a whole stage counts as harmless.
+HARMLESS = 0.5
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the search settled on, and its table."""
+
+    nodes: list[str]
+    calibrator: str
+    clips: dict[str, float]
+    verdict: Verdict
+    rows: list[dict[str, Any]]
+    evaluations: int
+
+
+@dataclass
+class Search:
+    """One search. `levels` is the weights' resolution; `checkpoint` the file that makes it resumable."""
+
+    graph: Graph
+    candidates: Sequence[str]
+    histograms: dict[str, Histogram]
+    images: U8
+    reference: U8
+    gate: Gate
+    levels: int
+    checkpoint: Path | None = None
+    key: str = ""
+    progress: Progress | None = None
+    evaluations: int = 0
+    _store: dict[str, list[float]] = field(default_factory=dict)
+
+    def run(self, calibrators: Sequence[str] = AUTO) -> Found:
+        """Find the assignment, or raise GateError with the table."""
+        self._load()
+        self._say("plain int8", 0, 1)
+        method = calibrators[0]
+        verdict = self._judge(method, self.candidates)
+        hardest = np.argsort(verdict.dice)[:RANKING_IMAGES]
+        if not verdict.passed and len(calibrators) > 1:
+            method = max(calibrators, key=lambda name: self._judge(name, self.candidates, hardest).mean)
+            verdict = self._judge(method, self.candidates)
+        self._say("plain int8", 1, 1)
+        units = blocks(self.graph, self.candidates)
+        if verdict.passed:
+            rows = [self._row(unit, None, "int8") for unit in units]
+            return self._found(list(self.candidates), method, verdict, rows)
+        return self._search(units, method, hardest)
+
+    def _search(self, units: list[Block], method: str, hardest: NDArray[np.intp]) -> Found:
+        units, damage = self._ranked(units, method, hardest)
+        # Return first what hurts most for the time it saves; the square keeps harmful blocks ahead of cheap ones.
+        order = sorted(units, key=lambda unit: -(damage[unit.name] ** 2) / max(unit.saves, 1))
+        kept, verdict = self._fewest_returned(order, method)
+        if kept is None:
+            rows = [self._row(unit, damage[unit.name], "returned") for unit in units]
+            raise GateError(_missed(verdict, rows), mend="use --precision fp16, or more calibration images")
+        chosen = self._win_back(kept, [u for u in order if u not in kept], method)
+        nodes = _nodes(self.candidates, chosen)
+        verdict = self._judge(method, nodes)
+        rows = [self._row(u, damage[u.name], "int8" if u in chosen else "returned") for u in units]
+        return self._found(nodes, method, verdict, rows)
+
+    def _ranked(
+        self, units: list[Block], method: str, hardest: NDArray[np.intp]
+    ) -> tuple[list[Block], dict[str, float]]:
+        """The Dice each block costs alone. A stage that costs next to nothing as a whole is not taken apart."""
+        stages: dict[str, list[Block]] = {}
+        for unit in units:
+            stages.setdefault(stage(unit.name), []).append(unit)
+        ranked: list[Block] = []
+        damage: dict[str, float] = {}
+        done = 0
+        for name, members in stages.items():
+            whole = Block(
+                f"{name}/* ({len(members)} blocks)",
+                tuple(node for unit in members for node in unit.nodes),
+                sum(unit.flop for unit in members),
+                sum(unit.saves for unit in members),
+            )
+            verdict = self._judge(method, whole.nodes, hardest)
+            harmless = (
+                1 - verdict.mean <= (1 - self.gate.mean) * HARMLESS
+                and 1 - verdict.minimum <= (1 - self.gate.minimum) * HARMLESS
+            )
+            parts = [whole] if harmless else members
+            for unit in parts:
+                self._say("damage by block", done, len(units))
+                damage[unit.name] = 1 - self._judge(method, unit.nodes, hardest).mean
+                done += 1 if len(parts) > 1 else len(members)
+            ranked += parts
+        self._say("damage by block", len(units), len(units))
+        return ranked, damage
+
+    def _fewest_returned(self, order: list[Block], method: str) -> tuple[list[Block] | None, Verdict]:
+        """The shortest prefix of `order` to return so that the gate holds, assuming that more is never worse."""
+        low, high = 0, len(order)  # `low` returned blocks do not suffice; `high` (all) would be no INT8 at all
+        passing: list[Block] | None = None
+        worst = None
+        while high - low > 1:
+            middle = (low + high) // 2
+            self._say("search", high - low, len(order))
+            rest = order[middle:]
+            verdict = self._judge(method, _nodes(self.candidates, rest))
+            if verdict.passed:
+                high, passing = middle, rest
+            else:
+                low, worst = middle, verdict
+        if passing is None and order:
+            verdict = self._judge(method, _nodes(self.candidates, order[-1:]))
+            if verdict.passed:
+                return order[-1:], verdict
+            worst = verdict
+        return passing, worst if worst is not None else self._judge(method, self.candidates)
+
+    def _win_back(self, kept: list[Block], returned: list[Block], method: str) -> list[Block]:
+        chosen = list(kept)
+        worth = sorted(returned, key=lambda unit: -unit.saves)[:WIN_BACK]
+        for number, unit in enumerate(worth):
+            self._say("win back", number, len(worth))
+            if self._judge(method, _nodes(self.candidates, [*chosen, unit])).passed:
+                chosen.append(unit)
+        self._say("win back", len(worth), len(worth))
+        return chosen
+
+    def clips(self, method: str) -> dict[str, float]:
+        """Clipping magnitudes of every candidate's input."""
+        return {name: clip(histogram, method) for name, histogram in self.histograms.items()}
+
+    def _judge(self, method: str, nodes: Sequence[str], which: NDArray[np.intp] | None = None) -> Verdict:
+        images = self.images if which is None else self.images[which]
+        reference = self.reference if which is None else self.reference[which]
+        text = "\n".join([method, *sorted(nodes), *(map(str, which.tolist()) if which is not None else [])])
+        entry = hashlib.sha256(text.encode()).hexdigest()[:24]
+        if entry not in self._store:
+            typed = int8_graph(self.graph, nodes, self.clips(method), levels=self.levels)
+            verdict = judge(Session(typed, throughput=True).probabilities(images), reference, self.gate)
+            self._store[entry] = [round(float(value), 6) for value in verdict.dice]
+            self.evaluations += 1
+            if self.checkpoint is not None:
+                write_json(self.checkpoint, {"key": self.key, "dice": self._store})
+        return Verdict(np.array(self._store[entry]), self.gate)
+
+    def _load(self) -> None:
+        if self.checkpoint is None or not self.checkpoint.is_file():
+            return
+        try:
+            data = read_json(self.checkpoint)
+        except ArtifactError:
+            return  # a damaged checkpoint costs time, nothing else
+        if data.get("key") == self.key and isinstance(data.get("dice"), dict):
+            self._store = dict(data["dice"])
+
+    def _found(self, nodes: list[str], method: str, verdict: Verdict, rows: list[dict[str, Any]]) -> Found:
+        clips = self.clips(method)
+        taken = {node.input[0] for node in self.graph.nodes if node.name in set(nodes)}
+        used = {name: value for name, value in clips.items() if name in taken}
+        return Found(nodes, method, used, verdict, rows, self.evaluations)
+
+    def _row(self, unit: Block, damage: float | None, decision: str) -> dict[str, Any]:
+        return {
+            "block": unit.name,
+            "convolutions": len(unit.nodes),
+            "gflop": round(unit.flop / 1e9, 4),
+            "damage": None if damage is None else round(damage, 5),
+            "decision": decision,
+        }
+
+    def _say(self, phase: str, done: int, total: int) -> None:
+        if self.progress:
+            self.progress(phase, done, total)
+
+
+def _nodes(candidates: Sequence[str], units: Sequence[Block]) -> list[str]:
+    wanted = {name for unit in units for name in unit.nodes}
+    return [name for name in candidates if name in wanted]
+
+
+def _missed(verdict: Verdict, rows: list[dict[str, Any]]) -> str:
+    gate = verdict.gate
+    table = "; ".join(f"{row['block']} {row['damage']} {row['decision']}" for row in rows)
+    return (
+        f"the accuracy gate is not met: Dice to FP32 mean {verdict.mean:.4f} (gate {gate.mean}), "
+        f"minimum {verdict.minimum:.4f} (gate {gate.minimum}); block, damage, decision: {table}"
+    )

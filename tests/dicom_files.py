@@ -1,0 +1,60 @@
+"""Small DICOM files for tests: any modality, frames, photometric interpretation, transfer syntax."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    SecondaryCaptureImageStorage,
+    UltrasoundImageStorage,
+    UltrasoundMultiFrameImageStorage,
+    generate_uid,
+)
+
+CLASSES = {
+    "CT": CTImageStorage,
+    "US": UltrasoundImageStorage,
+    "USMF": UltrasoundMultiFrameImageStorage,
+    "SC": SecondaryCaptureImageStorage,
+}
+
+
+def dataset(pixels: np.ndarray[Any, Any], kind: str = "US", *, frames: int = 1, **tags: Any) -> Dataset:
+    """A dataset of frames × rows × columns (× 3) values."""
+    made = Dataset()
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = CLASSES[kind]
+    made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    made.StudyInstanceUID, made.SeriesInstanceUID = generate_uid(), generate_uid()
+    made.Modality = {"USMF": "US", "SC": "OT"}.get(kind, kind)
+    made.PatientName, made.PatientID = "Test^Person", "T1"
+    shape = pixels.shape[1:] if frames > 1 else pixels.shape
+    made.Rows, made.Columns = shape[:2]
+    made.SamplesPerPixel = 3 if len(shape) == 3 else 1
+    made.PhotometricInterpretation = "RGB" if made.SamplesPerPixel == 3 else "MONOCHROME2"
+    if made.SamplesPerPixel == 3:
+        made.PlanarConfiguration = 0
+    made.BitsAllocated = made.BitsStored = pixels.dtype.itemsize * 8
+    made.HighBit = made.BitsStored - 1
+    made.PixelRepresentation = int(pixels.dtype.kind == "i")
+    if frames > 1:
+        made.NumberOfFrames = frames
+    for name, value in tags.items():
+        setattr(made, name, value)
+    data = pixels.tobytes()
+    made.PixelData = data + b"\0" * (len(data) % 2)
+    made["PixelData"].VR = "OB" if made.BitsAllocated == 8 else "OW"
+    return made
+
+
+def save(made: Dataset, path: Path) -> Path:
+    """Write it as a DICOM file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made.save_as(path, enforce_file_format=True)
+    return path

@@ -1,0 +1,91 @@
+"""A real engine for tests of `infer`: a pixel's probability is its brightness. Also a command line that uses it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import gms_rt
+from gms_rt.artifacts import EngineManifest, write_manifest
+from gms_rt.runtime.base import U8, Runner, RunnerInfo, Timings
+from gms_rt.runtime.engine import Engine
+
+SIZE = 64
+
+
+class BrightnessRunner(Runner):
+    """Thresholds nothing: the mean of red, green and blue is the probability."""
+
+    def __init__(self, *, batch: int = 1, lanes: int = 1, seconds: float = 0.0) -> None:
+        super().__init__(RunnerInfo("cpu", batch, SIZE, SIZE, "brightness", "f32", lanes))
+        self.seconds = seconds
+        self.calls = 0
+
+    def _infer(self, images: U8, probabilities: U8) -> None:
+        self.calls += 1
+        time.sleep(self.seconds * len(images))
+        probabilities[:] = (images.astype(np.uint16).sum(-1) // 3).astype(np.uint8)
+
+    def _bench(self, images: U8, seconds: float, iterations: int, warmup: float) -> Timings:
+        start = time.perf_counter()
+        self.infer(images)
+        wall = time.perf_counter() - start
+        each = np.full(len(images), 1000 * wall / len(images))
+        return Timings(each, each, each * 0, each * 0, each * 0, wall, 0.0)
+
+    def _close(self) -> None:
+        pass
+
+
+def brightness_engine(folder: Path, **options: Any) -> Engine:
+    """An engine folder with a manifest, and the engine opened from it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = EngineManifest(
+        name="brightness",
+        precision="fp32",
+        created="2026-01-01T00:00:00+00:00",
+        gms_rt="0.1.0",
+        height=SIZE,
+        width=SIZE,
+        batch=1,
+        model="model.onnx",
+        files={},
+        source={},
+        tokenizer={},
+        targets=["cpu"],
+        plans=[],
+        census={},
+        gate=None,
+        execution="f32",
+        rebuild="none",
+    )
+    write_manifest(folder, manifest)
+    return Engine(folder, manifest, BrightnessRunner(**options))
+
+
+def program(folder: Path, seconds: float, *arguments: object) -> subprocess.Popen[bytes]:
+    """The command line with this engine as its own process."""
+    command = [sys.executable, __file__, str(folder), str(seconds), *map(str, arguments)]
+    environment = os.environ | {"PYTHONPATH": str(Path(gms_rt.__file__).parents[1])}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def main() -> None:
+    """`python infer_engine.py ENGINE_FOLDER SECONDS infer …`: the command line with this engine."""
+    import gms_rt.cli.infer
+    from gms_rt.cli.main import main as gms_rt_main
+
+    folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
+    gms_rt.cli.infer.load = lambda path, **_: brightness_engine(folder, seconds=seconds)  # type: ignore[attr-defined]
+    gms_rt.cli.infer.newest_engines = lambda root: [folder]  # type: ignore[attr-defined]
+    gms_rt_main(sys.argv[3:])
+
+
+if __name__ == "__main__":
+    main()

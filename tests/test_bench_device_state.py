@@ -1,0 +1,147 @@
+"""What a device is doing is read where it can be, and its absence explained where not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gms_rt.bench import device_state, energy
+from gms_rt.bench.device_state import Snapshot, Ticks
+from gms_rt.bench.energy import RaplMeter, TegraMeter, meter
+
+
+def _board(root: Path, *, governor: str = "powersave", stat: str = "cpu 100 0 100 800 0 0 0 0 0 0") -> Path:
+    for cpu in ("cpu0", "cpu1"):
+        folder = root / f"sys/devices/system/cpu/{cpu}/cpufreq"
+        folder.mkdir(parents=True)
+        (folder / "scaling_governor").write_text(f"{governor}\n")
+        (folder / "scaling_cur_freq").write_text("1500000\n")
+        (folder / "cpuinfo_max_freq").write_text("3000000\n")
+    zone = root / "sys/class/thermal/thermal_zone0"
+    zone.mkdir(parents=True)
+    (zone / "temp").write_text("51500\n")
+    (root / "proc").mkdir()
+    (root / "proc/stat").write_text(f"{stat}\ncpu0 1 2 3\n")
+    (root / "proc/loadavg").write_text("0.50 0.40 0.30 1/2 3\n")
+    (root / "proc/meminfo").write_text("MemTotal: 8 kB\nMemAvailable: 4194304 kB\n")
+    return root
+
+
+def test_a_board_is_read(tmp_path):
+    found = device_state.snapshot(root=_board(tmp_path))
+    assert found.values["CPU governor"] == "powersave"
+    assert found.values["CPU frequency"] == "1500 of 3000 MHz"
+    assert found.values["CPU temperature"] in ("51 °C", "52 °C")
+    assert found.values["load average"] == "0.50 0.40 0.30"
+    assert found.values["free memory"] == "4.0 GiB"
+    assert found.ticks is not None
+
+
+def test_absent_things_say_why(tmp_path):
+    found = device_state.snapshot(root=tmp_path)
+    for name in ("CPU governor", "CPU frequency", "CPU temperature", "load average", "free memory"):
+        assert name not in found.values
+        assert found.absent[name]
+    lines = device_state.readings(found, found)
+    assert all(line.why for line in lines if line.before is None and line.after is None)
+    assert device_state.load_between(found, found).why
+
+
+def _at(busy: int, own: float, stolen: int, total: int, **values: str) -> Snapshot:
+    return Snapshot(values, {}, Ticks(0.0, busy, own, stolen, total))
+
+
+def test_other_load_is_what_is_busy_beside_this_process():
+    load = device_state.load_between(_at(100, 10, 0, 1000), _at(600, 110, 50, 2000))
+    # 500 busy ticks, 100 of them our own, of 1000.
+    assert (load.others, load.stolen) == (40.0, 5.0)
+
+
+def test_a_noisy_machine_is_called_so():
+    before, after = _at(0, 0, 0, 0), _at(500, 0, 50, 1000)
+    words = device_state.warnings(before, after, device_state.load_between(before, after))
+    assert any("noisy machine" in w and "50 %" in w for w in words)
+    assert any("virtual machines" in w for w in words)
+    quiet = _at(500, 490, 1, 1000)
+    assert device_state.warnings(before, quiet, device_state.load_between(before, quiet)) == []
+
+
+def test_a_saving_governor_and_falling_clocks_are_said():
+    names = {"CPU governor": "powersave", "CPU frequency": "3000 of 3000 MHz"}
+    before = Snapshot(names, {}, None)
+    after = Snapshot(names | {"CPU frequency": "2000 of 3000 MHz"}, {}, None)
+    words = device_state.warnings(before, after, device_state.load_between(before, after))
+    assert any("powersave" in w for w in words)
+    assert any("fell from 3000 to 2000 MHz" in w for w in words)
+
+
+def test_power_mode_comes_from_nvpmodel(tmp_path, monkeypatch):
+    tool = tmp_path / "nvpmodel"
+    tool.write_text("#!/bin/sh\necho 'NV Power Mode: MAXN'\necho 0\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert device_state.snapshot(root=tmp_path).values["power mode"] == "MAXN"
+
+
+def _zone(root: Path, now: int, top: int = 1000) -> Path:
+    zone = root / "sys/class/powercap/intel-rapl:0"
+    zone.mkdir(parents=True, exist_ok=True)
+    (zone / "energy_uj").write_text(f"{now}\n")
+    (zone / "max_energy_range_uj").write_text(f"{top}\n")
+    return zone
+
+
+def test_rapl_counts_and_wraps(tmp_path):
+    zone = _zone(tmp_path, 100, 10_000_000)
+    counter = RaplMeter([zone])
+    counter.start()
+    _zone(tmp_path, 2_000_100, 10_000_000)
+    counter.stop()
+    assert counter.joules == pytest.approx(2.0)
+    counter.start()
+    _zone(tmp_path, 100, 10_000_000)
+    counter.stop()
+    assert counter.joules == pytest.approx(10.0)
+    assert counter.energy(5).joules_per_image == pytest.approx(2.0)
+
+
+def test_no_energy_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(energy.shutil, "which", lambda _: None)
+    found, why = meter(gpu=None, root=tmp_path)
+    assert found is None
+    assert "RAPL" in why
+    _zone(tmp_path, 1)
+    found, why = meter(gpu=None, root=tmp_path)
+    assert isinstance(found, RaplMeter)
+    (tmp_path / "sys/class/powercap/intel-rapl:0/energy_uj").unlink()
+    found, why = meter(gpu=None, root=tmp_path)
+    assert found is None
+    assert "root" in why
+
+
+def test_tegrastats_is_read_over_the_span(tmp_path):
+    import time
+
+    tool = tmp_path / "tegrastats"
+    tool.write_text("#!/bin/sh\nwhile true; do echo 'RAM 1/2MB VDD_IN 6000mW/5000mW'; sleep 0.05; done\n")
+    tool.chmod(0o755)
+    counter = TegraMeter(str(tool))
+    counter.start()
+    time.sleep(0.3)
+    counter.stop()
+    found = counter.energy(10)
+    assert found.watts == pytest.approx(6.0, rel=0.05)
+    assert found.joules_per_image is not None
+    assert found.joules_per_image == pytest.approx(6.0 * counter.seconds / 10, rel=0.05)
+
+
+def test_a_meter_without_readings_says_so(tmp_path):
+    tool = tmp_path / "tegrastats"
+    tool.write_text("#!/bin/sh\nexit 1\n")
+    tool.chmod(0o755)
+    counter = TegraMeter(str(tool))
+    counter.start()
+    counter.stop()
+    assert "no reading" in counter.energy(1).why

@@ -1,0 +1,343 @@
+"""Engine folders: what is built, recorded, kept, refused, and found unchanged."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from precision_graphs import scenes, tiny_graph
+
+from gms_rt.artifacts import read_manifest, verify_files
+from gms_rt.build import openvino, tensorrt, timing_cache
+from gms_rt.build.engine import engine_from_graph
+from gms_rt.errors import ArtifactError, DeviceError, GateError, GmsError, MissingExtraError, UsageError
+from gms_rt.precision.execute import Session
+from gms_rt.precision.gate import Gate, judge
+from gms_rt.precision.graph import graph_from_model, read_graph
+from gms_rt.precision.images import ImageSet
+from gms_rt.precision.recipe import Recipe, read_recipe, write_recipe
+from gms_rt.runtime.device import Cpu, Gpu, Machine
+from gms_rt.runtime.select import fits
+
+CALIBRATION = ImageSet(scenes(4, seed=11), "scenes 11")
+GATE = ImageSet(scenes(6, seed=12), "scenes 12")
+RTX = tensorrt.available("tensorrt-rtx")
+needs_rtx = pytest.mark.skipif(not RTX, reason="the tensorrt-rtx extra is not installed")
+PLAIN = Cpu("plain cpu", "x86_64", 2, ("avx2",))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("GMS_RT_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def graph(tmp_path):
+    return tiny_graph(tmp_path)
+
+
+def build(graph, out, precision="fp16", targets=("cpu",), **options):
+    images = {"calibration": CALIBRATION, "gate_images": GATE}
+    return engine_from_graph(graph, out, precision=precision, targets=targets, **(images | options))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@needs_rtx
+def test_one_call_builds_cpu_and_two_sms(graph, tmp_path, precision):
+    out = tmp_path / "engines/e"
+    manifest = build(graph, out, precision, ("cpu", "tensorrt-rtx"), sms=(80, 89), gate=Gate(0.95, 0.9))
+    assert read_manifest(out) == manifest
+    verify_files(out, manifest)
+    assert [(p.sm, p.target) for p in manifest.plans] == [(80, "tensorrt-rtx"), (89, "tensorrt-rtx")]
+    assert all(p.file == tensorrt.plan_name("tensorrt-rtx", p.version, p.sm) for p in manifest.plans)
+    assert all((out / p.file).stat().st_size == p.bytes > 10_000 for p in manifest.plans)
+    typed = {"fp32": "FLOAT", "fp16": "HALF", "int8": "HALF"}[precision]
+    for plan in manifest.plans:
+        network = manifest.census[plan.file]["network"]
+        assert set(network["CONVOLUTION"]) == {typed}
+        assert ("QUANTIZE" in network) == (precision == "int8")
+    convolutions = manifest.census["graph"]["compute"]["Conv"]
+    assert convolutions[precision] >= 9
+    recipe = read_recipe(out)
+    assert recipe.precision == precision and recipe.graph_sha256 == manifest.source["sha256"]
+    assert len(recipe.int8) == (10 if precision == "int8" else 0)
+    if precision != "fp32":
+        assert manifest.gate["passed"] and manifest.gate["data"]["sha256"] == GATE.sha256
+        assert recipe.calibration == CALIBRATION.record()
+
+
+def test_engine_masks_equal_the_graphs(graph, tmp_path):
+    images = scenes(6, seed=30)
+    reference = Session(read_graph(graph)).probabilities(images)
+    for precision in ("fp32", "fp16", "int8"):
+        build(graph, tmp_path / precision, precision, gate=Gate(0.95, 0.9))
+        found = Session(read_graph(tmp_path / precision / "model.onnx")).probabilities(images)
+        assert judge(found, reference, Gate(0.95, 0.9)).passed, precision
+        if precision == "fp32":
+            assert np.array_equal(found, reference)
+
+
+def test_cpu_census_says_what_runs(graph, tmp_path):
+    manifest = build(graph, tmp_path / "e", "int8", gate=Gate(0.9, 0.8))
+    cpu = manifest.census["cpu"]
+    assert cpu["int8_layers"] >= 9
+    assert set(cpu["milliseconds"]) == {"fp32", "int8"}
+    half = build(graph, tmp_path / "f", "fp16")
+    executed = half.census["cpu"]["layers"]["Convolution"]
+    # Whatever the processor does, the graph's types and its execution are told apart.
+    assert half.census["graph"]["compute"]["Conv"] == {"fp16": 11}
+    assert ("f32" in executed) == any("no FP16 arithmetic" in note for note in half.notes)
+
+
+def test_second_build_is_a_hit(graph, tmp_path):
+    out = tmp_path / "e"
+    first = build(graph, out)
+    before = (out / "engine.json").stat().st_mtime_ns
+    said = []
+    start = time.monotonic()
+    again = build(graph, out, progress=lambda phase, *_: said.append(phase))
+    assert time.monotonic() - start < 2
+    assert again == first and said == ["unchanged"]
+    assert (out / "engine.json").stat().st_mtime_ns == before
+    build(graph, out, force=True)
+    assert (out / "engine.json").stat().st_mtime_ns > before
+
+
+def test_damaged_engine_is_built_again(graph, tmp_path):
+    out = tmp_path / "e"
+    build(graph, out)
+    with (out / "model.onnx").open("ab") as stream:
+        stream.write(b"!")
+    manifest = build(graph, out)
+    verify_files(out, manifest)
+
+
+def test_other_options_are_no_hit(graph, tmp_path):
+    out = tmp_path / "e"
+    first = build(graph, out)
+    other = build(graph, out, gate_images=ImageSet(scenes(5, seed=77), "others"))
+    assert other.source["recipe_key"] != first.source["recipe_key"]
+    assert other.gate["images"] == 5
+
+
+@needs_rtx
+def test_plans_for_other_devices_stay(graph, tmp_path):
+    out = tmp_path / "e"
+    build(graph, out, "fp32", ("cpu", "tensorrt-rtx"), sms=(80,))
+    manifest = build(graph, out, "fp32", ("tensorrt-rtx",), sms=(89,))
+    assert sorted(p.sm for p in manifest.plans) == [80, 89]
+    assert "cpu" in manifest.targets or manifest.targets == ["tensorrt-rtx"]
+    verify_files(out, manifest)
+
+
+@needs_rtx
+@pytest.mark.parametrize(("sm", "words"), [(87, "JetPack"), (90, "--target tensorrt"), (110, "JetPack"), (61, "SM75")])
+def test_refused_sms_name_reason_and_alternative(graph, tmp_path, sm, words):
+    with pytest.raises(DeviceError, match=f"cannot build for SM{sm}") as caught:
+        build(graph, tmp_path / "e", "fp32", ("tensorrt-rtx",), sms=(sm,))
+    assert caught.value.exit_code == 4 and words in str(caught.value.mend)
+    assert not (tmp_path / "e").exists()
+
+
+def test_full_tensorrt_without_its_module_names_the_extra(graph, tmp_path):
+    if tensorrt.available("tensorrt"):
+        pytest.skip("full TensorRT is installed here")
+    with pytest.raises(MissingExtraError, match=r"gms-rt\[tensorrt\]"):
+        build(graph, tmp_path / "e", "fp32", ("tensorrt",))
+
+
+class FullTensorRt:
+    """As much of a module as the choice of SMs looks at: full TensorRT has no ahead-of-time targets."""
+
+
+def test_full_tensorrt_builds_for_the_gpu_it_sees():
+    none = Machine(PLAIN, (), None, "no NVIDIA driver", {})
+    with pytest.raises(DeviceError, match="this machine has none"):
+        tensorrt.choose_sms("tensorrt", FullTensorRt, (), none)
+    orin = Machine(PLAIN, (Gpu(0, "Orin", 87, 1),), "12.6", "", {})
+    assert tensorrt.choose_sms("tensorrt", FullTensorRt, (), orin) == (87,)
+    assert tensorrt.choose_sms("tensorrt", FullTensorRt, (87,), orin) == (87,)
+    with pytest.raises(DeviceError, match="cannot build for SM89 here"):
+        tensorrt.choose_sms("tensorrt", FullTensorRt, (89,), orin)
+
+
+@needs_rtx
+def test_ahead_of_time_builder_prefers_the_gpus_here():
+    trt = tensorrt.load_module("tensorrt-rtx")
+    known = tensorrt.ahead_of_time_sms(trt)
+    assert {75, 80, 86, 89} <= set(known)
+    here = Machine(PLAIN, (Gpu(0, "A", 86, 1), Gpu(1, "B", 90, 1)), "13.0", "", {})
+    assert tensorrt.choose_sms("tensorrt-rtx", trt, (), here) == (86,)
+    bare = Machine(PLAIN, (), None, "no driver", {})
+    assert tensorrt.choose_sms("tensorrt-rtx", trt, (), bare) == (89,)
+
+
+@needs_rtx
+def test_bf16_plan_is_bf16(graph, tmp_path):
+    manifest = build(graph, tmp_path / "e", "bf16", ("tensorrt-rtx",), sms=(89,))
+    network = manifest.census[manifest.plans[0].file]["network"]
+    assert network["CONVOLUTION"] == {"BF16": 11}
+
+
+def test_bf16_on_a_cpu_without_it_is_refused():
+    with pytest.raises(DeviceError, match="no BF16 arithmetic") as caught:
+        openvino.execution("bf16", Machine(PLAIN, (), None, "", {}))
+    assert "--precision int8" in str(caught.value.mend)
+    able = dataclasses.replace(PLAIN, features=("avx512_bf16",))
+    assert openvino.execution("bf16", Machine(able, (), None, "", {})) == "bf16"
+    assert openvino.execution("fp16", Machine(PLAIN, (), None, "", {})) == "f32"
+
+
+@needs_rtx
+def test_network_of_another_precision_is_refused(graph):
+    built = tensorrt.build_plan(read_graph(graph), "tensorrt-rtx", 89)
+    tensorrt.check_network(built, "fp32", "fp32", 0)
+    with pytest.raises(GmsError, match="asked for fp16"):
+        tensorrt.check_network(built, "fp16", "fp16", 0)
+    with pytest.raises(GmsError, match="asked for int8"):
+        tensorrt.check_network(built, "int8", "fp32", 3)
+
+
+@needs_rtx
+def test_builder_reports_phases_and_refusals(graph):
+    phases = []
+    tensorrt.build_plan(read_graph(graph), "tensorrt-rtx", 80, progress=lambda *step: phases.append(step))
+    assert phases and all(phase.startswith("tensorrt-rtx SM80: ") for phase, _, _ in phases)
+    import onnx
+
+    model = onnx.load(graph)
+    next(n for n in model.graph.node if n.op_type == "Softmax").op_type = "Hardmax"
+    with pytest.raises(GmsError, match="tensorrt-rtx refuses the graph"):
+        tensorrt.build_plan(graph_from_model(model), "tensorrt-rtx", 80)
+
+
+def test_inspector_json_of_two_versions():
+    old = {"Layers": [{"Outputs": [{"Format/Datatype": "Two wide channel vectorized row major FP16 format"}]}]}
+    new = {"Layers": [{"Outputs": [{"Format": "Row major", "Datatype": "Int8"}]}, {"Outputs": []}]}
+    assert tensorrt.count_inspected(old) == {"fp16": 1}
+    assert tensorrt.count_inspected(new) == {"int8": 1}
+    assert tensorrt.count_inspected({"Layers": ["only a name"]}) == {}
+
+
+def test_gate_that_is_missed_leaves_nothing(graph, tmp_path, monkeypatch):
+    out = tmp_path / "e"
+    # Clipped to a thousandth, every block ruins the masks.
+    monkeypatch.setattr("gms_rt.precision.search.clip", lambda histogram, method: histogram.top / 1000)
+    with pytest.raises(GateError) as caught:
+        build(graph, out, "int8", calibrator="minmax", gate=Gate(0.999, 0.999))
+    assert caught.value.exit_code == 3 and "block, damage, decision" in caught.value.what
+    assert not out.exists()
+
+
+def test_usage_mistakes(graph, tmp_path):
+    with pytest.raises(UsageError, match="unknown precision"):
+        build(graph, tmp_path / "e", "fp8")
+    with pytest.raises(UsageError, match="unknown target 'gpu'"):
+        build(graph, tmp_path / "e", targets=("gpu",))
+    with pytest.raises(UsageError, match="no target"):
+        build(graph, tmp_path / "e", targets=())
+    with pytest.raises(UsageError, match="a CPU engine has no SM"):
+        build(graph, tmp_path / "e", sms=(89,))
+    with pytest.raises(UsageError, match="--calib"):
+        build(graph, tmp_path / "e", "int8", calibration=None)
+    with pytest.raises(UsageError, match="also calibration images"):
+        build(graph, tmp_path / "e", "int8", gate_images=CALIBRATION)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("precious")
+    with pytest.raises(UsageError, match="exists and is not an engine"):
+        build(graph, tmp_path / "mine")
+    assert (tmp_path / "mine/thesis.txt").read_text() == "precious"
+
+
+def test_golden_travels_with_its_hash(graph, tmp_path):
+    images = scenes(2)
+    np.savez(graph.with_suffix(".golden.npz"), images=images, probabilities=images[..., 0])
+    manifest = build(graph, tmp_path / "e", "fp32")
+    assert "golden.npz" in manifest.files
+    assert not manifest.notes
+
+
+def test_engine_runs_for_its_batch(graph, tmp_path):
+    path = tiny_graph(tmp_path, batch="n")
+    manifest = build(path, tmp_path / "e", "fp32", batch=4)
+    assert manifest.batch == 4
+    assert fits(manifest)[0].fits
+
+
+def test_recipe_survives_the_disk_and_refuses_the_future(tmp_path):
+    recipe = Recipe("int8", "ab", int8=["x"], kept={"y": "magnitude 70000"}, ranges={"t": 1.5}, calibrator="mse")
+    write_recipe(tmp_path, recipe)
+    assert read_recipe(tmp_path) == recipe
+    data = json.loads((tmp_path / "precision.json").read_text())
+    for change in ({"version": 2}, {"format": "other"}, {"surprise": 1}, {"precision": "fp8"}):
+        (tmp_path / "precision.json").write_text(json.dumps(data | change))
+        with pytest.raises(ArtifactError):
+            read_recipe(tmp_path)
+
+
+def test_golden_formats_are_still_read():
+    folder = Path(__file__).parent / "golden/engine-v1"
+    manifest = read_manifest(folder)
+    assert manifest.precision == "int8" and manifest.plans[0].sm == 89
+    assert manifest.census["graph"]["qdq_pairs"] == 9
+    recipe = read_recipe(folder)
+    assert recipe.int8[0] == "encoder/down" and recipe.weight_levels == 64
+    # What is read is written in the same form: nothing of the format is lost on the way.
+    assert json.loads((folder / "precision.json").read_text()) == dataclasses.asdict(recipe)
+    assert json.loads((folder / "engine.json").read_text()) == dataclasses.asdict(manifest)
+
+
+def test_timing_cache_places(monkeypatch, tmp_path):
+    monkeypatch.setenv("GMS_RT_CACHE", str(tmp_path / "c"))
+    place = timing_cache.shared_path("tensorrt", "10.3", 87)
+    assert timing_cache.stored(place) == b""
+    timing_cache.keep(place, b"times")
+    assert timing_cache.stored(tmp_path / "absent", place) == b"times"
+    monkeypatch.delenv("GMS_RT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert timing_cache.cache_root() == tmp_path / "gms-rt"
+
+
+@pytest.mark.slow
+@needs_rtx
+def test_full_sd_vae_architecture_builds_at_fp16(tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    from gms_rt.export.fuse import graph_from_model as fuse
+
+    gms = sd_vae_pipeline()
+    path = fuse(gms, tmp_path / "sd.onnx", source={"kind": "random weights"}, height=224, width=224)
+    graph = read_graph(path)
+    from gms_rt.precision.census import census
+    from gms_rt.precision.floating import low_graph
+
+    typed = low_graph(graph, "fp16", ())
+    assert set(census(typed)["compute"]["Conv"]) == {"fp16"}
+    built = tensorrt.build_plan(typed, "tensorrt-rtx", 80)
+    tensorrt.check_network(built, "fp16", "fp16", 0)
+    # 84 million parameters at two bytes.
+    assert 150e6 < len(built.data) < 260e6
+
+
+def sd_vae_pipeline():
+    """The whole pipeline at the full SD-VAE's architecture, with random weights."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    from gms_rt.model.diffusers_tokenizer import wrap_autoencoder
+    from gms_rt.model.gms import Gms
+    from gms_rt.model.lmm import LatentMapper
+
+    torch.manual_seed(0)
+    autoencoder = AutoencoderKL(
+        block_out_channels=[128, 256, 512, 512],
+        layers_per_block=2,
+        latent_channels=4,
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+    )
+    return Gms(wrap_autoencoder(autoencoder, "sd-vae", "random weights"), LatentMapper()).eval()

@@ -1,0 +1,208 @@
+"""The fused graph equals the PyTorch pipeline, for every tokenizer, size and batch, in both CPU runtimes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+import pytest
+import torch
+
+from gms_rt.errors import ArtifactError, UsageError
+from gms_rt.export import onnx_graph
+from gms_rt.export.fuse import graph_from_model, graph_from_run
+from gms_rt.model.diffusers_tokenizer import wrap_autoencoder
+from gms_rt.model.gms import Gms
+from gms_rt.model.lmm import LatentMapper, LmmConfig
+from gms_rt.model.loading import load_tokenizer
+from gms_rt.model.official import load_official
+from gms_rt.model.run import load_run, save_run
+
+diffusers = pytest.importorskip("diffusers")
+DATA = os.environ.get("GMS_RT_DATA")
+KL = {
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "block_out_channels": (32, 32),
+    "norm_num_groups": 16,
+}
+
+
+def model_of(kind: str) -> Gms:
+    torch.manual_seed(11)
+    if kind == "taesd":
+        wide = {"encoder_block_out_channels": (8,) * 3, "decoder_block_out_channels": (8,) * 3}
+        autoencoder = diffusers.AutoencoderTiny(**wide, num_encoder_blocks=(0, 1, 1), num_decoder_blocks=(1, 1, 0))
+    elif kind == "sd-vae":
+        autoencoder = diffusers.AutoencoderKL(**KL, latent_channels=4, scaling_factor=0.18215, shift_factor=0.1)
+    else:
+        autoencoder = diffusers.VQModel(**KL, latent_channels=3, num_vq_embeddings=32, scaling_factor=0.5)
+    tokenizer = wrap_autoencoder(autoencoder, kind, "tiny")
+    return Gms(tokenizer, LatentMapper(LmmConfig(tokenizer.spec.channels, 16, (1, 2), 8))).eval()
+
+
+def pictures(count: int, height: int, width: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (count, height, width, 3), np.uint8)
+    noise[0, : height // 2] = 255  # flat parts and hard borders too
+    noise[0, height // 2 :, width // 2 :] = 0
+    return noise
+
+
+def spread(graph: Path, gms: Gms, images: np.ndarray) -> int:
+    """The largest difference to PyTorch over both runtimes, in grey levels."""
+    expected = gms.segment(torch.from_numpy(images)).numpy().astype(int)
+    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    compiled = openvino.Core().compile_model(str(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = [session.run(None, {"image": images})[0], compiled(images)[0]]
+    assert all(f.shape == (*images.shape[:3], 1) and f.dtype == np.uint8 for f in found)
+    return max(int(np.abs(f[..., 0] - expected).max()) for f in found)
+
+
+@pytest.fixture(scope="module", params=["taesd", "sd-vae", "vq"])
+def exported(request, tmp_path_factory):
+    gms = model_of(request.param)
+    out = tmp_path_factory.mktemp(request.param) / "small.onnx"
+    return gms, graph_from_model(gms, out, source={"kind": "test"}, height=48, width=32)
+
+
+def test_the_graph_equals_the_pipeline(exported):
+    gms, graph = exported
+    images = pictures(1, 48, 32)
+    assert len(np.unique(gms.segment(torch.from_numpy(images)))) > 8, "the test model draws nothing"
+    assert spread(graph, gms, images) <= 1
+
+
+def test_layout_names_and_description(exported):
+    gms, graph = exported
+    model = onnx.load(graph)
+    nodes = model.graph.node
+    assert (nodes[0].op_type, nodes[-1].op_type) == ("Cast", "Cast")
+    assert "image" in nodes[0].input and sum("image" in node.input for node in nodes) == 1
+    assert {node.name.partition("/")[0] for node in nodes} == {"input", "encoder", "lmm", "decoder", "output"}
+    assert len({node.name for node in nodes}) == len(nodes)
+    ends = {v.name: v.type.tensor_type for v in (*model.graph.input, *model.graph.output)}
+    assert {name: t.elem_type for name, t in ends.items()} == {"image": 2, "mask": 2}
+    assert [d.dim_value for d in ends["image"].shape.dim] == [1, 48, 32, 3]
+    assert [d.dim_value for d in ends["mask"].shape.dim] == [1, 48, 32, 1]
+    assert {o.domain: o.version for o in model.opset_import}[""] == 18
+    facts = {p.key: p.value for p in model.metadata_props}
+    assert (facts["gms_rt.format"], facts["gms_rt.name"]) == ("1", "small")
+    assert json.loads(facts["gms_rt.tokenizer"])["sha256"] == gms.tokenizer.weights_sha256()
+    assert json.loads(facts["gms_rt.source"]) == {"kind": "test"}
+
+
+def test_the_reference_beside_the_graph_is_pytorchs(exported):
+    gms, graph = exported
+    golden = np.load(graph.with_suffix(".golden.npz"))
+    assert golden["images"].shape == (8, 48, 32, 3) and golden["truth"].shape == (8, 48, 32)
+    assert np.array_equal(golden["probabilities"][3], gms.segment(torch.from_numpy(golden["images"][3:4]))[0])
+    assert len(set(golden["names"])) == 8
+
+
+def test_folding_leaves_one_channel_to_draw(exported):
+    _, graph = exported
+    model = onnx.load(graph)
+    sizes = {t.name: list(t.dims) for t in model.graph.initializer}
+    last = [n for n in model.graph.node if n.op_type == "Conv"][-1]
+    assert sizes[last.input[1]][0] == 1
+    behind = [n.op_type for n in model.graph.node][list(model.graph.node).index(last) + 1 :]
+    assert behind[0] == "Clip" and set(behind) <= {"Clip", "Mul", "Round", "Transpose", "Reshape", "Cast"}
+
+
+@pytest.mark.parametrize("opset", [18, 21])
+def test_a_range_of_batches(tmp_path, opset):
+    gms = model_of("taesd")
+    options = {"height": 32, "width": 64, "batch": (1, 3), "opset": opset}
+    graph = graph_from_model(gms, tmp_path / "b.onnx", source={"kind": "test"}, **options)
+    for count in (1, 2, 3):
+        assert spread(graph, gms, pictures(count, 32, 64)) <= 1
+
+
+def test_heavy_weights_go_beside_the_graph(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_graph, "EXTERNAL_DATA_BYTES", 50_000)
+    gms = model_of("taesd")
+    graph = graph_from_model(gms, tmp_path / "big.onnx", source={"kind": "test"}, height=32, width=32)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["big.golden.npz", "big.onnx", "big.onnx.data"]
+    assert graph.stat().st_size < 300_000 < (tmp_path / "big.onnx.data").stat().st_size + 300_000
+    assert spread(graph, gms, pictures(1, 32, 32)) <= 1
+
+
+@pytest.mark.parametrize("wrong", [{"height": 50}, {"width": 0}, {"batch": (3, 1)}, {"batch": (0, 1)}, {"opset": 12}])
+def test_impossible_wishes_are_refused(tmp_path, wrong):
+    with pytest.raises(UsageError):
+        graph_from_model(model_of("taesd"), tmp_path / "g.onnx", source={}, **wrong)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_run_comes_back_and_exports(tmp_path):
+    gms = model_of("taesd")
+    gms.tokenizer.autoencoder.save_pretrained(tmp_path / "run" / "tokenizer")
+    gms.tokenizer.spec = gms.tokenizer.spec.__class__(**{**vars(gms.tokenizer.spec), "source": "tokenizer"})
+    save_run(tmp_path / "run", gms, {"training": {"steps": 3, "recipe": "fast"}})
+    images = torch.from_numpy(pictures(2, 32, 32))
+    assert torch.equal(load_run(tmp_path / "run").segment(images), gms.segment(images))
+    graph = graph_from_run(tmp_path / "run", tmp_path / "g.onnx", height=32, width=32)
+    facts = {p.key: p.value for p in onnx.load(graph).metadata_props}
+    assert json.loads(facts["gms_rt.source"])["name"] == "run"
+    assert json.loads(facts["gms_rt.tokenizer"])["source"] == "tokenizer"
+
+
+def test_a_run_refuses_another_tokenizer_or_other_weights(tmp_path):
+    gms = model_of("taesd")
+    gms.tokenizer.autoencoder.save_pretrained(tmp_path / "tokenizer")
+    gms.tokenizer.spec = gms.tokenizer.spec.__class__(**{**vars(gms.tokenizer.spec), "source": "tokenizer"})
+    save_run(tmp_path, gms)
+    config = (tmp_path / "config.toml").read_text()
+    (tmp_path / "config.toml").write_text(config.replace("width = 16", "width = 32"))
+    with pytest.raises(ArtifactError, match=r"stem\.weight"):
+        load_run(tmp_path)
+    (tmp_path / "config.toml").write_text(config)
+    with torch.no_grad():
+        gms.tokenizer.autoencoder.decoder.layers[0].bias += 1
+    gms.tokenizer.autoencoder.save_pretrained(tmp_path / "tokenizer")
+    with pytest.raises(ArtifactError, match="have changed"):
+        load_run(tmp_path)
+    (tmp_path / "lmm.safetensors").unlink()
+    with pytest.raises(UsageError, match=r"lmm\.safetensors"):
+        load_run(tmp_path)
+    with pytest.raises(UsageError, match="no folder"):
+        load_run(tmp_path / "absent")
+
+
+def test_tensorrt_accepts_the_graph(exported, capfd):
+    """TensorRT's parser and builder run without a GPU in the RTX flavour."""
+    trt = pytest.importorskip("tensorrt_rtx_bindings")
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    parsed = parser.parse(exported[1].read_bytes())
+    assert parsed, [str(parser.get_error(i)) for i in range(parser.num_errors)]
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.SM80, 0)
+    plan = builder.build_serialized_network(network, config)
+    assert plan is not None and plan.nbytes > 10_000
+
+
+@pytest.mark.skipif(DATA is None, reason="GMS_RT_DATA is not set")
+@pytest.mark.parametrize("name", ["vaelight", "taef2"])
+def test_onnx_pairs_fuse_and_agree_on_real_pictures(tmp_path, name):
+    import cv2
+
+    tokenizer = load_tokenizer(f"onnx:{Path(DATA) / 'weights' / name}")
+    official = Path(DATA) / "weights/gms-official-ham10000/best_model.pth"
+    torch.manual_seed(0)
+    mapper = load_official(official).mapper if name == "vaelight" else LatentMapper(LmmConfig(32, 16, (1, 2)))
+    gms = Gms(tokenizer, mapper).eval()
+    graph = graph_from_model(gms, tmp_path / "pair.onnx", source={"kind": "test"}, height=96, width=128)
+    files = sorted((Path(DATA) / "ham10000/images").iterdir())[:2]
+    real = [cv2.resize(cv2.imread(str(f))[..., ::-1], (128, 96), interpolation=cv2.INTER_AREA) for f in files]
+    for image in [*real, pictures(1, 96, 128)[0]]:
+        assert spread(graph, gms, np.ascontiguousarray(image[None])) <= 1
