@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from gms_rt.artifacts import EngineManifest, Plan, newest_engines, read_manifest, verify_files
-from gms_rt.errors import DeviceError, UsageError
+from gms_rt.errors import ArtifactError, DeviceError, UsageError
 from gms_rt.runtime.base import Runner
 from gms_rt.runtime.device import Machine, probe, tensorrt_version
 from gms_rt.runtime.engine import Engine
@@ -31,22 +31,28 @@ class Fit:
         return not self.reason
 
 
-def fits(manifest: EngineManifest, machine: Machine | None = None) -> list[Fit]:
-    """Every way to run this engine, GPU plans first, each with the reason where it does not fit."""
+def fits(manifest: EngineManifest, machine: Machine | None = None, *, gpu: int | None = None) -> list[Fit]:
+    """Every way to run this engine, GPU plans first, each with the reason where it does not fit.
+
+    `gpu` asks for one GPU by number; otherwise the first that a plan was built for is taken.
+    """
     here = machine or probe()
-    found = [_plan_fit(plan, here) for plan in manifest.plans]
+    found = [_plan_fit(plan, here, gpu) for plan in manifest.plans]
     if "cpu" in manifest.targets:
         found.append(Fit("cpu", None, None, _cpu_reason(manifest, here)))
     return found
 
 
-def _plan_fit(plan: Plan, machine: Machine) -> Fit:
-    gpu = next((g.index for g in machine.gpus if g.sm == plan.sm), None)
+def _plan_fit(plan: Plan, machine: Machine, wanted: int | None) -> Fit:
+    candidates = [g for g in machine.gpus if wanted in (None, g.index)]
+    gpu = next((g.index for g in candidates if g.sm == plan.sm), None)
     installed = tensorrt_version(plan.target)
     if not machine.gpus:
         reason = machine.driver_note
+    elif not candidates:
+        reason = f"there is no GPU {wanted}, this machine has {len(machine.gpus)}"
     elif gpu is None:
-        here = ", ".join(f"SM{g.sm} ({g.name})" for g in machine.gpus)
+        here = ", ".join(f"SM{g.sm} ({g.name})" for g in candidates)
         reason = f"built for SM{plan.sm}, this machine has {here}"
     elif installed is None:
         reason = f"needs {plan.target}: pip install 'gms-rt[{plan.target}]'"
@@ -96,8 +102,11 @@ def newest_that_fits(root: Path, device: str | None = None) -> Path:
     engines = newest_engines(root)
     reasons = []
     for folder in engines:
-        manifest = read_manifest(folder)
-        options = _wanted(fits(manifest), kind, index)
+        try:
+            options = _wanted(fits(read_manifest(folder), gpu=index), kind)
+        except ArtifactError as error:  # a damaged engine must not hide the others
+            reasons.append(error.line())
+            continue
         if any(option.fits for option in options):
             return folder
         reasons += [f"{folder.name} ({o.target}): {o.reason}" for o in options]
@@ -124,16 +133,12 @@ def parse_device(device: str | None) -> tuple[str | None, int | None]:
     return match[1], int(match[2]) if match[2] else None
 
 
-def _wanted(options: list[Fit], kind: str | None, index: int | None) -> list[Fit]:
-    if kind is None:
-        return options
-    if kind == "cpu":
-        return [o for o in options if o.target == "cpu"]
-    return [o for o in options if o.target != "cpu" and (index is None or not o.fits or o.gpu == index)]
+def _wanted(options: list[Fit], kind: str | None) -> list[Fit]:
+    return [o for o in options if kind is None or (o.target == "cpu") == (kind == "cpu")]
 
 
 def _choose(folder: Path, manifest: EngineManifest, kind: str | None, index: int | None) -> Fit:
-    options = _wanted(fits(manifest), kind, index)
+    options = _wanted(fits(manifest, gpu=index), kind)
     for option in options:
         if option.fits:
             return option
@@ -174,4 +179,5 @@ def _tensorrt_runner(folder: Path, manifest: EngineManifest, choice: Fit, lanes:
         height=manifest.height,
         width=manifest.width,
         lanes=lanes,
+        execution={"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "i8+f16"}[manifest.precision],
     )
