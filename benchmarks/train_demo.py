@@ -54,7 +54,7 @@ class Plan:
     phantoms: int = 2000
     tokenizer_steps: int = 900
     latent_steps: int = 900
-    finish_steps: int = 250
+    finish_steps: int = 600
     seed: int = 7
 
 

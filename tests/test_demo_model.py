@@ -49,7 +49,9 @@ def test_the_graph_gives_pytorchs_probabilities(segment):
 
 
 def test_the_graph_was_made_from_the_weights_beside_it():
-    facts = {p.key: p.value for p in onnx.load(DEMO / "demo.onnx").metadata_props}
+    model = onnx.load(DEMO / "demo.onnx")
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", 18)]
+    facts = {p.key: p.value for p in model.metadata_props}
     assert json.loads(facts["gms_rt.source"])["sha256"] == sha256_file(DEMO / "lmm.safetensors")
     tokenizer = json.loads((DEMO / "tokenizer.json").read_text())
     assert json.loads(facts["gms_rt.tokenizer"])["sha256"] == tokenizer["sha256"]

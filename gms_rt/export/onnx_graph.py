@@ -75,6 +75,10 @@ def join(models: Sequence[Any], inputs: str, outputs: str) -> Any:
     for following in models[1:]:
         wires = [(joined.graph.output[0].name, following.graph.input[0].name)]
         joined = onnx.compose.merge_models(joined, following, io_map=wires)
+    # Merging lists the operator set once a part, and all parts share one.
+    versions = {opset.domain: opset for opset in joined.opset_import}
+    del joined.opset_import[:]
+    joined.opset_import.extend(versions.values())
     _rename_value(joined.graph, joined.graph.input[0].name, inputs)
     _rename_value(joined.graph, joined.graph.output[0].name, outputs)
     return joined
