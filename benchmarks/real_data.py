@@ -1,6 +1,6 @@
 """Prove it on real data: one command, from weights and pictures to `benchmarks/results/*.json`.
 
-    GMS_RT_DATA=/data python benchmarks/real_data.py [official] [busi] [glas] [--work work/] [--results benchmarks/results]
+    GMS_RT_DATA=/data python benchmarks/real_data.py [official] [busi] [glas] [--work work/] [--results FOLDER]
 
 `official` imports the official HAM10000 model with the vaelight tokenizer and evaluates every twentieth test case.
 `busi` and `glas` train with the recipe `fast` on the paper's splits and evaluate the test part. Trainings stop and
@@ -22,12 +22,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from gms_rt import __version__
 from gms_rt.config import read_toml
 from gms_rt.evaluate.published import GMS
 
+ROOT = Path(__file__).resolve().parent.parent
 # What two processor cores reach in about an hour: smaller pictures and a narrower model than the paper's.
 TRAINING = {
     "busi": ["size=128", "width=16", "groups=8", "views=8", "latent_epochs=36", "epochs=2", "validate_every=4",

@@ -63,6 +63,7 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         dataset, name, load_recipe("fast", [*shared, "latent_epochs=5", "epochs=1", "views=2"]), folder / "fast"
     )
     fast = load_recipe("fast")
+    schedule = {"cases": options.cases, "views": fast.views, "latent": fast.latent_epochs, "decoded": fast.epochs}
     images = options.cases * (fast.latent_epochs + fast.epochs)
     seconds = options.cases * (
         fast.views / encoded + fast.latent_epochs / quick["latent"] + fast.epochs / quick["image"]
@@ -78,12 +79,7 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "views_encoded_per_second": round(encoded, 4),
             "latent_images_per_second": round(quick["latent"], 4),
             "decoded_images_per_second": round(quick["image"], 4),
-            "schedule": {
-                "cases": options.cases,
-                "views": fast.views,
-                "latent": fast.latent_epochs,
-                "decoded": fast.epochs,
-            },
+            "schedule": schedule,
             "images_per_second": round(images / seconds, 4),
         },
         "fast_over_paper": round(images / seconds / paper["image"], 2),
