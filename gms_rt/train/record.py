@@ -51,9 +51,9 @@ class Record:
 
 def _records(rows: list[Row], *, first: bool) -> bytes:
     """Rows in the format of TensorBoard's event files."""
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.summary.writer.record_writer import RecordWriter
+    from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+    from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
     stream = io.BytesIO()
     writer: Any = RecordWriter(stream)
