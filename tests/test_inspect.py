@@ -108,7 +108,7 @@ def test_gate_images_never_repeat_calibration_images(graph, pictures, capsys):
         (["--target", "cpu", "--sm", "89"], 2, "a CPU engine has no SM"),
         (["--target", "cpu", "--sm", "fast"], 2, "no compute capability"),
         (["--target", "cpu", "--size", "224"], 2, "has its size already"),
-        (["--target", "cpu", "--calibrator", "best", "--precision", "int8", "--calib", "pictures"], 2, "unknown calibrator"),
+        (["--precision", "int8", "--calib", "pictures", "--calibrator", "best"], 2, "unknown calibrator"),
         (["--target", "cpu", "--calib", "absent"], 2, "does not exist"),
     ],
 )  # fmt: skip

@@ -11,9 +11,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from gms_rt import imageio
 from gms_rt.artifacts import write_bytes
 from gms_rt.bench.results import Stage, Waterfall
-from gms_rt.errors import InputError
+from gms_rt.infer.reader import fetch
 from gms_rt.runtime.base import U8
 from gms_rt.runtime.engine import Engine, binary
 
@@ -51,8 +52,8 @@ def _once(engine: Engine, path: Path, out: Path) -> tuple[dict[str, float], tupl
         spent[step] = (time.perf_counter() - start) * 1e3
         return value
 
-    data = timed("read file", path.read_bytes)
-    image = timed("decode", lambda: _decoded(data, path))
+    data = timed("read file", lambda: fetch(path))
+    image = timed("decode", lambda: next(iter(data.open(imageio.MAX_PIXELS).frames)).image)
     ready = timed("resize to network", lambda: engine.prepare(image))
     raw = timed(_ENGINE, lambda: engine.runner.infer(ready[None])[0])
     probability = timed("resize to source", lambda: engine.restore(raw, image.shape))
@@ -60,13 +61,6 @@ def _once(engine: Engine, path: Path, out: Path) -> tuple[dict[str, float], tupl
     png = timed("encode PNG", lambda: _encoded(mask))
     timed("write file, synced", lambda: write_bytes(out, png))
     return spent, image.shape
-
-
-def _decoded(data: bytes, path: Path) -> U8:
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise InputError("is no picture that a waterfall can be made of", where=path, mend="name a PNG or JPEG")
-    return np.ascontiguousarray(pixels[:, :, ::-1])
 
 
 def _encoded(mask: U8) -> bytes:

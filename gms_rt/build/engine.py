@@ -78,6 +78,9 @@ def engine_from_graph(
         if progress:
             progress(UNCHANGED, 1, 1)
         return older
+    grows = older is not None and older.source.get("recipe_key") == request.key and not force
+    if older is not None and grows and "cpu" in older.targets:
+        wanted = tuple(target for target in TARGETS if target in ("cpu", *wanted))
     checkpoint = out.parent / f".search-{request.key[:16]}.json"
     recipe, verdict = recipe_from_graph(fused, request, checkpoint, progress)
     source = {**(source or {}), "graph": graph.name, "sha256": request.graph_sha256, "recipe_key": request.key}
@@ -86,7 +89,7 @@ def engine_from_graph(
         made.cpu_graph(folder, progress)
         for flavour, sm in plans:
             made.plan(folder, flavour, sm, progress)
-        if older is not None and older.source.get("recipe_key") == request.key and not force:
+        if older is not None and grows:
             made.keep_plans(folder, older)
         made.golden(folder, graph)
         write_recipe(folder, recipe)

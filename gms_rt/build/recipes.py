@@ -38,9 +38,9 @@ class Request:
 
     @property
     def key(self) -> str:
-        """A hash of it all: the same key means the same recipe. Targets decide what is kept beside INT8."""
+        """A hash of it all but the targets: one recipe serves them all, so that a folder can grow."""
         value = [
-            __version__, self.precision, any(t != "cpu" for t in self.targets),
+            __version__, self.precision,
             self.calibration and self.calibration.sha256, self.gate_images and self.gate_images.sha256,
             self.gate.mean, self.gate.minimum, self.calibrator, self.graph_sha256, self.batch,
             package_version("openvino"), WEIGHT_LEVELS,
@@ -58,11 +58,13 @@ def recipe_from_graph(
         return Recipe("fp32", request.graph_sha256), None
     kept: dict[str, str] = {}
     ranges: dict[str, Extremes] = {}
-    if request.precision == "fp16" or (request.precision == "int8" and request.targets != ("cpu",)):
+    if request.precision in ("fp16", "int8"):
         summed = floating.summed_tensors(graph)
         names = list(dict.fromkeys([*floating.float_tensors(graph), *summed]))
         ranges = _measured(graph, names, request, progress, summed)
         kept = floating.islands(graph, ranges)
+    if request.precision == "bf16":
+        kept = {n.name: "TensorRT-RTX has no BF16 deconvolution" for n in graph.nodes if n.op_type == "ConvTranspose"}
     if request.precision == "int8":
         return _int8(graph, request, kept, ranges, checkpoint, progress)
     calibration = request.calibration.record() if request.calibration is not None else None
@@ -71,8 +73,8 @@ def recipe_from_graph(
 
 
 def _gated(graph: Graph, recipe: Recipe, request: Request, progress: Progress | None) -> dict[str, Any] | None:
-    if request.gate_images is None or "cpu" not in request.targets:
-        return None
+    if request.gate_images is None or (recipe.precision == "bf16" and "cpu" not in request.targets):
+        return None  # nothing to compare, or arithmetic that this CPU was not asked to have
     images = request.gate_images
     if progress:
         progress("gate", 0, 2)

@@ -93,12 +93,13 @@ class Progress:
         self.advance(0, note)
 
     def _line(self) -> str:
-        elapsed = time.monotonic() - self._start
-        of = f" of {self.total}" if self.total else ""
-        rate = f", {self.done / elapsed:.1f}/s" if self.done else ""
-        left = f", {elapsed / self.done * (self.total - self.done):.0f} s left" if self.done and self.total else ""
         note = f" ({self._note})" if self._note else ""
-        return f"{self.label}: {self.done}{of}{rate}{left}{note}"
+        elapsed = time.monotonic() - self._start
+        if not self.done:
+            return f"{self.label}: {elapsed:.0f} s{note}"
+        of = f" of {self.total}" if self.total else ""
+        left = f", {elapsed / self.done * (self.total - self.done):.0f} s left" if self.total else ""
+        return f"{self.label}: {self.done}{of}, {self.done / elapsed:.1f}/s{left}{note}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -140,7 +140,7 @@ def _write_report(out: Path, bench: BenchResult, cards: list[Card]) -> Path:
     report = bench_report(
         bench,
         title=f"gms-rt demonstration on {bench.device}",
-        lead=NOTICE,
+        lead="Built, run, timed and proven on this machine, from the bundled model's graph.",
         galleries=[gallery],
         commands=[
             Command("everything on this page", f"gms-rt demo --out {out}"),

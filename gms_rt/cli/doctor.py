@@ -21,6 +21,7 @@ GAINS = {
     "tensorrt": "TensorRT engines on NVIDIA GPUs and Jetson",
     "tensorrt-rtx": "TensorRT-RTX plans for other machines' GPUs, built without one",
     "dicom-seg": "DICOM SEG output",
+    "dicom-lossless": "DICOM input in lossless JPEG",
     "nifti": "NIfTI input",
     "ray": "Ray, to call the Python API from a cluster's jobs",
     "dev": "tests and checks",

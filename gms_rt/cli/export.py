@@ -38,8 +38,10 @@ def command(run: Path, out: Path | None, size: str, batch: str, opset: int, as_j
         raise UsageError("should end in .onnx", where=f"--out {target}")
     try:
         from gms_rt.export.fuse import graph_from_run
+        from gms_rt.model.run import check_run
     except ImportError as error:
         raise MissingExtraError("export", "train") from error
+    check_run(run)
     console.note(f"exporting {run} at {height}x{width}")
     start = time.monotonic()
     graph = graph_from_run(run, target, height=height, width=width, batch=(low, high), opset=opset)

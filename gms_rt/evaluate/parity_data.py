@@ -9,12 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from gms_rt import imageio
 from gms_rt.artifacts import sha256_bytes, write_json
-from gms_rt.errors import UsageError
+from gms_rt.errors import InputError, UsageError
 from gms_rt.evaluate.parity import CERTIFICATE, GATE_MEAN, GATE_MIN, Golden, certificate_of, certify
 from gms_rt.runtime.base import U8
 
@@ -27,7 +26,7 @@ def golden_from_data(data: Path, original: Path, height: int, width: int, *, lim
     from gms_rt.bench.peers import Peer
 
     files = pictures_in(data)[:limit]
-    images = np.stack([imageio.resize_image(_read(f, cv2.IMREAD_COLOR), height, width) for f in files])
+    images = np.stack([imageio.resize_image(imageio.rgb(_read(f)), height, width) for f in files])
     truth = _truth(data / "masks", files, height, width)
     what = "onnxruntime" if original.suffix == ".onnx" else "torch-eager"
     with Peer(what, original, original.name, size=(height, width)) as peer:
@@ -105,12 +104,14 @@ def _truth(folder: Path, files: list[Path], height: int, width: int) -> U8 | Non
     missing = [f.name for f in files if f.stem not in by_stem]
     if missing:
         raise UsageError(f"has no mask for {len(missing)} pictures, the first is {missing[0]}", where=folder)
-    maps = [imageio.resize_probability(_read(by_stem[f.stem], cv2.IMREAD_GRAYSCALE), height, width) for f in files]
+    maps = [imageio.resize_probability(imageio.rgb(_read(by_stem[f.stem])).max(axis=2), height, width) for f in files]
     return np.stack([np.where(m >= 0.5, 255, 0).astype(np.uint8) for m in maps])
 
 
-def _read(path: Path, how: int) -> U8:
-    pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), how)
-    if pixels is None:
-        raise UsageError("is no readable picture", where=path)
-    return np.ascontiguousarray(pixels[:, :, ::-1] if pixels.ndim == 3 else pixels, np.uint8)
+def _read(path: Path) -> U8:
+    from gms_rt.infer.reader import fetch
+
+    try:
+        return next(iter(fetch(path).open(imageio.MAX_PIXELS).frames)).image
+    except InputError as error:
+        raise UsageError(error.what, where=path, mend=error.mend) from error

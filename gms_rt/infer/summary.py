@@ -70,7 +70,7 @@ class Summary:
             "least_confident": [
                 {"case": case, "confidence": -negative} for negative, _, case in sorted(self._unsure, reverse=True)
             ],
-            "referred_cases": self._refer,
+            "referred_cases": sorted(self._refer, key=lambda item: item["confidence"]),
             "failed_cases": self._failures,
         }
 
@@ -91,7 +91,7 @@ class Summary:
             "least confident", [f"{s['confidence']:8.3f}    {_short(s['case'])}" for s in value["least_confident"]]
         )
         if self.refer_below is not None:
-            named = [f"{s['confidence']:8.3f}    {_short(s['case'])}" for s in self._refer[:_LISTED]]
+            named = [f"{s['confidence']:8.3f}    {_short(s['case'])}" for s in value["referred_cases"][:_LISTED]]
             lines += _part(f"for a person to look at: {self.referred} below {self.refer_below:g}", named)
         named = [f"  {_short(s['source'], 40)}: {_short(s['error'] or '', 90)}" for s in self._failures[:_LISTED]]
         lines += _part(f"failed: {self.failed}", named)

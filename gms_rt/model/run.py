@@ -44,15 +44,20 @@ def save_run(folder: Path, gms: Gms, tables: Tables | None = None) -> None:
 
 def load_run(folder: Path) -> Gms:
     """The model of a run folder, ready to segment."""
+    check_run(folder)
+    config = configured(LmmConfig, read_toml(folder / CONFIG).get("model", {}), where=folder / CONFIG)
+    mapper = LatentMapper(config)
+    load_weights(mapper, folder / WEIGHTS)
+    return Gms(_tokenizer(folder), mapper).eval()
+
+
+def check_run(folder: Path) -> None:
+    """Refuse what is no run folder."""
     if not folder.is_dir():
         raise UsageError("is no folder", where=folder, mend="name a run folder, such as gms-rt train writes")
     for name in (CONFIG, WEIGHTS, TOKENIZER):
         if not (folder / name).is_file():
             raise UsageError(f"is no run folder (no {name})", where=folder)
-    config = configured(LmmConfig, read_toml(folder / CONFIG).get("model", {}), where=folder / CONFIG)
-    mapper = LatentMapper(config)
-    load_weights(mapper, folder / WEIGHTS)
-    return Gms(_tokenizer(folder), mapper).eval()
 
 
 def load_weights(mapper: LatentMapper, path: Path) -> None:

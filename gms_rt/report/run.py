@@ -18,6 +18,7 @@ from gms_rt.bench.results import BenchResult, Measured, SweepPoint, Waterfall
 from gms_rt.bench.roofline import roofline
 from gms_rt.bench.sweep import WHY, sweep
 from gms_rt.bench.waterfall import waterfall
+from gms_rt.build.demo import demo_graph
 from gms_rt.errors import ArtifactError, GmsError, UsageError
 from gms_rt.evaluate.parity import CERTIFICATE, GOLDEN, Golden, certificate_of, read_golden
 from gms_rt.report.assemble import bench_report, golden_gallery, parity_beside, parity_of_certificate
@@ -61,7 +62,7 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
         peers = open_peers(
             list(options.against),
             stack,
-            run=options.run,
+            run=options.run or _bundled_run(options.engines),
             graph=graph,
             threads=options.threads,
             device=options.device,
@@ -168,6 +169,13 @@ def _graph(engines: tuple[Path, ...]) -> Path | None:
     manifests = [(read_manifest(folder), folder) for folder in engines]
     ordered = sorted(manifests, key=lambda pair: pair[0].precision != "fp32")
     return ordered[0][1] / ordered[0][0].model if ordered else None
+
+
+def _bundled_run(engines: tuple[Path, ...]) -> Path | None:
+    """The run of the bundled model, where that is what all engines were built from."""
+    if engines and all(read_manifest(folder).source.get("kind") == "bundled" for folder in engines):
+        return demo_graph().parent
+    return None
 
 
 def _lead(result: BenchResult) -> str:

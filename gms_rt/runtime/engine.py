@@ -85,4 +85,4 @@ def binary(probability: NDArray[np.float32], threshold: float = 0.5) -> U8:
     if not 0 < threshold < 1:
         raise UsageError(f"threshold {threshold} is not between 0 and 1")
     # Network probabilities are steps of 1/255: 128/255 is the first at or above one half.
-    return np.where(probability >= np.float32(threshold), 255, 0).astype(np.uint8)
+    return (probability >= np.float32(threshold)).astype(np.uint8) * np.uint8(255)
