@@ -157,11 +157,17 @@ def test_pictures_that_are_not_whole_are_refused(tmp_path: Path) -> None:
     write_phantoms(tmp_path, 2)
     path = tmp_path / "images" / "case_00.png"
     path.write_bytes(path.read_bytes()[:-300])
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="truncated PNG"):
         read_image(path)
     path.write_bytes(b"<svg/>")
-    with pytest.raises(InputError, match="is not a picture"):
+    with pytest.raises(InputError, match="is not a PNG, JPEG, TIFF or BMP"):
         read_image(path)
+    mask = tmp_path / "masks" / "case_00.png"
+    whole = mask.read_bytes()
+    for data, words in ((whole[:-60], "cannot be read"), (b"<svg/>", "is not a picture")):
+        mask.write_bytes(data)
+        with pytest.raises(InputError, match=words):
+            read_mask(recognise(tmp_path).cases[0])
     write_picture(tmp_path / "masks" / "case_01.png", GREY)
     with pytest.raises(InputError, match="its mask is 30x20, the image 64x48"):
         read_case(recognise(tmp_path).cases[1])

@@ -104,7 +104,7 @@ def test_failed_cases_are_listed_not_dropped(squares: Path, tmp_path: Path) -> N
     (squares / "images" / "miss.png").write_bytes(b"broken")
     result = evaluate(recognise(squares).cases, bright, SIZE, tmp_path / "out")
     assert result.summary["cases"]["failed"] == 1
-    assert "is not a picture" in next(case for case in result.cases if case.name == "miss").error
+    assert "is not a PNG" in next(case for case in result.cases if case.name == "miss").error
     assert read_cases(tmp_path / "out")[2].error
 
 

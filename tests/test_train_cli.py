@@ -29,7 +29,7 @@ def test_train_says_what_it_does_and_what_comes_next(tmp_path: Path, tokenizer: 
     arguments = [str(data), "--tokenizer", tokenizer, *SMALL, *fast, "--out", str(tmp_path / "run")]
     done = CliRunner().invoke(train.command, arguments)
     assert done.exit_code == 0, done.output
-    assert "9 cases train, 1 validation, 2 are kept for the test" in done.output
+    assert "9 cases train, 1 validate, 2 are kept for the test" in done.output
     assert f"next: gms-rt eval {data} --run {tmp_path / 'run'}" in done.output
     assert isinstance(CliRunner().invoke(train.command, arguments).exception, UsageError)
     again = CliRunner().invoke(train.command, [*arguments, "--resume", "--json"])

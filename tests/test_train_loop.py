@@ -48,6 +48,15 @@ def table(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
 
 
+def events(folder: Path) -> list[int]:
+    """The steps in which TensorBoard finds the loss."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    (file,) = (folder / "tensorboard").iterdir()
+    found = EventFileLoader(str(file)).Load()
+    return [event.step for event in found if "loss" in {value.tag for value in event.summary.value}]
+
+
 @pytest.fixture
 def phantoms(tmp_path: Path) -> Path:
     return write_phantoms(tmp_path / "data")
@@ -71,7 +80,7 @@ def test_a_training_leaves_a_whole_run(phantoms: Path, tiny_tokenizer: str, tmp_
     rows = table(tmp_path / "run")
     assert [int(row["epoch"]) for row in rows] == list(range(1, outcome.epochs + 1))
     assert max(float(row["validation_dice"]) for row in rows) == outcome.best_dice
-    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+    assert events(tmp_path / "run") == [int(row["step"]) for row in rows]
     predict, size = predictor(tmp_path / "run")
     images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
     assert predict(images).shape == (2, size, size)
@@ -155,6 +164,7 @@ def test_kills_at_any_moment_change_nothing(
     run(phantoms, tiny_tokenizer, tmp_path / "torn", recipe(name, *settings.split()), resume=True)
     for file in ("last.safetensors", "lmm.safetensors"):
         assert weights(tmp_path / "torn", file) == weights(tmp_path / "whole", file)
+    assert events(tmp_path / "torn") == events(tmp_path / "whole"), "each epoch once"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -6,12 +6,14 @@ A mask file may be black and white, a palette of labels (each gland its own numb
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gms_rt import imageio
 from gms_rt.data.layouts import Case
 from gms_rt.errors import InputError
 
@@ -20,14 +22,17 @@ U8 = NDArray[np.uint8]
 
 def read_image(path: Path) -> U8:
     """An image file as uint8 H×W×3, turned as its EXIF says."""
-    return np.ascontiguousarray(_opened(path, "RGB"))
+    try:
+        return imageio.rgb(next(imageio.read_picture(_bytes(path)).frames).image)
+    except InputError as error:
+        raise InputError(error.what, where=path, mend=error.mend) from error
 
 
 def read_mask(case: Case) -> U8:
     """The masks of a case merged: uint8 H×W of 0 and 255."""
     merged: NDArray[np.bool_] | None = None
     for path in case.masks:
-        part = foreground(_opened(path, None))
+        part = foreground(_stored(path))
         if merged is not None and part.shape != merged.shape:
             raise InputError(f"its masks have different sizes, {part.shape} and {merged.shape}", where=path)
         merged = part if merged is None else merged | part
@@ -61,17 +66,28 @@ def foreground(values: NDArray[Any]) -> NDArray[np.bool_]:
     return result
 
 
-def _opened(path: Path, mode: str | None) -> NDArray[Any]:
+def _stored(path: Path) -> NDArray[Any]:
+    """A mask's values as stored: labels of a palette are its indices, not its colours."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    data = _bytes(path)
     try:
-        with Image.open(path) as picture:
-            # Labels of a palette are its indices, not its colours; every other mask keeps its values.
+        with Image.open(io.BytesIO(data)) as picture:
+            imageio.check_size(picture.width, picture.height)
             turned = ImageOps.exif_transpose(picture)
-            if mode is None and turned.mode in ("1", "LA", "RGBA"):
-                turned = turned.convert("L") if turned.mode != "RGBA" else turned.convert("RGB")
-            return np.asarray(turned.convert(mode) if mode else turned)
+            # Transparency says nothing about labels.
+            plain = {"1": "L", "LA": "L", "RGBA": "RGB"}.get(turned.mode)
+            return np.asarray(turned.convert(plain) if plain else turned)
+    except InputError as error:
+        raise InputError(error.what, where=path, mend=error.mend) from error
     except UnidentifiedImageError as error:
         raise InputError("is not a picture", where=path) from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot be read ({' '.join(str(error).split())})", where=path) from error
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=path) from error

@@ -124,12 +124,11 @@ class _Training:
         write_split(self.out / "split.json", self.split)
         source = self._source()
         validation = self._encoded_validation()
-        record = Record(self.out, self.state.step)
+        record = Record(self.out)
         try:
             self._steps(source, validation, record)
         finally:
             source.close()
-            record.close()
         images = sum(int(row["step"]) for row in self.state.rows[-1:]) / self.schedule.batches * len(self.samples)
         return Outcome(
             self.out,

@@ -1,9 +1,14 @@
-"""What happened in each epoch, as `metrics.csv` and as TensorBoard events."""
+"""What happened in each epoch, as `metrics.csv` and as TensorBoard events.
+
+Both are written from the rows of the training's state: after a resume they hold each epoch once. Events are written
+here and now, not by TensorBoard's background thread, which does not survive a full disk.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +19,48 @@ COLUMNS = (
     "epoch", "step", "phase", "lr", "loss", "latent_loss", "dice_loss",
     "validation_dice", "validation_loss", "seconds", "images_per_second",
 )  # fmt: skip
+EVENTS = "events.out.tfevents.gms-rt"
 
 
 class Record:
-    """Writes rows. After a resume the rows of epochs that are trained again are replaced."""
+    """Writes rows into a run folder."""
 
-    def __init__(self, folder: Path, first_step: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self._csv = folder / "metrics.csv"
-        self._events = _writer(folder / "tensorboard", first_step)
+        self._events = folder / "tensorboard" / EVENTS
+        self._written = 0
 
     def write(self, rows: list[Row]) -> None:
-        """Write all rows to the file and the newest as events."""
+        """Write all rows to the table, and those that are new as events."""
         text = io.StringIO()
         table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
         write_bytes(self._csv, text.getvalue().encode())
-        if self._events is not None:
-            for name, value in rows[-1].items():
-                if isinstance(value, float):
-                    self._events.add_scalar(name, value, rows[-1]["step"])
-            self._events.flush()
+        try:
+            records = _records(rows[self._written :], first=self._written == 0)
+        except ImportError:  # the table is complete without the events
+            return
+        if self._written == 0:
+            write_bytes(self._events, records)
+        else:
+            with self._events.open("ab") as stream:
+                stream.write(records)
+        self._written = len(rows)
 
-    def close(self) -> None:
-        """Finish the events file."""
-        if self._events is not None:
-            self._events.close()
 
+def _records(rows: list[Row], *, first: bool) -> bytes:
+    """Rows in the format of TensorBoard's event files."""
+    from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+    from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
-def _writer(folder: Path, first_step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:  # the table is complete without the events
-        return None
-    return SummaryWriter(str(folder), purge_step=first_step)
+    stream = io.BytesIO()
+    writer: Any = RecordWriter(stream)
+    if first:
+        writer.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+    for row in rows:
+        values = [Summary.Value(tag=name, simple_value=v) for name, v in row.items() if isinstance(v, float)]
+        event = Event(wall_time=time.time(), step=int(row["step"]), summary=Summary(value=values))
+        writer.write(event.SerializeToString())
+    return stream.getvalue()
