@@ -18,8 +18,8 @@ from gms_rt.runtime.device import Machine, probe
 
 ROOT = Path("engines")
 # Seeds apart from those that the demo model was trained and is shown with.
-CALIBRATION_SEEDS = range(6_000_000, 6_000_012)
-GATE_SEEDS = range(6_100_000, 6_100_024)
+CALIBRATION_SEEDS = range(6_000_000, 6_000_024)
+GATE_SEEDS = range(6_100_000, 6_100_064)
 
 
 def demo_graph() -> Path:
