@@ -106,6 +106,14 @@ def test_tiny_constants_are_not_flushed():
     assert "below FP16's normal range" in islands(graph, measured(graph, 1))["lmm/attention.small"]
 
 
+def test_a_tiny_bias_is_no_reason_for_an_island():
+    model = tiny_model()
+    bias = next(t for t in model.graph.initializer if t.name == "decoder/conv_mid.bias")
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(8, 1e-6, np.float32), bias.name))
+    graph = graph_from_model(model)
+    assert islands(graph, measured(graph, 1)) == {}
+
+
 def test_bf16_constants_are_rounded_to_nearest_even():
     graph = graph_from_model(tiny_model())
     typed = low_graph(graph, "bf16", ())

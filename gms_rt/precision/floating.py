@@ -157,10 +157,10 @@ def _reason(graph: Graph, node: Any, ranges: Mapping[str, Extremes]) -> str:
         total = count * (source.mean_square if squares else 1.0 if node.op_type == "Softmax" else source.mean_magnitude)
         if total > LIMIT:
             return f"{'squares' if squares else 'values'} add up to {total:.0f} over {count} elements"
-    return _constant_reason(graph, node)
+    return _constant_reason(graph, node, ranges)
 
 
-def _constant_reason(graph: Graph, node: Any) -> str:
+def _constant_reason(graph: Graph, node: Any, ranges: Mapping[str, Extremes]) -> str:
     from onnx import TensorProto
 
     for place, name in enumerate(node.input):
@@ -171,6 +171,11 @@ def _constant_reason(graph: Graph, node: Any) -> str:
         peak = float(values.max(initial=0))
         if peak > LIMIT:
             return f"constant {peak:.3g}"
+        # What is added to a result a thousand times larger is below FP16's rounding of that result anyway.
+        added = node.op_type in ("Add", "Sub") or (place == 2 and node.op_type in ("Conv", "ConvTranspose", "Gemm"))
+        result = ranges.get(node.output[0])
+        if added and result is not None and peak <= result.magnitude * 2.0**-11:
+            continue
         if 0 < peak < SMALLEST_NORMAL:
             return f"constant {peak:.3g} below FP16's normal range"
     return ""

@@ -88,11 +88,11 @@ class Search:
         units, damage = self._ranked(units, method, hardest)
         # Return first what hurts most for the time it saves; the square keeps harmful blocks ahead of cheap ones.
         order = sorted(units, key=lambda unit: -(damage[unit.name] ** 2) / max(unit.saves, 1))
-        kept, verdict = self._fewest_returned(order, method)
+        kept, verdict = self._fewest_returned(order, method, hardest)
         if kept is None:
             rows = [self._row(unit, damage[unit.name], "returned") for unit in units]
             raise GateError(_missed(verdict, rows), mend="use --precision fp16, or more calibration images")
-        chosen = self._win_back(kept, [u for u in order if u not in kept], method)
+        chosen = self._win_back(kept, [u for u in order if u not in kept], method, hardest)
         nodes = _nodes(self.candidates, chosen)
         verdict = self._judge(method, nodes)
         rows = [self._row(u, damage[u.name], "int8" if u in chosen else "returned") for u in units]
@@ -129,7 +129,9 @@ class Search:
         self._say("damage by block", len(units), len(units))
         return ranked, damage
 
-    def _fewest_returned(self, order: list[Block], method: str) -> tuple[list[Block] | None, Verdict]:
+    def _fewest_returned(
+        self, order: list[Block], method: str, hardest: NDArray[np.intp]
+    ) -> tuple[list[Block] | None, Verdict]:
         """The shortest prefix of `order` to return so that the gate holds, assuming that more is never worse."""
         low, high = 0, len(order)  # `low` returned blocks do not suffice; `high` (all) would be no INT8 at all
         passing: list[Block] | None = None
@@ -138,24 +140,26 @@ class Search:
             middle = (low + high) // 2
             self._say("search", high - low, len(order))
             rest = order[middle:]
-            verdict = self._judge(method, _nodes(self.candidates, rest))
+            verdict = self._judge(method, _nodes(self.candidates, rest), first=hardest)
             if verdict.passed:
                 high, passing = middle, rest
             else:
                 low, worst = middle, verdict
         if passing is None and order:
-            verdict = self._judge(method, _nodes(self.candidates, order[-1:]))
+            verdict = self._judge(method, _nodes(self.candidates, order[-1:]), first=hardest)
             if verdict.passed:
                 return order[-1:], verdict
             worst = verdict
         return passing, worst if worst is not None else self._judge(method, self.candidates)
 
-    def _win_back(self, kept: list[Block], returned: list[Block], method: str) -> list[Block]:
+    def _win_back(
+        self, kept: list[Block], returned: list[Block], method: str, hardest: NDArray[np.intp]
+    ) -> list[Block]:
         chosen = list(kept)
         worth = sorted(returned, key=lambda unit: -unit.saves)[:WIN_BACK]
         for number, unit in enumerate(worth):
             self._say("win back", number, len(worth))
-            if self._judge(method, _nodes(self.candidates, [*chosen, unit])).passed:
+            if self._judge(method, _nodes(self.candidates, [*chosen, unit]), first=hardest).passed:
                 chosen.append(unit)
         self._say("win back", len(worth), len(worth))
         return chosen
@@ -164,14 +168,27 @@ class Search:
         """Clipping magnitudes of every candidate's input."""
         return {name: clip(histogram, method) for name, histogram in self.histograms.items()}
 
-    def _judge(self, method: str, nodes: Sequence[str], which: NDArray[np.intp] | None = None) -> Verdict:
+    def _judge(
+        self,
+        method: str,
+        nodes: Sequence[str],
+        which: NDArray[np.intp] | None = None,
+        *,
+        first: NDArray[np.intp] | None = None,
+    ) -> Verdict:
+        """Dice on all images or on those in `which`; a minimum missed on `first` is not looked into any further."""
         images = self.images if which is None else self.images[which]
         reference = self.reference if which is None else self.reference[which]
         text = "\n".join([method, *sorted(nodes), *(map(str, which.tolist()) if which is not None else [])])
         entry = hashlib.sha256(text.encode()).hexdigest()[:24]
         if entry not in self._store:
             typed = int8_graph(self.graph, nodes, self.clips(method), levels=self.levels)
-            verdict = judge(Session(typed, throughput=True).probabilities(images), reference, self.gate)
+            session = Session(typed, throughput=True)
+            verdict = None
+            if first is not None:
+                verdict = judge(session.probabilities(images[first]), reference[first], self.gate)
+            if verdict is None or verdict.minimum >= self.gate.minimum:
+                verdict = judge(session.probabilities(images), reference, self.gate)
             self._store[entry] = [round(float(value), 6) for value in verdict.dice]
             self.evaluations += 1
             if self.checkpoint is not None:
