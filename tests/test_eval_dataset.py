@@ -210,3 +210,22 @@ def test_wrong_use_is_one_line(tmp_path: Path) -> None:
         [tmp_path, "--run", tmp_path, "--engine", tmp_path, "--out", tmp_path],
     ):
         assert isinstance(invoke(*arguments).exception, UsageError)
+
+
+def test_an_engine_of_the_run_gives_the_runs_numbers(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    from gms_rt.cli import main
+
+    first, _, run = trained
+    graph, engine = tmp_path / "tiny.onnx", tmp_path / "engine"
+    assert main.run(["export", str(run), "--size", "32", "--out", str(graph)]) == 0
+    assert main.run(["build", str(graph), "--precision", "fp32", "--target", "cpu", "--out", str(engine)]) == 0
+    assert invoke(first, "--run", run, "--split", "all", "--out", tmp_path / "run").exit_code == 0
+    done = invoke(
+        first, "--engine", engine, "--split", "all", "--compare", tmp_path / "run", "--out", tmp_path / "e", "--json"
+    )
+    assert done.exit_code == 0, done.output
+    summary = json.loads(done.stdout)
+    assert summary["precision"] == "fp32"
+    assert summary["comparison"]["pairs"] == 12
+    for by_run, by_engine in zip(read_cases(tmp_path / "run"), read_cases(tmp_path / "e"), strict=True):
+        assert by_engine.dice == pytest.approx(by_run.dice, abs=0.01), by_run.name
