@@ -287,6 +287,21 @@ def test_golden_formats_are_still_read():
     assert json.loads((folder / "engine.json").read_text()) == dataclasses.asdict(manifest)
 
 
+def test_recorded_recipe_is_applied_and_judged(graph, tmp_path):
+    build(graph, tmp_path / "a", "int8", gate=Gate(0.95, 0.9))
+    recipe = read_recipe(tmp_path / "a")
+    manifest = build(graph, tmp_path / "b", "int8", calibration=None, recipe=recipe, gate=Gate(0.95, 0.9))
+    assert manifest.gate["passed"]
+    assert (tmp_path / "a/model.onnx").read_bytes() == (tmp_path / "b/model.onnx").read_bytes()
+    spoiled = dataclasses.replace(recipe, ranges={name: value / 1000 for name, value in recipe.ranges.items()})
+    with pytest.raises(GateError):
+        build(graph, tmp_path / "c", "int8", calibration=None, recipe=spoiled, gate=Gate(0.95, 0.9))
+    with pytest.raises(UsageError, match="another graph"):
+        build(graph, tmp_path / "c", "int8", recipe=dataclasses.replace(recipe, graph_sha256="00"))
+    with pytest.raises(UsageError, match="is for int8, not fp16"):
+        build(graph, tmp_path / "c", "fp16", recipe=recipe)
+
+
 def test_timing_cache_places(monkeypatch, tmp_path):
     monkeypatch.setenv("GMS_RT_CACHE", str(tmp_path / "c"))
     place = timing_cache.shared_path("tensorrt", "10.3", 87)

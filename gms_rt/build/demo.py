@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gms_rt.artifacts import sha256_file
 from gms_rt.build import tensorrt
 from gms_rt.build.engine import engine_from_graph
 from gms_rt.errors import ArtifactError
@@ -14,6 +15,8 @@ from gms_rt.phantoms import phantom
 from gms_rt.precision.graph import graph_size
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.ranges import Progress
+from gms_rt.precision.recipe import FILE as RECIPE
+from gms_rt.precision.recipe import Recipe, read_recipe
 from gms_rt.runtime.device import Machine, probe
 
 ROOT = Path("engines")
@@ -40,7 +43,10 @@ def demo_engine(
     out: Path | None = None,
     force: bool = False,
 ) -> Path:
-    """Build the bundled model into `root/demo-<precision>` (or `out`); returns the engine folder."""
+    """Build the bundled model into `root/demo-<precision>` (or `out`); returns the engine folder.
+
+    INT8 applies the recipe that is bundled with the model, so it takes no search; the gate judges it all the same.
+    """
     graph = demo_graph()
     folder = out or root / f"demo-{precision}"
     height, width = graph_size(graph)
@@ -58,12 +64,21 @@ def demo_engine(
         sms=sms,
         calibration=phantoms(CALIBRATION_SEEDS, height, width),
         gate_images=phantoms(GATE_SEEDS, height, width),
+        recipe=recorded_recipe(graph, precision),
         source={"kind": "bundled"},
         rebuild=command,
         force=force,
         progress=progress,
     )
     return folder
+
+
+def recorded_recipe(graph: Path, precision: str) -> Recipe | None:
+    """The bundled INT8 recipe, if it is for this very graph."""
+    if precision != "int8" or not (graph.parent / RECIPE).is_file():
+        return None
+    recipe = read_recipe(graph.parent)
+    return recipe if recipe.graph_sha256 == sha256_file(graph) else None
 
 
 def default_targets(precision: str, machine: Machine | None = None) -> list[str]:

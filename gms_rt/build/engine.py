@@ -55,6 +55,7 @@ def engine_from_graph(
     gate_images: ImageSet | None = None,
     gate: Gate | None = None,
     calibrator: str = "auto",
+    recipe: Recipe | None = None,
     batch: int | None = None,
     source: dict[str, Any] | None = None,
     rebuild: str | None = None,
@@ -64,11 +65,20 @@ def engine_from_graph(
     """Build an engine folder for some targets; returns its manifest.
 
     `calibration` gives the ranges (fp16 and int8 need it), `gate_images` are the ones that masks are compared on.
+    A `recipe` of an earlier build is applied and judged instead of calibrating and searching.
     """
     wanted = _checked(precision, targets)
     fused = read_graph(graph, batch=batch)
     request = Request(
-        precision, wanted, calibration, gate_images, gate or Gate(), calibrator, sha256_file(graph), fused.size[0]
+        precision,
+        wanted,
+        calibration,
+        gate_images,
+        gate or Gate(),
+        calibrator,
+        sha256_file(graph),
+        fused.size[0],
+        _fitting(recipe, precision, graph) if recipe is not None else None,
     )
     plans = _wanted_plans(wanted, tuple(sms))
     if "cpu" in wanted:
@@ -82,9 +92,9 @@ def engine_from_graph(
     if older is not None and grows and "cpu" in older.targets:
         wanted = tuple(target for target in TARGETS if target in ("cpu", *wanted))
     checkpoint = out.parent / f".search-{request.key[:16]}.json"
-    recipe, verdict = recipe_from_graph(fused, request, checkpoint, progress)
+    chosen, verdict = recipe_from_graph(fused, request, checkpoint, progress)
     source = {**(source or {}), "graph": graph.name, "sha256": request.graph_sha256, "recipe_key": request.key}
-    made = _Made(out, fused, recipe, request, wanted)
+    made = _Made(out, fused, chosen, request, wanted)
     with atomic_folder(out) as folder:
         made.cpu_graph(folder, progress)
         for flavour, sm in plans:
@@ -92,7 +102,7 @@ def engine_from_graph(
         if older is not None and grows:
             made.keep_plans(folder, older)
         made.golden(folder, graph)
-        write_recipe(folder, recipe)
+        write_recipe(folder, chosen)
         manifest = made.manifest(folder, source, verdict, rebuild or default_rebuild(graph, out, request, made.plans))
         write_manifest(folder, manifest)
     checkpoint.unlink(missing_ok=True)
@@ -249,6 +259,14 @@ def _checked(precision: str, targets: Sequence[str]) -> tuple[str, ...]:
     if not targets:
         raise UsageError("no target given", where="--target", mend=f"use {', '.join(TARGETS)}")
     return tuple(target for target in TARGETS if target in targets)
+
+
+def _fitting(recipe: Recipe, precision: str, graph: Path) -> Recipe:
+    if recipe.precision != precision:
+        raise UsageError(f"is for {recipe.precision}, not {precision}", where="--recipe", mend="change --precision")
+    if recipe.graph_sha256 != sha256_file(graph):
+        raise UsageError(f"was made for another graph than {graph}", where="--recipe", mend="calibrate with --calib")
+    return recipe
 
 
 def _wanted_plans(targets: tuple[str, ...], sms: tuple[int, ...]) -> list[tuple[str, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Collection
@@ -35,6 +36,7 @@ class Request:
     calibrator: str
     graph_sha256: str
     batch: int
+    recorded: Recipe | None = None  # an earlier build's recipe, to be applied and judged instead of searched for
 
     @property
     def key(self) -> str:
@@ -44,6 +46,7 @@ class Request:
             self.calibration and self.calibration.sha256, self.gate_images and self.gate_images.sha256,
             self.gate.mean, self.gate.minimum, self.calibrator, self.graph_sha256, self.batch,
             package_version("openvino"), WEIGHT_LEVELS,
+            self.recorded and dataclasses.asdict(self.recorded),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
@@ -54,6 +57,8 @@ def recipe_from_graph(
     """The recipe and what the gate said about it (None where there is nothing to compare)."""
     if request.calibration is not None and request.gate_images is not None:
         check_disjoint(request.calibration, request.gate_images)
+    if request.recorded is not None:
+        return request.recorded, _gated(graph, request.recorded, request, progress)
     if request.precision == "fp32":
         return Recipe("fp32", request.graph_sha256), None
     kept: dict[str, str] = {}
@@ -90,7 +95,7 @@ def _gated(graph: Graph, recipe: Recipe, request: Request, progress: Progress | 
         raise GateError(
             f"the accuracy gate is not met: Dice to FP32 mean {verdict.mean:.4f} (gate {request.gate.mean}), "
             f"minimum {verdict.minimum:.4f} (gate {request.gate.minimum}) on {len(verdict.dice)} images",
-            mend="use --precision fp32 or a wider gate",
+            mend="use a higher precision or a wider gate",
         )
     return {**verdict.record(), "data": images.record(), "reference": "FP32 graph on this CPU"}
 

@@ -43,6 +43,7 @@ class _Options:
     gate_mean: float
     gate_min: float
     calibrator: str
+    recipe: Path | None
     size: str | None
     batch: int | None
     out: Path | None
@@ -63,6 +64,8 @@ class _Options:
 @click.option("--gate-min", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="Least Dice of one.")
 @click.option("--calibrator", default="auto", show_default=True, metavar="NAME", help="minmax, percentile[:99.99], "
               "entropy, mse; auto tries several.")  # fmt: skip
+@click.option("--recipe", type=click.Path(path_type=Path), help="Apply a precision.json (or an engine's) instead of "
+              "calibrating and searching.")  # fmt: skip
 @click.option("--size", help="Of a run's graph: 224 or 256x320  [default: 224]")
 @click.option("--batch", type=click.IntRange(1, 1024), help="Images at once  [default: the graph's, else 1]")
 @click.option("--out", type=click.Path(path_type=Path), help="Engine folder  [default: engines/NAME-PRECISION]")
@@ -111,7 +114,7 @@ def command(source: Path | None, target_list: tuple[str, ...], sm_list: tuple[st
 def _bundled(options: _Options, report: Callable[[str, int, int], None]) -> Path:
     from gms_rt.build.demo import demo_engine
 
-    for name, value in (("--size", options.size), ("--batch", options.batch)):
+    for name, value in (("--size", options.size), ("--batch", options.batch), ("--recipe", options.recipe)):
         if value is not None:
             raise UsageError("is fixed for the bundled model", where=name, mend="leave it out, or give RUN or GRAPH")
     return demo_engine(
@@ -129,6 +132,7 @@ def _own(source: Path, options: _Options, report: Callable[[str, int, int], None
     from gms_rt.build.engine import engine_from_graph
     from gms_rt.precision.gate import Gate
     from gms_rt.precision.graph import graph_size
+    from gms_rt.precision.recipe import read_recipe
 
     graph, about = _graph(source, options, report)
     out = options.out or Path("engines") / f"{source.resolve().stem}-{options.precision}"
@@ -143,6 +147,7 @@ def _own(source: Path, options: _Options, report: Callable[[str, int, int], None
         gate_images=gate_images,
         gate=Gate(options.gate_mean, options.gate_min),
         calibrator=options.calibrator,
+        recipe=read_recipe(options.recipe) if options.recipe is not None else None,
         batch=options.batch,
         source=about,
         rebuild=_rebuild(source, out, options),
@@ -210,6 +215,8 @@ def _images(
     gate = read_images(options.gate_data, height, width, limit=_LIMIT_GATE) if options.gate_data else None
     if options.precision in ("fp32", "bf16"):
         return None, gate
+    if options.recipe is not None:
+        return None, gate
     if options.precision == "int8":
         raise UsageError(
             "INT8 is calibrated on images like those it will see",
@@ -237,6 +244,7 @@ def _rebuild(source: Path, out: Path, options: _Options) -> str:
         ("--sm", ",".join(map(str, options.sms))),
         ("--calib", options.calib),
         ("--gate-data", options.gate_data),
+        ("--recipe", options.recipe),
         ("--size", options.size),
         ("--batch", options.batch),
     ):

@@ -70,9 +70,9 @@ def write_recipe(folder: Path, recipe: Recipe) -> None:
     write_json(folder / FILE, dataclasses.asdict(recipe))
 
 
-def read_recipe(folder: Path) -> Recipe:
-    """Read and check `precision.json`."""
-    path = folder / FILE
+def read_recipe(place: Path) -> Recipe:
+    """Read and check a recipe: a file, or the `precision.json` of a folder."""
+    path = place / FILE if place.is_dir() else place
     data = read_json(path)
     version = data.get("version")
     if data.get("format") != FORMAT or not isinstance(version, int) or version > VERSION:

@@ -1,0 +1,55 @@
+"""Search for the bundled model's INT8 recipe on many phantoms and bundle it: `python calibration/record_demo.py`.
+
+A build on a user's machine then applies and judges it, which takes seconds. The gate is stricter here than there, and
+the phantoms are others than those of the build's gate and of the reference pictures.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from gms_rt.artifacts import write_bytes
+from gms_rt.build.demo import CALIBRATION_SEEDS, demo_graph, phantoms
+from gms_rt.build.engine import engine_from_graph
+from gms_rt.precision.gate import Gate
+from gms_rt.precision.graph import graph_size
+from gms_rt.precision.recipe import FILE
+
+SEARCH_SEEDS = range(6_200_000, 6_200_120)
+STRICT = Gate(mean=0.995, minimum=0.97)
+
+
+def main() -> None:
+    """Search, and write the recipe beside the bundled graph."""
+    graph = demo_graph()
+    size = graph_size(graph)
+    last = ""
+
+    def report(phase: str, done: int, total: int) -> None:
+        nonlocal last
+        if phase != last:
+            click.echo(f"{phase} ({total})")
+        last = phase
+
+    # A fixed place, so that an interrupted search goes on.
+    folder = Path(tempfile.gettempdir()) / "gms-rt-record-demo"
+    manifest = engine_from_graph(
+        graph,
+        folder,
+        precision="int8",
+        targets=["cpu"],
+        calibration=phantoms(CALIBRATION_SEEDS, *size),
+        gate_images=phantoms(SEARCH_SEEDS, *size),
+        gate=STRICT,
+        progress=report,
+        force=True,
+    )
+    write_bytes(graph.parent / FILE, (folder / FILE).read_bytes())
+    click.echo(f"wrote {graph.parent / FILE}: {manifest.gate}")
+
+
+if __name__ == "__main__":
+    main()
