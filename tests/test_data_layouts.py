@@ -111,6 +111,10 @@ def test_any_pair_of_folders_and_what_has_no_partner(tmp_path: Path) -> None:
     assert [path.name for path in data.without_mask] == ["lonely.png"]
     assert [path.name for path in data.without_image] == ["stray.png"]
     assert list(found_below(tmp_path)) == [tmp_path / "x"]
+    assert recognise(tmp_path).root == tmp_path / "x", "one wrapping folder is looked through"
+    write_phantoms(tmp_path / "y", 1)
+    with pytest.raises(UsageError, match=r"several data sets \(x, y\)"):
+        recognise(tmp_path)
 
 
 def test_what_is_no_data_set_says_how_to_make_one(tmp_path: Path) -> None:

@@ -93,6 +93,16 @@ def test_the_loss_falls(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> 
     assert losses[11] < 0.7 * losses[0]
 
 
+def test_half_precision_forward_keeps_float32_weights(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
+    for name in ("bf16", "fp32"):
+        run(phantoms, tiny_tokenizer, tmp_path / name, recipe("paper", "epochs=1", f"precision={name}"))
+    half, full = (load_run(tmp_path / name).mapper.state_dict() for name in ("bf16", "fp32"))
+    assert weights(tmp_path / "bf16") != weights(tmp_path / "fp32")
+    for key, value in half.items():
+        assert value.dtype == torch.float32
+        assert torch.allclose(value, full[key], atol=0.05), key
+
+
 def test_same_seed_same_weights(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         run(phantoms, tiny_tokenizer, tmp_path / name, recipe("paper", "epochs=1", f"seed={seed}"))

@@ -53,16 +53,24 @@ def recognise(folder: Path) -> Dataset:
         raise UsageError(
             "is no folder", where=folder, mend="name a folder with images/ and masks/; see gms-rt data list"
         )
-    for root in (folder, *_inside(folder)):
-        for reader in (_busi, _ham10000, _glas, _bus, _paired):
-            found = reader(root)
-            if found is not None:
-                return found
+    found = _known(folder)
+    if found is not None:
+        return found
+    inside = [data for data in map(_known, _inside(folder)) if data is not None]
+    if len(inside) == 1:
+        return inside[0]
+    if inside:
+        names = ", ".join(data.root.name for data in inside)
+        raise UsageError(f"holds several data sets ({names})", where=folder, mend="name one of them")
     raise UsageError(
         "has no layout this program knows",
         where=folder,
         mend="put pictures into images/ and masks of the same names into masks/; see gms-rt data list",
     )
+
+
+def _known(root: Path) -> Dataset | None:
+    return next((data for reader in (_busi, _ham10000, _glas, _bus, _paired) if (data := reader(root))), None)
 
 
 def found_below(root: Path) -> dict[Path, Dataset]:
