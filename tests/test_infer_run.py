@@ -32,6 +32,11 @@ def engine(tmp_path: Path) -> Engine:
     return brightness_engine(tmp_path / "engine")
 
 
+def pipeline_threads() -> list[str]:
+    """Names of the pipeline's threads that are still alive; other libraries may have threads of their own."""
+    return [t.name for t in threading.enumerate() if t.name.startswith(("feed", "_decode", "_infer", "_write"))]
+
+
 def blob(height: int, width: int, shade: int = 230) -> Any:
     image = np.full((height, width), 20, np.uint8)
     cv2.circle(image, (width // 3, height // 2), min(height, width) // 4, shade, -1)
@@ -346,7 +351,7 @@ def test_a_full_disk_stops_the_run_cleanly(engine: Engine, tmp_path: Path, monke
     with pytest.raises(GmsError, match="no space left") as caught:
         segment(engine, out, scans)
     assert caught.value.exit_code == 1
-    assert threading.active_count() == 1
+    assert pipeline_threads() == []
     assert not list(out.rglob(".part-*"))
     assert json.loads((out / "run.json").read_text())["status"] == "failed"
     monkeypatch.undo()
@@ -365,7 +370,7 @@ def test_an_engine_that_fails_ends_the_run(tmp_path: Path) -> None:
     engine.runner.infer = failing  # type: ignore[method-assign]
     with pytest.raises(NativeError, match="device is gone"):
         segment(engine, tmp_path / "out", pictures(tmp_path / "scans", 9))
-    assert threading.active_count() == 1
+    assert pipeline_threads() == []
 
 
 def test_an_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
@@ -378,7 +383,7 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
 
     with OutFolder(out) as folder, pytest.raises(KeyboardInterrupt):
         run_cases(find_sources([str(scans)]), engine, folder, InferOptions(), report=interrupt)
-    assert threading.active_count() == 1
+    assert pipeline_threads() == []
     assert [row["case"] for row in rows_of(out)] == [f"{i:03}" for i in range(10)]
     assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
     assert segment(engine, out, scans, resume=True).reused >= 10

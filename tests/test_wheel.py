@@ -8,6 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -66,14 +67,15 @@ def test_the_installed_wheel_works_alone(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import gms_rt, pathlib\n"
+        "import sys; sys.path[:0] = sys.argv[1:]; import gms_rt, pathlib\n"
         "assert pathlib.Path(gms_rt.__file__).is_relative_to(sys.argv[1])\n"
+        "from gms_rt.build.demo import demo_graph; assert demo_graph().is_relative_to(sys.argv[1])\n"
         "from gms_rt.runtime.library import load_library; print(load_library().gmsrt_version().decode())"
     )
+    # Without the site module, so that an editable install of the tree stays out of it.
+    libraries = str(Path(np.__file__).parent.parent)
     done = subprocess.run(
-        [sys.executable, "-P", "-c", code, str(tmp_path)] if sys.version_info >= (3, 11)
-        else [sys.executable, "-c", code, str(tmp_path)],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-S", "-c", code, str(tmp_path), libraries], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert re.match(r"\d+\.\d+", done.stdout)
