@@ -352,3 +352,12 @@ def sd_vae_pipeline():
         up_block_types=["UpDecoderBlock2D"] * 4,
     )
     return Gms(wrap_autoencoder(autoencoder, "sd-vae", "random weights"), LatentMapper()).eval()
+
+
+def test_bundled_recipe_is_for_the_bundled_graph():
+    from gms_rt.build.demo import demo_graph, recorded_recipe
+
+    recipe = recorded_recipe(demo_graph(), "int8")
+    assert recipe is not None, "run calibration/record_demo.py after changing the bundled model"
+    assert {row["decision"] for row in recipe.blocks} == {"int8", "returned"}
+    assert recorded_recipe(demo_graph(), "fp16") is None
