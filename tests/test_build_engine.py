@@ -296,6 +296,9 @@ def test_recorded_recipe_is_applied_and_judged(graph, tmp_path):
     spoiled = dataclasses.replace(recipe, ranges={name: value / 1000 for name, value in recipe.ranges.items()})
     with pytest.raises(GateError):
         build(graph, tmp_path / "c", "int8", calibration=None, recipe=spoiled, gate=Gate(0.95, 0.9))
+    # With images to calibrate on, a recipe that misses here is replaced by one that holds.
+    assert build(graph, tmp_path / "d", "int8", recipe=spoiled, gate=Gate(0.95, 0.9)).gate["passed"]
+    assert read_recipe(tmp_path / "d").ranges != spoiled.ranges
     with pytest.raises(UsageError, match="another graph"):
         build(graph, tmp_path / "c", "int8", recipe=dataclasses.replace(recipe, graph_sha256="00"))
     with pytest.raises(UsageError, match="is for int8, not fp16"):

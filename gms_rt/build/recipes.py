@@ -58,7 +58,14 @@ def recipe_from_graph(
     if request.calibration is not None and request.gate_images is not None:
         check_disjoint(request.calibration, request.gate_images)
     if request.recorded is not None:
-        return request.recorded, _gated(graph, request.recorded, request, progress)
+        try:
+            return request.recorded, _gated(graph, request.recorded, request, progress)
+        except GateError:
+            # Another processor rounds otherwise: what held where it was recorded may miss here, so search anew.
+            if request.precision != "int8" or request.calibration is None:
+                raise
+            if progress:
+                progress("the recorded recipe misses the gate, searching", 0, 1)
     if request.precision == "fp32":
         return Recipe("fp32", request.graph_sha256), None
     kept: dict[str, str] = {}
