@@ -64,13 +64,17 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     )
     fast = load_recipe("fast")
     schedule = {"cases": options.cases, "views": fast.views, "latent": fast.latent_epochs, "decoded": fast.epochs}
+    told = "".join(f" --{k} {v}" for k, v in vars(options).items() if v is not None and k != "out")
     images = options.cases * (fast.latent_epochs + fast.epochs)
     seconds = options.cases * (
         fast.views / encoded + fast.latent_epochs / quick["latent"] + fast.epochs / quick["image"]
     )
     return {
-        "command": "python benchmarks/train_speed.py " + " ".join(sys.argv[1:]),
-        "machine": {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
+        "command": f"python benchmarks/train_speed.py{told}",
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "threads": options.threads or torch.get_num_threads(),
+        },
         "tokenizer": options.tokenizer or "AutoencoderKL of Stable Diffusion, random weights",
         "size": options.size,
         "batch": options.batch,
