@@ -90,11 +90,11 @@ def _gated(graph: Graph, recipe: Recipe, request: Request, progress: Progress | 
     images = request.gate_images
     if progress:
         progress("gate", 0, 2)
-    reference = Session(graph, throughput=True).probabilities(images.images)
+    reference = Session(graph).probabilities(images.images)
     if progress:
         progress("gate", 1, 2)
     typed = recipe.apply(graph, "cpu")
-    session = Session(typed, execution=openvino.execution(recipe.precision), throughput=True)
+    session = Session(typed, execution=openvino.execution(recipe.precision))
     verdict = judge(session.probabilities(images.images), reference, request.gate)
     if progress:
         progress("gate", 2, 2)
@@ -130,7 +130,7 @@ def _int8(
         ranges = {**ranges, **_measured(graph, missing, request, progress)}
     counts = histograms(graph, {n: ranges[n].magnitude for n in watched}, request.calibration.images, progress)
     images = request.gate_images.images
-    reference = Session(graph, throughput=True).probabilities(images)
+    reference = Session(graph).probabilities(images)
     search = Search(
         graph, candidates, counts, images, reference, request.gate, WEIGHT_LEVELS, checkpoint, request.key, progress
     )

@@ -6,10 +6,8 @@ written to disk, as often as the search needs, and can return tensors from the m
 
 from __future__ import annotations
 
-import queue
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,48 +20,34 @@ U8 = NDArray[np.uint8]
 
 
 class Session:
-    """A compiled graph. `throughput` uses every core on several images at once, else all cores serve one."""
+    """A compiled graph that all cores serve, one batch after the other.
 
-    def __init__(self, graph: Graph, *, execution: str = "f32", throughput: bool = False, threads: int = 0) -> None:
+    Several batches at once would gain nothing here, and a pinned thread waits for whatever else runs on its core.
+    """
+
+    def __init__(self, graph: Graph, *, execution: str = "f32") -> None:
         import openvino as ov
 
         core = ov.Core()
-        config: dict[str, Any] = {
-            "PERFORMANCE_HINT": "THROUGHPUT" if throughput else "LATENCY",
+        config = {
+            "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": execution,
+            "ENABLE_CPU_PINNING": False,
         }
-        if threads:
-            config["INFERENCE_NUM_THREADS"] = threads
         try:
             self._compiled = core.compile_model(core.read_model(graph.bytes()), "CPU", config)
         except RuntimeError as error:
             reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
             raise GmsError(f"OpenVINO cannot compile the graph ({reason.strip()})") from error
         self.batch = graph.size[0]
-        self._throughput = throughput
 
     def probabilities(self, images: U8) -> U8:
         """The graph's answer to N images of its size: uint8 N×H×W."""
         result = np.empty(images.shape[:3], np.uint8)
-        waiting = queue.SimpleQueue[Any]()
-        for block in _batches(images, self.batch):
-            waiting.put(block)
-        lanes = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) if self._throughput else 1
-
-        # Plain threads rather than OpenVINO's callback queue, whose teardown can wait for the interpreter forever.
-        def work() -> None:
-            request = self._compiled.create_infer_request()
-            while True:
-                try:
-                    start, block, count = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                request.infer({INPUT: block}, share_inputs=True)
-                result[start : start + count] = request.get_output_tensor(0).data[:count, :, :, 0]
-
-        with ThreadPoolExecutor(lanes) as pool:
-            for task in [pool.submit(work) for _ in range(lanes)]:
-                task.result()
+        request = self._compiled.create_infer_request()
+        for start, block, count in _batches(images, self.batch):
+            request.infer({INPUT: block}, share_inputs=True)
+            result[start : start + count] = request.get_output_tensor(0).data[:count, :, :, 0]
         return result
 
     def outputs(self, image: U8) -> list[NDArray[Any]]:

@@ -183,7 +183,7 @@ class Search:
         entry = hashlib.sha256(text.encode()).hexdigest()[:24]
         if entry not in self._store:
             typed = int8_graph(self.graph, nodes, self.clips(method), levels=self.levels)
-            session = Session(typed, throughput=True)
+            session = Session(typed)
             verdict = None
             if first is not None:
                 verdict = judge(session.probabilities(images[first]), reference[first], self.gate)
