@@ -129,6 +129,17 @@ def atomic_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def check_writable(path: Path) -> None:
+    """Refuse a place that cannot be written before long work begins; nothing is made there yet."""
+    ancestor = path.absolute()
+    while not ancestor.exists() and ancestor != ancestor.parent:
+        ancestor = ancestor.parent
+    if ancestor != path.absolute() and not ancestor.is_dir():
+        raise _cannot_write(path, NotADirectoryError(errno.ENOTDIR, f"{ancestor} is a file"))
+    if not os.access(ancestor, os.W_OK):
+        raise _cannot_write(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -126,3 +126,19 @@ def test_the_newest_engine_comes_first(tmp_path: Path) -> None:
         os.utime(folder / artifacts.MANIFEST, (1_000_000 - age, 1_000_000 - age))
     (tmp_path / ".part-half").mkdir()
     assert [p.name for p in artifacts.newest_engines(tmp_path)] == ["new", "middle", "old"]
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
+    artifacts.check_writable(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"is a file.*choose another place"):
+        artifacts.check_writable(tmp_path / "file" / "engine")
+
+
+def test_a_read_only_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o500)
+    if os.access(tmp_path, os.W_OK):  # the superuser may write anywhere: ask as another user would
+        monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
+    with pytest.raises(UsageError, match="Permission denied"):
+        artifacts.check_writable(tmp_path / "engine")

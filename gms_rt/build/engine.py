@@ -22,6 +22,7 @@ from gms_rt.artifacts import (
     EngineManifest,
     Plan,
     atomic_folder,
+    check_writable,
     is_engine,
     read_manifest,
     sha256_bytes,
@@ -68,6 +69,7 @@ def engine_from_graph(
     A `recipe` of an earlier build is applied and judged instead of calibrating and searching.
     """
     wanted = _checked(precision, targets)
+    check_writable(out)
     fused = read_graph(graph, batch=batch)
     request = Request(
         precision,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gms_rt.artifacts import check_writable
 from gms_rt.cli.console import Console, table
 from gms_rt.errors import CasesFailedError, GateError
 
@@ -42,6 +43,7 @@ def command(out: Path, seconds: float, as_json: bool, quiet: bool) -> None:
       gms-rt demo --out /data/demo --json
     """
     start = time.monotonic()
+    check_writable(out)
     console = Console(json=as_json, quiet=quiet)
     console.say(NOTICE)
     engines = _build(out / "engines", console)
