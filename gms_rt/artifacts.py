@@ -64,16 +64,13 @@ def atomic_path(final: Path, *, durable: bool = True) -> Iterator[Path]:
     os.close(handle)
     part = Path(name)
     try:
-        yield part
-        part.chmod(0o666 & ~_umask())
-        if durable:
-            with part.open("rb") as stream:
-                os.fsync(stream.fileno())
-        part.replace(final)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise _cannot_write(final, error) from error
-        raise
+        with _explained(final):
+            yield part
+            part.chmod(0o666 & ~_umask())
+            if durable:
+                with part.open("rb") as stream:
+                    os.fsync(stream.fileno())
+            part.replace(final)
     finally:
         part.unlink(missing_ok=True)
 
@@ -112,19 +109,16 @@ def atomic_folder(final: Path) -> Iterator[Path]:
     except OSError as error:
         raise _cannot_write(final, error) from error
     try:
-        yield part
-        part.chmod(0o777 & ~_umask())
-        if final.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".old-{final.name}-", dir=final.parent))
-            final.replace(old / final.name)
-            part.replace(final)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            part.replace(final)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise _cannot_write(final, error) from error
-        raise
+        with _explained(final):
+            yield part
+            part.chmod(0o777 & ~_umask())
+            if final.exists():
+                old = Path(tempfile.mkdtemp(prefix=f".old-{final.name}-", dir=final.parent))
+                final.replace(old / final.name)
+                part.replace(final)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                part.replace(final)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -145,6 +139,17 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _cannot_write(folder, error) from error
+
+
+@contextlib.contextmanager
+def _explained(final: Path) -> Iterator[None]:
+    """Put what a disk refuses into words; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise _cannot_write(final, error) from error
+        raise
 
 
 def _cannot_write(path: Path, error: OSError) -> GmsError:
