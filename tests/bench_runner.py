@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+from trees import plain_manifest
 
-from gms_rt.artifacts import EngineManifest, read_manifest, sha256_file, write_manifest
+from gms_rt.artifacts import read_manifest, sha256_file, write_manifest
 from gms_rt.runtime.base import U8, Runner, RunnerInfo, Timings
 from gms_rt.runtime.engine import Engine
 
@@ -66,24 +67,12 @@ def engine_folder(folder: Path, *, side: int = SIDE, precision: str = "fp32", tr
     arrays["names"] = np.array([f"disc-{i}" for i in range(len(images))])
     np.savez(folder / "golden.npz", **arrays)
     (folder / "model.onnx").write_bytes(b"not used")
-    manifest = EngineManifest(
-        name=folder.name,
+    manifest = plain_manifest(
+        folder.name,
+        side,
         precision=precision,
-        created="2026-01-01T00:00:00+00:00",
-        gms_rt="0.1.0",
-        height=side,
-        width=side,
-        batch=1,
-        model="model.onnx",
         files={name: sha256_file(folder / name) for name in ("model.onnx", "golden.npz")},
         source={"kind": "test", "name": "threshold"},
-        tokenizer={},
-        targets=["cpu"],
-        plans=[],
-        census={},
-        gate=None,
-        execution="f32",
-        rebuild="gms-rt build",
     )
     write_manifest(folder, manifest)
     return folder

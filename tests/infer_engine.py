@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from trees import plain_manifest
 
 import gms_rt
-from gms_rt.artifacts import EngineManifest, write_manifest
+from gms_rt.artifacts import write_manifest
 from gms_rt.runtime.base import U8, Runner, RunnerInfo, Timings
 from gms_rt.runtime.engine import Engine
 
@@ -46,25 +47,7 @@ class BrightnessRunner(Runner):
 def brightness_engine(folder: Path, **options: Any) -> Engine:
     """An engine folder with a manifest, and the engine opened from it."""
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = EngineManifest(
-        name="brightness",
-        precision="fp32",
-        created="2026-01-01T00:00:00+00:00",
-        gms_rt="0.1.0",
-        height=SIZE,
-        width=SIZE,
-        batch=1,
-        model="model.onnx",
-        files={},
-        source={},
-        tokenizer={},
-        targets=["cpu"],
-        plans=[],
-        census={},
-        gate=None,
-        execution="f32",
-        rebuild="none",
-    )
+    manifest = plain_manifest("brightness", SIZE)
     write_manifest(folder, manifest)
     return Engine(folder, manifest, BrightnessRunner(**options))
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from trees import copy_tree
 
 ROOT = Path(__file__).parent.parent
 CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("VIRTUAL_ENV", "PYTHON", "GMS_RT"))}
@@ -18,18 +19,7 @@ CLEAN["PYTHON"] = getattr(sys, "_base_executable", sys.executable)
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tree as it stands, uncommitted changes included."""
-    folder = tmp_path_factory.mktemp("clone") / "gms rt"  # a space, as people have
-    subprocess.run(["git", "clone", "-q", "--no-hardlinks", str(ROOT), str(folder)], check=True)
-    changed = subprocess.run(
-        ["git", "ls-files", "-z", "--modified", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.split("\0")  # fmt: skip
-    for name in filter(None, changed):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes((ROOT / name).read_bytes())
-            (folder / name).chmod((ROOT / name).stat().st_mode)
-    return folder
+    return copy_tree(tmp_path_factory.mktemp("clone") / "gms rt")  # a space, as people have
 
 
 @pytest.mark.slow

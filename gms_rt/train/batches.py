@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gms_rt.model.gms import Gms
-from gms_rt.train.latents import LatentCache, mask_image
+from gms_rt.train.latents import LatentCache, encode, mask_image
 from gms_rt.train.recipe import Recipe
 from gms_rt.train.samples import Samples, image_tensor, mask_tensor
 from gms_rt.train.schedule import Schedule
 
 _ORDER, _VIEWS, _NOISE = 0x6F72, 0x7669, 0x6E6F
+_EXAMPLES = 256  # of mask latents that a sketch of the decoder is fitted to
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,19 @@ class Batch:
     mask: Tensor
     names: list[str]
 
+    def to(self, device: torch.device) -> Batch:
+        """The same batch there."""
+        return Batch(self.image.to(device), self.target.to(device), self.mask.to(device), self.names)
+
 
 class Source(Protocol):
     """Gives the batch of a step."""
 
     def batch(self, step: int) -> Batch:
         """The batch of this step."""
+
+    def examples(self) -> tuple[Tensor, Tensor]:
+        """Mask latents and masks of some cases, for fitting a sketch of the decoder."""
 
     def close(self) -> None:
         """Release what it holds."""
@@ -56,6 +64,12 @@ class CachedBatches:
         views = drawn.integers(0, self._cache.views, self._cache.cases)[numbers]
         image, target, mask = self._cache.batch(numbers.tolist(), views.tolist())
         return Batch(image, target, mask, [self._samples.cases[n].name for n in numbers])
+
+    def examples(self) -> tuple[Tensor, Tensor]:
+        """Mask latents and masks of some cases, for fitting a sketch of the decoder."""
+        cases = range(min(self._cache.cases, _EXAMPLES))
+        _, targets, masks = self._cache.batch(cases, [case % self._cache.views for case in cases])
+        return targets, masks
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -80,6 +94,12 @@ class LiveBatches:
         target = self._gms.encode(image_tensor([mask_image(mask) for mask in masks]).to(self._device))
         names = [self._samples.cases[n].name for n in members(self._schedule, step)]
         return Batch(self._latent(images, step), target, mask_tensor(masks), names)
+
+    def examples(self) -> tuple[Tensor, Tensor]:
+        """Mask latents and masks of some cases, for fitting a sketch of the decoder."""
+        numbers = range(min(len(self._samples), _EXAMPLES))
+        masks = [self._samples.view(number, 1)[1] for number in numbers]
+        return encode(self._gms, [mask_image(mask) for mask in masks]), mask_tensor(masks)
 
     def _ask(self, step: int) -> list[Future[Any]]:
         # View 0 is the plain picture, which only validation sees.

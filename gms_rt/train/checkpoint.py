@@ -39,6 +39,7 @@ class State:
     average: dict[str, Tensor] = field(default_factory=dict)
     optimiser: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
+    sketch: Tensor | None = None
 
 
 def save_state(folder: Path, state: State) -> None:

@@ -33,11 +33,13 @@ from gms_rt.train.batches import Batch, CachedBatches, LiveBatches, Source
 from gms_rt.train.checkpoint import STATE, Row, State, copied, load_state, save_state
 from gms_rt.train.interrupt import Request, stop_requests
 from gms_rt.train.latents import cached_latents, encode, mask_image
-from gms_rt.train.losses import dice_loss, latent_loss
+from gms_rt.train.losses import latent_loss
+from gms_rt.train.objective import losses
 from gms_rt.train.recipe import Recipe
 from gms_rt.train.record import Record
 from gms_rt.train.samples import Samples
 from gms_rt.train.schedule import Place, Schedule
+from gms_rt.train.sketch import fit_sketch
 
 U8 = NDArray[np.uint8]
 Progress = Callable[[str, int, int, str], None]  # stage, done, total, note
@@ -123,6 +125,8 @@ class _Training:
         self._restore()
         write_split(self.out / "split.json", self.split)
         source = self._source()
+        if self.recipe.sketch and self.recipe.latent_epochs and self.state.sketch is None:
+            self.state.sketch = fit_sketch(*source.examples()).to(self.device)
         validation = self._encoded_validation()
         record = Record(self.out)
         try:
@@ -193,17 +197,15 @@ class _Training:
         for group in self.optimiser.param_groups:
             group["lr"] = place.lr
         self.gms.mapper.train()
-        image, target = batch.image.to(self.device), batch.target.to(self.device)
+        batch = batch.to(self.device)
         with torch.autocast(self.device.type, dtype=self.half, enabled=self.half != torch.float32):
-            outputs = self.gms.mapper.supervised(image)
-            latent = torch.stack([latent_loss(o.float(), target) for o in outputs]).sum()
-            drawn = self._drawn(outputs, place, batch)
-        loss = {"both": self.recipe.latent_weight * latent + drawn, "latent": latent, "dice": drawn}[self._loss(place)]
-        value = float(loss.detach())
+            outputs = self.gms.mapper.supervised(batch.image)
+            found = losses(self.gms, self.recipe, place, batch, outputs, self.state.sketch)
+        value = float(found.total.detach())
         if not math.isfinite(value):
             raise self._broken(f"the loss is {value}", batch, place)
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(found.total).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimiser)
         limit = self.recipe.clip or math.inf
         norm = float(torch.nn.utils.clip_grad_norm_(self.gms.mapper.parameters(), limit))
@@ -214,18 +216,8 @@ class _Training:
         self.scaler.update()
         self._average()
         count = len(batch.names)
-        for index, part in enumerate((value, float(latent.detach()), float(drawn.detach()), 1.0)):
+        for index, part in enumerate((value, float(found.latent.detach()), float(found.drawn.detach()), 1.0)):
             self.state.sums[index] += part * count
-
-    def _loss(self, place: Place) -> str:
-        return "latent" if place.phase == "latent" else self.recipe.loss
-
-    def _drawn(self, outputs: list[Tensor], place: Place, batch: Batch) -> Tensor:
-        if self._loss(place) == "latent":
-            return torch.zeros((), device=self.device)
-        heads = outputs if self.recipe.decoded == "all" else outputs[:1]
-        mask = batch.mask.to(self.device)
-        return torch.stack([dice_loss(self.gms.probability(o).float(), mask) for o in heads]).sum()
 
     def _broken(self, what: str, batch: Batch, place: Place) -> GmsError:
         return GmsError(

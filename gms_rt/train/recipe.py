@@ -26,6 +26,7 @@ class Recipe:
     loss: Literal["both", "latent", "dice"] = "both"
     latent_weight: float = 1.0  # of the latent loss beside the Dice loss
     decoded: Literal["output", "all"] = "output"  # which supervised heads are drawn for the Dice loss
+    sketch: float = 0.0  # weight of the sketched mask's loss in steps on cached latents; 0 leaves it out
     views: int = 0  # augmented views cached a case; 0 augments and encodes at every step
     latent_noise: float = 0.0  # share of steps whose image latent is a posterior sample
     # The optimiser.
@@ -74,8 +75,8 @@ class Recipe:
         for key, share in (("validation", self.validation), ("latent_noise", self.latent_noise)):
             if not 0 <= share <= 1:
                 raise ConfigError(f"{key} is {share}", where="recipe", mend="give a share between 0 and 1")
-        if self.zoom < 1 or not 0 <= self.average < 1 or self.views < 0:
-            raise ConfigError("zoom is below 1, average outside 0-1, or views negative", where="recipe")
+        if self.zoom < 1 or not 0 <= self.average < 1 or self.views < 0 or self.sketch < 0:
+            raise ConfigError("zoom is below 1, average outside 0-1, or views or sketch negative", where="recipe")
         return self
 
     def model(self, latent_channels: int) -> LmmConfig:

@@ -1,0 +1,50 @@
+"""A sketch of the decoder: one linear 3x3 filter that draws masks from mask latents, fitted in closed form.
+
+Latent distance alone treats every error of a latent alike, and the decoder, which knows better, costs more than the
+latent mapping model. Mask latents are so simple that a linear filter draws 96-98 % (Dice) of what the decoder draws,
+at no cost to speak of; so steps on cached latents can learn from the mask, too. Only training uses it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gms_rt.errors import GmsError
+from gms_rt.train.losses import dice_loss
+
+_STEEP = 8.0  # how sharply a drawing around 0.5 is taken for background or lesion
+_RIDGE = 1e-4  # of the latents' mean square
+
+
+def fit_sketch(latents: Tensor, masks: Tensor) -> Tensor:
+    """The filter, stride² x (9·channels + 1), from scaled mask latents and their masks."""
+    stride = masks.shape[-1] // latents.shape[-1]
+    seen = _patches(latents.double())
+    wanted = F.unfold(masks.double(), stride, stride=stride).transpose(1, 2).flatten(0, 1)
+    gram = seen.T @ seen
+    gram += torch.eye(len(gram), dtype=gram.dtype) * _RIDGE * gram.diagonal().mean()
+    fitted: Tensor = torch.linalg.solve(gram, seen.T @ wanted).T.float().contiguous()
+    if not torch.isfinite(fitted).all():
+        raise GmsError("no sketch of the decoder fits these mask latents", mend="train with --set sketch=0")
+    return fitted
+
+
+def sketched(latents: Tensor, fitted: Tensor) -> Tensor:
+    """Masks N x 1 x H x W as the filter draws them, about 0 to 1."""
+    filters = fitted[:, :-1].reshape(len(fitted), latents.shape[1], 3, 3)
+    drawn = F.conv2d(F.pad(latents, (1, 1, 1, 1), mode="replicate"), filters, fitted[:, -1])
+    return F.pixel_shuffle(drawn, round(len(fitted) ** 0.5))
+
+
+def sketch_loss(latents: Tensor, fitted: Tensor, mask: Tensor) -> Tensor:
+    """Dice and cross entropy of the sketched mask."""
+    likely = _STEEP * (sketched(latents, fitted) - 0.5)
+    return dice_loss(likely.sigmoid(), mask) + F.binary_cross_entropy_with_logits(likely, mask)
+
+
+def _patches(latents: Tensor) -> Tensor:
+    """Every position's 3x3 neighbourhood and a one, a row each."""
+    near = F.unfold(F.pad(latents, (1, 1, 1, 1), mode="replicate"), 3).transpose(1, 2).flatten(0, 1)
+    return torch.cat([near, torch.ones(len(near), 1, dtype=near.dtype)], dim=1)
