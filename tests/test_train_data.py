@@ -13,6 +13,7 @@ from phantom_folders import write_phantoms, write_tokenizer
 
 from gms_rt.data.layouts import recognise
 from gms_rt.errors import ConfigError
+from gms_rt.metrics import dice
 from gms_rt.model.gms import Gms
 from gms_rt.model.loading import load_tokenizer
 from gms_rt.train.augment import augmented
@@ -20,8 +21,9 @@ from gms_rt.train.batches import CachedBatches, LiveBatches, members
 from gms_rt.train.latents import INDEX, cached_latents
 from gms_rt.train.loop import new_mapper
 from gms_rt.train.recipe import Recipe, load_recipe, recipe_names
-from gms_rt.train.samples import Samples
+from gms_rt.train.samples import Samples, mask_tensor
 from gms_rt.train.schedule import Schedule
+from gms_rt.train.sketch import fit_sketch, sketch_loss, sketched
 
 SMALL = ("size=32", "width=8", "groups=4", "multipliers=[1,2]", "views=3", "batch=4")
 
@@ -221,3 +223,30 @@ def test_posterior_noise_comes_with_its_share(phantoms: Path, tmp_path: Path) ->
         noisy += not torch.allclose(batch.image, clean, atol=1e-4)
     source.close()
     assert 5 <= noisy <= 15
+
+
+def test_a_sketch_draws_masks_from_latents_that_hold_them(phantoms: Path) -> None:
+    data = samples(phantoms, "size=64")
+    masks = mask_tensor([data.plain(number)[1] for number in range(len(data))])
+    # Latents of stride 4 with four channels: the quarters of each patch.
+    latents = torch.nn.functional.pixel_unshuffle(torch.nn.functional.avg_pool2d(masks, 2), 2) * 3 - 1
+    fitted = fit_sketch(latents[:30], masks[:30])
+    drawn = sketched(latents[30:], fitted)
+    assert drawn.shape == masks[30:].shape
+    found = [dice(d[0].numpy() >= 0.5, m[0].numpy() >= 0.5) for d, m in zip(drawn, masks[30:], strict=True)]
+    assert np.mean(found) > 0.95
+    right, wrong = (sketch_loss(latents[30 + turn : 34 + turn], fitted, masks[30:34]) for turn in (0, 4))
+    assert float(right) < 0.5 * float(wrong)
+
+
+def test_cached_and_live_batches_give_examples_for_the_sketch(phantoms: Path, tokenizer: str, tmp_path: Path) -> None:
+    data = samples(phantoms, count=6)
+    gms = model(tokenizer, data.recipe)
+    schedule = Schedule(data.recipe, len(data))
+    live = LiveBatches(gms, data, schedule, torch.device("cpu"))
+    cached = CachedBatches(cached_latents(gms, data, tmp_path), data, schedule)
+    for source in (live, cached):
+        latents, masks = source.examples()
+        assert len(latents) == len(masks) == 6
+        assert masks.shape[-1] == latents.shape[-1] * gms.tokenizer.spec.stride
+        source.close()

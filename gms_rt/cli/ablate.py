@@ -61,11 +61,13 @@ def command(
     published = TOKENIZER if grid == "tokenizer" else LOSS
     rows: list[list[str]] = []
     values: dict[str, Any] = {}
+    # A sketched mask loss would stand in for the one that the grid leaves out.
+    fixed = ("sketch=0",) if grid == "loss" else ()
     for loss, tokenizer in cells:
         label = tokenizer if grid == "tokenizer" else loss
         folder = out / "".join(c if c.isalnum() or c in "-_" else "_" for c in label)
         console.note(f"{grid}: {label}")
-        summary = _cell(data, tokenizer, recipe, (*settings, f"loss={loss}"), splits, device, folder, console)
+        summary = _cell(data, tokenizer, recipe, (*settings, *fixed, f"loss={loss}"), splits, device, folder, console)
         values[label] = summary
         rows.append(measured_row(label, summary))
         known = published.get(label.partition(":")[0], {}).get(name)
