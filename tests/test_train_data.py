@@ -231,12 +231,21 @@ def test_a_sketch_draws_masks_from_latents_that_hold_them(phantoms: Path) -> Non
     # Latents of stride 4 with four channels: the quarters of each patch.
     latents = torch.nn.functional.pixel_unshuffle(torch.nn.functional.avg_pool2d(masks, 2), 2) * 3 - 1
     fitted = fit_sketch(latents[:30], masks[:30])
+    assert fitted is not None
     drawn = sketched(latents[30:], fitted)
     assert drawn.shape == masks[30:].shape
     found = [dice(d[0].numpy() >= 0.5, m[0].numpy() >= 0.5) for d, m in zip(drawn, masks[30:], strict=True)]
     assert np.mean(found) > 0.95
     right, wrong = (sketch_loss(latents[30 + turn : 34 + turn], fitted, masks[30:34]) for turn in (0, 4))
     assert float(right) < 0.5 * float(wrong)
+
+
+def test_latents_that_say_nothing_of_the_mask_get_no_sketch() -> None:
+    drawn = torch.Generator().manual_seed(0)
+    latents = torch.randn(8, 4, 8, 8, generator=drawn)
+    masks = (torch.rand(8, 1, 32, 32, generator=drawn) < 0.2).float()
+    assert fit_sketch(latents, masks) is None
+    assert fit_sketch(latents, torch.zeros_like(masks)) is None
 
 
 def test_cached_and_live_batches_give_examples_for_the_sketch(phantoms: Path, tokenizer: str, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from phantom_folders import write_phantoms, write_tokenizer
+from phantom_folders import write_pair, write_phantoms, write_tokenizer
 
 from gms_rt import artifacts
 from gms_rt.data.layouts import recognise
@@ -67,6 +67,12 @@ def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Its latents hold masks in a linear way, so that `fast` sketches."""
+    return write_pair(tmp_path_factory.mktemp("pair"))
+
+
 FAST = recipe("fast", "latent_epochs=3", "epochs=2", "views=2")
 PAPER = recipe("paper", "epochs=2")
 OFFICIAL = recipe("official", "epochs=2")
@@ -91,6 +97,18 @@ def test_the_loss_falls(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> 
     run(phantoms, tiny_tokenizer, tmp_path / "run", recipe("fast", "latent_epochs=12", "epochs=1", "views=2"))
     losses = [float(row["latent_loss"]) for row in table(tmp_path / "run")]
     assert losses[11] < 0.7 * losses[0]
+
+
+def test_latent_steps_learn_the_mask_where_a_sketch_fits(
+    phantoms: Path, tiny_tokenizer: str, pair: str, tmp_path: Path
+) -> None:
+    for tokenizer, name in ((pair, "pair"), (tiny_tokenizer, "tiny")):
+        for sketch in (0, 1):
+            how = recipe("fast", "latent_epochs=8", "epochs=0", "views=4", f"sketch={sketch}")
+            run(phantoms, tokenizer, tmp_path / f"{name}-{sketch}", how)
+    assert weights(tmp_path / "tiny-0") == weights(tmp_path / "tiny-1")
+    without, with_it = (float(table(tmp_path / f"pair-{s}")[-1]["validation_dice"]) for s in (0, 1))
+    assert with_it > without + 0.1
 
 
 def test_half_precision_forward_keeps_float32_weights(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
@@ -148,30 +166,32 @@ def awaited(path: Path, process: multiprocessing.context.ForkServerProcess) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "settings"),
-    [("fast", "latent_epochs=20 epochs=6 views=3"), ("official", "epochs=12")],
+    ("name", "settings", "kind"),
+    [("fast", "latent_epochs=20 epochs=6 views=3", "pair"), ("official", "epochs=12", "tiny_tokenizer")],
     ids=["fast", "official"],
 )
 def test_kills_at_any_moment_change_nothing(
     phantoms: Path,
-    tiny_tokenizer: str,
     tmp_path: Path,
     name: str,
     settings: str,
+    kind: str,
+    request: pytest.FixtureRequest,
     forks: multiprocessing.context.ForkServerContext,
 ) -> None:
-    run(phantoms, tiny_tokenizer, tmp_path / "whole", recipe(name, *settings.split()))
+    tokenizer = request.getfixturevalue(kind)
+    run(phantoms, tokenizer, tmp_path / "whole", recipe(name, *settings.split()))
     chance = random.Random(5)
     killed = 0
     for attempt in range(6):
-        process = started(forks, phantoms, tiny_tokenizer, tmp_path / "torn", name, settings)
+        process = started(forks, phantoms, tokenizer, tmp_path / "torn", name, settings)
         awaited(tmp_path / "torn" / ("split.json" if attempt == 0 else "last.pt"), process)
         time.sleep(chance.uniform(0, 0.8))
         process.kill()
         process.join()
         killed += process.exitcode == -signal.SIGKILL
     assert killed >= 2
-    run(phantoms, tiny_tokenizer, tmp_path / "torn", recipe(name, *settings.split()), resume=True)
+    run(phantoms, tokenizer, tmp_path / "torn", recipe(name, *settings.split()), resume=True)
     for file in ("last.safetensors", "lmm.safetensors"):
         assert weights(tmp_path / "torn", file) == weights(tmp_path / "whole", file)
     assert events(tmp_path / "torn") == events(tmp_path / "whole"), "each epoch once"
@@ -201,7 +221,7 @@ def test_a_polite_stop_saves_and_resumes_to_the_same(
 def test_nan_names_the_batch_and_keeps_the_last_good_state(
     phantoms: Path, tiny_tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gms_rt.train import loop
+    from gms_rt.train import objective
 
     calls = []
 
@@ -209,7 +229,7 @@ def test_nan_names_the_batch_and_keeps_the_last_good_state(
         calls.append(1)
         return torch.nn.functional.mse_loss(predicted, target) * (float("nan") if len(calls) == 60 else 1)
 
-    monkeypatch.setattr(loop, "latent_loss", poisoned)
+    monkeypatch.setattr(objective, "latent_loss", poisoned)
     with pytest.raises(GmsError, match=r"loss is nan in epoch \d+, batch \d+, with cases case_\d+") as caught:
         run(phantoms, tiny_tokenizer, tmp_path / "run", recipe("fast", "latent_epochs=30", "views=2"))
     assert "checkpoint is kept" in caught.value.line()

@@ -126,7 +126,8 @@ class _Training:
         write_split(self.out / "split.json", self.split)
         source = self._source()
         if self.recipe.sketch and self.recipe.latent_epochs and self.state.sketch is None:
-            self.state.sketch = fit_sketch(*source.examples()).to(self.device)
+            sketch = fit_sketch(*source.examples())
+            self.state.sketch = None if sketch is None else sketch.to(self.device)
         validation = self._encoded_validation()
         record = Record(self.out)
         try:
