@@ -229,3 +229,10 @@ def test_an_engine_of_the_run_gives_the_runs_numbers(trained: tuple[Path, Path, 
     assert summary["comparison"]["pairs"] == 12
     for by_run, by_engine in zip(read_cases(tmp_path / "run"), read_cases(tmp_path / "e"), strict=True):
         assert by_engine.dice == pytest.approx(by_run.dice, abs=0.01), by_run.name
+    for kind, folder in (("--run", run), ("--engine", engine)):
+        done = invoke(first, kind, folder, "--split", "all", "--tta", "--out", tmp_path / f"flips{kind}", "--json")
+        assert json.loads(done.stdout)["tta"] is True
+    flipped = [read_cases(tmp_path / f"flips{kind}") for kind in ("--run", "--engine")]
+    for by_run, by_engine in zip(*flipped, strict=True):
+        assert by_engine.dice == pytest.approx(by_run.dice, abs=0.01), by_run.name
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["tta"] is False

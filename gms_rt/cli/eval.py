@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ HEADER = ["", "DSC", "IoU", "HD95"]
 )
 @click.option("--matrix", is_flag=True, help="Train on one, test on the other: every run on every other DATA.")
 @click.option("--compare", type=click.Path(path_type=Path), help="An earlier evaluation: paired difference to it.")
+@click.option("--tta", is_flag=True, help="Average over four flips of each image, as gms-rt infer --tta does.")
 @click.option("--gallery", default=12, show_default=True, help="Worst cases to draw.")
 @click.option("--device", help="cpu or cuda[:N].")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
@@ -51,6 +53,7 @@ def command(
     spacing: tuple[float, float],
     matrix: bool,
     compare: Path | None,
+    tta: bool,
     gallery: int,
     device: str | None,
     out: Path,
@@ -66,7 +69,7 @@ def command(
       gms-rt eval ham10000/ --run runs/official --splits ham10000.json --every 20 --out results/ham
     """
     console = Console(json=as_json)
-    options = _Options(part, every, spacing, gallery, device, console)
+    options = _Options(part, every, spacing, tta, gallery, device, console)
     if matrix:
         _matrix(data, runs, splits, options, out)
         return
@@ -98,11 +101,12 @@ class _Options:
         part: str,
         every: int,
         spacing: tuple[float, float],
+        tta: bool,
         gallery: int,
         device: str | None,
         console: Console,
     ) -> None:
-        self.part, self.every, self.spacing, self.gallery = part, every, spacing, gallery
+        self.part, self.every, self.spacing, self.tta, self.gallery = part, every, spacing, tta, gallery
         self.device, self.console = device, console
 
     def evaluated(
@@ -119,10 +123,14 @@ class _Options:
         from gms_rt.data.layouts import recognise
         from gms_rt.evaluate.choice import chosen_cases
         from gms_rt.evaluate.dataset import evaluate
+        from gms_rt.runtime.flips import mean_over_flips
 
         dataset = recognise(data)
         cases, source = chosen_cases(dataset, self.part, file=lists, run=run, every=self.every)
-        known = {**facts, "data": dataset.name, "split": self.part, "every": self.every, "split_source": source}
+        if self.tta:
+            predict = partial(mean_over_flips, predict)
+        chosen = {"data": dataset.name, "split": self.part, "every": self.every, "split_source": source}
+        known = {**facts, "tta": self.tta, **chosen}
         with self.console.progress(f"eval {dataset.name}", len(cases)) as bar:
             return evaluate(
                 cases,

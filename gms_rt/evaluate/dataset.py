@@ -29,7 +29,7 @@ from gms_rt.evaluate.summary import summarise
 from gms_rt.imageio import resize_image, resize_probability
 
 U8 = NDArray[np.uint8]
-Predictor = Callable[[U8], U8]  # N×H×W×3 at network size to probabilities N×H×W of 0-255
+Predictor = Callable[[U8], NDArray[Any]]  # N×H×W×3 at network size to probabilities N×H×W of 0-255
 COMMON = 224
 GALLERY = "failures"
 _PANEL = 320

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.tiles import tiled
 from gms_rt.runtime.engine import Engine
+from gms_rt.runtime.flips import mean_over_flips
 
 U8 = NDArray[np.uint8]
 
@@ -35,11 +36,4 @@ class Predictor:
 
     def _infer(self, images: U8) -> NDArray[Any]:
         run = self.engine.runner.infer
-        if not self.options.tta:
-            return run(images)
-        # Left-right, up-down and both: each map is flipped back before the mean.
-        flips: list[tuple[int, ...]] = [(), (2,), (1,), (1, 2)]
-        maps = run(np.concatenate([np.flip(images, flip) for flip in flips]))
-        parts = np.split(maps, len(flips))
-        total = sum(np.flip(part, flip).astype(np.float32) for part, flip in zip(parts, flips, strict=True))
-        return np.asarray(total, np.float32) / np.float32(len(flips))
+        return mean_over_flips(run, images) if self.options.tta else run(images)
