@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gms_rt.bench import device_state, energy
+from gms_rt.bench import device_state
 from gms_rt.bench.device_state import Snapshot, Ticks
-from gms_rt.bench.energy import RaplMeter, TegraMeter, meter
 
 
 def _board(root: Path, *, governor: str = "powersave", stat: str = "cpu 100 0 100 800 0 0 0 0 0 0") -> Path:
@@ -182,63 +181,3 @@ def test_power_mode_comes_from_nvpmodel(tmp_path, monkeypatch):
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     assert device_state.snapshot(root=tmp_path).values["power mode"] == "MAXN"
-
-
-def _zone(root: Path, now: int, top: int = 1000) -> Path:
-    zone = root / "sys/class/powercap/intel-rapl:0"
-    zone.mkdir(parents=True, exist_ok=True)
-    (zone / "energy_uj").write_text(f"{now}\n")
-    (zone / "max_energy_range_uj").write_text(f"{top}\n")
-    return zone
-
-
-def test_rapl_counts_and_wraps(tmp_path):
-    zone = _zone(tmp_path, 100, 10_000_000)
-    counter = RaplMeter([zone])
-    counter.start()
-    _zone(tmp_path, 2_000_100, 10_000_000)
-    counter.stop()
-    assert counter.joules == pytest.approx(2.0)
-    counter.start()
-    _zone(tmp_path, 100, 10_000_000)
-    counter.stop()
-    assert counter.joules == pytest.approx(10.0)
-    assert counter.energy(5).joules_per_image == pytest.approx(2.0)
-
-
-def test_no_energy_says_why(tmp_path, monkeypatch):
-    monkeypatch.setattr(energy.shutil, "which", lambda _: None)
-    found, why = meter(gpu=None, root=tmp_path)
-    assert found is None
-    assert "RAPL" in why
-    _zone(tmp_path, 1)
-    found, why = meter(gpu=None, root=tmp_path)
-    assert isinstance(found, RaplMeter)
-    (tmp_path / "sys/class/powercap/intel-rapl:0/energy_uj").unlink()
-    found, why = meter(gpu=None, root=tmp_path)
-    assert found is None
-    assert "root" in why
-
-
-def test_tegrastats_is_read_over_the_span(tmp_path):
-    tool = tmp_path / "tegrastats"
-    tool.write_text("#!/bin/sh\nwhile true; do echo 'RAM 1/2MB VDD_IN 6000mW/5000mW'; sleep 0.05; done\n")
-    tool.chmod(0o755)
-    counter = TegraMeter(str(tool))
-    counter.start()
-    time.sleep(0.3)
-    counter.stop()
-    found = counter.energy(10)
-    assert found.watts == pytest.approx(6.0, rel=0.05)
-    assert found.joules_per_image is not None
-    assert found.joules_per_image == pytest.approx(6.0 * counter.seconds / 10, rel=0.05)
-
-
-def test_a_meter_without_readings_says_so(tmp_path):
-    tool = tmp_path / "tegrastats"
-    tool.write_text("#!/bin/sh\nexit 1\n")
-    tool.chmod(0o755)
-    counter = TegraMeter(str(tool))
-    counter.start()
-    counter.stop()
-    assert "no reading" in counter.energy(1).why

@@ -218,18 +218,18 @@ def _gpu_readings(index: int | None, values: dict[str, str], absent: dict[str, s
         for kind in ("SM", "memory"):
             now, top = nvml.clock(kind), nvml.max_clock(kind)
             if now is None:
-                absent[f"GPU {kind} clock"] = "the driver does not report it"
+                absent[f"GPU {kind} clock"] = f"the driver does not tell: {nvml.why('clock')}"
             else:
                 values[f"GPU {kind} clock"] = f"{now}{f' of {top}' if top else ''} MHz"
-        for name, number, unit, scale in (
-            ("GPU temperature", nvml.temperature(), "°C", 1),
-            ("GPU power", nvml.milliwatts(), "W", 1000),
-            ("GPU utilisation", nvml.utilisation(), "%", 1),
+        for figure, number, unit, scale in (
+            ("temperature", nvml.temperature(), "°C", 1),
+            ("power", nvml.milliwatts(), "W", 1000),
+            ("utilisation", nvml.utilisation(), "%", 1),
         ):
             if number is None:
-                absent[name] = "the driver does not report it"
+                absent[f"GPU {figure}"] = f"the driver does not tell: {nvml.why(figure)}"
             else:
-                values[name] = f"{number / scale:.0f} {unit}"
+                values[f"GPU {figure}"] = f"{number / scale:.0f} {unit}"
         reasons = nvml.throttle_reasons()
         if reasons is not None:
             values["GPU throttle reasons"] = f"0x{reasons:x}"

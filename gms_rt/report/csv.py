@@ -20,7 +20,15 @@ def render(report: Report) -> str:
         + [f"latency_{name}{'_percent' if name == 'cov' else '_ms'}" for name in _LATENCIES]
         + [f"{part}_median_ms" for part in _PARTS]
         + ["median_low_ms", "median_high_ms", "images_per_second", "samples", "seconds", "load_ms"]
-        + ["first_inference_ms", "peak_host_bytes", "peak_device_bytes", "joules_per_image", "gflop", "parameters"]
+        + [
+            "first_inference_ms",
+            "peak_host_bytes",
+            "peak_device_bytes",
+            "joules_per_image",
+            "idle_watts",
+            "gflop",
+            "parameters",
+        ]
         + ["parity", "parity_dice_mean", "parity_dice_min", "truth_dice", "warnings"]
     )
     for m in report.measured():
@@ -32,7 +40,12 @@ def render(report: Report) -> str:
             + [_number(getattr(m, part).median) for part in _PARTS]
             + [_number(m.low), _number(m.high), _number(m.throughput), m.total.count, _number(m.seconds)]
             + [_number(m.cold.load_ms), _number(m.cold.first_inference_ms), m.cold.host_bytes, m.cold.device_bytes]
-            + [_number(m.energy.joules_per_image), _number(m.flop / 1e9 if m.flop else None), m.parameters]
+            + [
+                _number(m.energy.joules_per_image),
+                _number(m.energy.idle_watts),
+                _number(m.flop / 1e9 if m.flop else None),
+                m.parameters,
+            ]
             + [parity.verdict if engine else "peer"]
             + [_number(parity.mean if engine else m.reference_dice), _number(parity.min)]
             + [_number(parity.truth_mean if engine else m.truth_dice)]

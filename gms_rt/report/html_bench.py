@@ -9,7 +9,7 @@ from gms_rt.bench.results import BenchResult, Measured
 from gms_rt.report import charts
 from gms_rt.report.html_parts import badge, dot, panel, table
 from gms_rt.report.model import Report
-from gms_rt.report.wording import agreement, energy, milliseconds, rate, score, size, work
+from gms_rt.report.wording import agreement, energy, energy_words, milliseconds, rate, score, size, work
 
 
 def bench_sections(report: Report, bench: BenchResult) -> Iterator[tuple[str, str, str]]:
@@ -85,8 +85,7 @@ def _details(bench: BenchResult) -> str:
         for m in bench.measured
     ]
     reasons = dict.fromkeys(
-        [f"energy: {m.energy.why}" for m in bench.measured if m.energy.why]
-        + [f"energy: {m.energy.source}" for m in bench.measured if m.energy.joules_per_image is not None]
+        [*filter(None, map(energy_words, bench.measured))]
         + [f"{m.name}, cold start: {m.cold.why}" for m in bench.measured if m.cold.why]
         + [f"{m.name}, {s}" for m in bench.measured for s in m.settings]
         + [f"sweep: {bench.sweep_why}"] * bool(bench.sweep_why)
