@@ -34,7 +34,7 @@ Examples:
 @click.option("--rounds", type=click.IntRange(1, 1000), default=7, show_default=True, help="Interleaved rounds.")
 @click.option("--threads", type=click.IntRange(0, 1024), default=0, help="CPU threads (0: the runtime's choice).")
 @click.option("--streams", type=click.IntRange(1, 64), default=1, show_default=True, help="Images in flight.")
-@click.option("--sweep/--no-sweep", default=True, help="Throughput against latency over numbers of streams.")
+@click.option("--sweep/--no-sweep", default=True, help="Throughput against latency over streams and batches.")
 @click.option("--certify/--no-certify", default=True, help="Certify an engine that has no fitting certificate.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--quiet", is_flag=True, help="Only the result.")

@@ -1,4 +1,8 @@
-"""A report as CSV: one line an engine or peer, every figure, the parity verdict beside each latency."""
+"""A report as CSV: one line an engine or peer, every figure, the parity verdict beside each latency.
+
+After them come the points of the throughput-latency curve, a line each, of kind "sweep"; what a point does not have is
+empty.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ def render(report: Report) -> str:
     """The engines table as CSV text."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(
+    header = (
         ["name", "kind", "precision", "execution", "backend", "device", "batch", "lanes", "threads"]
         + [f"latency_{name}{'_percent' if name == 'cov' else '_ms'}" for name in _LATENCIES]
         + [f"{part}_median_ms" for part in _PARTS]
@@ -31,6 +35,7 @@ def render(report: Report) -> str:
         ]
         + ["parity", "parity_dice_mean", "parity_dice_min", "truth_dice", "warnings"]
     )
+    writer.writerow(header)
     for m in report.measured():
         parity = report.parity_of(m.name)
         engine = m.kind == "engine"
@@ -51,6 +56,18 @@ def render(report: Report) -> str:
             + [_number(parity.truth_mean if engine else m.truth_dice)]
             + ["; ".join((*m.warnings, *(report.bench.warnings if report.bench else ())))]
         )
+    for point in report.bench.sweep if report.bench else ():
+        cells = {
+            "name": _plain(point.engine),
+            "kind": "sweep",
+            "batch": point.batch,
+            "lanes": point.lanes,
+            "latency_median_ms": _number(point.median),
+            "latency_p95_ms": _number(point.p95),
+            "images_per_second": _number(point.throughput),
+            "parity": report.parity_of(point.engine).verdict,
+        }
+        writer.writerow([cells.get(name, "") for name in header])
     return stream.getvalue()
 
 

@@ -106,23 +106,41 @@ def _legend(measured: list[Measured]) -> str:
 
 
 def _throughput(bench: BenchResult) -> str:
-    points = [(p.engine, p.throughput, p.median, f"batch {p.batch}, {p.lanes} streams") for p in bench.sweep]
+    why = f'<p class="intro">{escape(bench.sweep_why)}</p>' if bench.sweep_why else ""
     names = list(dict.fromkeys(p.engine for p in bench.sweep))
+    curves = [curve for index, name in enumerate(names) for curve in _curves(bench, name, index)]
     legend = "".join(f"<li>{dot(charts.colour(i))}{escape(n)}</li>" for i, n in enumerate(names))
+    kinds = "solid: more images in flight (streams)"
+    kinds += "; dashed: more images at once (batch)" if any(c.dashed for c in curves) else ""
     rows = [
         [escape(p.engine), str(p.batch), str(p.lanes), milliseconds(p.median), milliseconds(p.p95), rate(p.throughput)]
         for p in bench.sweep
     ]
     head = ["engine", "batch", "streams", "median ms", "p95", "images/s"]
-    why = f'<p class="intro">{escape(bench.sweep_why)}</p>' if bench.sweep_why else ""
     return why + panel(
-        charts.throughput(points)
+        charts.throughput(curves)
         + f'<ul class="key-list">{legend}</ul><details><summary>Values</summary>'
         + table(head, rows, "lnnnnn", "Throughput against latency")
         + "</details>",
-        "Images a second against latency",
-        "each point is one number of streams",
+        "Images a second (across) against latency (up)",
+        kinds,
     )
+
+
+def _curves(bench: BenchResult, name: str, index: int) -> list[charts.Curve]:
+    own = [p for p in bench.sweep if p.engine == name]
+    streams = [p for p in own if p.batch == own[0].batch]
+    batches = [own[0], *(p for p in own if p.batch != own[0].batch)]
+    found = []
+    for points, dashed in ((streams, False), (batches, True)):
+        if len(points) > 1 or not dashed:
+            marks = tuple((p.throughput, p.median, f"batch {p.batch}, {_streams(p.lanes)}") for p in points)
+            found.append(charts.Curve(name, marks, index, dashed))
+    return found
+
+
+def _streams(count: int) -> str:
+    return "1 stream" if count == 1 else f"{count} streams"
 
 
 def _waterfalls(bench: BenchResult) -> str:

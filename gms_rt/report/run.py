@@ -16,7 +16,7 @@ from gms_rt.bench.latency import default_images, labels, measure
 from gms_rt.bench.peers import TORCH, Peer, open_peers, with_dice
 from gms_rt.bench.results import BenchResult, Measured, SweepPoint, Waterfall
 from gms_rt.bench.roofline import roofline
-from gms_rt.bench.sweep import WHY, sweep
+from gms_rt.bench.sweep import sweep
 from gms_rt.bench.waterfall import waterfall
 from gms_rt.build.demo import demo_graph
 from gms_rt.errors import ArtifactError, GmsError, UsageError
@@ -89,16 +89,22 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
         galleries += [gallery] if gallery else []
         falls.append(fall)
     points: tuple[SweepPoint, ...] = ()
+    why = "not asked for"
     if options.sweep:
-        points = sweep(
-            options.engines, images, device=options.device, seconds=max(0.3, options.seconds / 4), progress=say
+        points, why = sweep(
+            options.engines,
+            images,
+            device=options.device,
+            threads=options.threads,
+            seconds=max(0.3, options.seconds / 4),
+            progress=say,
         )
     say("ceilings of this machine")
     result = dataclasses.replace(
         result,
         waterfalls=tuple(falls),
         sweep=points,
-        sweep_why=WHY if options.sweep else "not asked for",
+        sweep_why=why,
         roofline=roofline(result.measured, seconds=min(_CEILING_SECONDS, options.seconds / 4)),
     )
     result = _with_work(result)
