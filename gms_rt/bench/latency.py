@@ -24,7 +24,7 @@ from gms_rt.bench.cold_start import cold_start
 from gms_rt.bench.energy import IDLE_SECONDS, Account, meter
 from gms_rt.bench.percentiles import curve_of, latency_of
 from gms_rt.bench.results import BenchResult, ColdStart, Latency, Measured
-from gms_rt.errors import UsageError
+from gms_rt.errors import GmsError, UsageError
 from gms_rt.evaluate.statistics import bootstrap, median
 from gms_rt.runtime.base import U8, RunnerInfo, Timings
 from gms_rt.runtime.device import probe
@@ -139,6 +139,7 @@ def _timed(
     power, why = meter(gpu=gpu)
     tallies = {s.label: _Tally(Account(power, why)) for s in subjects}
     idle = Account(power, why)
+    lost: dict[str, str] = {}
     share = seconds / rounds
     least = math.ceil(_MIN_SAMPLES / rounds)
     try:
@@ -150,10 +151,16 @@ def _timed(
         for turn in range(rounds):
             # Each round begins with another subject, so that none always follows the same neighbour.
             start = turn % len(subjects)
-            for subject in subjects[start:] + subjects[:start]:
+            for subject in [s for s in subjects[start:] + subjects[:start] if s.label not in lost]:
                 say(f"round {turn + 1} of {rounds}: {subject.label}")
                 tally = tallies[subject.label]
-                tally.rounds.append(_round(subject, tally, fitted[subject.label], share, least, warmup))
+                try:
+                    tally.rounds.append(_round(subject, tally, fitted[subject.label], share, least, warmup))
+                except GmsError as error:
+                    if subject.kind != "peer":
+                        raise
+                    # The engines' own figures must not be lost with somebody else's program.
+                    lost[subject.label] = f"{subject.label} was left out in round {turn + 1}: {error.what}"
         after = device_state.snapshot(gpu=gpu)
     finally:
         if power is not None:
@@ -164,11 +171,11 @@ def _timed(
         device=probe().name,
         state=device_state.readings(before, after),
         load=load_,
-        measured=tuple(_measured(s, tallies[s.label], idle) for s in subjects),
+        measured=tuple(_measured(s, tallies[s.label], idle) for s in subjects if s.label not in lost),
         round_count=rounds,
         round_seconds=share,
         images=len(pictures),
-        warnings=tuple(device_state.warnings(before, after, load_)),
+        warnings=(*lost.values(), *device_state.warnings(before, after, load_)),
     )
 
 

@@ -55,8 +55,7 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
     golden = _golden(options.engines)
     images = golden.images if golden else default_images(options.engines)
     with contextlib.ExitStack() as stack:
-        for name in options.against:
-            say(f"opening {name}")
+        lost: list[str] = []
         graph = options.graph or _graph(options.engines)
         first = read_manifest(options.engines[0]) if options.engines else None
         peers = open_peers(
@@ -67,6 +66,8 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
             threads=options.threads,
             device=options.device,
             size=(first.height, first.width) if first else (224, 224),
+            lost=lost,
+            progress=say,
         )
         result = measure(
             options.engines,
@@ -80,7 +81,7 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
             peers=peers,
             progress=say,
         )
-        result = _judged(result, peers, golden)
+        result = _judged(dataclasses.replace(result, warnings=(*lost, *result.warnings)), peers, golden)
     proofs, galleries, falls = [], [], []
     for measured in [m for m in result.measured if m.kind == "engine"]:
         say(f"parity and waterfall of {measured.name}")
@@ -140,7 +141,10 @@ def _judged(result: BenchResult, peers: list[Peer], golden: Golden | None) -> Be
     for m in result.measured:
         peer = by_label.get(m.name) if m.kind == "peer" else None
         same = peer is not None and (m.name in TORCH or m.name == "onnxruntime")
-        rows.append(with_dice(m, peer, golden, same_model=same) if peer else m)
+        try:
+            rows.append(with_dice(m, peer, golden, same_model=same) if peer else m)
+        except GmsError as error:  # it was timed; that it breaks down now must not cost the engines their report
+            rows.append(dataclasses.replace(m, warnings=(*m.warnings, f"its masks could not be judged: {error.what}")))
     return dataclasses.replace(result, measured=tuple(rows))
 
 
