@@ -177,8 +177,8 @@ def test_the_processors_script_writes_results_that_speak_for_themselves(cpu_scri
     pytest.importorskip("onnxruntime")
 
     def model(work, diary):
-        images = ImageSet(golden_images(4, side=64)[0], "discs")
-        return cpu_script.Subject(_graph(work), None, images, images, note="a small model")
+        calibration, gate = (ImageSet(golden_images(8, side=64)[0][i::2], "discs") for i in (0, 1))
+        return cpu_script.Subject(_graph(work), None, calibration, gate, note="a small model")
 
     monkeypatch.setattr(cpu_script, "MODELS", {"demo": model, "sdvae": model})
     order = [

@@ -56,7 +56,7 @@ def quantiles(curves: Sequence[tuple[str, Sequence[float]]]) -> str:
     values = [v for _, curve in curves for v in curve]
     y = _axis(values)
     height = 230
-    marks = [_grid(y, height, "ms")]
+    marks = [_grid(y, height)]
     for p in (0, 25, 50, 75, 90, 99):
         marks.append(_below(p, height, f"{p}"))
     for index, (name, curve) in enumerate(curves):
@@ -68,7 +68,8 @@ def quantiles(curves: Sequence[tuple[str, Sequence[float]]]) -> str:
             words = f"{name}: {i * step:.0f} % within {milliseconds(curve[i])} ms"
             spot = _spot(i * step, _up(y.at(curve[i]), height), colour(index), shown=False)
             marks.append(_mark(spot, words, stop=i in stops))
-    return _svg(height + 28, "Latency distribution: percent of inferences against milliseconds", marks)
+    marks.append(_scale(y, height, "ms"))
+    return _svg(height + 28, "Latency distribution: percent of inferences against milliseconds", marks, hint=True)
 
 
 @dataclass(frozen=True)
@@ -86,17 +87,18 @@ def throughput(curves: Sequence[Curve]) -> str:
     every = [point for curve in curves for point in curve.points]
     x, y = _axis([p[0] for p in every], zero=True), _axis([p[1] for p in every])
     height = 300
-    marks = [_grid(y, height, "ms")]
+    marks = [_grid(y, height)]
     marks += [_below(x.at(t), height, f"{t:g}{'/s' if t == x.ticks()[-1] else ''}") for t in x.ticks()]
     for curve in curves:
         line = " ".join(f"{x.at(rate):.2f},{100 - y.at(ms):.2f}" for rate, ms, _ in curve.points)
         marks.append(_line(line, height, colour(curve.series), dashed=curve.dashed))
+    marks.append(_scale(y, height, "ms"))
     for curve in curves:
         for rate, ms, label in curve.points:
             words = f"{curve.name}, {label}: {milliseconds(rate)} images/s at {milliseconds(ms)} ms"
             spot = _spot(x.at(rate), _up(y.at(ms), height), colour(curve.series), hollow=curve.dashed)
             marks.append(_mark(spot, words))
-    return _svg(height + 28, "Throughput against latency", marks)
+    return _svg(height + 28, "Throughput against latency", marks, hint=True)
 
 
 def ranges(rows: Sequence[tuple[str, float, float, float, float, str]]) -> str:
@@ -172,7 +174,7 @@ def parity_strip(
         marks.append(f'<text x="{at(tick):.2f}%" y="{y + 8}" text-anchor="{anchor}" class="tick">{tick:.4g}</text>')
     words = ", ".join(f"{label} {gate:g}" for label, gate in gates)
     marks.append(f'<text x="0" y="{y + 30}" class="tick">dashed: {escape(words)}</text>' if gates else "")
-    return _svg(y + 34, "Dice of each case to the reference", marks)
+    return _svg(y + 34, "Dice of each case to the reference", marks, hint=True)
 
 
 def _axis(values: Sequence[float], *, zero: bool = False) -> Axis:
@@ -199,13 +201,15 @@ def _up(percent: float, height: int) -> float:
     return 8 + (height - 8) * (1 - percent / 100)
 
 
-def _grid(axis: Axis, height: int, unit: str) -> str:
-    marks = []
-    for tick in axis.ticks():
-        y = _up(axis.at(tick), height)
-        marks.append(f'<line x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
-        marks.append(f'<text x="0" y="{y - 4:.1f}" class="tick">{tick:g} {unit}</text>')
-    return "".join(marks)
+def _grid(axis: Axis, height: int) -> str:
+    heights = [_up(axis.at(tick), height) for tick in axis.ticks()]
+    return "".join(f'<line x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>' for y in heights)
+
+
+def _scale(axis: Axis, height: int, unit: str) -> str:
+    # Over the lines, so that none runs through a number.
+    ticks = [(tick, _up(axis.at(tick), height)) for tick in axis.ticks()]
+    return "".join(f'<text x="0" y="{y - 4:.1f}" class="tick">{tick:g} {unit}</text>' for tick, y in ticks)
 
 
 def _below(percent: float, height: int, text: str) -> str:
@@ -234,11 +238,11 @@ def _mark(body: str, words: str, *, stop: bool = True) -> str:
     return f'<g class="mark" role="img" aria-label="{said}"{reach}>{body}{tip}</g>'
 
 
-def _svg(height: float, label: str, marks: Sequence[str]) -> str:
-    hint = '<text x="0" y="100%" dy="-4" class="hint" aria-hidden="true">Point or tab to a mark for its value</text>'
+def _svg(height: float, label: str, marks: Sequence[str], *, hint: bool = False) -> str:
+    words = '<text x="0" y="100%" dy="-4" class="hint" aria-hidden="true">Point or tab to a mark for its value</text>'
     return (
         f'<svg class="chart" role="group" aria-label="{escape(label)}" width="100%" height="{height + _TIP:.0f}">'
         + "".join(marks)
-        + hint
+        + (words if hint else "")
         + "</svg>"
     )

@@ -106,7 +106,7 @@ def _legend(measured: list[Measured]) -> str:
 
 
 def _throughput(bench: BenchResult) -> str:
-    why = f'<p class="intro">{escape(bench.sweep_why)}</p>' if bench.sweep_why else ""
+    why = f'<p class="aside">{escape(bench.sweep_why)}</p>' if bench.sweep_why else ""
     names = list(dict.fromkeys(p.engine for p in bench.sweep))
     curves = [curve for index, name in enumerate(names) for curve in _curves(bench, name, index)]
     legend = "".join(f"<li>{dot(charts.colour(i))}{escape(n)}</li>" for i, n in enumerate(names))
@@ -117,11 +117,11 @@ def _throughput(bench: BenchResult) -> str:
         for p in bench.sweep
     ]
     head = ["engine", "batch", "streams", "median ms", "p95", "images/s"]
-    return why + panel(
+    return panel(
         charts.throughput(curves)
         + f'<ul class="key-list">{legend}</ul><details><summary>Values</summary>'
         + table(head, rows, "lnnnnn", "Throughput against latency")
-        + "</details>",
+        + f"</details>{why}",
         "Images a second (across) against latency (up)",
         kinds,
     )

@@ -21,7 +21,7 @@ from gms_rt.bench.waterfall import waterfall
 from gms_rt.build.demo import demo_graph
 from gms_rt.errors import ArtifactError, GmsError, UsageError
 from gms_rt.evaluate.parity import CERTIFICATE, GOLDEN, Golden, certificate_of, read_golden
-from gms_rt.report.assemble import bench_report, golden_gallery, parity_beside, parity_of_certificate
+from gms_rt.report.assemble import bench_report, golden_gallery, parity_beside, parity_of_certificate, summary_of
 from gms_rt.report.model import Command, Gallery, Parity, Report
 from gms_rt.runtime.select import load
 
@@ -110,7 +110,12 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
     )
     result = _with_work(result)
     return bench_report(
-        result, title=options.title, lead=_lead(result), parity=proofs, galleries=galleries, commands=_commands(options)
+        result,
+        title=options.title,
+        lead=_lead(result, proofs),
+        parity=proofs,
+        galleries=galleries,
+        commands=_commands(options),
     )
 
 
@@ -188,15 +193,12 @@ def _bundled_run(engines: tuple[Path, ...]) -> Path | None:
     return None
 
 
-def _lead(result: BenchResult) -> str:
+def _lead(result: BenchResult, proofs: list[Parity]) -> str:
     engines = [m for m in result.measured if m.kind == "engine"]
     peers = [m for m in result.measured if m.kind == "peer"]
     many = "engine" if len(engines) == 1 else "engines"
     against = f", timed turn by turn with {', '.join(p.name for p in peers)}" if peers else ""
-    return (
-        f"{len(engines)} {many} on this machine{against}. Each latency stands beside the proof that its masks equal "
-        "those of the FP32 reference, or is marked as unproven."
-    )
+    return f"{summary_of(result, proofs)} {len(engines)} {many} measured{against}."
 
 
 def _commands(options: BenchOptions) -> list[Command]:
