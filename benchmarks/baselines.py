@@ -180,7 +180,6 @@ def train(model: nn.Module, cases: Cases, steps: int, seconds: float) -> dict[st
         done += 1
         if time.monotonic() - said > 15:
             said = time.monotonic()
-            spent = said - start
             print(
                 f"  step {done} of {steps}, {spent:.0f} of at most {seconds:.0f} s, loss {loss.item():.3f}", flush=True
             )
@@ -292,8 +291,8 @@ def main() -> None:
     trained = "; ".join(f"{name} {e['steps']} steps in {e['seconds']:.0f} s" for name, e in efforts.items())
     how = (
         f"Dice to the truth: {len(test.images)} held-out pictures of {source}. Baselines were trained here from "
-        f"scratch, {options.steps} steps or {options.minutes:g} minutes, what ended first: {trained}. They compare cost, "
-        "and accuracy at that small equal effort, not what each model could reach; the GMS engines come trained."
+        f"scratch, {options.steps} steps or {options.minutes:g} minutes, what ended first: {trained}. They compare "
+        "cost, and accuracy at that small equal effort, not what each model could reach; the GMS engines come trained."
     )
     target = options.out or Path("benchmarks/results") / probe().name / "baselines"
     for file in write_report(with_truth(report, dices, how), target):
