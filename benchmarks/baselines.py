@@ -180,9 +180,8 @@ def train(model: nn.Module, cases: Cases, steps: int, seconds: float) -> dict[st
         done += 1
         if time.monotonic() - said > 15:
             said = time.monotonic()
-            print(
-                f"  step {done} of {steps}, {spent:.0f} of at most {seconds:.0f} s, loss {loss.item():.3f}", flush=True
-            )
+            left = f"{said - start:.0f} of at most {seconds:.0f} s"
+            print(f"  step {done} of {steps}, {left}, loss {loss.item():.3f}", flush=True)
     return {"steps": done, "seconds": round(time.monotonic() - start, 1), "loss": round(loss.item(), 4)}
 
 

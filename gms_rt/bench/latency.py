@@ -35,6 +35,7 @@ SECONDS, WARMUP, ROUNDS = 3.0, 0.2, 7
 COV_LIMIT = 2.5  # percent, trtexec's
 _MIN_SAMPLES, _P99_SAMPLES = 10, 100
 _GOLDEN = "golden.npz"
+_SETTINGS = {"batch_lanes": "images side by side in a long batch"}
 
 Opener = Callable[..., Engine]
 
@@ -227,7 +228,9 @@ def _measured(subject: Subject, tally: _Tally, idle: Account) -> Measured:
         curve=curve_of(parts["total"]),
         cold=subject.cold,
         energy=tally.account.energy(count, idle),
-        settings=tuple(f"{key}: {value}" for key, value in info.details.items() if key != "open_ms"),
+        settings=tuple(
+            f"{_SETTINGS.get(key, key)}: {value}" for key, value in info.details.items() if key != "open_ms"
+        ),
         warnings=tuple(_doubts(total, timed)),
     )
 
