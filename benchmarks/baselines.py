@@ -2,8 +2,9 @@
 
 Each baseline is trained here, from scratch, on the pictures of `--data` (images/ and masks/) or on phantoms, exported
 to ONNX, and then timed turn by turn with the engines, in one run; Dice is against the truth of pictures that none was
-trained on. The training is short and the same for all: the figures compare cost, and accuracy at equal effort, not
-what each model could reach.
+trained on. The training is short and has the same limit for all: the figures compare cost, and accuracy at equal
+effort, not what each model could reach. A model that was trained is kept in `--work`, and trained anew when the
+settings or the data differ.
 
 Needs torch, onnxruntime and MONAI (`pip install monai einops`), for this script alone.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import logging
 import time
 import warnings
 from collections.abc import Callable
@@ -26,9 +28,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gms_rt import imageio, metrics
-from gms_rt.artifacts import atomic_path
+from gms_rt.artifacts import atomic_path, write_json
 from gms_rt.bench.latency import fit_images
 from gms_rt.bench.peers import Peer
+from gms_rt.errors import GmsError
 from gms_rt.phantoms import phantom
 from gms_rt.report import write_report
 from gms_rt.report.model import Report
@@ -39,6 +42,11 @@ from gms_rt.runtime.select import load
 TRAIN_SEEDS, TEST_SEEDS = 3_000_000, 3_500_000
 BATCH, RATE = 8, 1e-3
 THRESHOLD = 128
+EXAMPLES = """examples:
+  python benchmarks/baselines.py --engine engines/demo-fp32 --engine engines/demo-int8
+  python benchmarks/baselines.py --engine engines/busi --data data/busi --minutes 30 --steps 4000
+  python benchmarks/baselines.py --engine engines/demo-int8 --models depthwise-unet-50k --steps 20 --out /tmp/try
+"""
 
 
 class DepthwiseUnet(nn.Module):
@@ -151,7 +159,8 @@ def train(model: nn.Module, cases: Cases, steps: int, seconds: float) -> dict[st
     model.train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE * 3, total_steps=steps)
-    start, done, loss = time.monotonic(), 0, torch.zeros(())
+    start = said = time.monotonic()
+    done, loss = 0, torch.zeros(())
     while done < steps and time.monotonic() - start < seconds:
         chosen = generator.integers(0, len(cases.images), BATCH)
         images, masks = cases.images[chosen], cases.masks[chosen]
@@ -169,13 +178,18 @@ def train(model: nn.Module, cases: Cases, steps: int, seconds: float) -> dict[st
         optimiser.step()
         schedule.step()
         done += 1
+        if time.monotonic() - said > 15:
+            said = time.monotonic()
+            left = f"{said - start:.0f} of at most {seconds:.0f} s"
+            print(f"  step {done} of {steps}, {left}, loss {loss.item():.3f}", flush=True)
     return {"steps": done, "seconds": round(time.monotonic() - start, 1), "loss": round(loss.item(), 4)}
 
 
 def export(model: nn.Module, path: Path, size: int) -> None:
     """Write the model as ONNX: float N×3×H×W in, probability N×1×H×W out."""
+    # The exporter warns about its own insides, and about a torchvision that nobody needs here.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        # The exporter warns about its own insides.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             Sure(model).eval(), (torch.zeros(1, 3, size, size),), dynamo=True, opset_version=18, verbose=False
@@ -211,17 +225,28 @@ def with_truth(report: Report, dices: dict[str, float], how: str) -> Report:
     )
 
 
+def _kept(record: Path, model: Path, settings: dict[str, Any]) -> bool:
+    """Whether a model of the very same settings lies there already."""
+    if not (record.is_file() and model.is_file()):
+        return False
+    return json.loads(record.read_text()).get("settings") == settings
+
+
 def main() -> None:
     """Train, export, measure, report."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n")[0],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--engine", type=Path, action="append", required=True, help="GMS engine folder; repeatable")
     parser.add_argument("--data", type=Path, help="folder with images/ and masks/ (default: phantoms)")
     parser.add_argument("--out", type=Path, help="report folder (default: benchmarks/results/<device>/baselines)")
     parser.add_argument("--work", type=Path, default=Path("build/baselines"), help="where the models are kept")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--steps", type=int, default=400, help="training steps for each model, at most")
-    parser.add_argument("--minutes", type=float, default=20, help="training time for each model, at most")
+    parser.add_argument("--steps", type=int, default=400, help="training steps a model, at most (400)")
+    parser.add_argument("--minutes", type=float, default=3, help="training time a model, at most (3)")
     parser.add_argument("--train", type=int, default=600, help="phantoms to train on")
     parser.add_argument("--test", type=int, default=60, help="pictures to test on")
     parser.add_argument("--seconds", type=float, default=3.0, help="timed, per engine and model")
@@ -235,30 +260,38 @@ def main() -> None:
     for name in options.models:
         path = options.work / f"{name}.onnx"
         record = path.with_suffix(".json")
-        if not record.is_file():
+        settings = {"steps": options.steps, "minutes": options.minutes, "size": options.size, "train": options.train}
+        settings["data"] = str(options.data.resolve()) if options.data else "phantoms"
+        if not _kept(record, path, settings):
+            print(f"{name}: training", flush=True)
             torch.manual_seed(0)
             model = MODELS[name]()
             effort = train(model, training, options.steps, options.minutes * 60)
             export(model, path, options.size)
-            record.write_text(json.dumps(effort))
+            write_json(record, {**effort, "settings": settings})
         efforts[name] = json.loads(record.read_text())
-        print(f"{name}: {efforts[name]}", flush=True)
+        effort = efforts[name]
+        print(f"{name}: {effort['steps']} steps in {effort['seconds']:.0f} s, loss {effort['loss']}", flush=True)
         paths.append(path)
-    report = bench(
-        BenchOptions(
-            tuple(options.engine),
-            against=tuple(map(str, paths)),
-            seconds=options.seconds,
-            title=f"GMS and other segmentation models on {probe().name}",
-        ),
-        lambda text: print(text, flush=True),
+    order = BenchOptions(
+        tuple(options.engine),
+        against=tuple(map(str, paths)),
+        seconds=options.seconds,
+        sweep=False,
+        title=f"GMS and other segmentation models on {probe().name}",
     )
+    try:
+        report = bench(order, lambda text: print(text, flush=True))
+    except GmsError as error:
+        raise SystemExit(error.line()) from error
     dices = {p.stem: peer_dice(p, test) for p in paths}
     dices |= {m.name: engine_dice(Path(m.source), test) for m in report.measured() if m.kind == "engine"}
     source = f"the folder {options.data.name}" if options.data else "phantoms"
     trained = "; ".join(f"{name} {e['steps']} steps in {e['seconds']:.0f} s" for name, e in efforts.items())
     how = (
-        f"Dice to the truth: {len(test.images)} held-out pictures of {source}. Baselines were trained here: {trained}."
+        f"Dice to the truth: {len(test.images)} held-out pictures of {source}. Baselines were trained here from "
+        f"scratch, {options.steps} steps or {options.minutes:g} minutes, what ended first: {trained}. They compare "
+        "cost, and accuracy at that small equal effort, not what each model could reach; the GMS engines come trained."
     )
     target = options.out or Path("benchmarks/results") / probe().name / "baselines"
     for file in write_report(with_truth(report, dices, how), target):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from gms_rt.bench import device_state, energy
+from gms_rt.bench import device_state
 from gms_rt.bench.device_state import Snapshot, Ticks
-from gms_rt.bench.energy import RaplMeter, TegraMeter, meter
 
 
 def _board(root: Path, *, governor: str = "powersave", stat: str = "cpu 100 0 100 800 0 0 0 0 0 0") -> Path:
@@ -59,6 +63,100 @@ def test_other_load_is_what_is_busy_beside_this_process():
     assert (load.others, load.stolen) == (40.0, 5.0)
 
 
+BUSY = "while True: sum(range(1000))"
+# A child that works for a while, with a child of its own that goes on for ever.
+NESTED = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {BUSY!r}])"
+SHORT = "import time\nwhile time.process_time() < 0.2: sum(range(1000))"
+linux = pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="no Linux process files")
+
+
+def _spent(process: int) -> int:
+    return sum(map(int, Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]))
+
+
+def _until_spent(process: int, ticks: int) -> int:
+    """Wait until a process has used so much more processor time; other programs may take most of it."""
+    goal, end = _spent(process) + ticks, time.monotonic() + 60
+    while _spent(process) < goal:
+        assert time.monotonic() < end, "the busy process gets no processor"
+        time.sleep(0.05)
+    return ticks
+
+
+def _child_of(process: int) -> int:
+    file, end = Path(f"/proc/{process}/task/{process}/children"), time.monotonic() + 60
+    while not (found := file.read_text().split()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return int(found[0])
+
+
+@linux
+def test_what_the_bench_itself_started_is_no_other_program():
+    with contextlib.ExitStack() as stack:
+
+        def started(code: str) -> int:
+            process = subprocess.Popen([sys.executable, "-c", code])
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            return process.pid
+
+        peer = started(BUSY)
+        first = device_state.ticks()
+        sure = _until_spent(peer, 8)
+        # One that begins and ends in between, and one that begins, has a child, and is there at the end.
+        subprocess.run([sys.executable, "-c", SHORT], check=True)
+        worker = _child_of(started(NESTED))
+        stack.callback(os.kill, worker, signal.SIGKILL)
+        sure += 20 + _until_spent(worker, 8)
+        last = device_state.ticks()
+        assert first is not None
+        assert last is not None
+        assert last.own - first.own >= sure - 2
+    # Ending and being waited for moves the time, it does not lose it.
+    after = device_state.ticks()
+    assert after is not None
+    assert after.own - first.own >= sure - 2
+
+
+@linux
+def test_a_busy_program_of_somebody_else_is_one():
+    # Started by a shell that ends at once, so it is nobody's child here.
+    script = f"'{sys.executable}' -c '{BUSY}' >/dev/null 2>&1 & echo $!"
+    process = int(subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout)
+    try:
+        first = device_state.ticks()
+        sure = _until_spent(process, 40)
+        last = device_state.ticks()
+        assert first is not None
+        assert last is not None
+        # The kernel counts the whole machine by sampling, so a few ticks may differ.
+        assert (last.busy - first.busy) - (last.own - first.own) > sure * 0.7 - 5
+        load = device_state.load_between(Snapshot({}, {}, first), Snapshot({}, {}, last))
+        assert load.others is not None
+        assert load.others > 0
+    finally:
+        os.kill(process, signal.SIGKILL)
+
+
+def test_the_processes_below_this_one_are_added_up(tmp_path):
+    def process(number: int, parent: int, name: str, *times: int) -> None:
+        folder = tmp_path / "proc" / str(number)
+        folder.mkdir(parents=True)
+        words = [str(number), f"({name})", "S", str(parent), *["0"] * 9, *map(str, times), *["0"] * 20]
+        (folder / "stat").write_text(" ".join(words))
+
+    me = os.getpid()
+    process(me, 1, "bench", 10, 2, 5, 1)
+    process(me + 1, me, "a (peer) with ) 3 4 in its name", 100, 20, 0, 0)
+    process(me + 2, me + 1, "its worker", 7, 0, 0, 0)
+    process(me + 3, 1, "somebody else", 9999, 0, 0, 0)
+    (tmp_path / "proc/stat").write_text("cpu 100 0 100 800 0 0 0 0 0 0\n")
+    found = device_state.ticks(tmp_path)
+    assert found is not None
+    assert found.own == 18 + 120 + 7
+
+
 def test_a_noisy_machine_is_called_so():
     before, after = _at(0, 0, 0, 0), _at(500, 0, 50, 1000)
     words = device_state.warnings(before, after, device_state.load_between(before, after))
@@ -83,65 +181,3 @@ def test_power_mode_comes_from_nvpmodel(tmp_path, monkeypatch):
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     assert device_state.snapshot(root=tmp_path).values["power mode"] == "MAXN"
-
-
-def _zone(root: Path, now: int, top: int = 1000) -> Path:
-    zone = root / "sys/class/powercap/intel-rapl:0"
-    zone.mkdir(parents=True, exist_ok=True)
-    (zone / "energy_uj").write_text(f"{now}\n")
-    (zone / "max_energy_range_uj").write_text(f"{top}\n")
-    return zone
-
-
-def test_rapl_counts_and_wraps(tmp_path):
-    zone = _zone(tmp_path, 100, 10_000_000)
-    counter = RaplMeter([zone])
-    counter.start()
-    _zone(tmp_path, 2_000_100, 10_000_000)
-    counter.stop()
-    assert counter.joules == pytest.approx(2.0)
-    counter.start()
-    _zone(tmp_path, 100, 10_000_000)
-    counter.stop()
-    assert counter.joules == pytest.approx(10.0)
-    assert counter.energy(5).joules_per_image == pytest.approx(2.0)
-
-
-def test_no_energy_says_why(tmp_path, monkeypatch):
-    monkeypatch.setattr(energy.shutil, "which", lambda _: None)
-    found, why = meter(gpu=None, root=tmp_path)
-    assert found is None
-    assert "RAPL" in why
-    _zone(tmp_path, 1)
-    found, why = meter(gpu=None, root=tmp_path)
-    assert isinstance(found, RaplMeter)
-    (tmp_path / "sys/class/powercap/intel-rapl:0/energy_uj").unlink()
-    found, why = meter(gpu=None, root=tmp_path)
-    assert found is None
-    assert "root" in why
-
-
-def test_tegrastats_is_read_over_the_span(tmp_path):
-    import time
-
-    tool = tmp_path / "tegrastats"
-    tool.write_text("#!/bin/sh\nwhile true; do echo 'RAM 1/2MB VDD_IN 6000mW/5000mW'; sleep 0.05; done\n")
-    tool.chmod(0o755)
-    counter = TegraMeter(str(tool))
-    counter.start()
-    time.sleep(0.3)
-    counter.stop()
-    found = counter.energy(10)
-    assert found.watts == pytest.approx(6.0, rel=0.05)
-    assert found.joules_per_image is not None
-    assert found.joules_per_image == pytest.approx(6.0 * counter.seconds / 10, rel=0.05)
-
-
-def test_a_meter_without_readings_says_so(tmp_path):
-    tool = tmp_path / "tegrastats"
-    tool.write_text("#!/bin/sh\nexit 1\n")
-    tool.chmod(0o755)
-    counter = TegraMeter(str(tool))
-    counter.start()
-    counter.stop()
-    assert "no reading" in counter.energy(1).why

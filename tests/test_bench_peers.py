@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,37 @@ def test_a_peer_that_dies_is_reported_not_waited_for(tmp_path):
         peer._process.wait()
         with pytest.raises(GmsError, match="process ended"):
             peer.infer(golden_images(1)[0])
+
+
+def test_a_peer_that_hangs_is_ended(tmp_path, monkeypatch):
+    graph = fused_graph(tmp_path / "g.onnx")
+    with Peer("onnxruntime", graph, "onnxruntime") as peer:
+        monkeypatch.setattr("gms_rt.bench.peers.ANSWER_SECONDS", 0.3)
+        peer._process.send_signal(signal.SIGSTOP)
+        with pytest.raises(GmsError, match="gave no answer"):
+            peer.infer(golden_images(1)[0])
+
+
+def test_a_peer_that_breaks_down_costs_nobody_else_his_figures(tmp_path, monkeypatch):
+    graph = fused_graph(tmp_path / "g.onnx")
+    folder = engine_folder(tmp_path / "e")
+    with contextlib.ExitStack() as stack:
+        (peer,) = open_peers(["onnxruntime"], stack, run=None, graph=graph)
+        peer._process.kill()
+        result = measure([folder], seconds=0.1, warmup=0, rounds=2, cold=False, peers=[peer], opener=opener())
+    assert [m.name for m in result.measured] == ["e"]
+    assert any(
+        "onnxruntime was left out in round 1: the peer's process ended by signal 9" in w for w in result.warnings
+    )
+    # It may already break down when it is opened; a wrong name is still the user's mistake.
+    monkeypatch.setattr("gms_rt.bench.peers.MODULE", "gms_rt.no_such_module")
+    lost: list[str] = []
+    with contextlib.ExitStack() as stack:
+        assert open_peers(["onnxruntime"], stack, run=None, graph=graph, lost=lost) == []
+        assert "onnxruntime could not be measured" in lost[0]
+        assert "No module named" in lost[0]
+        with pytest.raises(UsageError, match="neither"):
+            open_peers(["onnxruntime", "nonsense"], stack, run=None, graph=graph, lost=lost)
 
 
 @pytest.fixture(scope="module")

@@ -162,8 +162,13 @@ def test_foreign_json_is_refused_by_name(report, tmp_path, change, words):
 
 def test_csv_has_one_line_an_engine_and_the_verdict_beside_the_latency(report):
     rows = list(csv_module.DictReader(io.StringIO(csv.render(report))))
-    assert [row["name"] for row in rows] == ["good", "wrong"]
-    assert [row["parity"] for row in rows] == ["pass", "fail"]
+    assert [row["name"] for row in rows] == ["good", "wrong", "good", "good"]
+    assert [row["parity"] for row in rows] == ["pass", "fail", "pass", "pass"]
+    points = [row for row in rows if row["kind"] == "sweep"]
+    assert [(row["batch"], row["lanes"], row["images_per_second"]) for row in points] == [
+        ("1", "1", "990"), ("1", "2", "1250")
+    ]  # fmt: skip
+    rows = [row for row in rows if row["kind"] == "engine"]
     for row, measured in zip(rows, report.measured(), strict=True):
         assert float(row["latency_median_ms"]) == pytest.approx(measured.total.median, rel=1e-5)
         assert "too short" in row["warnings"]
@@ -205,7 +210,13 @@ def test_html_pictures_have_alternatives_and_regions_can_be_reached(report):
     assert all(a["alt"] for a in images)
     charts = [a for t, a in page.tags if t == "svg" and a.get("class") == "chart"]
     assert len(charts) == 5
-    assert all(a["role"] == "img" and a["aria-label"] for a in charts)
+    assert all(a["role"] == "group" and a["aria-label"] for a in charts)
+    marks = [a for t, a in page.tags if t == "g" and a.get("class") == "mark"]
+    assert all(a["role"] == "img" and a["aria-label"] for a in marks)
+    reached = [a["aria-label"] for a in marks if a.get("tabindex") == "0"]
+    # Medians, distribution, curve, waterfall and cases: each chart has values that the keyboard reaches.
+    for words in ("good: median", "% within", "batch 1, 2 streams", "decode: 1.00 ms", "Dice 1.0000"):
+        assert any(words in label for label in reached), words
     regions = [a for _, a in page.tags if a.get("role") == "region"]
     assert all(a["tabindex"] == "0" and a["aria-label"] for a in regions)
     identifiers = [a["id"] for _, a in page.tags if "id" in a]

@@ -23,7 +23,7 @@ _CLOCK_DROP = 0.05
 
 @dataclass(frozen=True)
 class Ticks:
-    """Processor time so far, in clock ticks: of everything, of this process and its children, and stolen."""
+    """Processor time so far, in clock ticks: of everything, of this process and all below it, and stolen."""
 
     wall: float
     busy: int
@@ -112,11 +112,35 @@ def ticks(root: Path = Path("/")) -> Ticks | None:
         user, nice, system, idle, wait, irq, soft, steal = (int(n) for n in first[1:9])
     except (OSError, ValueError):
         return None
-    own = os.times()
-    hertz = os.sysconf("SC_CLK_TCK")
-    mine = (own.user + own.system + own.children_user + own.children_system) * hertz
     busy = user + nice + system + irq + soft
-    return Ticks(time.monotonic(), busy, mine, steal, busy + idle + wait + steal)
+    return Ticks(time.monotonic(), busy, _own(root), steal, busy + idle + wait + steal)
+
+
+def _own(root: Path) -> float:
+    """The time of this process, of the processes below it that live (peers), and of those that have ended.
+
+    A process counts its own time and that of the children it has waited for, so one that ends between two readings
+    only moves from its own line to its parent's.
+    """
+    parents: dict[int, list[int]] = {}
+    spent: dict[int, int] = {}
+    for path in (root / "proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):  # it may end while it is read
+            # The name may hold spaces and brackets; what follows its last bracket is regular.
+            fields = path.read_text().rpartition(")")[2].split()
+            process = int(path.parent.name)
+            parents.setdefault(int(fields[1]), []).append(process)
+            spent[process] = sum(int(field) for field in fields[11:15])
+    if os.getpid() not in spent:
+        times = os.times()
+        seconds = times.user + times.system + times.children_user + times.children_system
+        return seconds * os.sysconf("SC_CLK_TCK")
+    total, waiting = 0, [os.getpid()]
+    while waiting:
+        process = waiting.pop()
+        total += spent[process]
+        waiting += parents.get(process, ())
+    return total
 
 
 def _text(path: Path) -> str | None:
@@ -194,18 +218,18 @@ def _gpu_readings(index: int | None, values: dict[str, str], absent: dict[str, s
         for kind in ("SM", "memory"):
             now, top = nvml.clock(kind), nvml.max_clock(kind)
             if now is None:
-                absent[f"GPU {kind} clock"] = "the driver does not report it"
+                absent[f"GPU {kind} clock"] = f"the driver does not tell: {nvml.why('clock')}"
             else:
                 values[f"GPU {kind} clock"] = f"{now}{f' of {top}' if top else ''} MHz"
-        for name, number, unit, scale in (
-            ("GPU temperature", nvml.temperature(), "°C", 1),
-            ("GPU power", nvml.milliwatts(), "W", 1000),
-            ("GPU utilisation", nvml.utilisation(), "%", 1),
+        for figure, number, unit, scale in (
+            ("temperature", nvml.temperature(), "°C", 1),
+            ("power", nvml.milliwatts(), "W", 1000),
+            ("utilisation", nvml.utilisation(), "%", 1),
         ):
             if number is None:
-                absent[name] = "the driver does not report it"
+                absent[f"GPU {figure}"] = f"the driver does not tell: {nvml.why(figure)}"
             else:
-                values[name] = f"{number / scale:.0f} {unit}"
+                values[f"GPU {figure}"] = f"{number / scale:.0f} {unit}"
         reasons = nvml.throttle_reasons()
         if reasons is not None:
             values["GPU throttle reasons"] = f"0x{reasons:x}"

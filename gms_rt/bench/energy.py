@@ -1,57 +1,110 @@
 """Energy over timed rounds: tegrastats on Jetson, NVML on other NVIDIA GPUs, RAPL on processors that allow it.
 
-The draw of the whole package, idle included, is counted: that is what the battery or the socket pays. A source that
-is absent says why.
+The draw of the whole package, idle included, is counted: that is what the battery or the socket pays. The draw while
+nothing runs stands beside it. A source that is absent, or falls silent, says why.
 """
 
 from __future__ import annotations
 
-import re
+import contextlib
+import itertools
 import shutil
 import subprocess
+import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from gms_rt.bench.nvml import Nvml
 from gms_rt.bench.results import Energy
+from gms_rt.bench.tegra import module_rails, module_watts
 
-# One rail per board generation carries the whole module: Orin and Thor, Xavier and Nano, TX2.
-_RAILS = ("VDD_IN", "VIN_SYS_5V0", "POM_5V_IN", "VIN")
 _TEGRA_MS = 100
+_NVML_SECONDS = 0.02
+IDLE_SECONDS = 1.0
+_FIRST_SECONDS = 3.0
+
+Samples = list[tuple[float, float]]
 
 
 class Meter(ABC):
-    """Counts joules between `start` and `stop`, over any number of such spans."""
+    """Measures joules between `start` and `stop`, one span after the other; `close` lets its source go.
+
+    `trouble` says why a span had no reading, and is empty as long as all had one.
+    """
 
     source = ""
 
     def __init__(self) -> None:
-        self.joules = 0.0
-        self.seconds = 0.0
+        self.trouble = ""
         self._began = 0.0
 
     def start(self) -> None:
         """Begin a span."""
+        self._begin()
         self._began = time.monotonic()
-        self._start()
 
-    def stop(self) -> None:
-        """End a span and add its energy."""
-        self.joules += self._stop()
-        self.seconds += time.monotonic() - self._began
+    def stop(self) -> tuple[float, float]:
+        """End a span: its joules and seconds, zero where there was no reading."""
+        end = time.monotonic()
+        joules = self._joules(self._began, end)
+        if joules is None:
+            self.trouble = self.trouble or "no reading"
+            return 0.0, 0.0
+        return joules, end - self._began
 
-    def energy(self, images: int) -> Energy:
-        """What the spans add up to, per image."""
-        if self.joules <= 0 or self.seconds <= 0 or images < 1:
-            return Energy(None, None, self.source, f"{self.source} delivered no reading in {self.seconds:.1f} s")
-        return Energy(self.joules / images, self.joules / self.seconds, self.source)
+    def close(self) -> None:
+        """Let the source go; a second call does nothing."""
+        return
+
+    def _begin(self) -> None:
+        """Make ready for a span."""
+        return
 
     @abstractmethod
-    def _start(self) -> None: ...
+    def _joules(self, start: float, end: float) -> float | None: ...
 
-    @abstractmethod
-    def _stop(self) -> float: ...
+
+@dataclass
+class Account:
+    """What one engine or peer draws from the meter that all share."""
+
+    meter: Meter | None
+    why: str = ""
+    joules: float = 0.0
+    seconds: float = 0.0
+
+    @contextlib.contextmanager
+    def span(self) -> Iterator[None]:
+        """Book what is drawn within."""
+        if self.meter is None:
+            yield
+            return
+        self.meter.start()
+        try:
+            yield
+        finally:
+            joules, seconds = self.meter.stop()
+            self.joules += joules
+            self.seconds += seconds
+
+    @property
+    def watts(self) -> float | None:
+        """The mean draw, or None without a reading."""
+        return self.joules / self.seconds if self.joules > 0 and self.seconds > 0 else None
+
+    def energy(self, images: int, idle: Account | None = None) -> Energy:
+        """Joules an image, and beside it the draw while nothing ran; a span without a reading makes it worthless."""
+        if self.meter is None:
+            return Energy(None, None, "", self.why)
+        if self.meter.trouble or self.watts is None or images < 1:
+            why = self.meter.trouble or "no reading"
+            return Energy(None, None, self.meter.source, f"{self.meter.source}: {why}")
+        still = idle.watts if idle else None
+        why = "" if still is not None else "idle draw: no reading"
+        return Energy(self.joules / images, self.watts, self.meter.source, why, still)
 
 
 class NvmlMeter(Meter):
@@ -62,13 +115,24 @@ class NvmlMeter(Meter):
     def __init__(self, nvml: Nvml) -> None:
         super().__init__()
         self.nvml = nvml
-        self._first = 0
+        self._first: int | None = None
 
-    def _start(self) -> None:
-        self._first = self.nvml.millijoules() or 0
+    def close(self) -> None:
+        """Close NVML."""
+        self.nvml.close()
 
-    def _stop(self) -> float:
-        return max(0, (self.nvml.millijoules() or 0) - self._first) / 1000
+    def _begin(self) -> None:
+        self._first = self.nvml.millijoules()
+
+    def _joules(self, start: float, end: float) -> float | None:
+        last = self.nvml.millijoules()
+        if self._first is None or last is None:
+            self.trouble = f"the counter cannot be read ({self.nvml.why('energy')})"
+            return None
+        if last < self._first:
+            self.trouble = "the counter went back: the driver was loaded again"
+            return None
+        return (last - self._first) / 1000
 
 
 class RaplMeter(Meter):
@@ -81,59 +145,148 @@ class RaplMeter(Meter):
         self.zones = zones
         self._first: list[int] = []
 
-    def _start(self) -> None:
-        self._first = [_number(zone / "energy_uj") for zone in self.zones]
+    def _begin(self) -> None:
+        try:
+            self._first = [_number(zone / "energy_uj") for zone in self.zones]
+        except (OSError, ValueError):
+            self._first = []
 
-    def _stop(self) -> float:
+    def _joules(self, start: float, end: float) -> float | None:
         total = 0
-        for zone, first in zip(self.zones, self._first, strict=True):
-            gone = _number(zone / "energy_uj") - first
-            total += gone if gone >= 0 else gone + _number(zone / "max_energy_range_uj")
+        try:
+            for zone, first in zip(self.zones, self._first, strict=True):
+                gone = _number(zone / "energy_uj") - first
+                total += gone if gone >= 0 else gone + _number(zone / "max_energy_range_uj")
+        except (OSError, ValueError):
+            self.trouble = "the counter cannot be read any more"
+            return None
         return total / 1e6
 
 
-class TegraMeter(Meter):
-    """Power samples of tegrastats, the only source on Jetson, times the span."""
+class PowerMeter(Meter):
+    """Integrates samples of the draw, which a thread collects from the first span on."""
 
-    source = "tegrastats (module input rail)"
+    def __init__(self) -> None:
+        super().__init__()
+        self.samples: Samples = []
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def close(self) -> None:
+        """End the thread."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+
+    def _begin(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._collect, daemon=True)
+            self._thread.start()
+            # The first reading takes a moment; without it the first span would begin in the dark.
+            deadline = time.monotonic() + _FIRST_SECONDS
+            while not self.samples and self._thread.is_alive() and time.monotonic() < deadline:
+                time.sleep(0.005)
+
+    def _joules(self, start: float, end: float) -> float | None:
+        return integral(self.samples, start, end)
+
+    def _note(self, watts: float) -> None:
+        self.samples.append((time.monotonic(), watts))
+
+    @abstractmethod
+    def _collect(self) -> None: ...
+
+
+class NvmlPowerMeter(PowerMeter):
+    """Samples of the GPU's draw, for drivers without an energy counter."""
+
+    source = "NVML power samples (GPU board)"
+
+    def __init__(self, nvml: Nvml) -> None:
+        super().__init__()
+        self.nvml = nvml
+
+    def close(self) -> None:
+        """End the thread and close NVML."""
+        super().close()
+        self.nvml.close()
+
+    def _collect(self) -> None:
+        while not self._ended.is_set():
+            milliwatts = self.nvml.milliwatts()
+            if milliwatts is None:
+                self.trouble = f"the draw cannot be read ({self.nvml.why('power')})"
+                return
+            self._note(milliwatts / 1000)
+            self._ended.wait(_NVML_SECONDS)
+
+
+class TegraMeter(PowerMeter):
+    """Samples of tegrastats, the only source on Jetson."""
+
+    source = "tegrastats (module)"
 
     def __init__(self, tool: str) -> None:
         super().__init__()
         self.tool = tool
         self._process: subprocess.Popen[str] | None = None
 
-    def _start(self) -> None:
-        self._process = subprocess.Popen(
-            [self.tool, "--interval", str(_TEGRA_MS)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-
-    def _stop(self) -> float:
+    def close(self) -> None:
+        """End tegrastats and the thread."""
+        self._ended.set()
         process = self._process
-        if process is None:
-            return 0.0
-        process.terminate()
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        super().close()
+
+    def _collect(self) -> None:
+        command = [self.tool, "--interval", str(_TEGRA_MS)]
         try:
-            output, _ = process.communicate(timeout=5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            output, _ = process.communicate()
-        watts = [w for line in output.splitlines() if (w := tegra_watts(line)) is not None]
-        return sum(watts) / len(watts) * (time.monotonic() - self._began) if watts else 0.0
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        except OSError as error:
+            self.trouble = f"it cannot be started ({error.strerror})"
+            return
+        self._process = process
+        last = ""
+        with process:
+            for line in process.stdout or ():
+                last = line.strip() or last
+                watts = module_watts(line)
+                if watts is not None:
+                    self.source = f"tegrastats ({' + '.join(module_rails(line))})"
+                    self._note(watts)
+        if not self._ended.is_set():
+            self.trouble = f"it ended with status {process.returncode} ({last[-80:] or 'no word'})"
+        elif not self.samples:
+            self.trouble = "no line names the module's rails"
 
 
-def tegra_watts(line: str) -> float | None:
-    """The module's draw in one line of tegrastats.
+def integral(samples: Sequence[tuple[float, float]], start: float, end: float) -> float | None:
+    """Joules from `start` to `end` of a draw that goes straight from sample to sample; None without a sample near.
 
-    >>> tegra_watts("RAM 2/7 CPU [1%@729] VDD_IN 5120mW/5000mW VDD_CPU 800mW/790mW")
-    5.12
-    >>> tegra_watts("RAM 2/7 POM_5V_IN 2500/2480 POM_5V_GPU 40/40")
-    2.5
+    >>> integral([(0.0, 4.0), (1.0, 6.0), (2.0, 6.0)], 0.5, 2.5)
+    11.75
     """
-    for rail in _RAILS:
-        match = re.search(rf"\b{rail} (\d+)(?:mW)?/\d+", line)
-        if match:
-            return int(match[1]) / 1000
-    return None
+    # A sample tells of the time around it, not of a time long past.
+    near = [s for s in samples if start - 1.0 <= s[0] <= end + 1.0]
+    if not near or end <= start:
+        return None
+
+    def at(moment: float) -> float:
+        before = [s for s in near if s[0] <= moment]
+        after = [s for s in near if s[0] > moment]
+        if not before or not after:
+            return (before[-1] if before else after[0])[1]
+        (t0, w0), (t1, w1) = before[-1], after[0]
+        return w0 + (w1 - w0) * (moment - t0) / (t1 - t0)
+
+    points = [(start, at(start)), *(s for s in near if start < s[0] < end), (end, at(end))]
+    return sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in itertools.pairwise(points))
 
 
 def meter(*, gpu: int | None, root: Path = Path("/")) -> tuple[Meter | None, str]:
@@ -147,8 +300,11 @@ def meter(*, gpu: int | None, root: Path = Path("/")) -> tuple[Meter | None, str
             return None, why
         if nvml.millijoules() is not None:
             return NvmlMeter(nvml), ""
+        if nvml.milliwatts() is not None:
+            return NvmlPowerMeter(nvml), ""
+        reasons = f"energy counter: {nvml.why('energy')}; power: {nvml.why('power')}"
         nvml.close()
-        return None, "this GPU's driver has no energy counter"
+        return None, f"this GPU's driver tells neither energy nor power ({reasons})"
     zones = sorted((root / "sys/class/powercap").glob("intel-rapl:?"))
     if not zones:
         return None, "no energy counter: the kernel offers no RAPL (often so in virtual machines), and no tegrastats"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +21,10 @@ from gms_rt import imageio
 from gms_rt.artifacts import MANIFEST, sha256_file
 from gms_rt.bench import device_state
 from gms_rt.bench.cold_start import cold_start
-from gms_rt.bench.energy import Meter, meter
+from gms_rt.bench.energy import IDLE_SECONDS, Account, meter
 from gms_rt.bench.percentiles import curve_of, latency_of
-from gms_rt.bench.results import BenchResult, ColdStart, Energy, Latency, Measured
-from gms_rt.errors import UsageError
+from gms_rt.bench.results import BenchResult, ColdStart, Latency, Measured
+from gms_rt.errors import GmsError, UsageError
 from gms_rt.evaluate.statistics import bootstrap, median
 from gms_rt.runtime.base import U8, RunnerInfo, Timings
 from gms_rt.runtime.device import probe
@@ -34,6 +35,7 @@ SECONDS, WARMUP, ROUNDS = 3.0, 0.2, 7
 COV_LIMIT = 2.5  # percent, trtexec's
 _MIN_SAMPLES, _P99_SAMPLES = 10, 100
 _GOLDEN = "golden.npz"
+_SETTINGS = {"batch_lanes": "images side by side in a long batch"}
 
 Opener = Callable[..., Engine]
 
@@ -81,9 +83,8 @@ class EngineSubject:
 class _Tally:
     """What a subject's rounds delivered so far."""
 
+    account: Account
     rounds: list[Timings] = field(default_factory=list)
-    meter: Meter | None = None
-    meter_why: str = ""
 
 
 def measure(
@@ -136,48 +137,60 @@ def _timed(
     say: Callable[[str], None],
 ) -> BenchResult:
     fitted = {s.label: fit_images(pictures, s.info.height, s.info.width) for s in subjects}
-    tallies = {s.label: _Tally() for s in subjects}
-    for tally in tallies.values():
-        tally.meter, tally.meter_why = meter(gpu=gpu)
+    power, why = meter(gpu=gpu)
+    tallies = {s.label: _Tally(Account(power, why)) for s in subjects}
+    idle = Account(power, why)
+    lost: dict[str, str] = {}
     share = seconds / rounds
     least = math.ceil(_MIN_SAMPLES / rounds)
-    before = device_state.snapshot(gpu=gpu)
-    for turn in range(rounds):
-        # Each round begins with another subject, so that none always follows the same neighbour.
-        start = turn % len(subjects)
-        for subject in subjects[start:] + subjects[:start]:
-            say(f"round {turn + 1} of {rounds}: {subject.label}")
-            tally = tallies[subject.label]
-            tally.rounds.append(_round(subject, tally, fitted[subject.label], share, least, warmup))
-    after = device_state.snapshot(gpu=gpu)
+    try:
+        if power is not None:
+            say("idle draw")
+            with idle.span():
+                time.sleep(IDLE_SECONDS)
+        before = device_state.snapshot(gpu=gpu)
+        for turn in range(rounds):
+            # Each round begins with another subject, so that none always follows the same neighbour.
+            start = turn % len(subjects)
+            for subject in [s for s in subjects[start:] + subjects[:start] if s.label not in lost]:
+                say(f"round {turn + 1} of {rounds}: {subject.label}")
+                tally = tallies[subject.label]
+                try:
+                    tally.rounds.append(_round(subject, tally, fitted[subject.label], share, least, warmup))
+                except GmsError as error:
+                    if subject.kind != "peer":
+                        raise
+                    # The engines' own figures must not be lost with somebody else's program.
+                    lost[subject.label] = f"{subject.label} was left out in round {turn + 1}: {error.what}"
+        after = device_state.snapshot(gpu=gpu)
+    finally:
+        if power is not None:
+            power.close()
     load_ = device_state.load_between(before, after)
     return BenchResult(
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         device=probe().name,
         state=device_state.readings(before, after),
         load=load_,
-        measured=tuple(_measured(s, tallies[s.label]) for s in subjects),
+        measured=tuple(_measured(s, tallies[s.label], idle) for s in subjects if s.label not in lost),
         round_count=rounds,
         round_seconds=share,
         images=len(pictures),
-        warnings=tuple(device_state.warnings(before, after, load_)),
+        warnings=(*lost.values(), *device_state.warnings(before, after, load_)),
     )
 
 
 def _round(subject: Subject, tally: _Tally, images: U8, seconds: float, iterations: int, warmup: float) -> Timings:
-    if tally.meter is None:
+    if tally.account.meter is None:
         return subject.bench(images, seconds=seconds, iterations=iterations, warmup=warmup)
     # The meter must not count the warm-up, so that comes first and by itself.
     if warmup > 0:
         subject.bench(images, seconds=warmup, iterations=1, warmup=0.0)
-    tally.meter.start()
-    try:
+    with tally.account.span():
         return subject.bench(images, seconds=seconds, iterations=iterations, warmup=0.0)
-    finally:
-        tally.meter.stop()
 
 
-def _measured(subject: Subject, tally: _Tally) -> Measured:
+def _measured(subject: Subject, tally: _Tally, idle: Account) -> Measured:
     parts = {
         part: np.concatenate([getattr(t, part) for t in tally.rounds])
         for part in ("total", "compute", "h2d", "d2h", "enqueue")
@@ -188,7 +201,6 @@ def _measured(subject: Subject, tally: _Tally) -> Measured:
     interval = bootstrap(medians, median)
     timed = sum(t.wall_seconds for t in tally.rounds)
     count = sum(len(t.total) * t.batch for t in tally.rounds)
-    energy = tally.meter.energy(count) if tally.meter else Energy(None, None, "", tally.meter_why)
     return Measured(
         name=subject.label,
         kind=subject.kind,
@@ -215,8 +227,10 @@ def _measured(subject: Subject, tally: _Tally) -> Measured:
         high=interval.high,
         curve=curve_of(parts["total"]),
         cold=subject.cold,
-        energy=energy,
-        settings=tuple(f"{key}: {value}" for key, value in info.details.items() if key != "open_ms"),
+        energy=tally.account.energy(count, idle),
+        settings=tuple(
+            f"{_SETTINGS.get(key, key)}: {value}" for key, value in info.details.items() if key != "open_ms"
+        ),
         warnings=tuple(_doubts(total, timed)),
     )
 

@@ -11,6 +11,8 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +30,8 @@ from gms_rt.runtime.device import probe
 MODULE = "gms_rt.model.peer"
 TORCH = ("torch-eager", "torch-channels-last", "torch-compile")
 RUNTIMES = (*TORCH, "onnxruntime")
+# torch.compile may need minutes on a small machine; what takes longer hangs.
+OPEN_SECONDS, ANSWER_SECONDS = 1200.0, 600.0
 
 
 class Peer:
@@ -60,7 +64,8 @@ class Peer:
             env=environment(),
         )
         try:
-            about = self._ask(do="open", kind=what, path=str(path), threads=threads, device=device, size=size)
+            where = str(path.resolve())
+            about = self._ask(OPEN_SECONDS, do="open", kind=what, path=where, threads=threads, device=device, size=size)
         except BaseException:
             self.close()
             raise
@@ -85,7 +90,8 @@ class Peer:
     def bench(self, images: U8, *, seconds: float, iterations: int, warmup: float) -> Timings:
         """One round in the peer's own loop."""
         self._send_images(images)
-        answer = self._ask(do="bench", seconds=seconds, iterations=iterations, warmup=warmup)
+        limit = ANSWER_SECONDS + 10 * (seconds + warmup)
+        answer = self._ask(limit, do="bench", seconds=seconds, iterations=iterations, warmup=warmup)
         total = np.array(answer["total"])
         zero = np.zeros(len(total))
         return Timings(total, total, zero, zero, zero, answer["wall_seconds"], answer["warmup_seconds"])
@@ -94,7 +100,7 @@ class Peer:
         """Probabilities (0-255) of images of the peer's size."""
         self._send_images(images)
         out = Path(self._folder.name) / "masks.npy"
-        self._ask(do="infer", file=str(out))
+        self._ask(ANSWER_SECONDS + 20.0 * len(images), do="infer", file=str(out))
         return np.asarray(np.load(out, allow_pickle=False), np.uint8)
 
     def close(self) -> None:
@@ -123,26 +129,47 @@ class Peer:
         if key != self._images:
             path = Path(self._folder.name) / "images.npy"
             np.save(path, images)
-            self._ask(do="images", file=str(path))
+            self._ask(ANSWER_SECONDS, do="images", file=str(path))
             self._images = key
 
-    def _ask(self, **command: Any) -> dict[str, Any]:
+    def _ask(self, limit: float, **command: Any) -> dict[str, Any]:
         assert self._process.stdin and self._process.stdout  # both were asked for as pipes
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self._process.kill()
+
+        watch = threading.Timer(limit, end)
+        watch.daemon = True
+        watch.start()
         try:
             self._process.stdin.write(json.dumps(command) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         except OSError:
             line = ""
+        finally:
+            watch.cancel()
         if not line:
-            self._log.seek(0)
-            words = self._log.read().decode(errors="replace").strip().splitlines()
-            raise GmsError(f"the peer's process ended ({words[-1] if words else 'no message'})", where=self.label)
+            raise GmsError(self._last_words(limit if late.is_set() else None), where=self.label)
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             kind = UsageError if answer.get("usage") else GmsError
             raise kind(answer["error"], where=self.label)
         return answer
+
+    def _last_words(self, limit: float | None) -> str:
+        if limit is not None:
+            return f"the peer gave no answer in {limit / 60:.0f} minutes and was ended"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=5)
+        status = self._process.returncode
+        how = f"by signal {-status}" if status is not None and status < 0 else f"with status {status}"
+        self._log.seek(0)
+        words = self._log.read().decode(errors="replace").strip().splitlines()
+        hint = "; often: out of memory" if status == -9 else ""
+        return f"the peer's process ended {how} ({words[-1] if words else 'no message'}{hint})"
 
     def _peak(self) -> int | None:
         try:
@@ -163,41 +190,62 @@ def open_peers(
     threads: int = 0,
     device: str | None = None,
     size: tuple[int, int] = (224, 224),
+    lost: list[str] | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> list[Peer]:
     """Open peers by name: torch needs a run folder, onnxruntime a fused graph, anything else is a path to a model.
 
-    `size` is the height and width for those that have none of their own.
+    `size` is the height and width for those that have none of their own. A wrong name or file is the user's mistake
+    and raised before any is opened; a peer that breaks down by itself is left out, with a sentence in `lost`, where
+    that is given.
     """
+    chosen = [_chosen(name, run, graph) for name in wanted]
+    for _, _, label in chosen:
+        if [c[2] for c in chosen].count(label) > 1:
+            raise UsageError(f"'{label}' is named twice", where="--against", mend="name each peer once")
     place = device if device and device.startswith("cuda") else "cpu"
     peers: list[Peer] = []
-    for name in wanted:
-        if name in TORCH:
-            if run is None:
-                raise UsageError(
-                    f"'{name}' needs the trained run that the engine was built from",
-                    where="--against",
-                    mend="name it with --run runs/NAME",
-                )
-            path, what = run, name
-        elif name == "onnxruntime":
-            if graph is None:
-                raise UsageError("'onnxruntime' needs an engine or a graph", where="--against", mend="add --engine DIR")
-            path, what = graph, name
-        else:
-            path, what = Path(name), "onnx"
-            if path.suffix != ".onnx":
-                raise UsageError(
-                    f"'{name}' is neither a peer nor a model",
-                    where="--against",
-                    mend=f"choose among {', '.join(RUNTIMES)} or name a FILE.onnx",
-                )
-            if not path.is_file():
-                raise UsageError("is not a file", where=path, mend="name an ONNX segmentation model")
-        label = name if what != "onnx" else path.stem
-        if label in {p.label for p in peers}:
-            raise UsageError(f"'{label}' is named twice", where="--against")
-        peers.append(stack.enter_context(Peer(what, path, label, threads=threads, device=place, size=size)))
+    for what, path, label in chosen:
+        if progress:
+            slow = " (compiling may take minutes)" if what == "torch-compile" else ""
+            progress(f"opening {label}{slow}")
+        try:
+            peers.append(stack.enter_context(Peer(what, path, label, threads=threads, device=place, size=size)))
+        except UsageError:
+            raise
+        except GmsError as error:
+            if lost is None:
+                raise
+            lost.append(f"{label} could not be measured: {error.what}")
     return peers
+
+
+def _chosen(name: str, run: Path | None, graph: Path | None) -> tuple[str, Path, str]:
+    """What a name of --against means: kind, file or folder, label."""
+    if name in TORCH:
+        if run is None:
+            raise UsageError(
+                f"'{name}' needs the trained run that the engine was built from",
+                where="--against",
+                mend="name it with --run runs/NAME",
+            )
+        return name, run, name
+    if name == "onnxruntime":
+        if graph is None:
+            raise UsageError("'onnxruntime' needs an engine or a graph", where="--against", mend="add --engine DIR")
+        if not graph.is_file():
+            raise UsageError("is not a file", where=graph, mend="name the exported graph with --graph FILE.onnx")
+        return name, graph, name
+    path = Path(name)
+    if path.suffix != ".onnx":
+        raise UsageError(
+            f"'{name}' is neither a peer nor a model",
+            where="--against",
+            mend=f"choose among {', '.join(RUNTIMES)} or name a FILE.onnx",
+        )
+    if not path.is_file():
+        raise UsageError("is not a file", where=path, mend="name an ONNX segmentation model")
+    return "onnx", path, path.stem
 
 
 def with_dice(measured: Measured, peer: Peer, golden: Golden | None, *, same_model: bool) -> Measured:

@@ -44,12 +44,16 @@ class Load:
 
 @dataclass(frozen=True)
 class Energy:
-    """Energy over the timed rounds, idle draw included; absent with the reason."""
+    """Energy over the timed rounds, idle draw included; absent with the reason.
+
+    `idle_watts` is the draw with everything open and nothing running, before the first round.
+    """
 
     joules_per_image: float | None
     watts: float | None
     source: str = ""
     why: str = ""
+    idle_watts: float | None = None
 
 
 @dataclass(frozen=True)

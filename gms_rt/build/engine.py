@@ -35,7 +35,7 @@ from gms_rt.build.recipes import Request, recipe_from_graph
 from gms_rt.errors import GmsError, UsageError
 from gms_rt.precision.census import census
 from gms_rt.precision.gate import Gate
-from gms_rt.precision.graph import Graph, read_graph, write_graph
+from gms_rt.precision.graph import Graph, read_graph, takes_any_batch, write_graph
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.ranges import Progress
 from gms_rt.precision.recipe import Recipe, write_recipe
@@ -96,7 +96,7 @@ def engine_from_graph(
     checkpoint = out.parent / f".search-{request.key[:16]}.json"
     chosen, verdict = recipe_from_graph(fused, request, checkpoint, progress)
     source = {**(source or {}), "graph": graph.name, "sha256": request.graph_sha256, "recipe_key": request.key}
-    made = _Made(out, fused, chosen, request, wanted)
+    made = _Made(out, fused, chosen, request, wanted, batch is None and takes_any_batch(graph))
     with atomic_folder(out) as folder:
         made.cpu_graph(folder, progress)
         for flavour, sm in plans:
@@ -128,6 +128,7 @@ class _Made:
     recipe: Recipe
     request: Request
     targets: tuple[str, ...]
+    open_batch: bool = False  # the exported graph takes any number of images
 
     def __post_init__(self) -> None:
         self.plans: list[Plan] = []
@@ -147,7 +148,14 @@ class _Made:
         typed = self.typed(target)
         if progress:
             progress("write graph", 0, 1)
-        write_graph(typed, folder / MODEL)
+        written = typed
+        if self.open_batch and target == "cpu":
+            opened = typed.opened()
+            if openvino.batch_stays_open(typed, opened):
+                written = opened
+            else:
+                self.notes.append("the graph's range of batches was lost: a shape in it is fixed at one image")
+        write_graph(written, folder / MODEL)
         self.census["graph"] = census(typed)
         if "cpu" in self.targets:
             quantised = len(self.recipe.int8)

@@ -42,6 +42,18 @@ def inspect_execution(graph: Graph, precision: str, quantised: int) -> dict[str,
     return found
 
 
+def batch_stays_open(fixed: Graph, opened: Graph) -> bool:
+    """Whether the graph with an open batch gives, for two pictures at once, what it gives for each alone."""
+    _, height, width = fixed.size
+    images = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
+    alone = Session(fixed).probabilities(images)
+    try:
+        together = Session(opened, batch=2).probabilities(images)
+    except GmsError:
+        return False  # typed for one batch only: a shape inside is a constant
+    return bool(np.abs(alone.astype(np.int16) - together).max() <= 1)
+
+
 def latency(first: Graph, second: Graph, image: U8, *, rounds: int = 3) -> tuple[float, float]:
     """Median milliseconds of two graphs, taken in turn so that a busy machine disturbs both alike."""
     sessions = [Session(first), Session(second)]

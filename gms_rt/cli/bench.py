@@ -34,7 +34,7 @@ Examples:
 @click.option("--rounds", type=click.IntRange(1, 1000), default=7, show_default=True, help="Interleaved rounds.")
 @click.option("--threads", type=click.IntRange(0, 1024), default=0, help="CPU threads (0: the runtime's choice).")
 @click.option("--streams", type=click.IntRange(1, 64), default=1, show_default=True, help="Images in flight.")
-@click.option("--sweep/--no-sweep", default=True, help="Throughput against latency over numbers of streams.")
+@click.option("--sweep/--no-sweep", default=True, help="Throughput against latency over streams and batches.")
 @click.option("--certify/--no-certify", default=True, help="Certify an engine that has no fitting certificate.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--quiet", is_flag=True, help="Only the result.")
@@ -91,7 +91,7 @@ def _screen(report: Any, files: list[Path]) -> str:
 @click.option("--tolerance", type=float, default=0.02, show_default=True, help="Relative change that does not matter.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def compare_command(old: Path, new: Path, tolerance: float, as_json: bool) -> int:
-    """Tell what became slower beyond noise between two reports; exit code 1 if anything did.
+    """Tell what became slower beyond noise between two reports (files or folders); exit code 1 if anything did.
 
     \b
     Example:
@@ -124,7 +124,7 @@ def compare_command(old: Path, new: Path, tolerance: float, as_json: bool) -> in
 def _bench_of(path: Path) -> Any:
     from gms_rt.report.json import read_report
 
-    report = read_report(path)
+    report = read_report(path / "report.json" if path.is_dir() else path)
     if report.bench is None:
         raise UsageError("holds no measurement", where=path, mend="name a report of gms-rt bench")
     return report.bench

@@ -100,6 +100,9 @@ def _onnx(path: Path, threads: int, device: str) -> Pipeline:
     except Exception as error:  # the runtime's own exception types are not public
         reason = str(error).splitlines()[0]
         raise UsageError(f"ONNX Runtime cannot open it ({reason})", where=path) from error
+    if session.get_providers()[0] != wanted:
+        # It falls back to the processor by itself, which would be another peer than was asked for.
+        raise GmsError(f"ONNX Runtime could not load {wanted} (are CUDA and cuDNN of its version installed?)")
     reading = _reading(session, path)
     return Pipeline(
         reading.run,

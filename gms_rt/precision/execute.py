@@ -23,9 +23,10 @@ class Session:
     """A compiled graph that all cores serve, one batch after the other.
 
     Several batches at once would gain nothing here, and a pinned thread waits for whatever else runs on its core.
+    `batch` gives a graph whose batch is open its size.
     """
 
-    def __init__(self, graph: Graph, *, execution: str = "f32") -> None:
+    def __init__(self, graph: Graph, *, execution: str = "f32", batch: int = 0) -> None:
         import openvino as ov
 
         core = ov.Core()
@@ -35,11 +36,14 @@ class Session:
             "ENABLE_CPU_PINNING": False,
         }
         try:
-            self._compiled = core.compile_model(core.read_model(graph.bytes()), "CPU", config)
+            model = core.read_model(graph.bytes())
+            if batch:
+                model.reshape([batch, *model.input(0).partial_shape[1:]])
+            self._compiled = core.compile_model(model, "CPU", config)
         except RuntimeError as error:
             reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
             raise GmsError(f"OpenVINO cannot compile the graph ({reason.strip()})") from error
-        self.batch = graph.size[0]
+        self.batch = batch or graph.size[0]
 
     def probabilities(self, images: U8) -> U8:
         """The graph's answer to N images of its size: uint8 N×H×W."""

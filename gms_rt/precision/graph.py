@@ -91,6 +91,14 @@ class Graph:
         """The exporter's `gms_rt.*` properties."""
         return {p.key: p.value for p in self.model.metadata_props if p.key.startswith("gms_rt.")}
 
+    def opened(self) -> Graph:
+        """A copy that takes any number of images at once; the shapes inside are left to whoever runs it."""
+        free = self.copy()
+        del free.model.graph.value_info[:]
+        for value in (*free.model.graph.input, *free.model.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_param = "batch"
+        return free
+
     def copy(self) -> Graph:
         """An independent copy without indices."""
         import onnx
@@ -113,6 +121,11 @@ def read_graph(path: Path, *, batch: int | None = None) -> Graph:
         return graph_from_model(model)
     except Exception as error:  # whatever the checker stumbles over, the file is at fault
         raise _unfit(path, "valid", error) from error
+
+
+def takes_any_batch(path: Path) -> bool:
+    """Whether a fused graph's batch is open, without reading its weights."""
+    return not _load(path, weights=False).graph.input[0].type.tensor_type.shape.dim[0].HasField("dim_value")
 
 
 def graph_size(path: Path) -> tuple[int, int]:

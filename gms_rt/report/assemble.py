@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gms_rt import metrics
+from gms_rt.bench.latency import COV_LIMIT
 from gms_rt.bench.results import BenchResult, Measured
 from gms_rt.errors import ArtifactError
 from gms_rt.evaluate.parity import CERTIFICATE, THRESHOLD, Golden, read_certificate
@@ -64,13 +65,46 @@ def bench_report(
 def _doubts(result: BenchResult, proofs: Sequence[Parity]) -> list[str]:
     """One line for each engine or peer that has something against it, the missing proof first."""
     unproven = {p.engine: p.why for p in proofs if p.verdict != "pass"}
-    lines = []
+    lines, unsteady = [], []
     for m in result.measured:
         doubts = [unproven[m.name]] if m.name in unproven else []
-        doubts += [w for w in m.warnings if not w.startswith("p99")]
+        for warning in m.warnings:
+            if warning.startswith("unsteady"):
+                unsteady.append(f"{m.name} {m.total.cov:.1f} %")
+            elif not warning.startswith("p99"):
+                doubts.append(warning)
         if doubts:
             lines.append(f"{m.name}: {'; '.join(doubts)}")
+    if unsteady:
+        lines.append(f"unsteady: CoV above {COV_LIMIT} % ({', '.join(unsteady)})")
     return lines
+
+
+def summary_of(result: BenchResult, parity: Sequence[Parity]) -> str:
+    """The answer in one sentence, for a reader who reads no table."""
+    best = _best(result, parity)
+    if best is None:
+        return ""
+    proof = next((p for p in parity if p.engine == best.name), None)
+    time = f"{best.name} segments {_images(best.batch)} in {milliseconds(best.total.median)} ms on this machine"
+    if proof is None or proof.mean is None or proof.verdict == "stale":
+        return f"{time}; that its masks are right is not certified."
+    figures = f"mean Dice {score(proof.mean)}, lowest {score(proof.min)}"
+    if proof.verdict != "pass":
+        return f"{time}, but its masks do not pass as those of the FP32 reference ({figures})."
+    return f"{time}, and its masks agree with those of the FP32 reference ({figures}; 1 is pixel for pixel)."
+
+
+def _images(count: int) -> str:
+    return "an image" if count == 1 else f"{count} images"
+
+
+def _best(result: BenchResult, parity: Sequence[Parity]) -> Measured | None:
+    """The fastest certified engine, else the fastest engine, else the fastest of all."""
+    engines = [m for m in result.measured if m.kind == "engine"]
+    passed = {p.engine for p in parity if p.verdict == "pass"}
+    candidates = [m for m in engines if m.name in passed] or engines or list(result.measured)
+    return min(candidates, key=lambda m: m.total.median / m.batch, default=None)
 
 
 def parity_beside(measured: Measured) -> Parity:
@@ -133,12 +167,9 @@ def _stale(certificate: Mapping[str, Any], measured: Measured) -> str:
 
 def headline_of(result: BenchResult, parity: Sequence[Parity]) -> list[Fact]:
     """The figures that a reader looks for first: the fastest certified engine's, else the fastest's."""
-    engines = [m for m in result.measured if m.kind == "engine"]
-    passed = {p.engine for p in parity if p.verdict == "pass"}
-    candidates = [m for m in engines if m.name in passed] or engines or list(result.measured)
-    if not candidates:
+    best = _best(result, parity)
+    if best is None:
         return []
-    best = min(candidates, key=lambda m: m.total.median / m.batch)
     facts = [
         Fact("Median latency", f"{milliseconds(best.total.median)} ms", f"{best.name}, {best.total.count} inferences"),
         Fact("99th percentile", f"{milliseconds(best.total.p99)} ms", f"spread (CoV) {best.total.cov:.1f} %"),

@@ -1,6 +1,7 @@
 """Charts as inline SVG, readable at any width: positions are percentages, so text keeps its size on a phone.
 
-Every mark carries its value as a hover title; colours are the page's CSS variables `--s1` … `--s6`.
+A mark that is pointed at, or reached with the tab key, shows its value in the line below the chart, without a script;
+colours are the page's CSS variables `--s1` … `--s6`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from html import escape
 from gms_rt.report.wording import milliseconds, score
 
 SERIES = 6
+_TIP = 26  # the line below a chart that shows a mark's value
+_TAB_STOPS = 6  # of each engine's cases: the worst
 _LOG_SPAN = 6.0  # a wider spread than this is drawn on a logarithmic axis
 
 
@@ -53,34 +56,49 @@ def quantiles(curves: Sequence[tuple[str, Sequence[float]]]) -> str:
     values = [v for _, curve in curves for v in curve]
     y = _axis(values)
     height = 230
-    marks = [_grid(y, height, "ms")]
+    marks = [_grid(y, height)]
     for p in (0, 25, 50, 75, 90, 99):
         marks.append(_below(p, height, f"{p}"))
     for index, (name, curve) in enumerate(curves):
         step = 100 / (len(curve) - 1)
         points = " ".join(f"{i * step:.2f},{100 - y.at(v):.2f}" for i, v in enumerate(curve))
         marks.append(_line(points, height, colour(index)))
-        for i in range(0, len(curve), max(1, len(curve) // 20)):
-            title = f"{name}: {i * step:.0f} % within {milliseconds(curve[i])} ms"
-            marks.append(_spot(i * step, _up(y.at(curve[i]), height), colour(index), title, shown=False))
-    return _svg(height + 28, "Latency distribution: percent of inferences against milliseconds", marks)
+        stops = {round(len(curve) * share) for share in (0.5, 0.9, 0.99)}
+        for i in sorted({*range(0, len(curve), max(1, len(curve) // 20)), *stops} & set(range(len(curve)))):
+            words = f"{name}: {i * step:.0f} % within {milliseconds(curve[i])} ms"
+            spot = _spot(i * step, _up(y.at(curve[i]), height), colour(index), shown=False)
+            marks.append(_mark(spot, words, stop=i in stops))
+    marks.append(_scale(y, height, "ms"))
+    return _svg(height + 28, "Latency distribution: percent of inferences against milliseconds", marks, hint=True)
 
 
-def throughput(points: Sequence[tuple[str, float, float, str]]) -> str:
-    """Throughput across, latency up; points are (series, images a second, milliseconds, label)."""
-    x, y = _axis([p[1] for p in points], zero=True), _axis([p[2] for p in points])
+@dataclass(frozen=True)
+class Curve:
+    """A line of the throughput chart: (images a second, milliseconds, label) each; a dashed one is the second kind."""
+
+    name: str
+    points: tuple[tuple[float, float, str], ...]
+    series: int
+    dashed: bool = False
+
+
+def throughput(curves: Sequence[Curve]) -> str:
+    """Images a second across, latency up."""
+    every = [point for curve in curves for point in curve.points]
+    x, y = _axis([p[0] for p in every], zero=True), _axis([p[1] for p in every])
     height = 300
-    marks = [_grid(y, height, "ms")]
-    marks += [_below(x.at(t), height, f"{t:g}") for t in x.ticks()]
-    names = list(dict.fromkeys(p[0] for p in points))
-    for index, name in enumerate(names):
-        own = [p for p in points if p[0] == name]
-        line = " ".join(f"{x.at(p[1]):.2f},{100 - y.at(p[2]):.2f}" for p in own)
-        marks.append(_line(line, height, colour(index)))
-        for p in own:
-            title = f"{name}, {p[3]}: {p[1]:.1f} images/s at {milliseconds(p[2])} ms"
-            marks.append(_spot(x.at(p[1]), _up(y.at(p[2]), height), colour(index), title))
-    return _svg(height + 28, "Throughput against latency", marks)
+    marks = [_grid(y, height)]
+    marks += [_below(x.at(t), height, f"{t:g}{'/s' if t == x.ticks()[-1] else ''}") for t in x.ticks()]
+    for curve in curves:
+        line = " ".join(f"{x.at(rate):.2f},{100 - y.at(ms):.2f}" for rate, ms, _ in curve.points)
+        marks.append(_line(line, height, colour(curve.series), dashed=curve.dashed))
+    marks.append(_scale(y, height, "ms"))
+    for curve in curves:
+        for rate, ms, label in curve.points:
+            words = f"{curve.name}, {label}: {milliseconds(rate)} images/s at {milliseconds(ms)} ms"
+            spot = _spot(x.at(rate), _up(y.at(ms), height), colour(curve.series), hollow=curve.dashed)
+            marks.append(_mark(spot, words))
+    return _svg(height + 28, "Throughput against latency", marks, hint=True)
 
 
 def ranges(rows: Sequence[tuple[str, float, float, float, float, str]]) -> str:
@@ -89,17 +107,17 @@ def ranges(rows: Sequence[tuple[str, float, float, float, float, str]]) -> str:
     marks, y = [], 0
     for name, low, middle, high, index, note in rows:
         tint = colour(int(index))
-        title = f"{name}: median {milliseconds(middle)}, minimum {milliseconds(low)}, p99 {milliseconds(high)} ms"
+        words = f"{name}: median {milliseconds(middle)}, minimum {milliseconds(low)}, p99 {milliseconds(high)} ms"
         start, end = axis.at(low), axis.at(high)
-        marks.append(
-            f"<g><title>{escape(title)}</title>"
+        bar = (
             f'<text x="0" y="{y + 15}" class="name">{escape(name)}</text>'
             f'<text x="100%" y="{y + 15}" class="value" text-anchor="end">{escape(note)}</text>'
             f'<rect x="0" y="{y + 24}" width="100%" height="12" rx="6" class="track"/>'
             f'<rect x="0" y="{y + 24}" width="{axis.at(middle):.2f}%" height="12" rx="6" fill="{tint}"/>'
             f'<line x1="{start:.2f}%" x2="{end:.2f}%" y1="{y + 30}" y2="{y + 30}" class="whisker"/>'
-            f'<line x1="{end:.2f}%" x2="{end:.2f}%" y1="{y + 25}" y2="{y + 35}" class="whisker"/></g>'
+            f'<line x1="{end:.2f}%" x2="{end:.2f}%" y1="{y + 25}" y2="{y + 35}" class="whisker"/>'
         )
+        marks.append(_mark(bar, words))
         y += 52
     return _svg(y - 8, "Median latency with minimum and 99th percentile", marks)
 
@@ -110,17 +128,17 @@ def waterfall(stages: Sequence[tuple[str, float, bool]]) -> str:
     marks, y, before = [], 0, 0.0
     for name, duration, inside in stages:
         share = duration / total * 100
-        title = f"{name}: {milliseconds(duration)} ms, {share:.1f} % of {milliseconds(total)} ms"
+        words = f"{name}: {milliseconds(duration)} ms, {share:.1f} % of {milliseconds(total)} ms"
         width = max(share, 0.4)
-        marks.append(
-            f"<g><title>{escape(title)}</title>"
+        bar = (
             f'<text x="0" y="{y + 15}" class="name">{escape(name)}</text>'
             f'<text x="100%" y="{y + 15}" class="value" text-anchor="end">'
             f'{milliseconds(duration)} ms<tspan class="faint"> · {share:.0f} %</tspan></text>'
             f'<rect x="0" y="{y + 23}" width="100%" height="12" rx="3" class="track"/>'
             f'<rect x="{min(before / total * 100, 99.6):.2f}%" y="{y + 23}" width="{width:.2f}%" height="12" rx="3" '
-            f'fill="var({"--s1" if inside else "--s2"})"/></g>'
+            f'fill="var({"--s1" if inside else "--s2"})"/>'
         )
+        marks.append(_mark(bar, words))
         before += duration
         y += 46
     return _svg(y - 6, "Time from file to written mask, step by step", marks)
@@ -142,22 +160,21 @@ def parity_strip(
         marks.append(f'<text x="0" y="{y + 15}" class="name">{escape(name)}</text>')
         marks.append(f'<text x="100%" y="{y + 15}" class="value" text-anchor="end">{escape(note)}</text>')
         marks.append(f'<rect x="0" y="{y + 24}" width="100%" height="28" rx="6" class="track"/>')
-        for label, gate in gates:
-            marks.append(
-                f'<g><title>{escape(label)}: {gate:g}</title><line x1="{at(gate):.2f}%" x2="{at(gate):.2f}%" '
-                f'y1="{y + 24}" y2="{y + 52}" class="gate"/></g>'
-            )
+        for _, gate in gates:
+            marks.append(f'<line x1="{at(gate):.2f}%" x2="{at(gate):.2f}%" y1="{y + 24}" y2="{y + 52}" class="gate"/>')
+        worst = {case for case, _ in sorted(cases, key=lambda case: case[1])[:_TAB_STOPS]}
         for number, (case, value) in enumerate(cases):
             # A fixed spread up and down keeps equal values apart.
             height = y + 38 + ((number * 7) % 11 - 5) * 1.8
-            marks.append(_spot(at(value), height, colour(index), f"{case}: Dice {score(value)}", radius=4))
+            spot = _spot(at(value), height, colour(index), radius=4)
+            marks.append(_mark(spot, f"{name}, {case}: Dice {score(value)}", stop=case in worst))
         y += 64
     for tick in axis.ticks():
         anchor = "end" if axis.at(tick) > 96 else "start" if axis.at(tick) < 4 else "middle"
         marks.append(f'<text x="{at(tick):.2f}%" y="{y + 8}" text-anchor="{anchor}" class="tick">{tick:.4g}</text>')
     words = ", ".join(f"{label} {gate:g}" for label, gate in gates)
     marks.append(f'<text x="0" y="{y + 30}" class="tick">dashed: {escape(words)}</text>' if gates else "")
-    return _svg(y + 34, "Dice of each case to the reference", marks)
+    return _svg(y + 34, "Dice of each case to the reference", marks, hint=True)
 
 
 def _axis(values: Sequence[float], *, zero: bool = False) -> Axis:
@@ -184,13 +201,15 @@ def _up(percent: float, height: int) -> float:
     return 8 + (height - 8) * (1 - percent / 100)
 
 
-def _grid(axis: Axis, height: int, unit: str) -> str:
-    marks = []
-    for tick in axis.ticks():
-        y = _up(axis.at(tick), height)
-        marks.append(f'<line x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
-        marks.append(f'<text x="0" y="{y - 4:.1f}" class="tick">{tick:g} {unit}</text>')
-    return "".join(marks)
+def _grid(axis: Axis, height: int) -> str:
+    heights = [_up(axis.at(tick), height) for tick in axis.ticks()]
+    return "".join(f'<line x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>' for y in heights)
+
+
+def _scale(axis: Axis, height: int, unit: str) -> str:
+    # Over the lines, so that none runs through a number.
+    ticks = [(tick, _up(axis.at(tick), height)) for tick in axis.ticks()]
+    return "".join(f'<text x="0" y="{y - 4:.1f}" class="tick">{tick:g} {unit}</text>' for tick, y in ticks)
 
 
 def _below(percent: float, height: int, text: str) -> str:
@@ -198,24 +217,32 @@ def _below(percent: float, height: int, text: str) -> str:
     return f'<text x="{percent:.2f}%" y="{height + 20}" text-anchor="{anchor}" class="tick">{escape(text)}</text>'
 
 
-def _line(points: str, height: int, tint: str) -> str:
+def _line(points: str, height: int, tint: str, *, dashed: bool = False) -> str:
+    dash = ' stroke-dasharray="6 5"' if dashed else ""
     return (
         f'<svg x="0" y="8" width="100%" height="{height - 8}" viewBox="0 0 100 100" preserveAspectRatio="none" '
-        f'overflow="visible"><polyline points="{points}" class="line" stroke="{tint}"/></svg>'
+        f'overflow="visible"><polyline points="{points}" class="line" stroke="{tint}"{dash}/></svg>'
     )
 
 
-def _spot(percent: float, y: float, tint: str, title: str, *, shown: bool = True, radius: float = 5) -> str:
-    kind = "spot" if shown else "spot quiet"
-    return (
-        f'<circle cx="{percent:.2f}%" cy="{y:.1f}" r="{radius:g}" fill="{tint}" class="{kind}">'
-        f"<title>{escape(title)}</title></circle>"
-    )
+def _spot(percent: float, y: float, tint: str, *, shown: bool = True, radius: float = 5, hollow: bool = False) -> str:
+    look = f'fill="var(--card)" style="stroke:{tint};stroke-width:2.5"' if hollow else f'fill="{tint}"'
+    return f'<circle cx="{percent:.2f}%" cy="{y:.1f}" r="{radius:g}" {look} class="spot{"" if shown else " quiet"}"/>'
 
 
-def _svg(height: float, label: str, marks: Sequence[str]) -> str:
+def _mark(body: str, words: str, *, stop: bool = True) -> str:
+    # A chart of hundreds of marks is no place to tab through: the telling ones stop, all answer to the pointer.
+    reach = ' tabindex="0"' if stop else ""
+    said = escape(words)
+    tip = f'<text x="0" y="100%" dy="-4" class="tip" aria-hidden="true">{said}</text>'
+    return f'<g class="mark" role="img" aria-label="{said}"{reach}>{body}{tip}</g>'
+
+
+def _svg(height: float, label: str, marks: Sequence[str], *, hint: bool = False) -> str:
+    words = '<text x="0" y="100%" dy="-4" class="hint" aria-hidden="true">Point or tab to a mark for its value</text>'
     return (
-        f'<svg class="chart" role="img" aria-label="{escape(label)}" width="100%" height="{height:.0f}">'
+        f'<svg class="chart" role="group" aria-label="{escape(label)}" width="100%" height="{height + _TIP:.0f}">'
         + "".join(marks)
+        + (words if hint else "")
         + "</svg>"
     )

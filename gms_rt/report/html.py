@@ -55,10 +55,15 @@ def _hero(report: Report) -> str:
     )
     tiles = f'<dl class="tiles">{tiles}</dl>' if tiles else ""
     return (
-        f'<header class="hero"><h1>{escape(report.title)}</h1>{lead}'
+        f'<header class="hero"><h1>{_title(report.title)}</h1>{lead}'
         f'<p class="sub">{notice}<span>{escape(report.identity.device)}</span>'
         f"<span>{escape(_day(report.created))}</span></p></header>{tiles}{alerts}"
     )
+
+
+def _title(text: str) -> str:
+    # A name such as demo-fp32 is one word, and stays on one line where it fits.
+    return " ".join(f'<span class="word">{escape(w)}</span>' if len(w) < 20 else escape(w) for w in text.split())
 
 
 def _sections(report: Report) -> Iterator[tuple[str, str, str]]:

@@ -9,7 +9,7 @@ from gms_rt.bench.results import BenchResult, Measured
 from gms_rt.report import charts
 from gms_rt.report.html_parts import badge, dot, panel, table
 from gms_rt.report.model import Report
-from gms_rt.report.wording import agreement, energy, milliseconds, rate, score, size, work
+from gms_rt.report.wording import agreement, energy, energy_words, milliseconds, rate, score, size, work
 
 
 def bench_sections(report: Report, bench: BenchResult) -> Iterator[tuple[str, str, str]]:
@@ -85,8 +85,7 @@ def _details(bench: BenchResult) -> str:
         for m in bench.measured
     ]
     reasons = dict.fromkeys(
-        [f"energy: {m.energy.why}" for m in bench.measured if m.energy.why]
-        + [f"energy: {m.energy.source}" for m in bench.measured if m.energy.joules_per_image is not None]
+        [*filter(None, map(energy_words, bench.measured))]
         + [f"{m.name}, cold start: {m.cold.why}" for m in bench.measured if m.cold.why]
         + [f"{m.name}, {s}" for m in bench.measured for s in m.settings]
         + [f"sweep: {bench.sweep_why}"] * bool(bench.sweep_why)
@@ -107,23 +106,41 @@ def _legend(measured: list[Measured]) -> str:
 
 
 def _throughput(bench: BenchResult) -> str:
-    points = [(p.engine, p.throughput, p.median, f"batch {p.batch}, {p.lanes} streams") for p in bench.sweep]
+    why = f'<p class="aside">{escape(bench.sweep_why)}</p>' if bench.sweep_why else ""
     names = list(dict.fromkeys(p.engine for p in bench.sweep))
+    curves = [curve for index, name in enumerate(names) for curve in _curves(bench, name, index)]
     legend = "".join(f"<li>{dot(charts.colour(i))}{escape(n)}</li>" for i, n in enumerate(names))
+    kinds = "solid: more images in flight (streams)"
+    kinds += "; dashed: more images at once (batch)" if any(c.dashed for c in curves) else ""
     rows = [
         [escape(p.engine), str(p.batch), str(p.lanes), milliseconds(p.median), milliseconds(p.p95), rate(p.throughput)]
         for p in bench.sweep
     ]
     head = ["engine", "batch", "streams", "median ms", "p95", "images/s"]
-    why = f'<p class="intro">{escape(bench.sweep_why)}</p>' if bench.sweep_why else ""
-    return why + panel(
-        charts.throughput(points)
+    return panel(
+        charts.throughput(curves)
         + f'<ul class="key-list">{legend}</ul><details><summary>Values</summary>'
         + table(head, rows, "lnnnnn", "Throughput against latency")
-        + "</details>",
-        "Images a second against latency",
-        "each point is one number of streams",
+        + f"</details>{why}",
+        "Images a second (across) against latency (up)",
+        kinds,
     )
+
+
+def _curves(bench: BenchResult, name: str, index: int) -> list[charts.Curve]:
+    own = [p for p in bench.sweep if p.engine == name]
+    streams = [p for p in own if p.batch == own[0].batch]
+    batches = [own[0], *(p for p in own if p.batch != own[0].batch)]
+    found = []
+    for points, dashed in ((streams, False), (batches, True)):
+        if len(points) > 1 or not dashed:
+            marks = tuple((p.throughput, p.median, f"batch {p.batch}, {_streams(p.lanes)}") for p in points)
+            found.append(charts.Curve(name, marks, index, dashed))
+    return found
+
+
+def _streams(count: int) -> str:
+    return "1 stream" if count == 1 else f"{count} streams"
 
 
 def _waterfalls(bench: BenchResult) -> str:

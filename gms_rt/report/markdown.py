@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gms_rt.bench.results import BenchResult
 from gms_rt.report.model import Report
-from gms_rt.report.wording import agreement, energy, milliseconds, rate, score, size, work
+from gms_rt.report.wording import agreement, energy, energy_words, milliseconds, rate, score, size, work
 
 
 def render(report: Report) -> str:
@@ -48,7 +48,7 @@ def _bench(report: Report, bench: BenchResult) -> list[str]:
     ]
     parts.append(_table(header, rows))
     notes = [f"{m.name}: {w}" for m in bench.measured for w in m.warnings]
-    notes += sorted({f"energy: {m.energy.why}" for m in bench.measured if m.energy.why})
+    notes += dict.fromkeys(filter(None, map(energy_words, bench.measured)))
     notes += sorted({f"{m.name}: {s}" for m in bench.measured for s in m.settings})
     notes.append(
         f"{bench.round_count} interleaved rounds of {bench.round_seconds:.2f} s each; latency = H2D + compute + D2H; "

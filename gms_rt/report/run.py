@@ -16,12 +16,12 @@ from gms_rt.bench.latency import default_images, labels, measure
 from gms_rt.bench.peers import TORCH, Peer, open_peers, with_dice
 from gms_rt.bench.results import BenchResult, Measured, SweepPoint, Waterfall
 from gms_rt.bench.roofline import roofline
-from gms_rt.bench.sweep import WHY, sweep
+from gms_rt.bench.sweep import sweep
 from gms_rt.bench.waterfall import waterfall
 from gms_rt.build.demo import demo_graph
 from gms_rt.errors import ArtifactError, GmsError, UsageError
 from gms_rt.evaluate.parity import CERTIFICATE, GOLDEN, Golden, certificate_of, read_golden
-from gms_rt.report.assemble import bench_report, golden_gallery, parity_beside, parity_of_certificate
+from gms_rt.report.assemble import bench_report, golden_gallery, parity_beside, parity_of_certificate, summary_of
 from gms_rt.report.model import Command, Gallery, Parity, Report
 from gms_rt.runtime.select import load
 
@@ -55,8 +55,7 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
     golden = _golden(options.engines)
     images = golden.images if golden else default_images(options.engines)
     with contextlib.ExitStack() as stack:
-        for name in options.against:
-            say(f"opening {name}")
+        lost: list[str] = []
         graph = options.graph or _graph(options.engines)
         first = read_manifest(options.engines[0]) if options.engines else None
         peers = open_peers(
@@ -67,6 +66,8 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
             threads=options.threads,
             device=options.device,
             size=(first.height, first.width) if first else (224, 224),
+            lost=lost,
+            progress=say,
         )
         result = measure(
             options.engines,
@@ -80,7 +81,7 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
             peers=peers,
             progress=say,
         )
-        result = _judged(result, peers, golden)
+        result = _judged(dataclasses.replace(result, warnings=(*lost, *result.warnings)), peers, golden)
     proofs, galleries, falls = [], [], []
     for measured in [m for m in result.measured if m.kind == "engine"]:
         say(f"parity and waterfall of {measured.name}")
@@ -89,21 +90,32 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
         galleries += [gallery] if gallery else []
         falls.append(fall)
     points: tuple[SweepPoint, ...] = ()
+    why = "not asked for"
     if options.sweep:
-        points = sweep(
-            options.engines, images, device=options.device, seconds=max(0.3, options.seconds / 4), progress=say
+        points, why = sweep(
+            options.engines,
+            images,
+            device=options.device,
+            threads=options.threads,
+            seconds=max(0.3, options.seconds / 4),
+            progress=say,
         )
     say("ceilings of this machine")
     result = dataclasses.replace(
         result,
         waterfalls=tuple(falls),
         sweep=points,
-        sweep_why=WHY if options.sweep else "not asked for",
+        sweep_why=why,
         roofline=roofline(result.measured, seconds=min(_CEILING_SECONDS, options.seconds / 4)),
     )
     result = _with_work(result)
     return bench_report(
-        result, title=options.title, lead=_lead(result), parity=proofs, galleries=galleries, commands=_commands(options)
+        result,
+        title=options.title,
+        lead=_lead(result, proofs),
+        parity=proofs,
+        galleries=galleries,
+        commands=_commands(options),
     )
 
 
@@ -134,7 +146,10 @@ def _judged(result: BenchResult, peers: list[Peer], golden: Golden | None) -> Be
     for m in result.measured:
         peer = by_label.get(m.name) if m.kind == "peer" else None
         same = peer is not None and (m.name in TORCH or m.name == "onnxruntime")
-        rows.append(with_dice(m, peer, golden, same_model=same) if peer else m)
+        try:
+            rows.append(with_dice(m, peer, golden, same_model=same) if peer else m)
+        except GmsError as error:  # it was timed; that it breaks down now must not cost the engines their report
+            rows.append(dataclasses.replace(m, warnings=(*m.warnings, f"its masks could not be judged: {error.what}")))
     return dataclasses.replace(result, measured=tuple(rows))
 
 
@@ -178,15 +193,12 @@ def _bundled_run(engines: tuple[Path, ...]) -> Path | None:
     return None
 
 
-def _lead(result: BenchResult) -> str:
+def _lead(result: BenchResult, proofs: list[Parity]) -> str:
     engines = [m for m in result.measured if m.kind == "engine"]
     peers = [m for m in result.measured if m.kind == "peer"]
     many = "engine" if len(engines) == 1 else "engines"
     against = f", timed turn by turn with {', '.join(p.name for p in peers)}" if peers else ""
-    return (
-        f"{len(engines)} {many} on this machine{against}. Each latency stands beside the proof that its masks equal "
-        "those of the FP32 reference, or is marked as unproven."
-    )
+    return f"{summary_of(result, proofs)} {len(engines)} {many} measured{against}."
 
 
 def _commands(options: BenchOptions) -> list[Command]:

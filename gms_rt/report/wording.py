@@ -76,6 +76,15 @@ def energy(measured: Measured) -> str:
     return "–" if joules is None else f"{joules * 1000:.0f} mJ" if joules < 10 else f"{joules:.1f} J"
 
 
+def energy_words(measured: Measured) -> str:
+    """Where the energy figure comes from and the idle draw beside it, or why there is none."""
+    found = measured.energy
+    if found.joules_per_image is None:
+        return f"energy: {found.why}" if found.why else ""
+    idle = f"{found.idle_watts:.1f} W idle" if found.idle_watts is not None else found.why or "idle draw not measured"
+    return f"{measured.name}: {found.watts:.1f} W while it ran, idle draw included ({idle}); {found.source}"
+
+
 def work(measured: Measured) -> list[str]:
     """Parameters and operations of a model: "1.56 M" and "3.9"."""
     count = "–" if measured.parameters is None else f"{measured.parameters / 1e6:.2f} M"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from gms_rt.artifacts import EngineManifest, Plan, newest_engines, read_manifest, verify_files
-from gms_rt.errors import ArtifactError, DeviceError, UsageError
+from gms_rt.errors import ArtifactError, DeviceError, NativeError, UsageError
 from gms_rt.runtime.base import Runner
 from gms_rt.runtime.device import Machine, probe, tensorrt_version
 from gms_rt.runtime.engine import Engine
@@ -77,22 +77,26 @@ def load(
     threads: int = 0,
     lanes: int = 1,
     mode: Literal["latency", "throughput"] = "latency",
+    batch: int = 0,
 ) -> Engine:
     """Load an engine folder (or the newest below `engines/` that fits) on this machine.
 
     `device` is "cpu", "cuda" or "cuda:N"; by default a fitting GPU plan wins over the CPU. Files are checked against
-    their hashes first.
+    their hashes first. `batch` is how many images make one inference, where the engine's graph leaves that open (0: as
+    it was built).
     """
     kind, index = parse_device(device)
     folder = newest_that_fits(ENGINES, device) if path is None else Path(path)
     manifest = read_manifest(folder)
     choice = _choose(folder, manifest, kind, index)
     if choice.plan is not None:
+        if batch not in (0, manifest.batch):
+            raise _fixed_batch(folder, manifest, batch)
         verify_files(folder, manifest, [choice.plan.file])
         runner: Runner = _tensorrt_runner(folder, manifest, choice, lanes)
     else:
         verify_files(folder, manifest, [n for n in manifest.files if n.startswith(manifest.model)])
-        runner = _cpu_runner(folder, manifest, threads, lanes, mode)
+        runner = _cpu_runner(folder, manifest, threads, lanes, mode, batch)
     return Engine(folder, manifest, runner)
 
 
@@ -152,17 +156,31 @@ def _choose(folder: Path, manifest: EngineManifest, kind: str | None, index: int
 
 
 def _cpu_runner(
-    folder: Path, manifest: EngineManifest, threads: int, lanes: int, mode: Literal["latency", "throughput"]
+    folder: Path, manifest: EngineManifest, threads: int, lanes: int, mode: Literal["latency", "throughput"], batch: int
 ) -> Runner:
     from gms_rt.runtime.cpu import CpuRunner
 
-    return CpuRunner(
-        folder / manifest.model,
-        threads=threads,
-        execution="bf16" if manifest.execution == "bf16" else "f32",
-        lanes=lanes,
-        mode=mode,
-        quantised=manifest.precision == "int8",
+    try:
+        return CpuRunner(
+            folder / manifest.model,
+            threads=threads,
+            execution="bf16" if manifest.execution == "bf16" else "f32",
+            lanes=lanes,
+            mode=mode,
+            quantised=manifest.precision == "int8",
+            batch=batch,
+        )
+    except (NativeError, UsageError) as error:
+        if batch not in (0, manifest.batch):
+            raise _fixed_batch(folder, manifest, batch) from error
+        raise
+
+
+def _fixed_batch(folder: Path, manifest: EngineManifest, batch: int) -> UsageError:
+    return UsageError(
+        f"a batch of {batch} was asked, this engine's is fixed at {manifest.batch}",
+        where=folder,
+        mend=f"build it with --batch {batch}, or from a graph exported with --batch 1-{batch}",
     )
 
 
