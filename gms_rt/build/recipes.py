@@ -14,12 +14,12 @@ from gms_rt import __version__
 from gms_rt.build import openvino
 from gms_rt.errors import GateError, GmsError, UsageError
 from gms_rt.precision import equalise, floating, int8
-from gms_rt.precision.execute import Session
+from gms_rt.precision.execute import U8, Session
 from gms_rt.precision.gate import Gate, judge
 from gms_rt.precision.graph import Graph
 from gms_rt.precision.images import ImageSet, check_disjoint
 from gms_rt.precision.ranges import Extremes, Progress, extremes, histograms
-from gms_rt.precision.recipe import WEIGHT_LEVELS, Recipe
+from gms_rt.precision.recipe import VERSION, WEIGHT_LEVELS, Recipe
 from gms_rt.precision.search import AUTO, Search
 from gms_rt.runtime.device import package_version
 
@@ -45,7 +45,7 @@ class Request:
             __version__, self.precision,
             self.calibration and self.calibration.sha256, self.gate_images and self.gate_images.sha256,
             self.gate.mean, self.gate.minimum, self.calibrator, self.graph_sha256, self.batch,
-            package_version("openvino"), WEIGHT_LEVELS,
+            package_version("openvino"), WEIGHT_LEVELS, VERSION,
             self.recorded and dataclasses.asdict(self.recorded),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(value).encode()).hexdigest()
@@ -98,7 +98,7 @@ def _gated(graph: Graph, recipe: Recipe, request: Request, progress: Progress | 
     images = request.gate_images
     if progress:
         progress("gate", 0, 2)
-    reference = Session(graph).probabilities(images.images)
+    reference = _reference(graph, request, images)
     if progress:
         progress("gate", 1, 2)
     typed = recipe.apply(graph, "cpu")
@@ -113,6 +113,21 @@ def _gated(graph: Graph, recipe: Recipe, request: Request, progress: Progress | 
             mend="use a higher precision or a wider gate",
         )
     return {**verdict.record(), "data": images.record(), "reference": "FP32 graph on this CPU"}
+
+
+# The latest FP32 masks: who builds several precisions of a graph one after the other needs the same ones again.
+_LATEST: dict[tuple[str, str, int], U8] = {}
+
+
+def _reference(graph: Graph, request: Request, images: ImageSet) -> U8:
+    """The FP32 masks of the gate images, in their order."""
+    order = hashlib.sha256("".join(images.each_sha256()).encode()).hexdigest()
+    key = (request.graph_sha256, order, request.batch)
+    if key not in _LATEST:
+        masks = Session(graph).probabilities(images.images)
+        _LATEST.clear()
+        _LATEST[key] = masks
+    return _LATEST[key]
 
 
 def _int8(
@@ -140,7 +155,7 @@ def _int8(
         ranges = {**ranges, **_measured(graph, missing, request, progress)}
     counts = histograms(graph, {n: ranges[n].magnitude for n in watched}, request.calibration.images, progress)
     images = request.gate_images.images
-    reference = Session(graph).probabilities(images)
+    reference = _reference(graph, request, request.gate_images)
     search = Search(
         graph, candidates, counts, images, reference, request.gate, WEIGHT_LEVELS, checkpoint, request.key, progress
     )
