@@ -70,7 +70,8 @@ def test_one_call_builds_cpu_and_two_sms(graph, tmp_path, precision):
     assert precision != "fp32" or np.array_equal(found, reference)
     recipe = read_recipe(out)
     assert recipe.precision == precision and recipe.graph_sha256 == manifest.source["sha256"]
-    assert len(recipe.int8) == (10 if precision == "int8" else 0)
+    assert len(recipe.int8) == (11 if precision == "int8" else 0)
+    assert recipe.cpu_only == (["decoder/conv_out"] if precision == "int8" else [])
     if precision != "fp32":
         assert manifest.gate["passed"] and manifest.gate["data"]["sha256"] == GATE.sha256
         assert recipe.calibration == CALIBRATION.record()
@@ -269,7 +270,7 @@ def test_recipe_survives_the_disk_and_refuses_the_future(tmp_path):
     write_recipe(tmp_path, recipe)
     assert read_recipe(tmp_path) == recipe
     data = json.loads((tmp_path / "precision.json").read_text())
-    for change in ({"version": 2}, {"format": "other"}, {"surprise": 1}, {"precision": "fp8"}):
+    for change in ({"version": 3}, {"format": "other"}, {"surprise": 1}, {"precision": "fp8"}):
         (tmp_path / "precision.json").write_text(json.dumps(data | change))
         with pytest.raises(ArtifactError):
             read_recipe(tmp_path)
@@ -283,7 +284,8 @@ def test_golden_formats_are_still_read():
     recipe = read_recipe(folder)
     assert recipe.int8[0] == "encoder/down" and recipe.weight_levels == 64
     # What is read is written in the same form: nothing of the format is lost on the way.
-    assert json.loads((folder / "precision.json").read_text()) == dataclasses.asdict(recipe)
+    later = {"cpu_only": [], "channels": {}}  # what version 2 added
+    assert json.loads((folder / "precision.json").read_text()) | later == dataclasses.asdict(recipe)
     assert json.loads((folder / "engine.json").read_text()) == dataclasses.asdict(manifest)
 
 
@@ -364,3 +366,23 @@ def test_bundled_recipe_is_for_the_bundled_graph():
     assert recipe is not None, "run calibration/record_demo.py after changing the bundled model"
     assert {row["decision"] for row in recipe.blocks} == {"int8", "returned"}
     assert recorded_recipe(demo_graph(), "fp16") is None
+
+
+def test_several_precisions_share_the_fp32_masks(graph, tmp_path, monkeypatch):
+    """The reference is computed once for a graph and its gate images, and again for others."""
+    from gms_rt.build import recipes
+
+    seen = []
+
+    class Counted(Session):
+        def __init__(self, typed, **options):
+            super().__init__(typed, **options)
+            seen.append(typed.model.graph.ByteSize())
+
+    monkeypatch.setattr(recipes, "Session", Counted)
+    monkeypatch.setattr(recipes, "_LATEST", {})
+    for name in ("a", "b"):
+        build(graph, tmp_path / name, "fp16")
+    assert len(seen) == 3  # one reference, two engines
+    build(graph, tmp_path / "c", "fp16", gate_images=ImageSet(scenes(4, seed=77), "others"))
+    assert len(seen) == 5

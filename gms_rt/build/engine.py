@@ -158,7 +158,7 @@ class _Made:
         write_graph(written, folder / MODEL)
         self.census["graph"] = census(typed)
         if "cpu" in self.targets:
-            quantised = len(self.recipe.int8)
+            quantised = len(self.recipe.quantised("cpu"))
             self.census["cpu"] = openvino.inspect_execution(typed, self.recipe.precision, quantised)
             self._cpu_notes()
             if self.recipe.precision == "int8" and self.request.gate_images is not None:
@@ -167,7 +167,8 @@ class _Made:
     def plan(self, folder: Path, flavour: str, sm: int, progress: Progress | None) -> None:
         typed = self.typed(flavour)
         built = tensorrt.build_plan(typed, flavour, sm, folder=self.out, progress=progress)
-        tensorrt.check_network(built, self.recipe.precision, self.recipe.remainder(flavour), len(self.recipe.int8))
+        quantised = len(self.recipe.quantised(flavour))
+        tensorrt.check_network(built, self.recipe.precision, self.recipe.remainder(flavour), quantised)
         name = tensorrt.plan_name(flavour, built.version, sm)
         (folder / name).write_bytes(built.data)
         self.plans.append(

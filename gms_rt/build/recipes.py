@@ -13,13 +13,13 @@ from typing import Any
 from gms_rt import __version__
 from gms_rt.build import openvino
 from gms_rt.errors import GateError, GmsError, UsageError
-from gms_rt.precision import floating, int8
-from gms_rt.precision.execute import Session
+from gms_rt.precision import equalise, floating, int8
+from gms_rt.precision.execute import U8, Session
 from gms_rt.precision.gate import Gate, judge
 from gms_rt.precision.graph import Graph
 from gms_rt.precision.images import ImageSet, check_disjoint
 from gms_rt.precision.ranges import Extremes, Progress, extremes, histograms
-from gms_rt.precision.recipe import WEIGHT_LEVELS, Recipe
+from gms_rt.precision.recipe import VERSION, WEIGHT_LEVELS, Recipe
 from gms_rt.precision.search import AUTO, Search
 from gms_rt.runtime.device import package_version
 
@@ -45,7 +45,7 @@ class Request:
             __version__, self.precision,
             self.calibration and self.calibration.sha256, self.gate_images and self.gate_images.sha256,
             self.gate.mean, self.gate.minimum, self.calibrator, self.graph_sha256, self.batch,
-            package_version("openvino"), WEIGHT_LEVELS,
+            package_version("openvino"), WEIGHT_LEVELS, VERSION,
             self.recorded and dataclasses.asdict(self.recorded),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(value).encode()).hexdigest()
@@ -70,6 +70,12 @@ def recipe_from_graph(
         return Recipe("fp32", request.graph_sha256), None
     kept: dict[str, str] = {}
     ranges: dict[str, Extremes] = {}
+    steps: dict[str, list[int]] = {}
+    if request.precision == "int8" and request.calibration is not None:
+        # Exact, so it comes first: everything after it is measured on the graph that will be quantised.
+        found = equalise.links(graph, int8.quantisable(graph))
+        steps = equalise.exponents(graph, found, request.calibration.images)
+        graph = equalise.equalised(graph, steps)
     if request.precision in ("fp16", "int8"):
         summed = floating.summed_tensors(graph)
         names = list(dict.fromkeys([*floating.float_tensors(graph), *summed]))
@@ -78,7 +84,9 @@ def recipe_from_graph(
     if request.precision == "bf16":
         kept = {n.name: "TensorRT-RTX has no BF16 deconvolution" for n in graph.nodes if n.op_type == "ConvTranspose"}
     if request.precision == "int8":
-        return _int8(graph, request, kept, ranges, checkpoint, progress)
+        recipe, verdict = _int8(graph, request, kept, ranges, checkpoint, progress)
+        channels = {name: " ".join(map(str, values)) for name, values in steps.items()}
+        return dataclasses.replace(recipe, channels=channels), verdict
     calibration = request.calibration.record() if request.calibration is not None else None
     recipe = Recipe(request.precision, request.graph_sha256, kept=kept, calibration=calibration)
     return recipe, _gated(graph, recipe, request, progress)
@@ -90,7 +98,7 @@ def _gated(graph: Graph, recipe: Recipe, request: Request, progress: Progress | 
     images = request.gate_images
     if progress:
         progress("gate", 0, 2)
-    reference = Session(graph).probabilities(images.images)
+    reference = _reference(graph, request, images)
     if progress:
         progress("gate", 1, 2)
     typed = recipe.apply(graph, "cpu")
@@ -107,6 +115,21 @@ def _gated(graph: Graph, recipe: Recipe, request: Request, progress: Progress | 
     return {**verdict.record(), "data": images.record(), "reference": "FP32 graph on this CPU"}
 
 
+# The latest FP32 masks: who builds several precisions of a graph one after the other needs the same ones again.
+_LATEST: dict[tuple[str, str, int], U8] = {}
+
+
+def _reference(graph: Graph, request: Request, images: ImageSet) -> U8:
+    """The FP32 masks of the gate images, in their order."""
+    order = hashlib.sha256("".join(images.each_sha256()).encode()).hexdigest()
+    key = (request.graph_sha256, order, request.batch)
+    if key not in _LATEST:
+        masks = Session(graph).probabilities(images.images)
+        _LATEST.clear()
+        _LATEST[key] = masks
+    return _LATEST[key]
+
+
 def _int8(
     graph: Graph,
     request: Request,
@@ -118,9 +141,11 @@ def _int8(
     if request.calibration is None or request.gate_images is None:
         raise UsageError("INT8 needs images to calibrate on and others to be judged on", mend="give --calib FOLDER")
     candidates = [name for name in int8.quantisable(graph) if name not in kept]
-    # The first convolution sees pixels and the last draws them: eight bits there show in every mask.
-    candidates = [name for name in candidates if name not in _outer(graph)]
-    if not candidates:
+    # The first convolution sees pixels, and eight bits there show in every mask. The last draws one channel: a CPU
+    # gains from INT8 there, and the search may return it; a GPU gains nothing.
+    first, last = _outer(graph)
+    candidates = [name for name in candidates if name not in first]
+    if all(name in last for name in candidates):
         raise GmsError("the graph has no convolution between the first and the last to quantise")
     nodes = {node.name: node for node in graph.nodes}
     skips = int8.residual_skips(graph)
@@ -130,7 +155,7 @@ def _int8(
         ranges = {**ranges, **_measured(graph, missing, request, progress)}
     counts = histograms(graph, {n: ranges[n].magnitude for n in watched}, request.calibration.images, progress)
     images = request.gate_images.images
-    reference = Session(graph).probabilities(images)
+    reference = _reference(graph, request, request.gate_images)
     search = Search(
         graph, candidates, counts, images, reference, request.gate, WEIGHT_LEVELS, checkpoint, request.key, progress
     )
@@ -149,6 +174,7 @@ def _int8(
         calibrator=found.calibrator,
         calibration=request.calibration.record(),
         blocks=found.rows,
+        cpu_only=[name for name in found.nodes if name in last],
     )
     record = {
         **found.verdict.record(),
@@ -159,8 +185,8 @@ def _int8(
     return recipe, record
 
 
-def _outer(graph: Graph) -> set[str]:
-    """Convolutions with no convolution before them or none after them."""
+def _outer(graph: Graph) -> tuple[set[str], set[str]]:
+    """Convolutions with no convolution before them, and those with none after them."""
     before: dict[str, bool] = {}
     first, last = set(), set()
     for node in graph.nodes:
@@ -175,7 +201,7 @@ def _outer(graph: Graph) -> set[str]:
             last.add(node.name)
         for name in node.input:
             after[name] = after.get(name, False) or seen or node.op_type in int8.QUANTISABLE
-    return first | last
+    return first, last
 
 
 def _feeds(graph: Graph, add: str, chosen: set[str]) -> bool:

@@ -20,7 +20,7 @@ Progress = Callable[[str, int, int], None]
 
 BINS = 2048
 # Magnitudes counted per tensor and image: larger tensors are sampled at an even stride.
-SAMPLES = 1 << 17
+SAMPLES = 1 << 15
 # Tensors asked for at once: this many bytes of output memory.
 _AT_ONCE = 256 << 20
 

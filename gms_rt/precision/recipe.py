@@ -17,11 +17,12 @@ from gms_rt.artifacts import PRECISIONS, read_json, write_json
 from gms_rt.errors import ArtifactError
 from gms_rt.precision import floating, int8
 from gms_rt.precision.census import check_census
+from gms_rt.precision.equalise import equalised
 from gms_rt.precision.graph import Graph
 
 FILE = "precision.json"
 FORMAT = "gms-rt-precision"
-VERSION = 1
+VERSION = 2  # 2 added `channels` and `cpu_only`
 # Seven bits for weights. Processors without VNNI add pairs of u8·s8 products in 16 bits: 255·64·2 is the most that
 # cannot saturate. With it a graph gives the same masks on every processor, and those are the ones the gate has seen.
 WEIGHT_LEVELS = 64
@@ -37,6 +38,8 @@ class Recipe:
     kept: dict[str, str] = field(default_factory=dict)  # node kept in FP32 beside FP16: the reason
     ranges: dict[str, float] = field(default_factory=dict)
     skips: list[str] = field(default_factory=list)  # tensors quantised on their way around a residual
+    cpu_only: list[str] = field(default_factory=list)  # of `int8`, those that TensorRT keeps in its remainder
+    channels: dict[str, str] = field(default_factory=dict)  # powers of two that even out a tensor: "0 -1 3"
     calibrator: str | None = None
     calibration: dict[str, Any] | None = None
     blocks: list[dict[str, Any]] = field(default_factory=list)  # the search's table
@@ -53,16 +56,30 @@ class Recipe:
     def apply(self, graph: Graph, target: str) -> Graph:
         """The typed graph for "cpu", "tensorrt" or "tensorrt-rtx", checked against this recipe."""
         remainder = self.remainder(target)
-        typed = graph
-        if self.int8:
+        nodes = self.quantised(target)
+        even = typed = equalised(graph, steps_from_text(self.channels))
+        if nodes:
             skips = self.skips if target != "cpu" else []
-            typed = int8.int8_graph(graph, self.int8, self.ranges, levels=self.weight_levels, skips=skips)
-        kept = set(self.kept) | floating.ends(graph)
+            typed = int8.int8_graph(even, nodes, self.ranges, levels=self.weight_levels, skips=skips)
+        kept = set(self.kept) | floating.ends(even)
         if remainder != "fp32":
             typed = floating.low_graph(typed, remainder, kept)
         asked = remainder if self.precision == "bf16" else self.precision
-        check_census(typed, asked, remainder, kept=kept, quantised=self.int8)
+        check_census(typed, asked, remainder, kept=kept, quantised=nodes)
         return typed
+
+    def quantised(self, target: str) -> list[str]:
+        """The nodes that are INT8 on a target."""
+        return self.int8 if target == "cpu" else [name for name in self.int8 if name not in set(self.cpu_only)]
+
+
+def steps_from_text(channels: dict[str, str]) -> dict[str, list[int]]:
+    """The exponents of each tensor's channels, as the recipe's file writes them.
+
+    >>> steps_from_text({"x": "0 -1 3"})
+    {'x': [0, -1, 3]}
+    """
+    return {name: [int(step) for step in text.split()] for name, text in channels.items()}
 
 
 def write_recipe(folder: Path, recipe: Recipe) -> None:
