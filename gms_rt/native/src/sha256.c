@@ -46,28 +46,56 @@ static void digest_block(uint32_t state[8], const uint8_t block[64])
     for (int i = 0; i < 8; i++) state[i] += v[i];
 }
 
-bool gmsrt_sha256(FILE *file, char hex[65])
+void gmsrt_sha256_start(gmsrt_sha256_state *sum)
+{
+    static const uint32_t start[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                      0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+
+    memcpy(sum->words, start, sizeof start);
+    sum->total = 0;
+}
+
+void gmsrt_sha256_add(gmsrt_sha256_state *sum, const void *data, size_t size)
+{
+    const uint8_t *bytes = data;
+
+    while (size > 0) {
+        const size_t used = (size_t)(sum->total % 64), part = size < 64 - used ? size : 64 - used;
+
+        sum->total += part;
+        if (part == 64) {
+            digest_block(sum->words, bytes);
+        } else {
+            memcpy(sum->block + used, bytes, part);
+            if (used + part == 64) digest_block(sum->words, sum->block);
+        }
+        bytes += part;
+        size -= part;
+    }
+}
+
+void gmsrt_sha256_end(gmsrt_sha256_state *sum, char hex[65])
 {
     static const char digits[] = "0123456789abcdef";
-    uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                         0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
-    uint8_t buffer[16384 + 128];
-    uint64_t total = 0;
+    static const uint8_t filling[64] = {0x80};
+    const uint64_t bits = sum->total * 8;
+    uint8_t length[8];
+
+    for (int i = 0; i < 8; i++) length[i] = (uint8_t)(bits >> (56 - 8 * i));
+    gmsrt_sha256_add(sum, filling, 1 + (size_t)((119 - sum->total % 64) % 64));
+    gmsrt_sha256_add(sum, length, sizeof length);
+    for (int i = 0; i < 64; i++) hex[i] = digits[sum->words[i / 8] >> (28 - 4 * (i % 8)) & 15];
+    hex[64] = '\0';
+}
+
+bool gmsrt_sha256(FILE *file, char hex[65])
+{
+    gmsrt_sha256_state sum;
+    uint8_t buffer[16384];
     size_t count;
 
-    /* fread returns a short count only at the end, so all but the last piece are whole blocks. */
-    while ((count = fread(buffer, 1, 16384, file)) == 16384) {
-        for (size_t at = 0; at < count; at += 64) digest_block(state, buffer + at);
-        total += count;
-    }
-    if (ferror(file)) return false;
-    total += count;
-    memset(buffer + count, 0, 128);
-    buffer[count] = 0x80;
-    count = (count + 9 + 63) / 64 * 64;
-    for (int i = 0; i < 8; i++) buffer[count - 1 - (size_t)i] = (uint8_t)(total * 8 >> (8 * i));
-    for (size_t at = 0; at < count; at += 64) digest_block(state, buffer + at);
-    for (int i = 0; i < 64; i++) hex[i] = digits[state[i / 8] >> (28 - 4 * (i % 8)) & 15];
-    hex[64] = '\0';
-    return true;
+    gmsrt_sha256_start(&sum);
+    while ((count = fread(buffer, 1, sizeof buffer, file)) > 0) gmsrt_sha256_add(&sum, buffer, count);
+    gmsrt_sha256_end(&sum, hex);
+    return !ferror(file);
 }
