@@ -77,11 +77,14 @@ def load(
     threads: int = 0,
     lanes: int = 1,
     mode: Literal["latency", "throughput"] = "latency",
+    trial: Literal["auto", "always", "never"] = "auto",
 ) -> Engine:
     """Load an engine folder (or the newest below `engines/` that fits) on this machine.
 
     `device` is "cpu", "cuda" or "cuda:N"; by default a fitting GPU plan wins over the CPU. Files are checked against
-    their hashes first.
+    their hashes first. A CPU graph that this machine has not run before is then run once in a process of its own, so
+    that one on which OpenVINO crashes raises an error: `trial` "always" repeats that every time, "never" leaves it out
+    for engines that are trusted.
     """
     kind, index = parse_device(device)
     folder = newest_that_fits(ENGINES, device) if path is None else Path(path)
@@ -92,7 +95,7 @@ def load(
         runner: Runner = _tensorrt_runner(folder, manifest, choice, lanes)
     else:
         verify_files(folder, manifest, [n for n in manifest.files if n.startswith(manifest.model)])
-        runner = _cpu_runner(folder, manifest, threads, lanes, mode)
+        runner = _cpu_runner(folder, manifest, threads, lanes, mode, trial)
     return Engine(folder, manifest, runner)
 
 
@@ -152,7 +155,12 @@ def _choose(folder: Path, manifest: EngineManifest, kind: str | None, index: int
 
 
 def _cpu_runner(
-    folder: Path, manifest: EngineManifest, threads: int, lanes: int, mode: Literal["latency", "throughput"]
+    folder: Path,
+    manifest: EngineManifest,
+    threads: int,
+    lanes: int,
+    mode: Literal["latency", "throughput"],
+    trial: Literal["auto", "always", "never"],
 ) -> Runner:
     from gms_rt.runtime.cpu import CpuRunner
 
@@ -163,6 +171,7 @@ def _cpu_runner(
         lanes=lanes,
         mode=mode,
         quantised=manifest.precision == "int8",
+        trial=trial,
     )
 
 

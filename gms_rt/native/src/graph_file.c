@@ -131,8 +131,10 @@ gmsrt_status gmsrt_find_graph(const char *graph, char **path, gmsrt_files *files
     if ((status = gmsrt_check_onnx(found, files)) != GMSRT_OK) return status;
     for (size_t i = 0; vouched && i < files->count; i++)
         if (files->items[i].hex[0] == '\0')
-            return gmsrt_fail(GMSRT_BAD_GRAPH, "%s has its weights in '%s', which engine.json does not list; build the "
-                              "engine again", found, files->items[i].name);
+            return gmsrt_fail(GMSRT_BAD_GRAPH,
+                              "%s has its weights in '%s', which engine.json does not list; build the "
+                              "engine again",
+                              found, files->items[i].name);
     *path = malloc(strlen(found) + 1);
     if (*path == NULL) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory for a path");
     strcpy(*path, found);

@@ -144,7 +144,8 @@ static gmsrt_status check_folder(const char *folder, text manifest, char *path, 
             const gmsrt_status status = check_file(folder, name, hash, hex);
 
             if (status != GMSRT_OK) return status;
-            if (!gmsrt_files_add(known, name.start, name.length, hex)) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory for the files of %s", folder);
+            if (!gmsrt_files_add(known, name.start, name.length, hex))
+                return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory for the files of %s", folder);
             listed = listed || name.length == model.length;
         }
         if (!take(&files, ',')) break;

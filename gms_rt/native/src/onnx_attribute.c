@@ -18,12 +18,18 @@ static const struct rule {
     shape shape;
     int64_t low, high;
 } rules[] = {
-    {"kernel_shape", INTS, 1, INT32_MAX}, {"strides", INTS, 1, INT32_MAX},
-    {"dilations", INTS, 1, INT32_MAX},    {"pads", INTS, INT32_MIN, INT32_MAX},
-    {"group", INT, 1, INT32_MAX},         {"num_groups", INT, 1, INT32_MAX},
-    {"blocksize", INT, 1, INT32_MAX},     {"perm", PERMUTATION, 0, MAX_VALUES - 1},
-    {"axis", INT, -64, 63},               {"axes", INTS, -64, 63},
-    {"output_padding", INTS, 0, INT32_MAX}, {"output_shape", INTS, 0, INT32_MAX},
+    {"kernel_shape", INTS, 1, INT32_MAX},
+    {"strides", INTS, 1, INT32_MAX},
+    {"dilations", INTS, 1, INT32_MAX},
+    {"pads", INTS, INT32_MIN, INT32_MAX},
+    {"group", INT, 1, INT32_MAX},
+    {"num_groups", INT, 1, INT32_MAX},
+    {"blocksize", INT, 1, INT32_MAX},
+    {"perm", PERMUTATION, 0, MAX_VALUES - 1},
+    {"axis", INT, -64, 63},
+    {"axes", INTS, -64, 63},
+    {"output_padding", INTS, 0, INT32_MAX},
+    {"output_shape", INTS, 0, INT32_MAX},
     {"to", INT, 1, 64},
 };
 

@@ -113,7 +113,7 @@ static const gmsrt_operator operators[] = {
     {"Reshape", 2, 2, 1},
     {"Resize", 1, 4, 1},
     {"Round", 1, 1, 1},
-    {"Scan", 1, ANY, ANY},
+    {"Scan", 0, ANY, ANY}, /* the first of opset 8 may be left out */
     {"ScatterElements", 3, 3, 1},
     {"ScatterND", 3, 3, 1},
     {"Selu", 1, 1, 1},

@@ -194,8 +194,8 @@ static bool check_outside(gmsrt_check *check, const tensor *t, uint64_t bytes, c
 
     if (!stays_inside(t->place))
         return gmsrt_complain(check, "%s has its data in '%s', outside the graph's folder", what, t->place);
-    if (snprintf(path, sizeof path, "%s/%s", check->folder, t->place) >= (int)sizeof path ||
-        stat(path, &about) != 0 || !S_ISREG(about.st_mode))
+    if (snprintf(path, sizeof path, "%s/%s", check->folder, t->place) >= (int)sizeof path || stat(path, &about) != 0 ||
+        !S_ISREG(about.st_mode))
         return gmsrt_complain(check, "%s has its data in '%s', which is not there; copy that file too", what, t->place);
     size = (uint64_t)about.st_size;
     if (t->offset > size || (t->has_length ? t->length : bytes) > size - t->offset ||
@@ -227,8 +227,8 @@ bool gmsrt_check_tensor(gmsrt_check *check, gmsrt_span span, const char *what)
     }
     if (t.has_raw) {
         if (element->bits == 0 || t.raw != bytes || t.stored_in != 0)
-            return gmsrt_complain(check, "%s holds %llu bytes, its sizes ask for %llu", what,
-                                  (unsigned long long)t.raw, (unsigned long long)bytes);
+            return gmsrt_complain(check, "%s holds %llu bytes, its sizes ask for %llu", what, (unsigned long long)t.raw,
+                                  (unsigned long long)bytes);
         return true;
     }
     if (t.stored_in != 0 && t.stored_in != element->field)
@@ -237,7 +237,7 @@ bool gmsrt_check_tensor(gmsrt_check *check, gmsrt_span span, const char *what)
     if (element->bits == 64 && element->field == FIELD_FLOATS) t.count *= 2; /* real and imaginary */
     if (element->bits == 128) t.count *= 2;
     if (t.stored != t.count)
-        return gmsrt_complain(check, "%s holds %llu values, its sizes ask for %llu", what,
-                              (unsigned long long)t.stored, (unsigned long long)t.count);
+        return gmsrt_complain(check, "%s holds %llu values, its sizes ask for %llu", what, (unsigned long long)t.stored,
+                              (unsigned long long)t.count);
     return true;
 }

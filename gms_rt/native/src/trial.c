@@ -190,8 +190,10 @@ static gmsrt_status judge(const child *c, const char *path, const char *runtime,
             return gmsrt_fail(GMSRT_OUT_OF_MEMORY,
                               "%s: the process that tried this graph was killed, most likely for want of memory", path);
         if (signal == SIGINT || signal == SIGTERM || signal == SIGHUP || signal == SIGQUIT)
-            return gmsrt_fail(GMSRT_RUNTIME_FAILED, "%s: the process that tried this graph was ended (signal %d); open "
-                              "it again", path, signal);
+            return gmsrt_fail(GMSRT_RUNTIME_FAILED,
+                              "%s: the process that tried this graph was ended (signal %d); open "
+                              "it again",
+                              path, signal);
         snprintf(how, sizeof how, " (signal %d)", signal);
     } else if (c->status != -1) {
         snprintf(how, sizeof how, " (exit status %d)", WEXITSTATUS(c->status));
@@ -205,8 +207,9 @@ static gmsrt_status run_program(const char *program, const char *path, const gms
                                 const char *runtime)
 {
     const uint32_t seconds = options->trial_seconds > 0 ? options->trial_seconds : DEFAULT_SECONDS;
-    const uint32_t numbers[] = {GMSRT_ABI_VERSION,       seconds,        (uint32_t)options->precision,
-                                (uint32_t)options->mode, options->threads, options->lanes, options->batch};
+    const uint32_t numbers[] = {GMSRT_ABI_VERSION,       seconds,          (uint32_t)options->precision,
+                                (uint32_t)options->mode, options->threads, options->lanes,
+                                options->batch};
     char text[7][12];
     char *arguments[12] = {(char *)(uintptr_t)program};
     int verdict[2], noise[2], code;
@@ -246,8 +249,10 @@ static gmsrt_status run_program(const char *program, const char *path, const gms
     } else {
         close(verdict[0]);
         close(noise[0]);
-        status = gmsrt_fail(GMSRT_NO_RUNTIME, "%s cannot be started: %s; copy it again, or open a graph that you trust "
-                            "with GMSRT_TRIAL_NEVER", program, strerror(code));
+        status = gmsrt_fail(GMSRT_NO_RUNTIME,
+                            "%s cannot be started: %s; copy it again, or open a graph that you trust "
+                            "with GMSRT_TRIAL_NEVER",
+                            program, strerror(code));
     }
     free(c);
     return status;

@@ -39,8 +39,7 @@ static int open_folder(void)
 
     if (chosen != NULL && chosen[0] == '/') {
         if (snprintf(base, sizeof base, "%s", chosen) >= (int)sizeof base) return -1;
-    } else if (home == NULL || home[0] != '/' ||
-               snprintf(base, sizeof base, "%s/.cache", home) >= (int)sizeof base) {
+    } else if (home == NULL || home[0] != '/' || snprintf(base, sizeof base, "%s/.cache", home) >= (int)sizeof base) {
         return -1;
     }
     mkdir(base, 0700);
@@ -54,8 +53,8 @@ bool gmsrt_was_tried(const char *key)
     bool found;
 
     if (folder < 0) return false;
-    found = fstatat(folder, key, &about, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(about.st_mode) &&
-            about.st_uid == geteuid();
+    found =
+        fstatat(folder, key, &about, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(about.st_mode) && about.st_uid == geteuid();
     close(folder);
     return found;
 }

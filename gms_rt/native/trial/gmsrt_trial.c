@@ -109,7 +109,8 @@ int main(int argc, char **argv)
     be_modest(numbers[1]);
     verdict = keep_output();
     if (numbers[0] != gmsrt_abi_version())
-        return end(verdict, GMSRT_NO_RUNTIME, "gmsrt-trial is of another version than libgms_rt.so; install both again");
+        return end(verdict, GMSRT_NO_RUNTIME,
+                   "gmsrt-trial is of another version than libgms_rt.so; install both again");
     gmsrt_cpu_options_default(&options);
     options.precision = (gmsrt_precision)numbers[2];
     options.mode = (gmsrt_mode)numbers[3];
