@@ -146,6 +146,21 @@ static const gmsrt_operator operators[] = {
     {"Xor", 2, 2, 1},
 };
 
+/* What was an attribute first and became an input later. */
+static const struct {
+    const char *name;
+    uint16_t opset, min_inputs;
+} later[] = {
+    {"Pad", 11, 2}, {"Slice", 10, 3}, {"TopK", 10, 2}, {"Unsqueeze", 13, 2}, {"Upsample", 9, 2},
+};
+
+unsigned gmsrt_min_inputs(const gmsrt_operator *limits, uint64_t opset)
+{
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++)
+        if (opset >= later[i].opset && strcmp(limits->name, later[i].name) == 0) return later[i].min_inputs;
+    return limits->min_inputs;
+}
+
 static int compare(const void *name, const void *operator)
 {
     return strcmp(name, ((const gmsrt_operator *)operator)->name);

@@ -147,6 +147,7 @@ static bool read_tensor(gmsrt_check *check, gmsrt_span rest, tensor *t)
     while ((step = gmsrt_next_field(&check->reader, &rest, &field)) == GMSRT_STEP_FIELD) {
         switch (field.number) {
         case FIELD_DIMS:
+            if (field.wire != GMSRT_WIRE_VARINT && field.wire != GMSRT_WIRE_LENGTH) return false;
             if (field.wire == GMSRT_WIRE_VARINT && !add_dim(t, field.value)) return false;
             while (field.body.at < field.body.end)
                 if (!gmsrt_next_varint(&check->reader, &field.body, &dim) || !add_dim(t, dim)) return false;

@@ -57,6 +57,7 @@ static void test_nodes(void)
         {"Conv", "", "b", "has 0 inputs, needs 2 or 3"},
         {"Conv", "a a a a", "b", "has 4 inputs, needs 2 or 3"},
         {"Conv", "a -", "b", "leaves out its input 2"},
+        {"Pad", "a", "b", "has 1 input, needs 2 to 4"}, /* since opset 11 */
         {"Relu", "a a", "b", "has 2 inputs, needs 1;"},
         {"Clip", "a a a a", "b", "has 4 inputs, needs 1 to 3"},
         {"Concat", "", "b", "has 0 inputs, needs at least 1"},
@@ -277,6 +278,34 @@ static void test_scopes(void)
     expect_node(&deep, "graphs within graphs");
 }
 
+static void expect_function(const char *type, const char *inputs, const char *output, const char *words)
+{
+    bytes function = {0}, body = make_node(type, inputs, "y"), node = make_node("Own", "a", "b"), graph, model;
+
+    add_text(&node, 7, "own");
+    add_text(&function, 1, "Own");
+    add_text(&function, 4, "x");
+    add_text(&function, 5, output);
+    add_message(&function, 7, &body);
+    add_text(&function, 10, "own");
+    graph = make_graph(&node);
+    model = make_model(&graph);
+    add_message(&model, 25, &function);
+    write_bytes(path, model.data, model.size);
+    if (words == NULL)
+        CHECK_OK(check_file());
+    else
+        CHECK(check_file() == GMSRT_BAD_GRAPH && strstr(gmsrt_last_error(), words) != NULL, "%s", gmsrt_last_error());
+}
+
+static void test_functions(void)
+{
+    expect_function("Relu", "x", "y", NULL);
+    expect_function("Conv", "x", "y", "has 1 input, needs 2 or 3");
+    expect_function("Relu", "a", "y", "reads 'a', which nothing before it makes");
+    expect_function("Relu", "x", "z", "a function with the output 'z'");
+}
+
 /* Each byte of a sound file changed to each of some values: a status, never a crash. */
 static void test_damage(void)
 {
@@ -317,6 +346,7 @@ int main(int argc, char **argv)
     test_tensors();
     test_outside();
     test_scopes();
+    test_functions();
     test_damage();
     unlink(path);
     return checks_passed("test_onnx");
