@@ -137,6 +137,20 @@ def varied_graph(path: Path) -> Path:
     return save(path, nodes, [("image", UINT8, [1, 16, 16, 3])], [("mask", UINT8, [1, 16, 16, 1])], weights)
 
 
+def crashing_graph(path: Path) -> Path:
+    """A graph of sound structure that ends a process in OpenVINO 2026.4: a foreign operator without its weights."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["f"], name="input/cast", to=FLOAT),
+        helper.make_node("FusedConv", ["f"], ["c"], name="lmm/conv", domain="com.microsoft"),
+        helper.make_node("Cast", ["c"], ["mask"], name="output/cast", to=UINT8),
+    ]
+    save(path, nodes, [("image", UINT8, [1, 8, 8, 3])], [("mask", UINT8, [1, 8, 8, 1])])
+    model = onnx.load(str(path))
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, str(path))
+    return path
+
+
 def save(
     path: Path,
     nodes: list[Any],
