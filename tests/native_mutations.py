@@ -67,8 +67,20 @@ def _extra_input(model: ModelProto, chance: random.Random) -> None:
 def _other_operator(model: ModelProto, chance: random.Random) -> None:
     operators = [node.op_type for node in model.graph.node]
     more = ["Conv", "ConvTranspose", "Gemm", "MatMul", "Resize", "Concat", "Split", "Gather", "Reshape", "Slice", "Pad"]
-    _node(model, chance).op_type = chance.choice([*operators, *more, "InstanceNormalization", "GroupNormalization",
-                                                  "DepthToSpace", "TopK", "Squeeze", "Expand", "NoSuchThing", ""])
+    _node(model, chance).op_type = chance.choice(
+        [
+            *operators,
+            *more,
+            "InstanceNormalization",
+            "GroupNormalization",
+            "DepthToSpace",
+            "TopK",
+            "Squeeze",
+            "Expand",
+            "NoSuchThing",
+            "",
+        ]
+    )
 
 
 def _drop_node(model: ModelProto, chance: random.Random) -> None:
@@ -113,8 +125,26 @@ def _change_attribute(model: ModelProto, chance: random.Random) -> None:
 
 
 def _add_attribute(model: ModelProto, chance: random.Random) -> None:
-    name = chance.choice(("kernel_shape", "strides", "dilations", "pads", "group", "perm", "axes", "axis", "to",
-                          "blocksize", "auto_pad", "allowzero", "keepdims", "mode", "output_shape", "num_outputs"))
+    name = chance.choice(
+        (
+            "kernel_shape",
+            "strides",
+            "dilations",
+            "pads",
+            "group",
+            "perm",
+            "axes",
+            "axis",
+            "to",
+            "blocksize",
+            "auto_pad",
+            "allowzero",
+            "keepdims",
+            "mode",
+            "output_shape",
+            "num_outputs",
+        )
+    )
     many = [chance.choice(ODD) for _ in range(chance.randint(0, 5))]
     few = [chance.randint(0, 4) for _ in range(chance.randint(1, 4))]
     value: Any = chance.choice((many, few, chance.choice(ODD), chance.randint(0, 4), "linear", 1.5))
@@ -148,8 +178,9 @@ def _constant_dims(model: ModelProto, chance: random.Random) -> None:
 
 
 def _constant_type(model: ModelProto, chance: random.Random) -> None:
+    types = (0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 16, 22, 99)
     if model.graph.initializer:
-        chance.choice(model.graph.initializer).data_type = chance.choice((0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 16, 22, 99))
+        chance.choice(model.graph.initializer).data_type = chance.choice(types)
 
 
 def _constant_values(model: ModelProto, chance: random.Random) -> None:

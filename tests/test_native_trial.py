@@ -142,7 +142,8 @@ def test_build_ends_with_a_message(tmp_path: Path) -> None:
 
 def test_mutated_graphs_never_end_the_process(tmp_path: Path) -> None:
     """Some hundred changes of structure, for a bounded time; what passes both checks really runs here."""
-    sound = [onnx.load(str(varied_graph(tmp_path / "a.onnx"))), onnx.load(str(conv_graph(tmp_path / "b.onnx", size=16)))]
+    files = varied_graph(tmp_path / "varied.onnx"), conv_graph(tmp_path / "conv.onnx", size=16)
+    sound = [onnx.load(str(file)) for file in files]
     graph = tmp_path / "mutated.onnx"
     found: collections.Counter[str] = collections.Counter()
     began = time.monotonic()
