@@ -92,7 +92,7 @@ typedef struct gmsrt_cpu_options {
     uint32_t lanes;            /* inferences in flight; 0: one for latency, OpenVINO's optimum for throughput */
     uint32_t batch;            /* only for a graph with a free batch size; 0: the graph's own, or 1 */
     gmsrt_trial trial;         /* default GMSRT_TRIAL_AUTO */
-    uint32_t trial_seconds;    /* a trial that takes longer has failed; 0: 300 */
+    uint32_t trial_seconds;    /* a trial that takes longer has failed; 0: 600 */
     uint32_t reserved;         /* 0 */
 } gmsrt_cpu_options;
 

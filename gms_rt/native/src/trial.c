@@ -23,7 +23,7 @@
 #include "internal.h"
 
 #define PROGRAM "gmsrt-trial"
-#define DEFAULT_SECONDS 300u
+#define DEFAULT_SECONDS 600u
 #define MAX_VERDICT 1200u
 #define MAX_NOISE 300u
 
