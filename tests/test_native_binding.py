@@ -185,7 +185,7 @@ def test_absent_external_weights(tmp_path: Path) -> None:
     model = onnx.load(path)
     onnx.save(model, path, save_as_external_data=True, location="weights.data", size_threshold=0)
     (tmp_path / "weights.data").unlink()
-    with pytest.raises(ArtifactError, match="'weights.data', which is not there; copy that file too"):
+    with pytest.raises(ArtifactError, match=r"'weights\.data', which is not there; copy that file too"):
         NativeRunner.open_cpu(path)
 
 
