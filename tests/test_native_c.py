@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from native_build import FLAGS, NATIVE, compiler, fake, run
-from native_graphs import mean_graph
+from native_graphs import crashing_graph, mean_graph
 
 from gms_rt.errors import DeviceError
 from gms_rt.runtime.binding import probe_cuda
@@ -66,17 +66,18 @@ def environment() -> dict[str, str]:
 def test_what_is_installed(installed: Path) -> None:
     library = installed / "lib" / "libgms_rt.so"
     assert library.resolve().name == "libgms_rt.so.0.1.0"
-    assert (installed / "lib" / "libgms_rt.so.1").resolve() == library.resolve()
+    assert (installed / "lib" / "libgms_rt.so.2").resolve() == library.resolve()
     assert (installed / "include" / "gms_rt.h").is_file()
     assert (installed / "lib" / "cmake" / "gms_rt" / "gms_rt-config.cmake").is_file()
     description = (installed / "lib" / "pkgconfig" / "gms_rt.pc").read_text()
     assert "-lgms_rt" in description and str(installed) in description
+    assert os.access(installed / "lib" / "gmsrt-trial", os.X_OK)
     needed = subprocess.run(["ldd", str(library)], capture_output=True, text=True, check=True).stdout
     assert "openvino" not in needed and "cuda" not in needed
 
 
 def test_pkg_config_and_cmake_find_it(installed: Path, tmp_path: Path) -> None:
-    (tmp_path / "main.c").write_text("#include <gms_rt.h>\nint main(void) { return gmsrt_abi_version() != 1; }\n")
+    (tmp_path / "main.c").write_text("#include <gms_rt.h>\nint main(void) { return gmsrt_abi_version() != 2; }\n")
     (tmp_path / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.15)\nproject(user C)\nfind_package(gms_rt 0.1 REQUIRED)\n"
         "add_executable(user main.c)\ntarget_link_libraries(user gms_rt::gms_rt)\n"
@@ -135,6 +136,19 @@ def test_the_example_refuses_other_files(segment: Path, tmp_path: Path, content:
     assert not (tmp_path / "mask.pgm").exists()
 
 
+def test_the_example_survives_a_graph_that_crashes_openvino(segment: Path, tmp_path: Path) -> None:
+    """The installed library finds its trial program beside itself."""
+    write_ppm(tmp_path / "scan.ppm", np.zeros((4, 4, 3), np.uint8))
+    done = subprocess.run(
+        [str(segment), str(crashing_graph(tmp_path / "bad.onnx")), str(tmp_path / "scan.ppm"), str(tmp_path / "m.pgm")],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and "bad.onnx: " in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_the_example_starts_without_openvino(segment: Path, tmp_path: Path) -> None:
     write_ppm(tmp_path / "scan.ppm", np.zeros((4, 4, 3), np.uint8))
     graph = mean_graph(tmp_path / "mean.onnx")
@@ -148,11 +162,14 @@ def test_the_example_starts_without_openvino(segment: Path, tmp_path: Path) -> N
     assert done.returncode == 1 and "pip install openvino" in done.stderr
 
 
-def c_test(name: str, folder: Path) -> Path:
-    program = folder / f"test_{name}"
-    sources = [str(NATIVE / "tests" / f"test_{name}.c"), *map(str, sorted((NATIVE / "src").glob("*.c")))]
+def with_library(source: Path, program: Path) -> Path:
+    sources = [str(source), *map(str, sorted((NATIVE / "src").glob("*.c")))]
     run([compiler(), *FLAGS, *sources, "-o", str(program), "-lpthread", "-ldl"])
     return program
+
+
+def c_test(name: str, folder: Path) -> Path:
+    return with_library(NATIVE / "tests" / f"test_{name}.c", folder / f"test_{name}")
 
 
 def test_c_tests_of_the_cuda_side_pass(tmp_path: Path) -> None:
@@ -167,3 +184,12 @@ def test_c_tests_of_the_cuda_side_pass(tmp_path: Path) -> None:
 
 def test_c_tests_of_the_cpu_side_pass(tmp_path: Path) -> None:
     run([str(c_test("cpu", tmp_path)), str(fake("openvino")), str(tmp_path)])
+
+
+def test_c_tests_of_the_structural_check_pass(tmp_path: Path) -> None:
+    run([str(c_test("onnx", tmp_path)), str(tmp_path)])
+
+
+def test_c_tests_of_the_trial_pass(tmp_path: Path) -> None:
+    with_library(NATIVE / "trial" / "gmsrt_trial.c", tmp_path / "gmsrt-trial")
+    run([str(c_test("trial", tmp_path)), str(fake("openvino")), str(tmp_path)])

@@ -38,8 +38,11 @@ def test_the_wheel_holds_what_a_device_needs_and_no_more(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         size = sum(info.file_size for info in archive.infolist())
+        mode = archive.getinfo("gms_rt/native/lib/gmsrt-trial").external_attr >> 16
+    assert mode & 0o111 == 0o111  # installers keep it
     for needed in (
         "gms_rt/native/lib/libgms_rt.so",
+        "gms_rt/native/lib/gmsrt-trial",
         "gms_rt/native/include/gms_rt.h",
         "gms_rt/assets/demo/demo.onnx",
         "gms_rt/assets/demo/MODEL_CARD.md",

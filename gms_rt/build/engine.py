@@ -39,6 +39,7 @@ from gms_rt.precision.graph import Graph, read_graph, takes_any_batch, write_gra
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.ranges import Progress
 from gms_rt.precision.recipe import Recipe, write_recipe
+from gms_rt.runtime.binding import check_graph
 
 MODEL = "model.onnx"
 GOLDEN = "golden.npz"
@@ -70,7 +71,10 @@ def engine_from_graph(
     """
     wanted = _checked(precision, targets)
     check_writable(out)
+    if graph.is_file():
+        check_graph(graph, trial="never")  # before onnx and OpenVINO read it in this process
     fused = read_graph(graph, batch=batch)
+    check_graph(graph)
     request = Request(
         precision,
         wanted,

@@ -25,6 +25,9 @@ from gms_rt.runtime.library import check, find_openvino, load_library
 
 Precision = Literal["f32", "bf16"]
 Mode = Literal["latency", "throughput"]
+# Whether a graph is first run in a process of its own: once and remembered, every time, or not at all.
+Trial = Literal["auto", "always", "never"]
+_TRIALS: dict[str, int] = {"auto": 0, "always": 1, "never": 2}
 
 # One timed inference in milliseconds, as the library writes it.
 SAMPLE = np.dtype([(name, np.float64) for name in ("total", "compute", "h2d", "d2h", "enqueue")])
@@ -101,6 +104,18 @@ def probe_cuda(device: int = 0, *, driver: Path | None = None) -> CudaDevice:
     )
 
 
+def check_graph(graph: Path, *, trial: Trial = "auto", batch: int = 0, openvino: Path | None = None) -> None:
+    """Raise `ArtifactError` if an `.onnx` file or engine folder is damaged or malformed; nothing stays open.
+
+    The graph's structure is walked over. Unless `trial` is "never", OpenVINO then opens and runs it once in a process
+    of its own, so that a graph on which OpenVINO crashes is an error here and not the end of this process; with "auto"
+    a graph that passed is remembered and not tried again.
+    """
+    library = load_library()
+    options = _cpu_options(library, openvino, trial, batch=batch)
+    check(library, library.gmsrt_open_cpu(_path_bytes(graph), ctypes.byref(options), None))
+
+
 LaneFunction = Callable[[CudaLane], None]
 
 
@@ -159,22 +174,23 @@ class NativeRunner:
         batch: int = 0,
         cache: Path | None = None,
         openvino: Path | None = None,
+        trial: Trial = "auto",
+        trial_seconds: int = 0,
     ) -> NativeRunner:
-        """Open an `.onnx` file, or the `model.onnx` of a folder, on the CPU."""
+        """Open an `.onnx` file, or the `model.onnx` of a folder, on the CPU.
+
+        `trial` says whether the graph is first run in a process of its own (see `check_graph`), `trial_seconds` how
+        long that may take (0: the library's limit).
+        """
         library = load_library()
-        for name, number in (("threads", threads), ("lanes", lanes), ("batch", batch)):
-            if not 0 <= number < 2**32:
-                raise UsageError(f"{number} {name} make no sense", mend="give 0 for the default, or a positive number")
         if precision not in ("f32", "bf16") or mode not in ("latency", "throughput"):
             raise UsageError(f"precision {precision!r}, mode {mode!r}", mend="give f32 or bf16, latency or throughput")
-        options = c.CpuOptions()
-        library.gmsrt_cpu_options_default(ctypes.byref(options))
-        found = openvino or find_openvino()
-        options.openvino = None if found is None else os.fsencode(found)
+        options = _cpu_options(
+            library, openvino, trial, threads=threads, lanes=lanes, batch=batch, trial_seconds=trial_seconds
+        )
         options.cache = None if cache is None else os.fsencode(cache)
         options.precision = 1 if precision == "bf16" else 0
         options.mode = 1 if mode == "throughput" else 0
-        options.threads, options.lanes, options.batch = threads, lanes, batch
         handle = ctypes.c_void_p()
         status = library.gmsrt_open_cpu(_path_bytes(graph), ctypes.byref(options), ctypes.byref(handle))
         check(library, status)
@@ -345,6 +361,23 @@ class NativeRunner:
                 mend=f"give contiguous uint8 (N, {height}, {width}, 3)",
             )
         return len(images)
+
+
+def _cpu_options(library: ctypes.CDLL, openvino: Path | None, trial: Trial, **numbers: int) -> c.CpuOptions:
+    """Options with their defaults, the installed OpenVINO, and checked numbers."""
+    for name, number in numbers.items():
+        if not 0 <= number < 2**32:
+            raise UsageError(f"{number} {name} make no sense", mend="give 0 for the default, or a positive number")
+    if trial not in _TRIALS:
+        raise UsageError(f"trial {trial!r}", mend="give auto, always or never")
+    options = c.CpuOptions()
+    library.gmsrt_cpu_options_default(ctypes.byref(options))
+    found = openvino or find_openvino()
+    options.openvino = None if found is None else os.fsencode(found)
+    options.trial = _TRIALS[trial]
+    for name, number in numbers.items():
+        setattr(options, name, number)
+    return options
 
 
 def _path_bytes(path: Path) -> bytes:

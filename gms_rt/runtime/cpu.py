@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from gms_rt.runtime.base import U8, Runner, RunnerInfo, Timings
-from gms_rt.runtime.binding import BenchResult, NativeRunner
+from gms_rt.runtime.binding import BenchResult, NativeRunner, Trial
 
 # A second compilation of the graph must promise to pay for itself: by this much of the remaining time, twice over.
 HOPED_GAIN = 0.25
@@ -44,7 +44,9 @@ class CpuRunner(Runner):
     in flight from the start, and `bench` measures that; `lanes` says how many (throughput with 0 or 1: as many as
     OpenVINO finds best). `execution` is asked for, and `info.execution` says what OpenVINO really does; bf16 on a
     CPU without it is an error, never a fallback. `quantised` says that the graph holds int8 nodes. `batch` chooses
-    the size of a free batch dimension. `cache` is a folder for compiled graphs.
+    the size of a free batch dimension. `cache` is a folder for compiled graphs. `trial` says whether the graph is first
+    run in a process of its own, so that one on which OpenVINO crashes is an error and not the end of this process:
+    "auto" does it once for a graph and remembers, "always" every time, "never" is for graphs that are trusted.
     """
 
     def __init__(
@@ -58,11 +60,14 @@ class CpuRunner(Runner):
         cache: Path | None = None,
         quantised: bool = False,
         batch: int = 0,
+        trial: Trial = "auto",
     ) -> None:
         self._graph, self._threads, self._execution, self._cache, self._batch = graph, threads, execution, cache, batch
+        self._trial: Trial = trial
         self._native = self._open(mode, 0 if mode == "throughput" and lanes == 1 else lanes)
         self._wide: NativeRunner | None = None
         self._choice = threading.Lock()
+        self._trial = "never"  # what was opened once need not be tried again
         about = self._native.info
         self._chosen = mode == "throughput" or about.lanes > 1
         self._open_seconds = about.open_ms / 1000
@@ -89,6 +94,7 @@ class CpuRunner(Runner):
             mode=mode,
             cache=self._cache,
             batch=self._batch,
+            trial=self._trial,
         )
 
     def _infer(self, images: U8, probabilities: U8) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gms_rt.errors import ArtifactError, DeviceError, GmsError, NativeError, UsageError
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 LIBRARY_VARIABLE = "GMS_RT_LIBRARY"
 OPENVINO_VARIABLE = "GMSRT_OPENVINO"
 
@@ -41,6 +41,9 @@ class CpuOptions(ctypes.Structure):
         ("threads", ctypes.c_uint32),
         ("lanes", ctypes.c_uint32),
         ("batch", ctypes.c_uint32),
+        ("trial", ctypes.c_int),
+        ("trial_seconds", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
     )
 
 

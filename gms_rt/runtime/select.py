@@ -78,12 +78,15 @@ def load(
     lanes: int = 1,
     mode: Literal["latency", "throughput"] = "latency",
     batch: int = 0,
+    trial: Literal["auto", "always", "never"] = "auto",
 ) -> Engine:
     """Load an engine folder (or the newest below `engines/` that fits) on this machine.
 
     `device` is "cpu", "cuda" or "cuda:N"; by default a fitting GPU plan wins over the CPU. Files are checked against
     their hashes first. `batch` is how many images make one inference, where the engine's graph leaves that open (0: as
-    it was built).
+    it was built). A CPU graph that this machine has not run before is first run once in a process of its own, so that
+    one on which OpenVINO crashes raises an error: `trial` "always" repeats that every time, "never" leaves it out for
+    engines that are trusted.
     """
     kind, index = parse_device(device)
     folder = newest_that_fits(ENGINES, device) if path is None else Path(path)
@@ -96,7 +99,7 @@ def load(
         runner: Runner = _tensorrt_runner(folder, manifest, choice, lanes)
     else:
         verify_files(folder, manifest, [n for n in manifest.files if n.startswith(manifest.model)])
-        runner = _cpu_runner(folder, manifest, threads, lanes, mode, batch)
+        runner = _cpu_runner(folder, manifest, threads, lanes, mode, batch, trial)
     return Engine(folder, manifest, runner)
 
 
@@ -156,7 +159,13 @@ def _choose(folder: Path, manifest: EngineManifest, kind: str | None, index: int
 
 
 def _cpu_runner(
-    folder: Path, manifest: EngineManifest, threads: int, lanes: int, mode: Literal["latency", "throughput"], batch: int
+    folder: Path,
+    manifest: EngineManifest,
+    threads: int,
+    lanes: int,
+    mode: Literal["latency", "throughput"],
+    batch: int,
+    trial: Literal["auto", "always", "never"],
 ) -> Runner:
     from gms_rt.runtime.cpu import CpuRunner
 
@@ -169,6 +178,7 @@ def _cpu_runner(
             mode=mode,
             quantised=manifest.precision == "int8",
             batch=batch,
+            trial=trial,
         )
     except (NativeError, UsageError) as error:
         if batch not in (0, manifest.batch):

@@ -15,7 +15,8 @@
  *         fprintf(stderr, "%s\n", gmsrt_last_error());
  *     gmsrt_close(runner);
  *
- * The library never prints, never exits and never changes signal handlers. Every function that can fail returns a
+ * The library never prints, never exits and never changes signal handlers;
+ * opening a graph for the CPU may start a child process (see gmsrt_open_cpu). Every function that can fail returns a
  * gmsrt_status; gmsrt_last_error() then says in one line what was wrong and how to mend it. OpenVINO and the CUDA
  * driver are opened at run time: a program linked with this library starts on machines that have neither.
  *
@@ -43,14 +44,14 @@ extern "C" {
 #endif
 
 /* Raised when a structure or function below changes incompatibly; equal to the SOVERSION of the shared library. */
-#define GMSRT_ABI_VERSION 1
+#define GMSRT_ABI_VERSION 2
 
 typedef enum gmsrt_status {
     GMSRT_OK = 0,
     GMSRT_INVALID_ARGUMENT = 1, /* a null pointer, a size or an option that makes no sense */
     GMSRT_NOT_FOUND = 2,        /* the graph file is not there or cannot be read */
     GMSRT_BAD_GRAPH = 3,        /* damaged, foreign, or not uint8 N*H*W*3 to uint8 N*H*W*1 */
-    GMSRT_NO_RUNTIME = 4,       /* OpenVINO or the CUDA driver is not installed, or too old */
+    GMSRT_NO_RUNTIME = 4,       /* OpenVINO, the CUDA driver or gmsrt-trial is not installed, or too old */
     GMSRT_NO_DEVICE = 5,        /* the driver is there, the device is not */
     GMSRT_UNSUPPORTED = 6,      /* this device cannot do what the options ask for */
     GMSRT_OUT_OF_MEMORY = 7,    /* host or device memory */
@@ -69,6 +70,14 @@ typedef enum gmsrt_mode {
     GMSRT_THROUGHPUT = 1 /* many images as fast as possible: lanes work side by side */
 } gmsrt_mode;
 
+/* Whether a graph is first opened and run in a process of its own, so that one on which OpenVINO crashes or never ends
+ * gives a status and leaves the calling process alone. */
+typedef enum gmsrt_trial {
+    GMSRT_TRIAL_AUTO = 0,   /* once; that it passed is remembered in $XDG_CACHE_HOME or ~/.cache, in gms-rt/tried */
+    GMSRT_TRIAL_ALWAYS = 1, /* every time, whatever is remembered */
+    GMSRT_TRIAL_NEVER = 2   /* for graphs that you trust */
+} gmsrt_trial;
+
 /* An opened graph on a device. */
 typedef struct gmsrt_runner gmsrt_runner;
 
@@ -82,6 +91,9 @@ typedef struct gmsrt_cpu_options {
     uint32_t threads;          /* 0: OpenVINO's choice (the physical cores) */
     uint32_t lanes;            /* inferences in flight; 0: one for latency, OpenVINO's optimum for throughput */
     uint32_t batch;            /* only for a graph with a free batch size; 0: the graph's own, or 1 */
+    gmsrt_trial trial;         /* default GMSRT_TRIAL_AUTO */
+    uint32_t trial_seconds;    /* a trial that takes longer has failed; 0: 600 */
+    uint32_t reserved;         /* 0 */
 } gmsrt_cpu_options;
 
 /* One lane of a CUDA runner, as the callbacks see it. Addresses and stream never change while the runner is open. */
@@ -182,7 +194,11 @@ GMSRT_API void gmsrt_cpu_options_default(gmsrt_cpu_options *options);
 GMSRT_API void gmsrt_cuda_options_default(gmsrt_cuda_options *options);
 
 /* Open a graph on the CPU. `graph` is an engine folder, whose files are compared with the hashes in its engine.json, or
- * an .onnx file, which nobody vouches for (see README.md, "Trust"). `options` may be NULL.
+ * an .onnx file. Either is walked over for sound structure, then tried by the program gmsrt-trial, which stands beside
+ * this library (or where $GMSRT_TRIAL says), as options->trial asks; only then OpenVINO opens it here (see README.md,
+ * "Trust"). `options` may be NULL. With a NULL `runner` the graph is only checked and tried, and nothing stays open.
+ * The trial is a child process: it is started with posix_spawn, waited for, and gone when the call returns; no signal
+ * handler is set, and a host may ignore SIGCHLD. Do not change the files during the call.
  * On failure *runner is NULL and nothing is held. */
 GMSRT_API gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options, gmsrt_runner **runner);
 

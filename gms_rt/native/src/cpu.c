@@ -399,17 +399,24 @@ static gmsrt_status check_options(const gmsrt_cpu_options *options)
     if (options->threads > 4096) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "%u threads are too many", options->threads);
     if (options->batch > GMSRT_MAX_BATCH)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "batch %u is too large, at most %u", options->batch, GMSRT_MAX_BATCH);
+    if (options->trial != GMSRT_TRIAL_AUTO && options->trial != GMSRT_TRIAL_ALWAYS &&
+        options->trial != GMSRT_TRIAL_NEVER)
+        return gmsrt_fail(GMSRT_INVALID_ARGUMENT,
+                          "trial %d is neither GMSRT_TRIAL_AUTO nor GMSRT_TRIAL_ALWAYS nor GMSRT_TRIAL_NEVER",
+                          (int)options->trial);
+    if (options->trial_seconds > 1000000)
+        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "a trial of %u seconds is too long", options->trial_seconds);
     if (options->cache != NULL && (stat(options->cache, &about) != 0 || !S_ISDIR(about.st_mode)))
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "the cache %s is not a folder; create it", options->cache);
     return GMSRT_OK;
 }
 
-static gmsrt_status open_state(cpu_state *state, const char *path, const gmsrt_cpu_options *options, gmsrt_info *info)
+/* Load OpenVINO and find out what it and the CPU are. */
+static gmsrt_status start(cpu_state *state, const gmsrt_cpu_options *options, gmsrt_info *info)
 {
     const gmsrt_openvino *ov = &state->ov;
     gmsrt_ov_version version = {NULL, NULL};
-    ov_model_t *model = NULL;
-    gmsrt_status status = load_openvino(options->openvino, &state->ov);
+    const gmsrt_status status = load_openvino(options->openvino, &state->ov);
     int code;
 
     if (status != GMSRT_OK) return status;
@@ -430,6 +437,16 @@ static gmsrt_status open_state(cpu_state *state, const char *path, const gmsrt_c
         gmsrt_copy_text(info->runtime, sizeof info->runtime, text);
         ov->ov_version_free(&version);
     }
+    return GMSRT_OK;
+}
+
+static gmsrt_status open_graph(cpu_state *state, const char *path, const gmsrt_cpu_options *options, gmsrt_info *info)
+{
+    const gmsrt_openvino *ov = &state->ov;
+    ov_model_t *model = NULL;
+    gmsrt_status status;
+    int code;
+
     code = ov->ov_core_read_model(state->core, path, NULL, &model);
     if (code != 0) {
         char what[512];
@@ -466,28 +483,38 @@ void gmsrt_cpu_options_default(gmsrt_cpu_options *options)
 
 gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options, gmsrt_runner **runner)
 {
-    const double start = gmsrt_now();
+    const double began = gmsrt_now();
     gmsrt_cpu_options defaults;
     gmsrt_info info;
-    cpu_state *state;
+    cpu_state *state = NULL;
+    gmsrt_files files;
     char *path = NULL;
     gmsrt_status status;
+    bool opened = false;
 
     if (runner != NULL) *runner = NULL;
-    if (graph == NULL || runner == NULL) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_open_cpu: a null pointer");
+    if (graph == NULL) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_open_cpu: a null pointer");
     gmsrt_cpu_options_default(&defaults);
     if (options == NULL) options = &defaults;
     if ((status = check_options(options)) != GMSRT_OK) return status;
-    if ((status = gmsrt_find_graph(graph, &path)) != GMSRT_OK) return status;
 
     memset(&info, 0, sizeof info);
     info.struct_size = sizeof info;
     info.backend = GMSRT_CPU;
-    state = calloc(1, sizeof *state);
-    status = state != NULL ? open_state(state, path, options, &info) : gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory");
+    status = gmsrt_find_graph(graph, &path, &files);
+    if (status == GMSRT_OK && (runner != NULL || options->trial != GMSRT_TRIAL_NEVER)) {
+        state = calloc(1, sizeof *state);
+        status = state != NULL ? start(state, options, &info) : gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory");
+        if (status == GMSRT_OK) status = gmsrt_try_graph(path, &files, options, info.runtime, info.device);
+        if (status == GMSRT_OK && runner != NULL) {
+            status = open_graph(state, path, options, &info);
+            info.open_ms = gmsrt_now() - began;
+            if (status == GMSRT_OK) status = gmsrt_runner_create(&cpu_hooks, state, &info, runner);
+            opened = status == GMSRT_OK;
+        }
+    }
+    gmsrt_files_free(&files);
     free(path);
-    info.open_ms = gmsrt_now() - start;
-    if (status == GMSRT_OK) status = gmsrt_runner_create(&cpu_hooks, state, &info, runner);
-    if (status != GMSRT_OK && state != NULL) free_state(state);
+    if (!opened && state != NULL) free_state(state);
     return status;
 }

@@ -1,4 +1,4 @@
-/* Find the graph and look at the outermost layer of the ONNX file before a parser sees it.
+/* Find the graph and look at the ONNX file before a parser sees it: at the outermost layer here, then at all of it.
  *
  * An ONNX file is a protobuf message; its outer fields carry their lengths. A truncated copy, an empty file, a page of
  * HTML or another format fails this walk. OpenVINO takes a file for ONNX if it begins with three different known
@@ -91,23 +91,33 @@ static const char *complaint(FILE *file, uint64_t size)
     return fields >= LEADING_FIELDS ? NULL : "is not an ONNX file or is cut short";
 }
 
-gmsrt_status gmsrt_find_graph(const char *graph, char **path)
+/* The path of the graph's file; an engine folder's files are verified and listed. */
+static gmsrt_status locate(const char *graph, char *found, size_t size, gmsrt_files *files)
+{
+    const char *slash = strrchr(graph, '/'), *name = slash != NULL ? slash + 1 : graph;
+    struct stat about;
+
+    if (stat(graph, &about) == 0 && S_ISDIR(about.st_mode)) return gmsrt_graph_of_engine(graph, found, size, files);
+    if (strlen(graph) >= size || strlen(name) >= GMSRT_MAX_FILE_NAME)
+        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "the path of the graph is too long");
+    strcpy(found, graph);
+    if (!gmsrt_files_add(files, name, strlen(name), NULL)) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory");
+    return GMSRT_OK;
+}
+
+gmsrt_status gmsrt_find_graph(const char *graph, char **path, gmsrt_files *files)
 {
     char found[4096];
     struct stat about;
     const char *wrong;
     FILE *file;
+    gmsrt_status status;
+    bool vouched;
 
     *path = NULL;
-    if (stat(graph, &about) == 0 && S_ISDIR(about.st_mode)) {
-        const gmsrt_status status = gmsrt_graph_of_engine(graph, found, sizeof found);
-
-        if (status != GMSRT_OK) return status;
-    } else if (strlen(graph) < sizeof found) {
-        strcpy(found, graph);
-    } else {
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "the path of the graph is too long");
-    }
+    memset(files, 0, sizeof *files);
+    if ((status = locate(graph, found, sizeof found, files)) != GMSRT_OK) return status;
+    vouched = files->items[0].hex[0] != '\0';
     /* Looked at before it is opened: opening a pipe would wait for a writer. */
     if (stat(found, &about) != 0)
         return gmsrt_fail(GMSRT_NOT_FOUND, "%s: %s; give an .onnx file or an engine folder", found, strerror(errno));
@@ -118,6 +128,13 @@ gmsrt_status gmsrt_find_graph(const char *graph, char **path)
     wrong = complaint(file, (uint64_t)about.st_size);
     fclose(file);
     if (wrong != NULL) return gmsrt_fail(GMSRT_BAD_GRAPH, "%s %s; export or copy it again", found, wrong);
+    if ((status = gmsrt_check_onnx(found, files)) != GMSRT_OK) return status;
+    for (size_t i = 0; vouched && i < files->count; i++)
+        if (files->items[i].hex[0] == '\0')
+            return gmsrt_fail(GMSRT_BAD_GRAPH,
+                              "%s has its weights in '%s', which engine.json does not list; build the "
+                              "engine again",
+                              found, files->items[i].name);
     *path = malloc(strlen(found) + 1);
     if (*path == NULL) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory for a path");
     strcpy(*path, found);

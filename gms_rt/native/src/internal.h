@@ -23,14 +23,51 @@ void gmsrt_copy_text(char *to, size_t size, const char *from);
 /* clock.c: milliseconds of a monotonic clock. */
 double gmsrt_now(void);
 
-/* graph_file.c: turn a file or engine folder into the path of a plausible ONNX file. `path` must be freed. */
-gmsrt_status gmsrt_find_graph(const char *graph, char **path);
-
-/* manifest.c: the path of an engine folder's graph, after its hashes were compared with engine.json. */
-gmsrt_status gmsrt_graph_of_engine(const char *folder, char *path, size_t size);
-
-/* sha256.c: of the rest of a file, in lower-case hex; false if it cannot be read. */
+/* sha256.c: of bytes in pieces, and of the rest of a file (false if it cannot be read); lower-case hex. */
+typedef struct gmsrt_sha256_state {
+    uint32_t words[8];
+    uint8_t block[64];
+    uint64_t total;
+} gmsrt_sha256_state;
+void gmsrt_sha256_start(gmsrt_sha256_state *sum);
+void gmsrt_sha256_add(gmsrt_sha256_state *sum, const void *data, size_t size);
+void gmsrt_sha256_end(gmsrt_sha256_state *sum, char hex[65]);
 bool gmsrt_sha256(FILE *file, char hex[65]);
+
+/* files.c: the files of a graph, named as seen from its folder; the graph first, then its outside weights. */
+#define GMSRT_MAX_FILE_NAME 512u
+typedef struct gmsrt_file {
+    char name[GMSRT_MAX_FILE_NAME];
+    char hex[65]; /* SHA-256; "": not known yet */
+} gmsrt_file;
+typedef struct gmsrt_files {
+    gmsrt_file *items;
+    size_t count, room;
+} gmsrt_files;
+/* Add a name that is not there yet; hex may be NULL. false: no memory, or the name is too long. */
+bool gmsrt_files_add(gmsrt_files *files, const char *name, size_t length, const char *hex);
+/* Read the files whose hash is not known. */
+gmsrt_status gmsrt_files_hash(gmsrt_files *files, const char *graph);
+void gmsrt_files_free(gmsrt_files *files);
+
+/* graph_file.c: turn a file or engine folder into the path of an ONNX file of sound structure, and list its files; those
+ * of an engine folder have their hashes. `path` and `files` must be freed, also after a failure. */
+gmsrt_status gmsrt_find_graph(const char *graph, char **path, gmsrt_files *files);
+
+/* manifest.c: the path of an engine folder's graph, and its files, after their hashes were compared with engine.json. */
+gmsrt_status gmsrt_graph_of_engine(const char *folder, char *path, size_t size, gmsrt_files *files);
+
+/* onnx_check.c: walk over the whole graph; outside weights are added to `files`. */
+gmsrt_status gmsrt_check_onnx(const char *path, gmsrt_files *files);
+
+/* trial.c: run the graph once in a process of its own, unless it is remembered that this was done. `runtime` and
+ * `device` are what would run it here. */
+gmsrt_status gmsrt_try_graph(const char *path, gmsrt_files *files, const gmsrt_cpu_options *options,
+                             const char *runtime, const char *device);
+
+/* tried.c: graphs that passed their trial, by a key; nothing is remembered where there is no safe place for it. */
+bool gmsrt_was_tried(const char *key);
+void gmsrt_remember_tried(const char *key);
 
 /* What a backend does for one lane. submit copies `count` (1..batch) images in and starts; finish waits and copies the
  * masks out. Between the two a lane is in flight. With alone the backend may run the inference within submit.

@@ -107,9 +107,9 @@ static bool read_members(text t, span *model, text *files)
     return take(&t, '}') && has_model && has_files && is_name(*model);
 }
 
-static gmsrt_status check_file(const char *folder, span name, span hash)
+static gmsrt_status check_file(const char *folder, span name, span hash, char hex[65])
 {
-    char path[4096], hex[65];
+    char path[4096];
     FILE *file;
     bool same;
 
@@ -127,9 +127,10 @@ static gmsrt_status check_file(const char *folder, span name, span hash)
 }
 
 /* Check the graph and its outside weights ("model.onnx", "model.onnx.data", …) and give the graph's path. */
-static gmsrt_status check_folder(const char *folder, text manifest, char *path, size_t size)
+static gmsrt_status check_folder(const char *folder, text manifest, char *path, size_t size, gmsrt_files *known)
 {
     bool listed = false;
+    char hex[65];
     span model = {NULL, 0}, name, hash;
     text files = {NULL, NULL};
 
@@ -140,9 +141,11 @@ static gmsrt_status check_folder(const char *folder, text manifest, char *path, 
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "the path of the engine is too long");
     while (take_string(&files, &name) && take(&files, ':') && take_string(&files, &hash)) {
         if (name.length >= model.length && memcmp(name.start, model.start, model.length) == 0) {
-            const gmsrt_status status = check_file(folder, name, hash);
+            const gmsrt_status status = check_file(folder, name, hash, hex);
 
             if (status != GMSRT_OK) return status;
+            if (!gmsrt_files_add(known, name.start, name.length, hex))
+                return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory for the files of %s", folder);
             listed = listed || name.length == model.length;
         }
         if (!take(&files, ',')) break;
@@ -152,7 +155,7 @@ static gmsrt_status check_folder(const char *folder, text manifest, char *path, 
     return GMSRT_OK;
 }
 
-gmsrt_status gmsrt_graph_of_engine(const char *folder, char *path, size_t size)
+gmsrt_status gmsrt_graph_of_engine(const char *folder, char *path, size_t size, gmsrt_files *files)
 {
     char *content;
     text manifest;
@@ -172,7 +175,7 @@ gmsrt_status gmsrt_graph_of_engine(const char *folder, char *path, size_t size)
     if (content == NULL) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory for %s", path);
     manifest.at = content;
     manifest.end = content + length;
-    status = check_folder(folder, manifest, path, size);
+    status = check_folder(folder, manifest, path, size, files);
     free(content);
     return status;
 }

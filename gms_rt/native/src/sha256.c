@@ -19,55 +19,100 @@ static uint32_t rotate(uint32_t value, unsigned by)
     return value >> by | value << (32 - by);
 }
 
+/* One round; the names of the eight words move on by the order of the arguments, so that no word is ever copied. */
+#define ROUND(a, b, c, d, e, f, g, h, i)                                                                               \
+    do {                                                                                                               \
+        const uint32_t first =                                                                                         \
+            h + (rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25)) + (g ^ (e & (f ^ g))) + constants[i] + words[i];        \
+        d += first;                                                                                                    \
+        h = first + (rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22)) + ((a & b) | (c & (a | b)));                        \
+    } while (0)
+
 static void digest_block(uint32_t state[8], const uint8_t block[64])
 {
-    uint32_t words[64], v[8];
+    uint32_t words[64];
+    uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
+    uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
 
     for (int i = 0; i < 16; i++)
         words[i] = (uint32_t)block[4 * i] << 24 | (uint32_t)block[4 * i + 1] << 16 | (uint32_t)block[4 * i + 2] << 8 |
                    block[4 * i + 3];
     for (int i = 16; i < 64; i++) {
-        const uint32_t a = words[i - 15], b = words[i - 2];
+        const uint32_t before = words[i - 15], last = words[i - 2];
 
-        words[i] = words[i - 16] + (rotate(a, 7) ^ rotate(a, 18) ^ a >> 3) + words[i - 7] +
-                   (rotate(b, 17) ^ rotate(b, 19) ^ b >> 10);
+        words[i] = words[i - 16] + (rotate(before, 7) ^ rotate(before, 18) ^ before >> 3) + words[i - 7] +
+                   (rotate(last, 17) ^ rotate(last, 19) ^ last >> 10);
     }
-    memcpy(v, state, sizeof v);
-    for (int i = 0; i < 64; i++) {
-        const uint32_t first = v[7] + (rotate(v[4], 6) ^ rotate(v[4], 11) ^ rotate(v[4], 25)) +
-                               ((v[4] & v[5]) ^ (~v[4] & v[6])) + constants[i] + words[i];
-        const uint32_t second =
-            (rotate(v[0], 2) ^ rotate(v[0], 13) ^ rotate(v[0], 22)) + ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
+    for (int i = 0; i < 64; i += 8) {
+        ROUND(a, b, c, d, e, f, g, h, i);
+        ROUND(h, a, b, c, d, e, f, g, i + 1);
+        ROUND(g, h, a, b, c, d, e, f, i + 2);
+        ROUND(f, g, h, a, b, c, d, e, i + 3);
+        ROUND(e, f, g, h, a, b, c, d, i + 4);
+        ROUND(d, e, f, g, h, a, b, c, i + 5);
+        ROUND(c, d, e, f, g, h, a, b, i + 6);
+        ROUND(b, c, d, e, f, g, h, a, i + 7);
+    }
+    state[0] += a;
+    state[1] += b;
+    state[2] += c;
+    state[3] += d;
+    state[4] += e;
+    state[5] += f;
+    state[6] += g;
+    state[7] += h;
+}
 
-        memmove(v + 1, v, 7 * sizeof *v);
-        v[4] += first;
-        v[0] = first + second;
+void gmsrt_sha256_start(gmsrt_sha256_state *sum)
+{
+    static const uint32_t start[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                      0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+
+    memcpy(sum->words, start, sizeof start);
+    sum->total = 0;
+}
+
+void gmsrt_sha256_add(gmsrt_sha256_state *sum, const void *data, size_t size)
+{
+    const uint8_t *bytes = data;
+
+    while (size > 0) {
+        const size_t used = (size_t)(sum->total % 64), part = size < 64 - used ? size : 64 - used;
+
+        sum->total += part;
+        if (part == 64) {
+            digest_block(sum->words, bytes);
+        } else {
+            memcpy(sum->block + used, bytes, part);
+            if (used + part == 64) digest_block(sum->words, sum->block);
+        }
+        bytes += part;
+        size -= part;
     }
-    for (int i = 0; i < 8; i++) state[i] += v[i];
+}
+
+void gmsrt_sha256_end(gmsrt_sha256_state *sum, char hex[65])
+{
+    static const char digits[] = "0123456789abcdef";
+    static const uint8_t filling[64] = {0x80};
+    const uint64_t bits = sum->total * 8;
+    uint8_t length[8];
+
+    for (int i = 0; i < 8; i++) length[i] = (uint8_t)(bits >> (56 - 8 * i));
+    gmsrt_sha256_add(sum, filling, 1 + (size_t)((119 - sum->total % 64) % 64));
+    gmsrt_sha256_add(sum, length, sizeof length);
+    for (int i = 0; i < 64; i++) hex[i] = digits[sum->words[i / 8] >> (28 - 4 * (i % 8)) & 15];
+    hex[64] = '\0';
 }
 
 bool gmsrt_sha256(FILE *file, char hex[65])
 {
-    static const char digits[] = "0123456789abcdef";
-    uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                         0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
-    uint8_t buffer[16384 + 128];
-    uint64_t total = 0;
+    gmsrt_sha256_state sum;
+    uint8_t buffer[16384];
     size_t count;
 
-    /* fread returns a short count only at the end, so all but the last piece are whole blocks. */
-    while ((count = fread(buffer, 1, 16384, file)) == 16384) {
-        for (size_t at = 0; at < count; at += 64) digest_block(state, buffer + at);
-        total += count;
-    }
-    if (ferror(file)) return false;
-    total += count;
-    memset(buffer + count, 0, 128);
-    buffer[count] = 0x80;
-    count = (count + 9 + 63) / 64 * 64;
-    for (int i = 0; i < 8; i++) buffer[count - 1 - (size_t)i] = (uint8_t)(total * 8 >> (8 * i));
-    for (size_t at = 0; at < count; at += 64) digest_block(state, buffer + at);
-    for (int i = 0; i < 64; i++) hex[i] = digits[state[i / 8] >> (28 - 4 * (i % 8)) & 15];
-    hex[64] = '\0';
-    return true;
+    gmsrt_sha256_start(&sum);
+    while ((count = fread(buffer, 1, sizeof buffer, file)) > 0) gmsrt_sha256_add(&sum, buffer, count);
+    gmsrt_sha256_end(&sum, hex);
+    return !ferror(file);
 }

@@ -2,7 +2,9 @@
  *
  * One inference writes, for every pixel, the red byte with all bits turned. An asynchronous inference runs only when
  * it is waited for, so an input that is overwritten too early shows as a wrong result. */
+#include <signal.h>
 #include <stdint.h>
+#include <unistd.h>
 
 #include "../src/openvino_api.h"
 #include "fake.h"
@@ -186,6 +188,30 @@ OPENVINO(int, ov_core_get_property, (const ov_core_t *core, const char *device, 
     return answer(code);
 }
 
+/* What a test has asked for in the environment, for the program that tries a graph: it has no other way in. */
+static void misbehave(void)
+{
+    const char *what = getenv("FAKE_OPENVINO_DOES");
+
+    if (what == NULL) return;
+    if (strcmp(what, "print") == 0) {
+        for (int i = 0; i < 20000; i++) printf("0 \nnoise on standard output %d\n", i);
+        fflush(stdout);
+        fprintf(stderr, "a line of\033[31m noise\n");
+    } else if (strcmp(what, "hang") == 0) {
+        for (;;) pause();
+    } else if (strcmp(what, "exit") == 0) {
+        fputs("last words", stderr);
+        _exit(7);
+    } else { /* the number of a signal */
+        const int number = atoi(what);
+
+        fputs("last words", stderr);
+        signal(number, SIG_DFL); /* a sanitizer would make an exit of it */
+        raise(number);
+    }
+}
+
 static int read_model(const char *name, const port *input, const port *output, ov_model_t **model)
 {
     const int code = fake_enter(name);
@@ -202,6 +228,7 @@ OPENVINO(int, ov_core_read_model, (const ov_core_t *core, const char *path, cons
 {
     (void)core;
     if (weights != NULL || path[0] == '\0') fake_mistake("a model with separate weights");
+    misbehave();
     return read_model("ov_core_read_model", &set_ports[0], &set_ports[1], model);
 }
 

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "check.h"
+#include "bytes.h"
 #include "gms_rt.h"
 
 #define IMAGES 7u
@@ -32,19 +32,13 @@ static const char *openvino;
 static char graph[1024];
 static uint8_t images[IMAGES * PIXELS * 3];
 
-static void write_file(const char *path, const void *bytes, size_t count)
-{
-    FILE *file = fopen(path, "wb");
-
-    CHECK(file != NULL && fwrite(bytes, 1, count, file) == count && fclose(file) == 0, "cannot write %s", path);
-}
-
 static gmsrt_cpu_options options_of_fake(void)
 {
     gmsrt_cpu_options options;
 
     gmsrt_cpu_options_default(&options);
     options.openvino = openvino;
+    options.trial = GMSRT_TRIAL_NEVER; /* trials are tested in test_trial.c */
     return options;
 }
 
@@ -186,11 +180,16 @@ static void test_arguments(void)
     REFUSED(GMSRT_INVALID_ARGUMENT, bad.threads = 1000000);
     REFUSED(GMSRT_INVALID_ARGUMENT, bad.batch = 1000000);
     REFUSED(GMSRT_INVALID_ARGUMENT, bad.cache = "/nowhere");
+    REFUSED(GMSRT_INVALID_ARGUMENT, bad.trial = (gmsrt_trial)7);
+    REFUSED(GMSRT_INVALID_ARGUMENT, bad.trial_seconds = 100000000);
     REFUSED(GMSRT_NO_RUNTIME, bad.openvino = "/nowhere/libopenvino_c.so");
     REFUSED(GMSRT_NO_RUNTIME, bad.openvino = "libc.so.6"); /* a library, but not OpenVINO */
 #undef REFUSED
     CHECK(gmsrt_open_cpu(NULL, &good, &runner) == GMSRT_INVALID_ARGUMENT, "no graph");
-    CHECK(gmsrt_open_cpu(graph, &good, NULL) == GMSRT_INVALID_ARGUMENT, "no runner");
+    CHECK(gmsrt_open_cpu(NULL, &good, NULL) == GMSRT_INVALID_ARGUMENT, "neither");
+    fake.reset();
+    CHECK_OK(gmsrt_open_cpu(graph, &good, NULL)); /* only looked at */
+    CHECK(fake.calls() == 0, "OpenVINO was asked");
 
     CHECK_OK(gmsrt_open_cpu(graph, &good, &runner));
     CHECK(gmsrt_infer(NULL, images, 1, masks) == GMSRT_INVALID_ARGUMENT, "no runner");
@@ -299,7 +298,7 @@ static void expect_file(const char *path, gmsrt_status status, const char *words
 /* Files that never reach OpenVINO. */
 static void test_files(const char *folder)
 {
-    static const unsigned char whole[] = {0x08, 0x08, 0x3a, 0x04, 1, 2, 3, 4, 0x42, 0x00};
+    const bytes whole = sound_model();
     char path[1024];
 
     fake.reset();
@@ -314,21 +313,21 @@ static void test_files(const char *folder)
     unlink(path);
 
     snprintf(path, sizeof path, "%s/damaged.onnx", folder);
-    write_file(path, "", 0);
+    write_bytes(path, "", 0);
     expect_file(path, GMSRT_BAD_GRAPH, "is empty");
-    write_file(path, "<!DOCTYPE html><html>Not found</html>", 37);
+    write_bytes(path, "<!DOCTYPE html><html>Not found</html>", 37);
     expect_file(path, GMSRT_BAD_GRAPH, "not an ONNX file");
-    write_file(path, "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", 56);
+    write_bytes(path, "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", 56);
     expect_file(path, GMSRT_BAD_GRAPH, "not an ONNX file");
-    write_file(path, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 12);
+    write_bytes(path, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 12);
     expect_file(path, GMSRT_BAD_GRAPH, "not an ONNX file");
-    write_file(path, "\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", 10);
+    write_bytes(path, "\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", 10);
     expect_file(path, GMSRT_BAD_GRAPH, "cut short");
-    write_file(path, "\x08\x08\x42\x00", 4);
+    write_bytes(path, "\x08\x08\x42\x00", 4);
     expect_file(path, GMSRT_BAD_GRAPH, "no graph");
-    for (size_t size = 1; size < sizeof whole; size++) {
-        write_file(path, whole, size);
-        expect_file(path, GMSRT_BAD_GRAPH, size == 2 ? "no graph" : "cut short");
+    for (size_t size = 1; size < whole.size; size++) {
+        write_bytes(path, whole.data, size);
+        expect_file(path, GMSRT_BAD_GRAPH, "not an ONNX file");
     }
     expect_clean();
 }
@@ -338,17 +337,17 @@ static void write_engine(const char *folder, const char *manifest)
     char path[1100];
 
     snprintf(path, sizeof path, "%s/engine.json", folder);
-    write_file(path, manifest, strlen(manifest));
+    write_bytes(path, manifest, strlen(manifest));
 }
 
 /* Engine folders whose files are not what engine.json says. */
 static void test_engine(const char *root)
 {
-    /* SHA-256 of the ten bytes below, of 63 zeros, and of no byte, as sha256sum gives them. */
-#define HASH "6126710ccce90f7835dd8d9ab82d62e25bf1e995ac1fb25da350cb67ff459687"
+    /* SHA-256 of the model below, of 63 zeros, and of no byte, as sha256sum gives them. */
+#define HASH "39c7fecaedf4582fc69b569f6a718bf6723a53ad3edd131a12e6531d51def86e"
 #define HASH_ZEROS "c7723fa1e0127975e49e62e753db53924c1bd84b8ac1ac08df78d09270f3d971"
 #define HASH_EMPTY "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-    static const unsigned char whole[] = {0x08, 0x08, 0x3a, 0x04, 1, 2, 3, 4, 0x42, 0x00};
+    const bytes whole = sound_model();
     static const unsigned char zeros[63] = {0};
     static const char good[] = "{\"format\": [1, {\"model\": \"x\"}], \"model\": \"m.onnx\",\n \"a\\\"b\": null,"
                                "\"files\": {\"note\": \"0\", \"m.onnx\": \"" HASH "\", \"m.onnx.data\": \"" HASH_ZEROS
@@ -375,11 +374,11 @@ static void test_engine(const char *root)
     snprintf(folder, sizeof folder, "%s/engine", root);
     mkdir(folder, 0700);
     snprintf(path, sizeof path, "%s/m.onnx.data", folder);
-    write_file(path, zeros, sizeof zeros);
+    write_bytes(path, zeros, sizeof zeros);
     snprintf(path, sizeof path, "%s/m.onnx.more", folder);
-    write_file(path, "", 0);
+    write_bytes(path, "", 0);
     snprintf(path, sizeof path, "%s/m.onnx", folder);
-    write_file(path, whole, sizeof whole);
+    write_bytes(path, whole.data, whole.size);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         write_engine(folder, bad[i][0]);
         expect_file(folder, GMSRT_BAD_GRAPH, bad[i][1]);
@@ -401,12 +400,11 @@ static void test_engine(const char *root)
     CHECK_OK(gmsrt_open_cpu(folder, &options, &runner));
     gmsrt_close(runner);
     fake.reset();
-    for (size_t i = 0; i < sizeof whole; i++) { /* one bit anywhere */
-        unsigned char changed[sizeof whole];
+    for (size_t i = 0; i < whole.size; i++) { /* one bit anywhere */
+        bytes changed = whole;
 
-        memcpy(changed, whole, sizeof whole);
-        changed[i] ^= 1;
-        write_file(path, changed, sizeof changed);
+        changed.data[i] ^= 1;
+        write_bytes(path, changed.data, changed.size);
         expect_file(folder, GMSRT_BAD_GRAPH, "hash differs");
     }
     unlink(path);
@@ -554,13 +552,13 @@ static void test_threads(void)
 
 int main(int argc, char **argv)
 {
-    static const unsigned char whole[] = {0x08, 0x08, 0x3a, 0x04, 1, 2, 3, 4, 0x42, 0x00};
+    const bytes whole = sound_model();
     void *library;
 
     CHECK(argc == 3, "usage: test_cpu FAKE_OPENVINO FOLDER");
     openvino = argv[1];
     snprintf(graph, sizeof graph, "%s/whole.onnx", argv[2]);
-    write_file(graph, whole, sizeof whole);
+    write_bytes(graph, whole.data, whole.size);
     library = dlopen(openvino, RTLD_NOW | RTLD_LOCAL);
     CHECK(library != NULL, "%s", dlerror());
     *(void **)&fake.calls = dlsym(library, "fake_openvino_calls");

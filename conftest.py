@@ -1,0 +1,24 @@
+"""For all tests and doctests: what they leave in the user's cache goes to a folder of their own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Graphs that a test has tried are not remembered for the user."""
+    before = {name: os.environ.get(name) for name in ("XDG_CACHE_HOME", "PIP_CACHE_DIR")}
+    # Packages that tests install come from where they always do.
+    kept = before["PIP_CACHE_DIR"] or str(Path(before["XDG_CACHE_HOME"] or Path.home() / ".cache") / "pip")
+    os.environ |= {"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")), "PIP_CACHE_DIR": kept}
+    yield
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value

@@ -1,0 +1,294 @@
+/* The trial: a graph is opened and run once by a small program of its own before the host opens it.
+ *
+ * What a malformed graph makes of OpenVINO, a crash or a loop without end, happens there. The program stands beside
+ * this library and is started with posix_spawn, which is safe in a host with many threads. It says its verdict on a
+ * pipe, so that a host that ignores SIGCHLD, or collects every child itself, gets it too. */
+#if defined(__linux__)
+#define _GNU_SOURCE /* pipe2, dladdr: also no other child of the host may inherit the pipes */
+#elif defined(__APPLE__)
+#define _DARWIN_C_SOURCE
+#endif
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+#define PROGRAM "gmsrt-trial"
+#define DEFAULT_SECONDS 600u
+#define MAX_VERDICT 1200u
+#define MAX_NOISE 300u
+
+extern char **environ;
+
+typedef struct stream {
+    int file; /* -1: ended */
+    size_t limit, used;
+    char text[MAX_VERDICT + 1];
+} stream;
+
+typedef struct child {
+    pid_t process;
+    stream verdict, noise; /* its standard output and error */
+    bool timed_out;
+    int status; /* as waitpid gives it; -1: somebody else has collected it */
+} child;
+
+/* Beside `library`; false if there is none. */
+static bool is_beside(const char *library, char *path, size_t size)
+{
+    const char *slash = strrchr(library, '/');
+    const int folder = slash != NULL ? (int)(slash - library) + 1 : 0;
+
+    return snprintf(path, size, "%.*s%s", folder, library, PROGRAM) < (int)size && access(path, X_OK) == 0;
+}
+
+/* $GMSRT_TRIAL, else beside this library, else beside the file that the library's name is a link to. */
+static bool find_program(char *path, size_t size)
+{
+    static const char here = 0;
+    const char *chosen = getenv("GMSRT_TRIAL");
+    char real[4096];
+    Dl_info self;
+    bool found;
+
+    if (chosen != NULL && chosen[0] != '\0')
+        return snprintf(path, size, "%s", chosen) < (int)size && access(path, X_OK) == 0;
+    snprintf(path, size, "%s", PROGRAM);
+    if (dladdr(&here, &self) == 0 || self.dli_fname == NULL) return false;
+    if (realpath(self.dli_fname, real) == NULL) return is_beside(self.dli_fname, path, size);
+    found = is_beside(real, path, size);
+    return found || is_beside(self.dli_fname, path, size);
+}
+
+/* A pipe that no other child inherits, away from the standard streams, which a host may have closed. */
+static bool open_pipe(int ends[2])
+{
+    int raw[2];
+
+#if defined(__linux__)
+    if (pipe2(raw, O_CLOEXEC) != 0) return false;
+#else
+    if (pipe(raw) != 0) return false;
+#endif
+    for (int i = 0; i < 2; i++) {
+        ends[i] = fcntl(raw[i], F_DUPFD_CLOEXEC, 3);
+        close(raw[i]);
+    }
+    if (ends[0] >= 0 && ends[1] >= 0) return true;
+    for (int i = 0; i < 2; i++)
+        if (ends[i] >= 0) close(ends[i]);
+    return false;
+}
+
+/* posix_spawn with the two pipes as output and error, no signal blocked and none ignored; 0 or an errno. */
+static int spawn(const char *program, char *const *arguments, int verdict, int noise, pid_t *process)
+{
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t attributes;
+    sigset_t none, usual;
+    int code = posix_spawn_file_actions_init(&files);
+
+    if (code != 0) return code;
+    if ((code = posix_spawnattr_init(&attributes)) != 0) {
+        posix_spawn_file_actions_destroy(&files);
+        return code;
+    }
+    sigemptyset(&none);
+    sigfillset(&usual);
+    sigdelset(&usual, SIGKILL);
+    sigdelset(&usual, SIGSTOP);
+    code = posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
+    if (code == 0) code = posix_spawn_file_actions_adddup2(&files, verdict, 1);
+    if (code == 0) code = posix_spawn_file_actions_adddup2(&files, noise, 2);
+    if (code == 0) code = posix_spawnattr_setsigmask(&attributes, &none);
+    if (code == 0) code = posix_spawnattr_setsigdefault(&attributes, &usual);
+    if (code == 0) code = posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    if (code == 0) code = posix_spawn(process, program, &files, &attributes, arguments, environ);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&files);
+    return code;
+}
+
+/* Read what is there; of more than `limit` bytes the last are kept. */
+static void drain(stream *from)
+{
+    char piece[512];
+    const ssize_t got = read(from->file, piece, sizeof piece);
+    size_t count, kept;
+
+    if (got < 0 && (errno == EINTR || errno == EAGAIN)) return;
+    if (got <= 0) {
+        close(from->file);
+        from->file = -1;
+        return;
+    }
+    count = (size_t)got < from->limit ? (size_t)got : from->limit;
+    kept = from->used + count > from->limit ? from->limit - count : from->used;
+    memmove(from->text, from->text + from->used - kept, kept);
+    memcpy(from->text + kept, piece + got - count, count);
+    from->used = kept + count;
+    from->text[from->used] = '\0';
+}
+
+/* Listen until the child has ended, at most so long; then collect it. */
+static void watch(child *c, uint32_t seconds)
+{
+    const double end = gmsrt_now() + 1e3 * seconds;
+    pid_t got;
+
+    while (c->verdict.file >= 0 || c->noise.file >= 0) {
+        struct pollfd waiting[2] = {{c->verdict.file, POLLIN, 0}, {c->noise.file, POLLIN, 0}};
+        const double left = end - gmsrt_now();
+
+        if (left <= 0) {
+            c->timed_out = true;
+            kill(c->process, SIGKILL);
+            break;
+        }
+        if (poll(waiting, 2, left < 1000 ? (int)left + 1 : 1000) <= 0) continue;
+        if (waiting[0].revents != 0) drain(&c->verdict);
+        if (waiting[1].revents != 0) drain(&c->noise);
+    }
+    if (c->verdict.file >= 0) close(c->verdict.file);
+    if (c->noise.file >= 0) close(c->noise.file);
+    do {
+        got = waitpid(c->process, &c->status, 0);
+    } while (got < 0 && errno == EINTR);
+    if (got < 0) c->status = -1;
+}
+
+/* What the trial has shown, as a status. */
+static gmsrt_status judge(const child *c, const char *path, const char *runtime, uint32_t seconds)
+{
+    const int version = (int)strcspn(runtime, "-"); /* "OpenVINO 2026.4.0" without the build */
+    const char *said = c->noise.used > 0 ? "; it said: " : "";
+    char how[40] = "";
+    char *words;
+    long status;
+
+    if (c->timed_out)
+        return gmsrt_fail(GMSRT_BAD_GRAPH,
+                          "%s: %.*s did not finish with this graph within %u seconds when it was tried in a process of "
+                          "its own; export it again, or raise trial_seconds",
+                          path, version, runtime, seconds);
+    status = strtol(c->verdict.text, &words, 10);
+    if (words != c->verdict.text && *words == ' ' && c->verdict.text[c->verdict.used - 1] == '\n')
+        return status == GMSRT_OK ? GMSRT_OK : gmsrt_fail((gmsrt_status)status, "%s", words + 1);
+    if (c->status != -1 && WIFSIGNALED(c->status)) {
+        const int signal = WTERMSIG(c->status);
+
+        if (signal == SIGKILL)
+            return gmsrt_fail(GMSRT_OUT_OF_MEMORY,
+                              "%s: the process that tried this graph was killed, most likely for want of memory", path);
+        if (signal == SIGINT || signal == SIGTERM || signal == SIGHUP || signal == SIGQUIT)
+            return gmsrt_fail(GMSRT_RUNTIME_FAILED,
+                              "%s: the process that tried this graph was ended (signal %d); open "
+                              "it again",
+                              path, signal);
+        snprintf(how, sizeof how, " (signal %d)", signal);
+    } else if (c->status != -1) {
+        snprintf(how, sizeof how, " (exit status %d)", WEXITSTATUS(c->status));
+    }
+    return gmsrt_fail(GMSRT_BAD_GRAPH,
+                      "%s: %.*s crashed on this graph%s when it was tried in a process of its own; export it again%s%s",
+                      path, version, runtime, how, said, c->noise.text);
+}
+
+static gmsrt_status run_program(const char *program, const char *path, const gmsrt_cpu_options *options,
+                                const char *runtime)
+{
+    const uint32_t seconds = options->trial_seconds > 0 ? options->trial_seconds : DEFAULT_SECONDS;
+    const uint32_t numbers[] = {GMSRT_ABI_VERSION,       seconds,          (uint32_t)options->precision,
+                                (uint32_t)options->mode, options->threads, options->lanes,
+                                options->batch};
+    char text[7][12];
+    char *arguments[12] = {(char *)(uintptr_t)program};
+    int verdict[2], noise[2], code;
+    child *c;
+    gmsrt_status status;
+
+    for (int i = 0; i < 7; i++) {
+        snprintf(text[i], sizeof text[i], "%u", numbers[i]);
+        arguments[i + 1] = text[i];
+    }
+    arguments[8] = (char *)(uintptr_t)path; /* posix_spawn does not change them */
+    arguments[9] = (char *)(uintptr_t)(options->openvino != NULL ? options->openvino : "");
+    arguments[10] = (char *)(uintptr_t)(options->cache != NULL ? options->cache : "");
+    c = calloc(1, sizeof *c);
+    if (c == NULL) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory to try %s", path);
+    if (!open_pipe(verdict)) {
+        free(c);
+        return gmsrt_fail(GMSRT_RUNTIME_FAILED, "no pipe to try %s: %s", path, strerror(errno));
+    }
+    if (!open_pipe(noise)) {
+        status = gmsrt_fail(GMSRT_RUNTIME_FAILED, "no pipe to try %s: %s", path, strerror(errno));
+        close(verdict[0]);
+        close(verdict[1]);
+        free(c);
+        return status;
+    }
+    code = spawn(program, arguments, verdict[1], noise[1], &c->process);
+    close(verdict[1]);
+    close(noise[1]);
+    c->verdict.file = verdict[0];
+    c->verdict.limit = MAX_VERDICT;
+    c->noise.file = noise[0];
+    c->noise.limit = MAX_NOISE;
+    if (code == 0) {
+        watch(c, seconds);
+        status = judge(c, path, runtime, seconds);
+    } else {
+        close(verdict[0]);
+        close(noise[0]);
+        status = gmsrt_fail(GMSRT_NO_RUNTIME,
+                            "%s cannot be started: %s; copy it again, or open a graph that you trust "
+                            "with GMSRT_TRIAL_NEVER",
+                            program, strerror(code));
+    }
+    free(c);
+    return status;
+}
+
+/* Everything that the outcome depends on, in one hash. */
+static void make_key(const gmsrt_files *files, const gmsrt_cpu_options *options, const char *runtime,
+                     const char *device, char key[65])
+{
+    gmsrt_sha256_state sum;
+    char text[400];
+
+    snprintf(text, sizeof text, "gms-rt tried\n%u\n%s\n%s\n%d %u\n", GMSRT_ABI_VERSION, runtime, device,
+             (int)options->precision, options->batch);
+    gmsrt_sha256_start(&sum);
+    gmsrt_sha256_add(&sum, text, strlen(text));
+    for (size_t i = 0; i < files->count; i++) gmsrt_sha256_add(&sum, files->items[i].hex, 64);
+    gmsrt_sha256_end(&sum, key);
+}
+
+gmsrt_status gmsrt_try_graph(const char *path, gmsrt_files *files, const gmsrt_cpu_options *options,
+                             const char *runtime, const char *device)
+{
+    char program[4096], key[65];
+    gmsrt_status status;
+
+    if (options->trial == GMSRT_TRIAL_NEVER) return GMSRT_OK;
+    if ((status = gmsrt_files_hash(files, path)) != GMSRT_OK) return status;
+    make_key(files, options, runtime, device, key);
+    if (options->trial == GMSRT_TRIAL_AUTO && gmsrt_was_tried(key)) return GMSRT_OK;
+    if (!find_program(program, sizeof program))
+        return gmsrt_fail(GMSRT_NO_RUNTIME,
+                          "%s is missing; copy it beside libgms_rt.so or name it in GMSRT_TRIAL, or open a graph that "
+                          "you trust with GMSRT_TRIAL_NEVER",
+                          program);
+    status = run_program(program, path, options, runtime);
+    if (status == GMSRT_OK) gmsrt_remember_tried(key);
+    return status;
+}

@@ -1,0 +1,221 @@
+/* The trial of a graph in a process of its own, against a fake OpenVINO that is told to crash, hang or print there.
+ *
+ * Usage: test_trial FAKE_OPENVINO FOLDER. The program gmsrt-trial is beside the library. */
+#include <dirent.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bytes.h"
+#include "gms_rt.h"
+
+static const char *openvino;
+static char graph[1024], cache[1024];
+
+static gmsrt_status try_graph(gmsrt_trial trial, uint32_t seconds)
+{
+    gmsrt_cpu_options options;
+
+    gmsrt_cpu_options_default(&options);
+    options.openvino = openvino;
+    options.trial = trial;
+    options.trial_seconds = seconds;
+    return gmsrt_open_cpu(graph, &options, NULL);
+}
+
+static void expect_failure(const char *does, gmsrt_status status, const char *words)
+{
+    setenv("FAKE_OPENVINO_DOES", does, 1);
+    CHECK(try_graph(GMSRT_TRIAL_AUTO, 2) == status, "%s: %s", does, gmsrt_last_error());
+    CHECK(strstr(gmsrt_last_error(), words) != NULL, "'%s' does not say '%s'", gmsrt_last_error(), words);
+    unsetenv("FAKE_OPENVINO_DOES");
+}
+
+/* Entries of a folder without "." and "..". */
+static int entries(const char *folder)
+{
+    DIR *opened = opendir(folder);
+    int count = -2;
+
+    CHECK(opened != NULL, "no folder %s", folder);
+    while (readdir(opened) != NULL) count++;
+    closedir(opened);
+    return count;
+}
+
+static int open_files(void)
+{
+    return entries("/proc/self/fd");
+}
+
+static int remembered(void)
+{
+    char folder[1100];
+
+    snprintf(folder, sizeof folder, "%s/gms-rt/tried", cache);
+    return access(folder, F_OK) == 0 ? entries(folder) : 0;
+}
+
+static void forget(void)
+{
+    char command[1200];
+
+    snprintf(command, sizeof command, "rm -rf '%s/gms-rt'", cache);
+    CHECK(system(command) == 0, "cannot empty %s", cache);
+}
+
+static void test_verdicts(void)
+{
+    const int files = open_files();
+
+    forget();
+    expect_failure("11", GMSRT_BAD_GRAPH,
+                   "graph.onnx: OpenVINO fake crashed on this graph (signal 11) when it was tried in a process of its "
+                   "own; export it again; it said: last words");
+    expect_failure("6", GMSRT_BAD_GRAPH, "(signal 6)");
+    expect_failure("8", GMSRT_BAD_GRAPH, "(signal 8)");
+    expect_failure("9", GMSRT_OUT_OF_MEMORY, "for want of memory");
+    expect_failure("15", GMSRT_RUNTIME_FAILED, "was ended (signal 15)");
+    expect_failure("exit", GMSRT_BAD_GRAPH, "(exit status 7)");
+    expect_failure("hang", GMSRT_BAD_GRAPH, "did not finish with this graph within 2 seconds");
+    CHECK(remembered() == 0, "a failure was remembered");
+    setenv("FAKE_OPENVINO_DOES", "print", 1); /* more than a pipe holds, and something like a verdict */
+    CHECK_OK(try_graph(GMSRT_TRIAL_AUTO, 0));
+    unsetenv("FAKE_OPENVINO_DOES");
+    CHECK(open_files() == files, "%d files are left open", open_files() - files);
+    CHECK(waitpid(-1, NULL, WNOHANG) == -1, "a child is left");
+}
+
+/* A status of the helper's own is passed on with its words. */
+static void test_message(void)
+{
+    gmsrt_cpu_options options;
+
+    gmsrt_cpu_options_default(&options);
+    options.openvino = openvino;
+    options.batch = 5; /* the fake's graph has 1 */
+    options.trial = GMSRT_TRIAL_ALWAYS;
+    CHECK(gmsrt_open_cpu(graph, &options, NULL) == GMSRT_INVALID_ARGUMENT, "%s", gmsrt_last_error());
+    CHECK(strstr(gmsrt_last_error(), "batch 5 was asked") != NULL, "%s", gmsrt_last_error());
+}
+
+static void test_memory(void)
+{
+    char place[1100];
+
+    forget();
+    CHECK_OK(try_graph(GMSRT_TRIAL_AUTO, 0));
+    CHECK(remembered() == 1, "%d remembered", remembered());
+    setenv("FAKE_OPENVINO_DOES", "11", 1);
+    CHECK_OK(try_graph(GMSRT_TRIAL_AUTO, 0)); /* not tried again */
+    CHECK_OK(try_graph(GMSRT_TRIAL_NEVER, 0));
+    CHECK(try_graph(GMSRT_TRIAL_ALWAYS, 0) == GMSRT_BAD_GRAPH, "always is not always");
+    unsetenv("FAKE_OPENVINO_DOES");
+    /* Folders that are not to be trusted, or not there, are not used. */
+    snprintf(place, sizeof place, "%s/gms-rt/tried", cache);
+    CHECK(chmod(place, 0777) == 0, "chmod");
+    expect_failure("11", GMSRT_BAD_GRAPH, "signal 11");
+    forget();
+    snprintf(place, sizeof place, "%s/gms-rt", cache);
+    CHECK(symlink("/tmp", place) == 0, "symlink");
+    CHECK_OK(try_graph(GMSRT_TRIAL_AUTO, 0));
+    CHECK(unlink(place) == 0, "the link was replaced");
+    setenv("XDG_CACHE_HOME", "/dev/null", 1);
+    CHECK_OK(try_graph(GMSRT_TRIAL_AUTO, 0));
+    expect_failure("11", GMSRT_BAD_GRAPH, "signal 11");
+    setenv("XDG_CACHE_HOME", cache, 1);
+    CHECK(remembered() == 0, "remembered in a strange place");
+}
+
+static void test_program(void)
+{
+    char other[1100];
+
+    setenv("GMSRT_TRIAL", "/nowhere/gmsrt-trial", 1);
+    CHECK(try_graph(GMSRT_TRIAL_ALWAYS, 0) == GMSRT_NO_RUNTIME, "%s", gmsrt_last_error());
+    CHECK(strstr(gmsrt_last_error(), "/nowhere/gmsrt-trial is missing; copy it beside libgms_rt.so") != NULL &&
+              strstr(gmsrt_last_error(), "GMSRT_TRIAL_NEVER") != NULL,
+          "%s", gmsrt_last_error());
+    CHECK_OK(try_graph(GMSRT_TRIAL_NEVER, 0));
+    snprintf(other, sizeof other, "%s/no-program", cache);
+    write_bytes(other, "\177nonsense", 9);
+    CHECK(chmod(other, 0700) == 0, "chmod");
+    setenv("GMSRT_TRIAL", other, 1);
+    CHECK(try_graph(GMSRT_TRIAL_ALWAYS, 0) == GMSRT_NO_RUNTIME, "%s", gmsrt_last_error());
+    CHECK(strstr(gmsrt_last_error(), "cannot be started") != NULL, "%s", gmsrt_last_error());
+    setenv("GMSRT_TRIAL", "/bin/true", 1); /* ends well and says nothing */
+    CHECK(try_graph(GMSRT_TRIAL_ALWAYS, 0) == GMSRT_BAD_GRAPH, "%s", gmsrt_last_error());
+    unsetenv("GMSRT_TRIAL");
+    unlink(other);
+}
+
+/* Hosts that ignore their children, or have closed their standard streams. */
+static void test_hosts(void)
+{
+    int status = 0;
+    pid_t host;
+
+    forget();
+    host = fork();
+    CHECK(host >= 0, "no child");
+    if (host == 0) {
+        signal(SIGCHLD, SIG_IGN);
+        expect_failure("hang", GMSRT_BAD_GRAPH, "did not finish");
+        CHECK_OK(try_graph(GMSRT_TRIAL_ALWAYS, 0));
+        setenv("FAKE_OPENVINO_DOES", "11", 1);
+        CHECK(try_graph(GMSRT_TRIAL_ALWAYS, 0) == GMSRT_BAD_GRAPH, "%s", gmsrt_last_error());
+        unsetenv("FAKE_OPENVINO_DOES");
+        CHECK(strstr(gmsrt_last_error(), "crashed on this graph when") != NULL, "%s", gmsrt_last_error());
+        close(0);
+        close(1);
+        close(2);
+        _exit(try_graph(GMSRT_TRIAL_ALWAYS, 0) == GMSRT_OK ? 0 : 9);
+    }
+    CHECK(waitpid(host, &status, 0) == host && WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %d", status);
+}
+
+static void *try_some(void *data)
+{
+    (void)data;
+    for (int i = 0; i < 5; i++) CHECK_OK(try_graph(i % 2 ? GMSRT_TRIAL_ALWAYS : GMSRT_TRIAL_AUTO, 0));
+    return NULL;
+}
+
+static void test_threads(void)
+{
+    const int files = open_files();
+    pthread_t threads[4];
+
+    forget();
+    for (int i = 0; i < 4; i++) CHECK(pthread_create(&threads[i], NULL, try_some, NULL) == 0, "no thread");
+    for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+    CHECK(open_files() == files && remembered() == 1, "%d remembered", remembered());
+}
+
+int main(int argc, char **argv)
+{
+    const bytes whole = sound_model();
+
+    CHECK(argc == 3, "usage: test_trial FAKE_OPENVINO FOLDER");
+    openvino = argv[1];
+    snprintf(graph, sizeof graph, "%s/graph.onnx", argv[2]);
+    snprintf(cache, sizeof cache, "%s/cache", argv[2]);
+    if (cache[0] != '/') CHECK(getcwd(cache, 900) != NULL && strcat(strcat(cache, "/"), "trial-cache") != NULL, "cwd");
+    mkdir(cache, 0700);
+    setenv("XDG_CACHE_HOME", cache, 1);
+    unsetenv("GMSRT_TRIAL");
+    write_bytes(graph, whole.data, whole.size);
+    test_verdicts();
+    test_message();
+    test_memory();
+    test_program();
+    test_hosts();
+    test_threads();
+    forget();
+    rmdir(cache);
+    return checks_passed("test_trial (fake OpenVINO)");
+}
