@@ -138,7 +138,7 @@ typedef struct gmsrt_info {
     uint32_t used_lanes; /* in use, see gmsrt_set_lanes */
     uint32_t threads;    /* CPU: as reported by OpenVINO; CUDA: 0 */
     uint32_t graphs;     /* CUDA: captured graphs; CPU: 0 */
-    double open_ms;      /* time from the call of gmsrt_open_* to its return */
+    double open_ms;      /* time from the call of gmsrt_open_* to its return, without a trial */
     char execution[16];  /* CPU: "f32", "bf16", …; CUDA: "" (the plan decides) */
     char device[128];
     char runtime[128]; /* "OpenVINO …" or "CUDA driver …" */
