@@ -24,7 +24,7 @@ from gms_rt.phantoms import phantom
 
 U8 = NDArray[np.uint8]
 OPSETS = (18, 21)
-GOLDEN_SEEDS = range(2_000_000, 2_000_008)
+GOLDEN_SEEDS = range(2_000_000, 2_000_006)  # PyTorch's passes over them are a third of a large model's export
 
 
 class EncoderStage(nn.Module):
