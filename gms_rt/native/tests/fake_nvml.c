@@ -27,8 +27,14 @@ void fake_nvml_reset(void)
     sm_clock = 1410;
 }
 
-void fake_nvml_set_milliwatts(unsigned value) { milliwatts = value; }
-void fake_nvml_set_clock(unsigned value) { sm_clock = value; }
+void fake_nvml_set_milliwatts(unsigned value)
+{
+    milliwatts = value;
+}
+void fake_nvml_set_clock(unsigned value)
+{
+    sm_clock = value;
+}
 
 #ifndef FAKE_NVML_BARE
 FAKE_API int nvmlInit_v2(void);
