@@ -229,3 +229,9 @@ def test_the_diary_keeps_failures_and_goes_on(script):
     assert diary.attempt("b", broken) is None
     assert diary.worked == ["a"]
     assert diary.failed == ["b: RuntimeError: driver said no"]
+
+
+def test_results_name_no_place_of_the_machine(cpu_script, tmp_path, monkeypatch):
+    monkeypatch.setenv("GMS_RT_DATA", str(tmp_path))
+    written = f"gms-rt build {SCRIPT.parents[2]}/gms_rt/x.onnx --calib {tmp_path.resolve()}/busi"
+    assert cpu_script.without_places(written) == "gms-rt build gms_rt/x.onnx --calib $GMS_RT_DATA/busi"

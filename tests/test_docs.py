@@ -90,6 +90,7 @@ def test_commands_left_to_the_script_tests_are_run_there() -> None:
     for page in PAGES:
         for command in commands(page):
             first = shlex.split(command)[0]
-            if first.startswith("scripts/"):
+            # scripts/check runs this very file: it cannot be run from here.
+            if first.startswith("scripts/") and first != "scripts/check":
                 run = re.compile(rf"subprocess\.run\(\s*\[[^\]]*{re.escape(first)}\"")
                 assert run.search(tested), f"{page.name}: {command}"
