@@ -45,7 +45,7 @@ THRESHOLD = 128
 EXAMPLES = """examples:
   python benchmarks/baselines.py --engine engines/demo-fp32 --engine engines/demo-int8
   python benchmarks/baselines.py --engine engines/busi --data data/busi --minutes 30 --steps 4000
-  python benchmarks/baselines.py --engine engines/demo-int8 --models depthwise-unet-50k --steps 20 --out /tmp/try
+  python benchmarks/baselines.py --engine engines/demo-int8 --models depthwise-unet-50k --steps 20 --out try/
 """
 
 

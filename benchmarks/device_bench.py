@@ -25,7 +25,7 @@ from gms_rt.precision.recipe import Recipe
 from gms_rt.report.model import Report
 from gms_rt.report.run import BenchOptions, bench
 from gms_rt.runtime.device import Machine
-from gms_rt.runtime.select import load
+from gms_rt.runtime.select import load, parse_device
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ def device_of(machine: Machine, asked: str | None) -> str:
 
 def gpu_number(device: str) -> int:
     """The number of a "cuda:N"."""
-    return int(device.partition(":")[2] or 0)
+    return parse_device(device)[1] or 0
 
 
 def targets_for(machine: Machine, device: str) -> list[str]:

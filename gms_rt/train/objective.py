@@ -33,12 +33,10 @@ def losses(
     """The losses of the supervised heads' latents, the output first; the batch lies where the model does."""
     latent = torch.stack([latent_loss(output.float(), batch.target) for output in outputs]).sum()
     nothing = torch.zeros((), device=latent.device)
-    if place.phase == "latent" and sketch is None:
-        return Losses(latent, latent, nothing)
     if place.phase == "latent" and sketch is not None:
         guessed = torch.stack([sketch_loss(output.float(), sketch, batch.mask) for output in outputs]).sum()
         return Losses(recipe.latent_weight * latent + recipe.sketch * guessed, latent, nothing)
-    if recipe.loss == "latent":
+    if place.phase == "latent" or recipe.loss == "latent":
         return Losses(latent, latent, nothing)
     heads = outputs if recipe.decoded == "all" else outputs[:1]
     drawn = torch.stack([dice_loss(gms.probability(head).float(), batch.mask) for head in heads]).sum()
