@@ -54,9 +54,9 @@ def int8_graph(
         axis = 1 if node.op_type == "ConvTranspose" else 0
         stored = f"{name}/{node.input[1]}"
         quantised, scale = quantise_weights(graph.constant(node.input[1]), axis, levels)
-        _constant(typed, f"{stored}/q", quantised)
-        _constant(typed, f"{stored}/scale", scale)
-        _constant(typed, f"{stored}/zero", np.zeros(len(scale), np.int8))
+        add_constant(typed, f"{stored}/q", quantised)
+        add_constant(typed, f"{stored}/scale", scale)
+        add_constant(typed, f"{stored}/zero", np.zeros(len(scale), np.int8))
         inputs = [f"{stored}/q", f"{stored}/scale", f"{stored}/zero"]
         fresh.setdefault(name, []).append(
             helper.make_node("DequantizeLinear", inputs, [f"{stored}/dq"], f"{name}/weights/dq", axis=axis)
@@ -115,19 +115,21 @@ def drop_unused(model: Any) -> None:
     model.graph.initializer.extend(kept)
 
 
+def add_constant(model: Any, name: str, value: Any) -> str:
+    """Store a constant in a model; returns its name."""
+    from onnx import numpy_helper
+
+    model.graph.initializer.append(numpy_helper.from_array(np.array(value, order="C"), name))
+    return name
+
+
 def _pair(model: Any, source: str, scale: float) -> list[Any]:
     from onnx import helper
 
-    _constant(model, f"{source}/scale", np.float32(scale))
-    _constant(model, f"{source}/zero", np.int8(0))
+    add_constant(model, f"{source}/scale", np.float32(scale))
+    add_constant(model, f"{source}/zero", np.int8(0))
     ends = [f"{source}/scale", f"{source}/zero"]
     return [
         helper.make_node("QuantizeLinear", [source, *ends], [f"{source}/q"], f"{source}/quantise"),
         helper.make_node("DequantizeLinear", [f"{source}/q", *ends], [f"{source}/dq"], f"{source}/dequantise"),
     ]
-
-
-def _constant(model: Any, name: str, value: Any) -> None:
-    from onnx import numpy_helper
-
-    model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))

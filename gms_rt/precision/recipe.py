@@ -19,6 +19,7 @@ from gms_rt.precision import floating, int8
 from gms_rt.precision.census import check_census
 from gms_rt.precision.equalise import equalised
 from gms_rt.precision.graph import Graph
+from gms_rt.precision.processor import for_processor
 
 FILE = "precision.json"
 FORMAT = "gms-rt-precision"
@@ -61,6 +62,7 @@ class Recipe:
         if nodes:
             skips = self.skips if target != "cpu" else []
             typed = int8.int8_graph(even, nodes, self.ranges, levels=self.weight_levels, skips=skips)
+            typed = for_processor(typed) if target == "cpu" else typed
         kept = set(self.kept) | floating.ends(even)
         if remainder != "fp32":
             typed = floating.low_graph(typed, remainder, kept)

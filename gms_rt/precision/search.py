@@ -29,6 +29,7 @@ from gms_rt.precision.execute import U8, Session
 from gms_rt.precision.gate import Gate, Verdict, judge
 from gms_rt.precision.graph import Graph, stage
 from gms_rt.precision.int8 import int8_graph
+from gms_rt.precision.processor import for_processor
 from gms_rt.precision.ranges import Histogram, Progress
 
 AUTO = ("mse", "percentile:99.99", "minmax")
@@ -188,7 +189,8 @@ class Search:
         text = "\n".join([method, *sorted(nodes), *(map(str, which.tolist()) if which is not None else [])])
         entry = hashlib.sha256(text.encode()).hexdigest()[:24]
         if entry not in self._store:
-            session = Session(int8_graph(self.graph, nodes, self.clips(method), levels=self.levels))
+            typed = int8_graph(self.graph, nodes, self.clips(method), levels=self.levels)
+            session = Session(for_processor(typed))
             dice = self._dice(session, images, reference, first)
             self._store[entry] = [round(float(value), 6) for value in dice]
             self.evaluations += 1
