@@ -236,3 +236,9 @@ def test_an_engine_of_the_run_gives_the_runs_numbers(trained: tuple[Path, Path, 
     for by_run, by_engine in zip(*flipped, strict=True):
         assert by_engine.dice == pytest.approx(by_run.dice, abs=0.01), by_run.name
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["tta"] is False
+    mirrored = ["--tta", "--flips", "horizontal", "--out", tmp_path / "mirrored", "--json"]
+    done = invoke(first, "--run", run, "--split", "all", *mirrored)
+    assert json.loads(done.stdout)["flips"] == "horizontal"
+    alone = invoke(first, "--run", run, "--split", "all", "--flips", "horizontal", "--out", tmp_path / "alone")
+    assert isinstance(alone.exception, UsageError)
+    assert "add --tta" in str(alone.exception)

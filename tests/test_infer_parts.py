@@ -213,11 +213,14 @@ def test_flips_are_averaged_and_flipped_back(tmp_path: Path) -> None:
     engine.runner.infer = left  # type: ignore[method-assign]
     (averaged,) = Predictor(engine, InferOptions(tta=True)).predict([images[0]])
     assert np.allclose(averaged, 50)
+    (mirrored,) = Predictor(engine, InferOptions(tta=True, flips="horizontal")).predict([images[0]])
+    assert np.allclose(mirrored[: SIZE // 2], 100)
+    assert not mirrored[SIZE // 2 :].any()
 
 
 @pytest.mark.parametrize("options", [
     {"threshold": 0.0}, {"threshold": 1.0}, {"tile": 8}, {"overlap": 0.9}, {"min_area": -1}, {"refer_below": 2.0},
-    {"max_pixels": 0}, {"threshold": float("nan")},
+    {"max_pixels": 0}, {"flips": "both"}, {"tta": True, "flips": "vertical"}, {"threshold": float("nan")},
 ])  # fmt: skip
 def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):

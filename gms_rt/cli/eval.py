@@ -13,6 +13,7 @@ import click
 from gms_rt.artifacts import sha256_file, write_json
 from gms_rt.cli.console import Console, table
 from gms_rt.errors import CasesFailedError, UsageError
+from gms_rt.runtime.flips import FLIPS, check_flips, mean_over_flips
 
 if TYPE_CHECKING:
     from gms_rt.evaluate.dataset import Evaluation, Predictor
@@ -38,7 +39,12 @@ HEADER = ["", "DSC", "IoU", "HD95"]
 )
 @click.option("--matrix", is_flag=True, help="Train on one, test on the other: every run on every other DATA.")
 @click.option("--compare", type=click.Path(path_type=Path), help="An earlier evaluation: paired difference to it.")
-@click.option("--tta", is_flag=True, help="Average over four flips of each image, as gms-rt infer --tta does.")
+@click.option("--tta", is_flag=True, help="Average over flips of each image, as gms-rt infer --tta does.")
+@click.option(
+    "--flips",
+    type=click.Choice(list(FLIPS)),
+    help="With --tta: which flips [both]; horizontal where up and down differ, as in ultrasound.",
+)
 @click.option("--gallery", default=12, show_default=True, help="Worst cases to draw.")
 @click.option("--device", help="cpu or cuda[:N].")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
@@ -54,6 +60,7 @@ def command(
     matrix: bool,
     compare: Path | None,
     tta: bool,
+    flips: str | None,
     gallery: int,
     device: str | None,
     out: Path,
@@ -69,7 +76,8 @@ def command(
       gms-rt eval ham10000/ --run runs/official --splits ham10000.json --every 20 --out results/ham
     """
     console = Console(json=as_json)
-    options = _Options(part, every, spacing, tta, gallery, device, console)
+    check_flips(tta, flips)
+    options = _Options(part, every, spacing, (flips or "both") if tta else None, gallery, device, console)
     if matrix:
         _matrix(data, runs, splits, options, out)
         return
@@ -101,12 +109,12 @@ class _Options:
         part: str,
         every: int,
         spacing: tuple[float, float],
-        tta: bool,
+        flips: str | None,
         gallery: int,
         device: str | None,
         console: Console,
     ) -> None:
-        self.part, self.every, self.spacing, self.tta, self.gallery = part, every, spacing, tta, gallery
+        self.part, self.every, self.spacing, self.flips, self.gallery = part, every, spacing, flips, gallery
         self.device, self.console = device, console
 
     def evaluated(
@@ -123,14 +131,13 @@ class _Options:
         from gms_rt.data.layouts import recognise
         from gms_rt.evaluate.choice import chosen_cases
         from gms_rt.evaluate.dataset import evaluate
-        from gms_rt.runtime.flips import mean_over_flips
 
         dataset = recognise(data)
         cases, source = chosen_cases(dataset, self.part, file=lists, run=run, every=self.every)
-        if self.tta:
-            predict = partial(mean_over_flips, predict)
+        if self.flips:
+            predict = partial(mean_over_flips, predict, which=self.flips)
         chosen = {"data": dataset.name, "split": self.part, "every": self.every, "split_source": source}
-        known = {**facts, "tta": self.tta, **chosen}
+        known = {**facts, "tta": self.flips is not None, "flips": self.flips, **chosen}
         with self.console.progress(f"eval {dataset.name}", len(cases)) as bar:
             return evaluate(
                 cases,

@@ -27,6 +27,7 @@ from gms_rt.infer.measure import Row
 from gms_rt.infer.sources import Found
 from gms_rt.infer.summary import Summary
 from gms_rt.runtime.engine import Engine
+from gms_rt.runtime.flips import FLIPS
 from gms_rt.runtime.select import ENGINES, load, parse_device
 
 OUT = Path("gms-rt-out")
@@ -59,7 +60,12 @@ Exit codes:
 @click.option("--out", type=click.Path(), help="Output folder; without it gms-rt-out/ and the folder's name.")
 @click.option("--device", help="cpu, cuda or cuda:N; without it a GPU engine that fits wins.")
 @click.option("--threshold", type=float, default=0.5, show_default=True, help="Probability that counts as foreground.")
-@click.option("--tta", is_flag=True, help="Average over four flips of each image: four times the work.")
+@click.option("--tta", is_flag=True, help="Average over flips of each image: up to four times the work.")
+@click.option(
+    "--flips",
+    type=click.Choice(list(FLIPS)),
+    help="With --tta: which flips [both]; horizontal where up and down differ, as in ultrasound.",
+)
 @click.option("--tile", type=int, default=0, help="Segment large images in tiles of this many pixels.")
 @click.option("--overlap", type=float, default=0.25, show_default=True, help="Share of a tile that its neighbours see.")
 @click.option("--largest", is_flag=True, help="Keep only the largest region.")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from gms_rt.artifacts import sha256_bytes
 from gms_rt.errors import UsageError
 from gms_rt.imageio import MAX_PIXELS
+from gms_rt.runtime.flips import check_flips
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class InferOptions:
 
     threshold: float = 0.5
     tta: bool = False
+    flips: str | None = None  # of `tta`; both where none is named
     tile: int = 0
     overlap: float = 0.25
     largest: bool = False
@@ -34,6 +36,7 @@ class InferOptions:
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
             raise UsageError(f"threshold {self.threshold} is not between 0 and 1", where="--threshold")
+        check_flips(self.tta, self.flips)
         if self.tile and not 32 <= self.tile <= 8192:
             raise UsageError(f"tiles of {self.tile} pixels are not between 32 and 8192", where="--tile")
         if not 0 <= self.overlap <= 0.75:

@@ -36,4 +36,4 @@ class Predictor:
 
     def _infer(self, images: U8) -> NDArray[Any]:
         run = self.engine.runner.infer
-        return mean_over_flips(run, images) if self.options.tta else run(images)
+        return mean_over_flips(run, images, self.options.flips or "both") if self.options.tta else run(images)
