@@ -1,4 +1,4 @@
-"""A `--device` value for torch, refused in one line where the machine lacks it."""
+"""A `--device` value for torch, refused in one line where the machine lacks it, and the arithmetic it trains in."""
 
 from __future__ import annotations
 
@@ -18,3 +18,16 @@ def torch_device(name: str) -> str:
     if kind == "cuda" and (not torch.cuda.is_available() or (index or 0) >= torch.cuda.device_count()):
         raise DeviceError(f"torch finds no {name}", where="--device", mend="use --device cpu")
     return name
+
+
+def forward_type(precision: str, device: torch.device) -> torch.dtype:
+    """The arithmetic of the forward pass; weights stay float32.
+
+    >>> forward_type("auto", torch.device("cpu"))
+    torch.float32
+    """
+    if precision == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

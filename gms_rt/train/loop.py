@@ -15,33 +15,30 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gms_rt.artifacts import write_bytes
 from gms_rt.data.layouts import Dataset
 from gms_rt.data.splits import Split, write_split
 from gms_rt.errors import GmsError, UsageError
-from gms_rt.metrics import dice
 from gms_rt.model.gms import Gms
 from gms_rt.model.lmm import LatentMapper
 from gms_rt.model.run import CONFIG, WEIGHTS, save_run
 from gms_rt.model.tokenizer import Tokenizer
 from gms_rt.train.batches import Batch, CachedBatches, LiveBatches, Source
 from gms_rt.train.checkpoint import STATE, Row, State, copied, load_state, save_state
+from gms_rt.train.device import forward_type
 from gms_rt.train.interrupt import Request, stop_requests
-from gms_rt.train.latents import cached_latents, encode, mask_image
-from gms_rt.train.losses import latent_loss
+from gms_rt.train.latents import cached_latents
 from gms_rt.train.objective import losses
 from gms_rt.train.recipe import Recipe
 from gms_rt.train.record import Record
 from gms_rt.train.samples import Samples
 from gms_rt.train.schedule import Place, Schedule
 from gms_rt.train.sketch import fit_sketch
+from gms_rt.train.validation import Validation
 
-U8 = NDArray[np.uint8]
 Progress = Callable[[str, int, int, str], None]  # stage, done, total, note
 
 
@@ -114,7 +111,7 @@ class _Training:
         self.samples = Samples(dataset.named(split.train), recipe)
         self.held_out = Samples(dataset.named(split.validation), recipe)
         self.schedule = Schedule(recipe, len(self.samples))
-        self.half = _half(recipe, self.device)
+        self.half = forward_type(recipe.precision, self.device)
         self.optimiser = torch.optim.AdamW(self.gms.mapper.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half == torch.float16)
         self.cache = cache or out / "latents"
@@ -128,7 +125,7 @@ class _Training:
         if self.recipe.sketch and self.recipe.latent_epochs and self.state.sketch is None:
             sketch = fit_sketch(*source.examples())
             self.state.sketch = None if sketch is None else sketch.to(self.device)
-        validation = self._encoded_validation()
+        validation = Validation(self.gms, self.held_out)
         record = Record(self.out)
         try:
             self._steps(source, validation, record)
@@ -166,15 +163,7 @@ class _Training:
 
         return CachedBatches(cached_latents(self.gms, self.samples, self.cache, told), self.samples, self.schedule)
 
-    def _encoded_validation(self) -> list[tuple[Tensor, Tensor, U8]]:
-        cases = []
-        for number in range(len(self.held_out)):
-            image, mask = self.held_out.plain(number)
-            latents = encode(self.gms, [image, mask_image(mask)])
-            cases.append((latents[:1], latents[1:], mask))
-        return cases
-
-    def _steps(self, source: Source, validation: list[tuple[Tensor, Tensor, U8]], record: Record) -> None:
+    def _steps(self, source: Source, validation: Validation, record: Record) -> None:
         saved = began = time.monotonic()
         spent = self.state.seconds
         while self.state.step < self.schedule.steps:
@@ -236,7 +225,7 @@ class _Training:
         for name, value in self.gms.mapper.state_dict().items():
             self.state.average[name].lerp_(value, 1 - decay)
 
-    def _end_epoch(self, place: Place, validation: list[tuple[Tensor, Tensor, U8]], record: Record) -> None:
+    def _end_epoch(self, place: Place, validation: Validation, record: Record) -> None:
         loss, latent, drawn, count = self.state.sums
         row: Row = {
             "epoch": place.epoch + 1,
@@ -256,32 +245,18 @@ class _Training:
         self.state.sums = [0.0, 0.0, 0.0, 0.0]
         record.write(self.state.rows)
 
-    def _validate(self, place: Place, validation: list[tuple[Tensor, Tensor, U8]], row: Row) -> None:
+    def _validate(self, place: Place, validation: Validation, row: Row) -> None:
         weights = self.state.average or self.gms.mapper.state_dict()
         better = True
-        if validation:
-            score, loss = self._scored(weights, validation)
+        if len(validation):
+            score, loss = validation.scored(weights)
             row["validation_dice"], row["validation_loss"] = score, loss
             better = (score, -loss) > (self.state.best, -self.state.best_loss)
         if better:
             self.state.best_epoch = place.epoch + 1
-            if validation:
+            if len(validation):
                 self.state.best, self.state.best_loss = score, loss
             self._keep(weights)
-
-    @torch.no_grad()
-    def _scored(self, weights: dict[str, Tensor], validation: list[tuple[Tensor, Tensor, U8]]) -> tuple[float, float]:
-        current = copied(self.gms.mapper.state_dict())
-        self.gms.mapper.load_state_dict(weights)
-        self.gms.mapper.eval()
-        scores, losses = [], []
-        for image, target, mask in validation:
-            mapped = self.gms.map(image.to(self.device))
-            losses.append(float(latent_loss(mapped, target.to(self.device))))
-            probability = (self.gms.probability(mapped)[0, 0] * 255).round()
-            scores.append(dice(probability.cpu().numpy() >= 128, mask))
-        self.gms.mapper.load_state_dict(current)
-        return float(np.mean(scores)), float(np.mean(losses))
 
     def _keep(self, weights: dict[str, Tensor]) -> None:
         """Write the run with these weights."""
@@ -301,15 +276,6 @@ class _Training:
         self.state.optimiser = self.optimiser.state_dict()
         self.state.scaler = self.scaler.state_dict()
         save_state(self.out, self.state)
-
-
-def _half(recipe: Recipe, device: torch.device) -> torch.dtype:
-    """The arithmetic of the forward pass; weights stay float32."""
-    if recipe.precision == "auto":
-        if device.type != "cuda":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[recipe.precision]
 
 
 def _check_size(recipe: Recipe, tokenizer: Tokenizer) -> None:

@@ -1,0 +1,49 @@
+"""How good weights are on the cases kept for choosing them: their masks' Dice, and the latents' distance."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gms_rt.metrics import dice
+from gms_rt.model.gms import Gms
+from gms_rt.train.checkpoint import copied
+from gms_rt.train.latents import encode, mask_image
+from gms_rt.train.losses import latent_loss
+from gms_rt.train.samples import Samples
+
+U8 = NDArray[np.uint8]
+
+
+class Validation:
+    """The held-out cases, encoded once: image latents, mask latents, masks."""
+
+    def __init__(self, gms: Gms, samples: Samples) -> None:
+        self._gms = gms
+        self._cases: list[tuple[Tensor, Tensor, U8]] = []
+        for number in range(len(samples)):
+            image, mask = samples.plain(number)
+            latents = encode(gms, [image, mask_image(mask)])
+            self._cases.append((latents[:1], latents[1:], mask))
+
+    def __len__(self) -> int:
+        return len(self._cases)
+
+    @torch.no_grad()
+    def scored(self, weights: dict[str, Tensor]) -> tuple[float, float]:
+        """Mean Dice and mean latent loss of the mapper with these weights; it keeps its own."""
+        mapper = self._gms.mapper
+        device = next(mapper.parameters()).device
+        current = copied(mapper.state_dict())
+        mapper.load_state_dict(weights)
+        mapper.eval()
+        scores, losses = [], []
+        for image, target, mask in self._cases:
+            mapped = self._gms.map(image.to(device))
+            losses.append(float(latent_loss(mapped, target.to(device))))
+            probability = (self._gms.probability(mapped)[0, 0] * 255).round()
+            scores.append(dice(probability.cpu().numpy() >= 128, mask))
+        mapper.load_state_dict(current)
+        return float(np.mean(scores)), float(np.mean(losses))
