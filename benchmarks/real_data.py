@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from gms_rt import __version__
 from gms_rt.config import read_toml
 from gms_rt.evaluate.published import GMS
+from gms_rt.runtime.device import probe
 
 ROOT = Path(__file__).resolve().parent.parent
 # What one processor core reaches in about an hour each: a narrower model, and for BUSI smaller pictures, than the
@@ -129,7 +130,7 @@ def result(data: Path, out: Path, commands: list[str], name: str, differs: str) 
     return {
         "commands": commands,
         "gms_rt": __version__,
-        "machine": {"processor": processor(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "machine": {"processor": probe().cpu.name, "cores": probe().cpu.cores, "python": platform.python_version()},
         **summary,
         "published": {"dsc": published.dsc, "iou": published.iou, "hd95": published.hd95, "source": "the paper"},
         "differs_from_the_paper": differs,
@@ -142,14 +143,6 @@ def verb(data: Path, *arguments: object) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-m", "gms_rt", *words], check=True, env=environment, cwd=Path.cwd())
     return "gms-rt " + " ".join(words).replace(str(data), "$GMS_RT_DATA")
-
-
-def processor() -> str:
-    """The processor's name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import platform
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ from gms_rt.data.layouts import Dataset, recognise
 from gms_rt.data.splits import Split
 from gms_rt.model.loading import load_tokenizer
 from gms_rt.phantoms import phantom
+from gms_rt.runtime.device import probe
 from gms_rt.train.loop import train
 from gms_rt.train.recipe import Recipe, load_recipe
 
@@ -72,7 +72,7 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {
         "command": f"python benchmarks/train_speed.py{told}",
         "machine": {
-            "processor": platform.processor() or platform.machine(),
+            "processor": probe().cpu.name,
             "threads": options.threads or torch.get_num_threads(),
         },
         "tokenizer": options.tokenizer or "AutoencoderKL of Stable Diffusion, random weights",
