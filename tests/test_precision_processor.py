@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from precision_graphs import scenes, tiny_model
 
+from gms_rt.precision.census import census
 from gms_rt.precision.execute import Session
 from gms_rt.precision.graph import Graph, graph_from_model
 from gms_rt.precision.int8 import int8_graph, quantisable
@@ -168,11 +169,16 @@ def test_open_batches_and_graphs_without_a_join() -> None:
     assert np.abs(one.astype(int) - by_onnxruntime(before, pictures())).mean() < 0.5
 
 
-def test_a_recipe_for_a_cpu_shuffles_and_one_for_tensorrt_does_not() -> None:
-    graph = graph_from_model(tiny_model())
+@pytest.mark.parametrize(
+    ("model", "images"), [(tiny_model(), scenes(4)), (small_model(), pictures())], ids=["resized", "shuffled"]
+)
+def test_a_recipe_for_a_cpu_shuffles_and_one_for_tensorrt_does_not(model: Any, images: Any) -> None:
+    graph = graph_from_model(model)
     names = quantisable(graph)[1:]
     sources = [node.input[0] for node in graph.nodes if node.name in names]
-    found = extremes(graph, sources, scenes(4))
+    found = extremes(graph, sources, images)
     recipe = Recipe("int8", "0" * 64, int8=names, ranges={name: found[name].magnitude for name in sources})
-    assert kinds(recipe.apply(graph, "cpu"))["DepthToSpace"] == 1
+    typed = recipe.apply(graph, "cpu")
+    assert kinds(typed)["DepthToSpace"] == 1
+    assert census(typed)["compute"]["Conv"]["int8"] == len(names)
     assert kinds(recipe.apply(graph, "tensorrt"))["ConvTranspose"] == 1

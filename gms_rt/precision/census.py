@@ -39,10 +39,8 @@ def census(graph: Graph) -> dict[str, Any]:
 
 def compute_type(graph: Graph, node: Any) -> str:
     """The type in which a node computes: int8 where both operands come out of a DequantizeLinear."""
-    if node.op_type in COMPUTE:
-        makers = [graph.producer.get(name) for name in node.input[:2]]
-        if all(maker is not None and maker.op_type == "DequantizeLinear" for maker in makers):
-            return "int8"
+    if node.op_type in COMPUTE and all(_dequantised(graph, name) for name in node.input[:2]):
+        return "int8"
     return _name(graph.dtype.get(node.output[0], 0))
 
 
@@ -83,6 +81,13 @@ def check_int8_execution(executed: dict[str, dict[str, int]], quantised: int) ->
             mend="use --precision fp32 on this machine",
         )
     return run
+
+
+def _dequantised(graph: Graph, tensor: str) -> bool:
+    maker = graph.producer.get(tensor)
+    while maker is not None and maker.op_type == "DepthToSpace":  # moves values, whatever their type
+        maker = graph.producer.get(maker.input[0])
+    return maker is not None and maker.op_type == "DequantizeLinear"
 
 
 def _name(kind: int) -> str:
