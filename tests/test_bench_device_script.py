@@ -234,4 +234,7 @@ def test_the_diary_keeps_failures_and_goes_on(script):
 def test_results_name_no_place_of_the_machine(cpu_script, tmp_path, monkeypatch):
     monkeypatch.setenv("GMS_RT_DATA", str(tmp_path))
     written = f"gms-rt build {SCRIPT.parents[2]}/gms_rt/x.onnx --calib {tmp_path.resolve()}/busi"
-    assert cpu_script.without_places(written) == "gms-rt build gms_rt/x.onnx --calib $GMS_RT_DATA/busi"
+    written += " --out /elsewhere/demo/engines/x"
+    told = "gms-rt build gms_rt/x.onnx --calib $GMS_RT_DATA/busi --out demo/engines/x"
+    assert cpu_script.without_places(written, Path("/elsewhere")) == told
+    assert cpu_script.without_places("build/cpu-bench/demo", Path("build/cpu-bench")) == "build/cpu-bench/demo"
