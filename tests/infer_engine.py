@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -64,6 +65,8 @@ def main() -> None:
     import gms_rt.cli.infer
     from gms_rt.cli.main import main as gms_rt_main
 
+    # Whoever starts the tests in the background of a shell hands down that interrupts are ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
     gms_rt.cli.infer.load = lambda path, **_: brightness_engine(folder, seconds=seconds)  # type: ignore[attr-defined]
     gms_rt.cli.infer.newest_engines = lambda root: [folder]  # type: ignore[attr-defined]

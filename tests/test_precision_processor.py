@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from precision_graphs import scenes, tiny_model
 
+from gms_rt.precision.blocks import stages
 from gms_rt.precision.census import census
 from gms_rt.precision.execute import Session
 from gms_rt.precision.graph import Graph, graph_from_model
@@ -181,4 +182,6 @@ def test_a_recipe_for_a_cpu_shuffles_and_one_for_tensorrt_does_not(model: Any, i
     typed = recipe.apply(graph, "cpu")
     assert kinds(typed)["DepthToSpace"] == 1
     assert census(typed)["compute"]["Conv"]["int8"] == len(names)
+    for count in ("flop", "parameters"):
+        assert sum(row[count] for row in stages(typed)) == sum(row[count] for row in stages(graph))
     assert kinds(recipe.apply(graph, "tensorrt"))["ConvTranspose"] == 1

@@ -29,12 +29,15 @@ def pointwise_upsampling(typed: Graph) -> Graph:
         return typed
     model = typed.copy().model
     by_name = {node.name: node for node in model.graph.node}
-    instead: dict[str, list[Any]] = {}
+    before: dict[str, list[Any]] = {}
+    behind: dict[str, list[Any]] = {}
     for node in fitting:
-        _as_convolution(typed, model, by_name[node.name])
+        before[node.name] = _as_convolution(typed, model, by_name[node.name])
         last = _moved_behind(typed, by_name, node)
-        instead[last.name] = [last, _shuffle(node, last)]
-    ordered = [new for node in model.graph.node for new in instead.get(node.name, [node])]
+        behind[last.name] = [_shuffle(node, last)]
+    ordered = [
+        new for node in model.graph.node for new in [*before.get(node.name, []), node, *behind.get(node.name, [])]
+    ]
     fresh = [type(node).FromString(node.SerializeToString()) for node in ordered]
     del model.graph.node[:]
     model.graph.node.extend(fresh)
@@ -58,8 +61,8 @@ def _fits(typed: Graph, node: Any) -> bool:
     return square and kernel == strides and constant and not (padded or automatic or dilated)
 
 
-def _as_convolution(typed: Graph, model: Any, node: Any) -> None:
-    """Turn a fitting ConvTranspose into the Conv that makes the channels of every place in its kernel."""
+def _as_convolution(typed: Graph, model: Any, node: Any) -> list[Any]:
+    """Turn a fitting ConvTranspose into the Conv that makes every place's channels; returns what goes before it."""
     from onnx import helper
 
     stored = typed.producer[node.input[1]]
@@ -75,11 +78,17 @@ def _as_convolution(typed: Graph, model: Any, node: Any) -> None:
     dequantise = next(other for other in model.graph.node if other.name == stored.name)
     replaced = helper.make_node("DequantizeLinear", names, list(stored.output), stored.name, axis=0)
     dequantise.CopyFrom(replaced)
+    first = []
     if len(node.input) > 2 and node.input[2]:
-        node.input[2] = add_constant(model, f"{node.name}/bias", np.tile(typed.constant(node.input[2]), places))
+        # Repeated in the graph, not in the file: a model's parameters are the same however it is run.
+        times = add_constant(model, f"{node.name}/places", np.array([places], np.int64))
+        repeated = f"{node.name}/bias"
+        first = [helper.make_node("Tile", [node.input[2], times], [repeated], repeated)]
+        node.input[2] = repeated
     node.op_type = "Conv"
     del node.attribute[:]
     node.attribute.append(helper.make_attribute("kernel_shape", [1, 1]))
+    return first
 
 
 def _moved_behind(typed: Graph, by_name: dict[str, Any], node: Any) -> Any:
