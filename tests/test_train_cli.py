@@ -11,6 +11,7 @@ from phantom_folders import write_phantoms, write_tokenizer
 
 from gms_rt.cli import ablate, train
 from gms_rt.errors import DeviceError, UsageError
+from gms_rt.model.run import load_run
 
 SMALL = [
     *("--set", "size=32", "--set", "width=8", "--set", "groups=4", "--set", "multipliers=[1,2]", "--set", "batch=4"),
@@ -34,6 +35,19 @@ def test_train_says_what_it_does_and_what_comes_next(tmp_path: Path, tokenizer: 
     assert isinstance(CliRunner().invoke(train.command, arguments).exception, UsageError)
     again = CliRunner().invoke(train.command, [*arguments, "--resume", "--json"])
     assert json.loads(again.stdout)["epochs"] == 3
+
+
+def test_fine_tuning_takes_the_shape_of_the_run_it_starts_from(tmp_path: Path, tokenizer: str) -> None:
+    data = write_phantoms(tmp_path / "data", 12)
+    common = [str(data), "--tokenizer", tokenizer, "--recipe", "paper"]
+    first = [*common, *SMALL, "--out", str(tmp_path / "first")]
+    assert CliRunner().invoke(train.command, first).exit_code == 0
+    init = ["--init", str(tmp_path / "first"), "--set", "size=32", "--set", "epochs=1", "--set", "threads=1"]
+    done = CliRunner().invoke(train.command, [*common, *init, "--out", str(tmp_path / "tuned")])
+    assert done.exit_code == 0, done.output
+    assert load_run(tmp_path / "tuned").mapper.config == load_run(tmp_path / "first").mapper.config
+    wider = [*common, *init, "--set", "width=16", "--out", str(tmp_path / "wider")]
+    assert isinstance(CliRunner().invoke(train.command, wider).exception, UsageError)
 
 
 def test_a_device_that_is_not_there_is_one_line(tmp_path: Path, tokenizer: str) -> None:

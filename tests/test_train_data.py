@@ -19,11 +19,11 @@ from gms_rt.model.loading import load_tokenizer
 from gms_rt.train.augment import augmented
 from gms_rt.train.batches import CachedBatches, LiveBatches, members
 from gms_rt.train.latents import INDEX, cached_latents
-from gms_rt.train.loop import new_mapper
 from gms_rt.train.recipe import Recipe, load_recipe, recipe_names
 from gms_rt.train.samples import Samples, mask_tensor
 from gms_rt.train.schedule import Schedule
 from gms_rt.train.sketch import fit_sketch, sketch_loss, sketched
+from gms_rt.train.start import first_weights
 
 SMALL = ("size=32", "width=8", "groups=4", "multipliers=[1,2]", "views=3", "batch=4")
 
@@ -44,7 +44,7 @@ def samples(phantoms: Path, *settings: str, count: int = 40) -> Samples:
 
 def model(tokenizer: str, recipe: Recipe) -> Gms:
     frozen = load_tokenizer(tokenizer)
-    return Gms(frozen, new_mapper(recipe, frozen.spec.channels))
+    return Gms(frozen, first_weights(recipe, frozen.spec).mapper)
 
 
 def test_recipes_are_what_the_paper_and_the_program_say() -> None:

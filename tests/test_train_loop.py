@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import multiprocessing
 import multiprocessing.context
 import os
@@ -18,6 +19,7 @@ import torch
 from phantom_folders import write_pair, write_phantoms, write_tokenizer
 
 from gms_rt import artifacts
+from gms_rt.config import read_toml
 from gms_rt.data.layouts import recognise
 from gms_rt.data.splits import Split, split_dataset
 from gms_rt.errors import GmsError, UsageError
@@ -35,9 +37,12 @@ def recipe(name: str, *settings: str) -> Recipe:
     return load_recipe(name, [*SMALL, *settings])
 
 
-def run(dataset: Path, tokenizer: str, out: Path, how: Recipe, *, resume: bool = False) -> Outcome:
+def run(
+    dataset: Path, tokenizer: str, out: Path, how: Recipe, *, init: Path | None = None, resume: bool = False
+) -> Outcome:
     data = recognise(dataset)
-    return train(data, split_dataset(data, validation=0.2), load_tokenizer(tokenizer), how, out, resume=resume)
+    split = split_dataset(data, validation=0.2)
+    return train(data, split, load_tokenizer(tokenizer), how, out, init=init, resume=resume)
 
 
 def weights(folder: Path, name: str = "last.safetensors") -> bytes:
@@ -97,6 +102,27 @@ def test_the_loss_falls(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> 
     run(phantoms, tiny_tokenizer, tmp_path / "run", recipe("fast", "latent_epochs=12", "epochs=1", "views=2"))
     losses = [float(row["latent_loss"]) for row in table(tmp_path / "run")]
     assert losses[11] < 0.7 * losses[0]
+
+
+def test_a_training_starts_from_another_run(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
+    first, tuned = tmp_path / "first", tmp_path / "tuned"
+    run(phantoms, tiny_tokenizer, first, recipe("fast", "latent_epochs=12", "epochs=1", "views=2"))
+    # With steps too small to change anything, the new run is the old one.
+    still = recipe("fast", "latent_epochs=1", "epochs=0", "views=2", "lr=1e-30", "weight_decay=0.0", "average=0.0")
+    run(phantoms, tiny_tokenizer, tuned, still, init=first)
+    assert weights(tuned, "lmm.safetensors") == weights(first, "lmm.safetensors")
+    assert read_toml(tuned / "config.toml")["origin"] == {
+        "run": "first",
+        "sha256": hashlib.sha256(weights(first, "lmm.safetensors")).hexdigest(),
+    }
+    with pytest.raises(UsageError, match=r"another start.*--init"):
+        run(phantoms, tiny_tokenizer, tuned, still, resume=True)
+    run(phantoms, tiny_tokenizer, tuned, still, init=first, resume=True)
+    other = recipe("fast", "latent_epochs=1", "epochs=0", "views=2", "width=16")
+    with pytest.raises(UsageError, match=r"width=8.*needs.*width=16"):
+        run(phantoms, tiny_tokenizer, tmp_path / "other", other, init=first)
+    with pytest.raises(UsageError, match="no run folder"):
+        run(phantoms, tiny_tokenizer, tmp_path / "other", other, init=phantoms)
 
 
 def test_latent_steps_learn_the_mask_where_a_sketch_fits(

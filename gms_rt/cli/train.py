@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--splits", type=click.Path(path_type=Path), help="Lists of names: JSON, or the official pickle.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Run folder to write.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder of cached latents  [default: OUT/latents].")
+@click.option("--init", type=click.Path(path_type=Path), help="Start from the weights of this run (fine-tuning).")
 @click.option("--resume", is_flag=True, help="Go on where a stopped training was saved.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda[:N].")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
@@ -34,6 +35,7 @@ def command(
     splits: Path | None,
     out: Path,
     cache: Path | None,
+    init: Path | None,
     resume: bool,
     device: str,
     as_json: bool,
@@ -46,6 +48,7 @@ def command(
       gms-rt train busi/ --tokenizer onnx:taef2/ --splits busi.json --out runs/busi-fast
       gms-rt train glas/ --tokenizer taesd --set latent_epochs=100 --set seed=1 --out runs/glas
       gms-rt train busi/ --tokenizer sd-vae --recipe paper --out runs/busi --resume
+      gms-rt train busi/ --tokenizer sd-vae --init runs/ham10000 --set lr=6e-4 --out runs/busi-tuned
     """
     from gms_rt.cli.extras import train_extra
 
@@ -53,12 +56,13 @@ def command(
     from gms_rt.data.layouts import recognise
     from gms_rt.data.splits import split_dataset
     from gms_rt.model.loading import load_tokenizer
+    from gms_rt.model.run import model_shape
     from gms_rt.train.device import torch_device
     from gms_rt.train.loop import train
     from gms_rt.train.recipe import load_recipe
 
     console = Console(json=as_json)
-    chosen = load_recipe(recipe, settings)
+    chosen = load_recipe(recipe, settings, model_shape(init) if init else None)
     where = torch_device(device)
     dataset = recognise(data)
     split = split_dataset(dataset, file=splits, seed=chosen.seed, validation=chosen.validation)
@@ -74,6 +78,7 @@ def command(
             chosen,
             out,
             device=where,
+            init=init,
             resume=resume,
             cache=cache,
             progress=bars.show,

@@ -44,11 +44,21 @@ def save_run(folder: Path, gms: Gms, tables: Tables | None = None) -> None:
 
 def load_run(folder: Path) -> Gms:
     """The model of a run folder, ready to segment."""
-    check_run(folder)
-    config = configured(LmmConfig, read_toml(folder / CONFIG).get("model", {}), where=folder / CONFIG)
-    mapper = LatentMapper(config)
-    load_weights(mapper, folder / WEIGHTS)
+    mapper = load_mapper(folder)
     return Gms(_tokenizer(folder), mapper).eval()
+
+
+def load_mapper(folder: Path) -> LatentMapper:
+    """The latent mapping model of a run folder, without its tokenizer."""
+    mapper = LatentMapper(model_shape(folder))
+    load_weights(mapper, folder / WEIGHTS)
+    return mapper
+
+
+def model_shape(folder: Path) -> LmmConfig:
+    """The shape of a run folder's latent mapping model."""
+    check_run(folder)
+    return configured(LmmConfig, read_toml(folder / CONFIG).get("model", {}), where=folder / CONFIG)
 
 
 def check_run(folder: Path) -> None:

@@ -73,12 +73,12 @@ def load_state(folder: Path, fingerprint: dict[str, str], device: torch.device) 
         state = State(**content)
     except TypeError as error:
         raise ArtifactError(f"has missing or unknown parts ({error})", where=path) from error
-    changed = [key for key, value in fingerprint.items() if state.fingerprint.get(key) != value]
+    changed = [key for key, value in fingerprint.items() if state.fingerprint.get(key, "") != value]
     if changed:
         raise UsageError(
             f"was trained with another {' and '.join(changed)}",
             where=folder,
-            mend="resume with the same data, tokenizer and recipe, or choose another --out",
+            mend="resume with the same data, tokenizer, recipe and --init, or choose another --out",
         )
     return state
 

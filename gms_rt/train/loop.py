@@ -37,6 +37,7 @@ from gms_rt.train.record import Record
 from gms_rt.train.samples import Samples
 from gms_rt.train.schedule import Place, Schedule
 from gms_rt.train.sketch import fit_sketch
+from gms_rt.train.start import Start, first_weights
 from gms_rt.train.validation import Validation
 
 Progress = Callable[[str, int, int, str], None]  # stage, done, total, note
@@ -62,11 +63,12 @@ def train(
     out: Path,
     *,
     device: str = "cpu",
+    init: Path | None = None,
     resume: bool = False,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Train a latent mapping model into the run folder `out`."""
+    """Train a latent mapping model into the run folder `out`, from scratch or from the weights of the run `init`."""
     if not resume and any((out / name).exists() for name in (STATE, WEIGHTS)):
         raise UsageError("holds a run already", where=out, mend="go on with --resume, or choose another --out")
     before = torch.get_num_threads()
@@ -74,16 +76,10 @@ def train(
         torch.set_num_threads(recipe.threads)
     try:
         with stop_requests() as request:
-            return _Training(dataset, split, tokenizer, recipe, out, device, cache, progress, request).run()
+            start = first_weights(recipe, tokenizer.spec, init)
+            return _Training(dataset, split, tokenizer, recipe, start, out, device, cache, progress, request).run()
     finally:
         torch.set_num_threads(before)
-
-
-def new_mapper(recipe: Recipe, latent_channels: int) -> LatentMapper:
-    """A fresh latent mapping model whose first weights follow from the seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        return LatentMapper(recipe.model(latent_channels))
 
 
 class _Training:
@@ -95,17 +91,17 @@ class _Training:
         split: Split,
         tokenizer: Tokenizer,
         recipe: Recipe,
+        start: Start,
         out: Path,
         device: str,
         cache: Path | None,
         progress: Progress | None,
         request: Request,
     ) -> None:
-        _check_size(recipe, tokenizer)
         self.recipe, self.out, self.split, self.request = recipe, out, split, request
         self.device = torch.device(device)
         self.progress = progress or (lambda stage, done, total, note: None)
-        self.gms = Gms(tokenizer, new_mapper(recipe, tokenizer.spec.channels)).to(self.device)
+        self.gms = Gms(tokenizer, start.mapper).to(self.device)
         if self.device.type == "cpu":
             self.gms.mapper.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.samples = Samples(dataset.named(split.train), recipe)
@@ -115,8 +111,11 @@ class _Training:
         self.optimiser = torch.optim.AdamW(self.gms.mapper.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half == torch.float16)
         self.cache = cache or out / "latents"
-        self.data = {"name": dataset.name, "folder": str(dataset.root.resolve()), "split": split.source}
-        self.state = State(_fingerprint(recipe, split, tokenizer))
+        data = {"name": dataset.name, "folder": str(dataset.root.resolve()), "split": split.source}
+        self.tables: dict[str, Any] = {"training": recipe.table(), "data": data}
+        if start.origin:
+            self.tables["origin"] = start.origin
+        self.state = State(_fingerprint(recipe, split, tokenizer, start))
 
     def run(self) -> Outcome:
         self._restore()
@@ -268,8 +267,7 @@ class _Training:
             return
         mapper = LatentMapper(self.gms.mapper.config)
         mapper.load_state_dict(plain)
-        tables: dict[str, Any] = {"training": self.recipe.table(), "data": self.data}
-        save_run(self.out, Gms(self.gms.tokenizer, mapper), tables)
+        save_run(self.out, Gms(self.gms.tokenizer, mapper), self.tables)
 
     def _save(self) -> None:
         self.state.mapper = copied(self.gms.mapper.state_dict())
@@ -278,16 +276,7 @@ class _Training:
         save_state(self.out, self.state)
 
 
-def _check_size(recipe: Recipe, tokenizer: Tokenizer) -> None:
-    if recipe.size % tokenizer.spec.stride:
-        raise UsageError(
-            f"size {recipe.size} is not a multiple of the tokenizer's {tokenizer.spec.stride}",
-            where="--set size",
-            mend=f"use size={round(recipe.size / tokenizer.spec.stride) * tokenizer.spec.stride}",
-        )
-
-
-def _fingerprint(recipe: Recipe, split: Split, tokenizer: Tokenizer) -> dict[str, str]:
+def _fingerprint(recipe: Recipe, split: Split, tokenizer: Tokenizer, start: Start) -> dict[str, str]:
     """What must be equal for a resume to be the same training."""
     # How often it is saved and on how many threads it runs are the user's business at any time.
     settings = asdict(replace(recipe, save_seconds=0.0, threads=0))
@@ -296,6 +285,7 @@ def _fingerprint(recipe: Recipe, split: Split, tokenizer: Tokenizer) -> dict[str
         "split": [split.train, split.validation],
         "tokenizer": tokenizer.weights_sha256(),
     }
-    return {
+    hashes = {
         name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest() for name, value in parts.items()
     }
+    return {**hashes, "start": start.origin.get("sha256", "")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -93,9 +93,12 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
-def load_recipe(name: str, settings: Iterable[str] = ()) -> Recipe:
-    """A recipe by name or TOML file, with settings applied."""
+def load_recipe(name: str, settings: Iterable[str] = (), shape: LmmConfig | None = None) -> Recipe:
+    """A recipe by name or TOML file, with the shape of a model to start from and then settings applied."""
     path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
     if not path.is_file():
         raise ConfigError(f"unknown recipe '{name}'", mend=f"use {', '.join(recipe_names())} or a TOML file")
-    return with_overrides(configured(Recipe, read_toml(path), where=path), settings).checked()
+    recipe = configured(Recipe, read_toml(path), where=path)
+    if shape is not None:
+        recipe = replace(recipe, **{key: value for key, value in asdict(shape).items() if key != "latent_channels"})
+    return with_overrides(recipe, settings).checked()

@@ -1,0 +1,48 @@
+"""What a training starts from: a fresh model that follows from the seed, or the weights of another run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from gms_rt.artifacts import sha256_file
+from gms_rt.errors import UsageError
+from gms_rt.model.lmm import LatentMapper
+from gms_rt.model.run import WEIGHTS, load_mapper
+from gms_rt.model.tokenizer import TokenizerSpec
+from gms_rt.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Start:
+    """The first weights and, where another run gave them, the table of `config.toml` that says so."""
+
+    mapper: LatentMapper
+    origin: dict[str, str]
+
+
+def first_weights(recipe: Recipe, spec: TokenizerSpec, init: Path | None = None) -> Start:
+    """The weights of the run `init`, else random ones that follow from the seed."""
+    if recipe.size % spec.stride:
+        raise UsageError(
+            f"size {recipe.size} is not a multiple of the tokenizer's {spec.stride}",
+            where="--set size",
+            mend=f"use size={round(recipe.size / spec.stride) * spec.stride}",
+        )
+    wanted = recipe.model(spec.channels)
+    if init is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            return Start(LatentMapper(wanted), {})
+    # Its tokenizer may be another one of the same latent space, such as the small copy of a large autoencoder: only
+    # the shape must fit.
+    mapper = load_mapper(init)
+    if mapper.config != wanted:
+        raise UsageError(
+            f"holds {mapper.config}, and this training needs {wanted}",
+            where=init,
+            mend="start from a run of as many latent channels, and set none of the model's keys",
+        )
+    return Start(mapper, {"run": init.name, "sha256": sha256_file(init / WEIGHTS)})
