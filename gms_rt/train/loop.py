@@ -103,7 +103,7 @@ class _Training:
         self.progress = progress or (lambda stage, done, total, note: None)
         self.gms = Gms(tokenizer, start.mapper).to(self.device)
         if self.device.type == "cpu":
-            self.gms.mapper.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.gms.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.samples = Samples(dataset.named(split.train), recipe)
         self.held_out = Samples(dataset.named(split.validation), recipe)
         self.schedule = Schedule(recipe, len(self.samples))
