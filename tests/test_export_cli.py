@@ -52,6 +52,16 @@ def test_from_checkpoint_to_graph(ingredients, tmp_path, capsys, monkeypatch):
     text = " ".join(p.value for p in model.metadata_props)
     assert str(ingredients) not in text, "a graph must not tell where its tokenizer lay"
 
+    # Without --size a graph is as large as the pictures of the training.
+    config = imported / "config.toml"
+    config.write_text(config.read_text() + "\n[training]\nsize = 40\n")
+    code, out, _ = call(capsys, "export", "run", "--out", "trained.onnx", "--json")
+    facts = json.loads(out)
+    assert (code, facts["height"], facts["width"]) == (0, 40, 40)
+    config.write_text(config.read_text().replace("size = 40", 'size = "large"'))
+    code, _, err = call(capsys, "export", "run", "--out", "broken.onnx")
+    assert code == 2 and "config.toml" in err and "'large'" in err
+
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),

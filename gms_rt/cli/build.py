@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from gms_rt.artifacts import PRECISIONS, TARGETS, is_engine, read_manifest, sha2
 from gms_rt.cli.console import Console
 from gms_rt.cli.engine_words import build_screen
 from gms_rt.errors import GmsError, MissingExtraError, UsageError
+from gms_rt.model.size import parse_size, trained_size
 
 if TYPE_CHECKING:
     from gms_rt.precision.images import ImageSet
@@ -66,7 +66,7 @@ class _Options:
               "entropy, mse; auto tries several.")  # fmt: skip
 @click.option("--recipe", type=click.Path(path_type=Path), help="Apply a precision.json (or an engine's) instead of "
               "calibrating and searching.")  # fmt: skip
-@click.option("--size", help="Of a run's graph: 224 or 256x320  [default: 224]")
+@click.option("--size", help="Of a run's graph: 224 or 256x320  [default: as the run was trained]")
 @click.option("--batch", type=click.IntRange(1, 1024), help="Images at once  [default: the graph's, else 1]")
 @click.option("--out", type=click.Path(path_type=Path), help="Engine folder  [default: engines/NAME-PRECISION]")
 @click.option("--force", is_flag=True, help="Build even if the same engine is already there.")
@@ -167,10 +167,7 @@ def _graph(source: Path, options: _Options, report: Callable[[str, int, int], No
         raise UsageError("is an engine already", where=source, mend="give the run or graph it was built from")
     if not source.is_dir():
         raise UsageError("does not exist", where=source, mend="give a run folder or a graph (.onnx)")
-    found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", options.size or "224")
-    if found is None:
-        raise UsageError(f"'{options.size}' is no size", where="--size", mend="give one number or HEIGHTxWIDTH")
-    height, width = int(found[1]), int(found[2] or found[1])
+    height, width = parse_size(options.size or str(trained_size(source)))
     graph = source / f"fused-{height}x{width}.onnx"
     weights = source / "lmm.safetensors"
     about = {"kind": "run", "run": source.resolve().name}

@@ -10,16 +10,17 @@ import click
 
 from gms_rt.cli.console import Console
 from gms_rt.errors import MissingExtraError, UsageError
+from gms_rt.model.size import parse_size, trained_size
 
 
 @click.command("export")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="The graph to write  [default: RUN.onnx]")
-@click.option("--size", default="224", show_default=True, help="Height x width, such as 224 or 256x320.")
+@click.option("--size", help="Height x width, such as 224 or 256x320  [default: as the run was trained, else 224]")
 @click.option("--batch", default="1", show_default=True, help="A batch size, or a range such as 1-8.")
 @click.option("--opset", type=int, default=18, show_default=True, help="18 reaches JetPack 6; 21 is the other choice.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def command(run: Path, out: Path | None, size: str, batch: str, opset: int, as_json: bool) -> None:
+def command(run: Path, out: Path | None, size: str | None, batch: str, opset: int, as_json: bool) -> None:
     """Fuse a run's encoder, latent mapping and decoder into one ONNX graph.
 
     Pixels go in as uint8 and probabilities come out as uint8. Reference results of the PyTorch pipeline are written
@@ -31,7 +32,7 @@ def command(run: Path, out: Path | None, size: str, batch: str, opset: int, as_j
       gms-rt export runs/busi --size 256x320 --batch 1-8 --opset 21
     """
     console = Console(json=as_json)
-    height, width = _size(size)
+    asked = None if size is None else parse_size(size)
     low, high = _batch(batch)
     target = out if out is not None else Path(f"{run.resolve().name}.onnx")
     if target.suffix != ".onnx":
@@ -42,6 +43,8 @@ def command(run: Path, out: Path | None, size: str, batch: str, opset: int, as_j
     except ImportError as error:
         raise MissingExtraError("export", "train") from error
     check_run(run)
+    side = trained_size(run)
+    height, width = asked or (side, side)
     console.note(f"exporting {run} at {height}x{width}")
     start = time.monotonic()
     graph = graph_from_run(run, target, height=height, width=width, batch=(low, high), opset=opset)
@@ -60,18 +63,6 @@ def command(run: Path, out: Path | None, size: str, batch: str, opset: int, as_j
     }
     text = f"wrote {graph} ({total / 2**20:.1f} MiB) in {seconds:.1f} s; next: gms-rt build {graph} --precision fp16"
     console.result(facts, text)
-
-
-def _size(text: str) -> tuple[int, int]:
-    """Height and width.
-
-    >>> _size("224"), _size("256x320")
-    ((224, 224), (256, 320))
-    """
-    found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
-    if found is None:
-        raise UsageError("is no size", where=f"--size {text}", mend="give one number or HEIGHTxWIDTH")
-    return int(found[1]), int(found[2] or found[1])
 
 
 def _batch(text: str) -> tuple[int, int]:

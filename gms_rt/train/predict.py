@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gms_rt.config import read_toml
-from gms_rt.model.run import CONFIG, load_run
+from gms_rt.model.run import load_run
+from gms_rt.model.size import trained_size
 
 U8 = NDArray[np.uint8]
 
@@ -18,7 +18,7 @@ U8 = NDArray[np.uint8]
 def predictor(run: Path, *, device: str = "cpu") -> tuple[Callable[[U8], U8], int]:
     """The function from N×H×W×3 to N×H×W of a run, and the size it wants."""
     gms = load_run(run).to(device)
-    size = int(read_toml(run / CONFIG).get("training", {}).get("size", 224))
+    size = trained_size(run)
 
     def predict(images: U8) -> U8:
         return np.asarray(gms.segment(torch.from_numpy(images).to(device)).cpu().numpy(), np.uint8)

@@ -1,0 +1,32 @@
+"""The size of the pictures that a run segments: as asked, else as it was trained. Needs no torch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from gms_rt.config import read_toml
+from gms_rt.errors import ConfigError, UsageError
+
+USUAL = 224
+
+
+def trained_size(run: Path) -> int:
+    """The side of the pictures a run was trained on; 224 where it does not say, as for an official checkpoint."""
+    path = run / "config.toml"
+    size = read_toml(path).get("training", {}).get("size", USUAL) if path.is_file() else USUAL
+    if not isinstance(size, int) or size < 1:
+        raise ConfigError(f"the training size is {size!r}", where=path, mend="give a whole number, such as 224")
+    return size
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width.
+
+    >>> parse_size("224"), parse_size("256x320")
+    ((224, 224), (256, 320))
+    """
+    found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
+    if found is None:
+        raise UsageError("is no size", where=f"--size {text}", mend="give one number or HEIGHTxWIDTH")
+    return int(found[1]), int(found[2] or found[1])
