@@ -48,7 +48,7 @@ def command(
       gms-rt train busi/ --tokenizer onnx:taef2/ --splits busi.json --out runs/busi-fast
       gms-rt train glas/ --tokenizer taesd --set latent_epochs=100 --set seed=1 --out runs/glas
       gms-rt train busi/ --tokenizer sd-vae --recipe paper --out runs/busi --resume
-      gms-rt train busi/ --tokenizer sd-vae --init runs/ham10000 --set lr=6e-4 --out runs/busi-tuned
+      gms-rt train busi/ --tokenizer sd-vae --init runs/ham10000 --set latent_epochs=50 --out runs/busi-tuned
     """
     from gms_rt.cli.extras import train_extra
 

@@ -45,4 +45,4 @@ def first_weights(recipe: Recipe, spec: TokenizerSpec, init: Path | None = None)
             where=init,
             mend="start from a run of as many latent channels, and set none of the model's keys",
         )
-    return Start(mapper, {"run": init.name, "sha256": sha256_file(init / WEIGHTS)})
+    return Start(mapper, {"run": init.resolve().name, "sha256": sha256_file(init / WEIGHTS)})
