@@ -44,7 +44,7 @@ def samples(phantoms: Path, *settings: str, count: int = 40) -> Samples:
 
 def model(tokenizer: str, recipe: Recipe) -> Gms:
     frozen = load_tokenizer(tokenizer)
-    return Gms(frozen, first_weights(recipe, frozen.spec).mapper)
+    return Gms(frozen, first_weights(recipe, frozen.spec.channels).mapper)
 
 
 def test_recipes_are_what_the_paper_and_the_program_say() -> None:

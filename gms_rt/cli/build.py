@@ -15,7 +15,7 @@ from gms_rt.artifacts import PRECISIONS, TARGETS, is_engine, read_manifest, sha2
 from gms_rt.cli.console import Console
 from gms_rt.cli.engine_words import build_screen
 from gms_rt.errors import GmsError, MissingExtraError, UsageError
-from gms_rt.model.size import parse_size, trained_size
+from gms_rt.model.size import run_size
 
 if TYPE_CHECKING:
     from gms_rt.precision.images import ImageSet
@@ -167,7 +167,7 @@ def _graph(source: Path, options: _Options, report: Callable[[str, int, int], No
         raise UsageError("is an engine already", where=source, mend="give the run or graph it was built from")
     if not source.is_dir():
         raise UsageError("does not exist", where=source, mend="give a run folder or a graph (.onnx)")
-    height, width = parse_size(options.size or str(trained_size(source)))
+    height, width = run_size(source, options.size or None)
     graph = source / f"fused-{height}x{width}.onnx"
     weights = source / "lmm.safetensors"
     about = {"kind": "run", "run": source.resolve().name}

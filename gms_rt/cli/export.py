@@ -10,7 +10,7 @@ import click
 
 from gms_rt.cli.console import Console
 from gms_rt.errors import MissingExtraError, UsageError
-from gms_rt.model.size import parse_size, trained_size
+from gms_rt.model.size import run_size
 
 
 @click.command("export")
@@ -32,7 +32,7 @@ def command(run: Path, out: Path | None, size: str | None, batch: str, opset: in
       gms-rt export runs/busi --size 256x320 --batch 1-8 --opset 21
     """
     console = Console(json=as_json)
-    asked = None if size is None else parse_size(size)
+    height, width = run_size(run, size)
     low, high = _batch(batch)
     target = out if out is not None else Path(f"{run.resolve().name}.onnx")
     if target.suffix != ".onnx":
@@ -43,8 +43,6 @@ def command(run: Path, out: Path | None, size: str | None, batch: str, opset: in
     except ImportError as error:
         raise MissingExtraError("export", "train") from error
     check_run(run)
-    side = trained_size(run)
-    height, width = asked or (side, side)
     console.note(f"exporting {run} at {height}x{width}")
     start = time.monotonic()
     graph = graph_from_run(run, target, height=height, width=width, batch=(low, high), opset=opset)

@@ -20,12 +20,15 @@ def trained_size(run: Path) -> int:
     return size
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Height and width.
+def run_size(run: Path, text: str | None) -> tuple[int, int]:
+    """Height and width of a run's graph.
 
-    >>> parse_size("224"), parse_size("256x320")
-    ((224, 224), (256, 320))
+    >>> run_size(Path("run"), "256x320"), run_size(Path("run"), "160")
+    ((256, 320), (160, 160))
     """
+    if text is None:
+        side = trained_size(run)
+        return side, side
     found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
     if found is None:
         raise UsageError("is no size", where=f"--size {text}", mend="give one number or HEIGHTxWIDTH")

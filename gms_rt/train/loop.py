@@ -76,7 +76,8 @@ def train(
         torch.set_num_threads(recipe.threads)
     try:
         with stop_requests() as request:
-            start = first_weights(recipe, tokenizer.spec, init)
+            recipe.check_stride(tokenizer.spec.stride)
+            start = first_weights(recipe, tokenizer.spec.channels, init)
             return _Training(dataset, split, tokenizer, recipe, start, out, device, cache, progress, request).run()
     finally:
         torch.set_num_threads(before)

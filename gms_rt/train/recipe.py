@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from gms_rt.config import configured, read_toml, with_overrides
-from gms_rt.errors import ConfigError
+from gms_rt.errors import ConfigError, UsageError
 from gms_rt.model.lmm import LmmConfig
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -78,6 +78,15 @@ class Recipe:
         if self.zoom < 1 or not 0 <= self.average < 1 or self.views < 0 or self.sketch < 0:
             raise ConfigError("zoom is below 1, average outside 0-1, or views or sketch negative", where="recipe")
         return self
+
+    def check_stride(self, stride: int) -> None:
+        """Refuse pictures that a tokenizer cannot cut into whole latents."""
+        if self.size % stride:
+            raise UsageError(
+                f"size {self.size} is not a multiple of the tokenizer's {stride}",
+                where="--set size",
+                mend=f"use size={round(self.size / stride) * stride}",
+            )
 
     def model(self, latent_channels: int) -> LmmConfig:
         """The shape of the latent mapping model."""

@@ -11,7 +11,6 @@ from gms_rt.artifacts import sha256_file
 from gms_rt.errors import UsageError
 from gms_rt.model.lmm import LatentMapper
 from gms_rt.model.run import WEIGHTS, load_mapper
-from gms_rt.model.tokenizer import TokenizerSpec
 from gms_rt.train.recipe import Recipe
 
 
@@ -23,15 +22,9 @@ class Start:
     origin: dict[str, str]
 
 
-def first_weights(recipe: Recipe, spec: TokenizerSpec, init: Path | None = None) -> Start:
+def first_weights(recipe: Recipe, channels: int, init: Path | None = None) -> Start:
     """The weights of the run `init`, else random ones that follow from the seed."""
-    if recipe.size % spec.stride:
-        raise UsageError(
-            f"size {recipe.size} is not a multiple of the tokenizer's {spec.stride}",
-            where="--set size",
-            mend=f"use size={round(recipe.size / spec.stride) * spec.stride}",
-        )
-    wanted = recipe.model(spec.channels)
+    wanted = recipe.model(channels)
     if init is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
