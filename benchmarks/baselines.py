@@ -27,17 +27,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gms_rt import imageio, metrics
+from gms_rt import metrics, scan
 from gms_rt.artifacts import atomic_path, write_json
 from gms_rt.bench.latency import fit_images
-from gms_rt.bench.peers import Peer
+from gms_rt.bench.run import BenchOptions, bench
+from gms_rt.demo.phantoms import phantom
+from gms_rt.engine.select import load
 from gms_rt.errors import GmsError
-from gms_rt.phantoms import phantom
+from gms_rt.peers.client import Peer
 from gms_rt.report import write_report
 from gms_rt.report.model import Report
-from gms_rt.report.run import BenchOptions, bench
 from gms_rt.runtime.device import probe
-from gms_rt.runtime.select import load
 
 TRAIN_SEEDS, TEST_SEEDS = 3_000_000, 3_500_000
 BATCH, RATE = 8, 1e-3
@@ -145,8 +145,8 @@ def folder_cases(data: Path, size: int, test: int) -> tuple[Cases, Cases]:
     for image, mask in pairs:
         colour = cv2.imread(str(image), cv2.IMREAD_COLOR)[:, :, ::-1]
         grey = cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)
-        images.append(imageio.resize_image(np.ascontiguousarray(colour), size, size))
-        truths.append(np.where(imageio.resize_probability(grey, size, size) >= 0.5, 255, 0).astype(np.uint8))
+        images.append(scan.resize_image(np.ascontiguousarray(colour), size, size))
+        truths.append(np.where(scan.resize_probability(grey, size, size) >= 0.5, 255, 0).astype(np.uint8))
     order = np.random.default_rng(0).permutation(len(pairs))
     stacked, truth = np.stack(images)[order], np.stack(truths)[order]
     return Cases(stacked[:-test], truth[:-test]), Cases(stacked[-test:], truth[-test:])

@@ -15,17 +15,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gms_rt.bench.peers import TORCH
-from gms_rt.build import tensorrt
-from gms_rt.build.engine import engine_from_graph
+from gms_rt.bench.run import BenchOptions, bench
+from gms_rt.engine import tensorrt
+from gms_rt.engine.build import engine_from_graph
+from gms_rt.engine.select import load
 from gms_rt.errors import GmsError
+from gms_rt.peers.client import TORCH
 from gms_rt.precision.gate import Gate
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.recipe import Recipe
 from gms_rt.report.model import Report
-from gms_rt.report.run import BenchOptions, bench
-from gms_rt.runtime.device import Machine
-from gms_rt.runtime.select import load, parse_device
+from gms_rt.runtime.device import Machine, parse_device
 
 T = TypeVar("T")
 
@@ -99,14 +99,14 @@ def targets_for(machine: Machine, device: str) -> list[str]:
     if device == "cpu":
         return ["cpu"]
     if not machine.gpus:
-        raise GmsError(f"this machine has no GPU ({machine.driver_note})", mend="run with --device cpu")
+        raise GmsError(f"this machine has no GPU ({machine.driver_note})", fix="run with --device cpu")
     if gpu_number(device) not in [gpu.index for gpu in machine.gpus]:
-        raise GmsError(f"there is no {device}, GPUs here: {len(machine.gpus)}", mend="run with --device cuda:0")
+        raise GmsError(f"there is no {device}, GPUs here: {len(machine.gpus)}", fix="run with --device cuda:0")
     found = [t for t in ("tensorrt", "tensorrt-rtx") if tensorrt.available(t)]
     if not found:
         raise GmsError(
             f"no TensorRT for {machine.gpus[0].name} is installed",
-            mend="pip install 'gms-rt[tensorrt-rtx]' (SM75 to SM89, SM120), 'gms-rt[tensorrt]', or on a Jetson the "
+            fix="pip install 'gms-rt[tensorrt-rtx]' (SM75 to SM89, SM120), 'gms-rt[tensorrt]', or on a Jetson the "
             "JetPack's own in a venv with --system-site-packages",
         )
     return found

@@ -1,4 +1,4 @@
-"""Draw the bundled samples: `python benchmarks/draw_samples.py --out gms_rt/assets`.
+"""Draw the bundled samples: `python benchmarks/draw_samples.py --out gms_rt/demo`.
 
 Phantoms as they come from real archives: several formats, bit depths, sizes and orientations. Images go to `samples/`,
 their true masks to `samples-truth/`, so that segmenting the first folder never meets a mask.
@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gms_rt.phantoms import Phantom, phantom
+from gms_rt.demo.phantoms import Phantom, phantom
 
 UID_ROOT = "1.2.826.0.1.3680043.10.1338."
 

@@ -20,10 +20,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from gms_rt.engine.loaded import Engine
+from gms_rt.engine.select import load
 from gms_rt.infer import InferOptions, OutFolder, find_sources, run_cases
 from gms_rt.runtime.device import probe
-from gms_rt.runtime.engine import Engine
-from gms_rt.runtime.select import load
 
 KINDS = ("jpg", "jpg", "jpg", "jpg", "png", "png", "bmp", "tif", "dcm", "dcm")
 

@@ -116,7 +116,7 @@ def main() -> int:
 def small_graphs(folder: Path) -> list[Path]:
     """Two random networks of the artefact's shape: one quick, one of some ten milliseconds."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-    from native_graphs import conv_graph
+    from support.native_graphs import conv_graph
 
     quick = conv_graph(folder / "random-96x16.onnx", size=96, width=16, depth=4)
     return [quick, conv_graph(folder / "random-224x24.onnx", size=224, width=24, depth=4)]

@@ -105,7 +105,7 @@ def main() -> int:
 def random_graph(folder: Path) -> Path:
     """A random network of the artefact's shape."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-    from native_graphs import conv_graph
+    from support.native_graphs import conv_graph
 
     return conv_graph(folder / "random-224x24.onnx", size=224, width=24, depth=4)
 

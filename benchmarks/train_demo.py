@@ -1,4 +1,4 @@
-"""Recreate the bundled demonstration model: `python benchmarks/train_demo.py --out gms_rt/assets/demo`.
+"""Recreate the bundled demonstration model: `python benchmarks/train_demo.py --out gms_rt/demo/model`.
 
 Phantoms are drawn, a small autoencoder learns to redraw them and their masks, is frozen, and a latent mapping model
 learns to turn image latents into mask latents: first on cached latents, then through the frozen decoder with Dice.
@@ -24,13 +24,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gms_rt.artifacts import write_bytes
+from gms_rt.demo.phantoms import phantom
 from gms_rt.export.fuse import graph_from_run
 from gms_rt.metrics import dice
 from gms_rt.model.diffusers_tokenizer import wrap_autoencoder
 from gms_rt.model.gms import Gms
 from gms_rt.model.lmm import LatentMapper, LmmConfig
 from gms_rt.model.run import save_run
-from gms_rt.phantoms import phantom
 from gms_rt.train.losses import dice_loss, latent_loss
 
 SIZE = 224
@@ -257,7 +257,7 @@ Of the {empty} phantoms without a lesion, {scores["empty_kept_empty"]} came out 
 
 ## Made by
 
-`python benchmarks/train_demo.py --out gms_rt/assets/demo`, from {plan.phantoms:,} phantoms of `gms_rt/phantoms.py`
+`python benchmarks/train_demo.py --out gms_rt/demo/model`, from {plan.phantoms:,} phantoms of `gms_rt/demo/phantoms.py`
 and no other data: {plan.tokenizer_steps:,} steps for the tokenizer, {plan.latent_steps:,} on latents,
 {plan.finish_steps:,} with Dice through the frozen decoder, seed {plan.seed}. Weights and graph are under this
 project's licence.

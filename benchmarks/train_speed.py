@@ -24,8 +24,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from gms_rt.data.layouts import Dataset, recognise
 from gms_rt.data.splits import Split
+from gms_rt.demo.phantoms import phantom
 from gms_rt.model.loading import load_tokenizer
-from gms_rt.phantoms import phantom
 from gms_rt.runtime.device import probe
 from gms_rt.train.loop import train
 from gms_rt.train.recipe import Recipe, load_recipe

@@ -12,10 +12,10 @@ from pathlib import Path
 import click
 
 from gms_rt.artifacts import write_bytes
-from gms_rt.build.demo import CALIBRATION_SEEDS, demo_graph, phantoms
-from gms_rt.build.engine import engine_from_graph
+from gms_rt.engine.build import engine_from_graph
+from gms_rt.engine.bundled import CALIBRATION_SEEDS, demo_graph, phantoms
+from gms_rt.graph.graph import graph_size
 from gms_rt.precision.gate import Gate
-from gms_rt.precision.graph import graph_size
 from gms_rt.precision.recipe import FILE
 
 SEARCH_SEEDS = range(6_200_000, 6_200_120)

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gms_rt import errors, metrics
-    from gms_rt.runtime.engine import Engine
-    from gms_rt.runtime.select import load
+    from gms_rt.engine.loaded import Engine
+    from gms_rt.engine.select import load
 
 __all__ = ["Engine", "__version__", "errors", "load", "metrics"]
 
 __version__ = "0.1.0"
 
-_HOMES = {"load": "gms_rt.runtime.select", "Engine": "gms_rt.runtime.engine"}
+_HOMES = {"load": "gms_rt.engine.select", "Engine": "gms_rt.engine.loaded"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,13 +1,10 @@
-"""Files that outlive a process: hashes, whole-or-nothing writes, and the manifest of an engine folder.
+"""Files that outlive a process: hashes, and writes that are whole or absent.
 
-Everything is written beside its final place and renamed, so a kill leaves the old file or the new one, never a part.
-A manifest names every file of its folder with its hash; `read_manifest` refuses what it does not know.
-"""
+Everything is written beside its final place and renamed, so a kill leaves the old file or the new one, never a part."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import hashlib
 import json
@@ -15,17 +12,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gms_rt.errors import ArtifactError, GmsError, UsageError
-
-MANIFEST = "engine.json"
-ENGINE_FORMAT = "gms-rt-engine"
-ENGINE_VERSION = 1
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-TARGETS = ("cpu", "tensorrt", "tensorrt-rtx")
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -154,9 +144,9 @@ def _explained(final: Path) -> Iterator[None]:
 
 def _cannot_write(path: Path, error: OSError) -> GmsError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return GmsError("no space left on the disk", where=path, mend="free some space and run it again")
+        return GmsError("no space left on the disk", where=path, fix="free some space and run it again")
     reason = error.strerror or type(error).__name__
-    return UsageError(f"cannot be written ({reason})", where=path, mend="choose another place with --out")
+    return UsageError(f"cannot be written ({reason})", where=path, fix="choose another place with --out")
 
 
 def _umask() -> int:
@@ -165,125 +155,3 @@ def _umask() -> int:
         if line.startswith("Umask:"):
             return int(line.split()[1], 8)
     return 0o022
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One device's serialised engine inside an engine folder."""
-
-    target: str  # "tensorrt" or "tensorrt-rtx"
-    file: str
-    sha256: str
-    bytes: int
-    sm: int  # compute capability times ten: 80, 89
-    version: str  # of the TensorRT that built it
-    build_seconds: float
-    driver: str | None = None  # of the machine that built it, where there was one
-
-
-@dataclass(frozen=True)
-class EngineManifest:
-    """`engine.json`: what the folder holds, from what it was made, and what was really built.
-
-    `source` says what was built (kind, name, sha256), `census` what the typed graph really contains, `gate` the
-    accuracy check made at build. `files` lists every other file with its hash; `model` is the CPU's graph.
-    """
-
-    name: str
-    precision: str
-    created: str
-    gms_rt: str
-    height: int
-    width: int
-    batch: int
-    model: str
-    files: dict[str, str]
-    source: dict[str, Any]
-    tokenizer: dict[str, Any]
-    targets: list[str]
-    plans: list[Plan]
-    census: dict[str, Any]
-    gate: dict[str, Any] | None
-    execution: str  # the arithmetic asked of the CPU runtime: "f32" or "bf16"
-    rebuild: str  # the command that builds this engine again
-    notes: list[str] = field(default_factory=list)
-    format: str = ENGINE_FORMAT
-    version: int = ENGINE_VERSION
-
-
-def write_manifest(folder: Path, manifest: EngineManifest) -> None:
-    """Write `engine.json` into an engine folder."""
-    write_json(folder / MANIFEST, dataclasses.asdict(manifest))
-
-
-def read_manifest(folder: Path) -> EngineManifest:
-    """Read and check `engine.json`; hashes are checked by `verify_files`."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise ArtifactError(
-            "is not an engine folder (no engine.json)",
-            where=folder,
-            mend="build one: gms-rt build --precision fp16",
-        )
-    data = read_json(path)
-    if data.get("format") != ENGINE_FORMAT:
-        raise ArtifactError(f"is not a {ENGINE_FORMAT} manifest", where=path, mend="build the engine again")
-    version = data.get("version")
-    if not isinstance(version, int) or version > ENGINE_VERSION:
-        raise ArtifactError(
-            f"has manifest version {version!r}, this program reads up to {ENGINE_VERSION}",
-            where=path,
-            mend="update gms-rt or build the engine again",
-        )
-    plans = data.pop("plans", None)
-    try:
-        manifest = EngineManifest(plans=[Plan(**plan) for plan in plans or []], **data)
-    except TypeError as error:
-        raise ArtifactError(f"has missing or unknown keys ({error})", where=path, mend="build it again") from error
-    _check_types(manifest, path)
-    return manifest
-
-
-def _check_types(manifest: EngineManifest, path: Path) -> None:
-    sizes = (manifest.height, manifest.width, manifest.batch)
-    names = [manifest.model, *manifest.files, *(plan.file for plan in manifest.plans)]
-    if not all(isinstance(size, int) and 0 < size <= 16384 for size in sizes):
-        raise ArtifactError(f"has impossible sizes {sizes}", where=path, mend="build the engine again")
-    if not all(isinstance(name, str) and name and Path(name).name == name for name in names):
-        raise ArtifactError("names a file outside its folder", where=path, mend="build the engine again")
-    if manifest.precision not in PRECISIONS:
-        raise ArtifactError(f"has unknown precision {manifest.precision!r}", where=path)
-
-
-def verify_files(folder: Path, manifest: EngineManifest, names: list[str] | None = None) -> None:
-    """Compare files with their recorded hashes; a changed or absent one is refused by name."""
-    hashes = manifest.files | {plan.file: plan.sha256 for plan in manifest.plans}
-    for name in hashes if names is None else names:
-        path = folder / name
-        if name not in hashes:
-            raise ArtifactError("is not listed in engine.json", where=path, mend=f"rebuild: {manifest.rebuild}")
-        try:
-            same = sha256_file(path) == hashes[name]
-        except OSError as error:
-            raise ArtifactError(
-                f"cannot be read ({error.strerror})", where=path, mend=f"rebuild: {manifest.rebuild}"
-            ) from error
-        if not same:
-            raise ArtifactError(
-                "was changed since it was built (hash differs)",
-                where=path,
-                mend=f"rebuild: {manifest.rebuild}",
-            )
-
-
-def is_engine(folder: Path) -> bool:
-    """Whether a folder claims to be an engine."""
-    return (folder / MANIFEST).is_file()
-
-
-def newest_engines(root: Path) -> list[Path]:
-    """Engine folders below `root`, the newest first."""
-    if not root.is_dir():
-        return []
-    found = [child for child in root.iterdir() if not child.name.startswith(".") and is_engine(child)]
-    return sorted(found, key=lambda child: (child / MANIFEST).stat().st_mtime_ns, reverse=True)

@@ -45,8 +45,8 @@ def configured(kind: type[T], values: Mapping[str, Any], *, where: object = "opt
     for key in values:
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
-            mend = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(fields)}"
-            raise ConfigError(f"unknown key '{key}'", where=where, mend=mend)
+            fix = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(fields)}"
+            raise ConfigError(f"unknown key '{key}'", where=where, fix=fix)
     return kind(**{key: _fitted(value, hints[key], f"{where}: {key}") for key, value in values.items()})
 
 

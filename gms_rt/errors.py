@@ -11,28 +11,28 @@
     ├── DeviceError              4  an engine that does not fit this device
     └── CasesFailedError         5  some cases failed, the rest are written
 
-A message says what is wrong, where, and how to mend it. The number is the process's exit code.
+A message says what is wrong, where, and how to fix it. The number is the process's exit code.
 """
 
 from __future__ import annotations
 
 
 class GmsError(Exception):
-    """Root of all errors; `what` went wrong, `where`, and the `mend`."""
+    """Root of all errors; `what` went wrong, `where`, and the `fix`."""
 
     exit_code = 1
 
-    def __init__(self, what: str, *, where: object = None, mend: str | None = None) -> None:
+    def __init__(self, what: str, *, where: object = None, fix: str | None = None) -> None:
         self.what = what
         self.where = None if where is None else str(where)
-        self.mend = mend
+        self.fix = fix
         super().__init__(self.line())
 
     def line(self) -> str:
         """The whole message as one line (control characters in names are escaped)."""
         text = self.what if self.where is None else f"{self.where}: {self.what}"
-        if self.mend:
-            text = f"{text}; {self.mend}"
+        if self.fix:
+            text = f"{text}; {self.fix}"
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -51,7 +51,7 @@ class MissingExtraError(UsageError):
 
     def __init__(self, feature: str, extra: str) -> None:
         self.extra = extra
-        super().__init__(f"{feature} needs the '{extra}' extra", mend=f"run: pip install 'gms-rt[{extra}]'")
+        super().__init__(f"{feature} needs the '{extra}' extra", fix=f"run: pip install 'gms-rt[{extra}]'")
 
 
 class ArtifactError(GmsError):

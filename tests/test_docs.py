@@ -16,7 +16,7 @@ from gms_rt.cli.main import VERBS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("gms_rt/*/README.md")]
-PAGES += [ROOT / "gms_rt/assets/demo/MODEL_CARD.md"]
+PAGES += [ROOT / "gms_rt/demo/model/MODEL_CARD.md"]
 CONSOLE = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|<img[^>]+src=\"([^\"]+)\"")
 
@@ -72,7 +72,7 @@ def test_every_command_of_a_page_runs(page: str, tmp_path: Path) -> None:
     assert found
     for name in ("gms_rt", "docs", "benchmarks", "README.md", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)
-    shutil.copytree(ROOT / "gms_rt/assets/samples", tmp_path / "scans")
+    shutil.copytree(ROOT / "gms_rt/demo/samples", tmp_path / "scans")
     binaries = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "COLUMNS": "100"}
     for command in found:

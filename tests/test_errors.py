@@ -19,8 +19,8 @@ def test_the_drawn_hierarchy_is_the_real_one() -> None:
     assert all(issubclass(kind, errors.GmsError) for kind in classes.values())
 
 
-def test_a_message_names_the_place_the_fault_and_the_mend() -> None:
-    error = errors.UsageError("is not a folder", where="a/b", mend="give a folder")
+def test_a_message_names_the_place_the_fault_and_the_fix() -> None:
+    error = errors.UsageError("is not a folder", where="a/b", fix="give a folder")
     assert str(error) == "a/b: is not a folder; give a folder"
 
 

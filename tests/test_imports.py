@@ -60,7 +60,7 @@ def test_all_modules_of_the_edge_side_import_without_torch() -> None:
     names = [
         ".".join(path.relative_to(root.parent).with_suffix("").parts).removesuffix(".__init__")
         for path in sorted(root.rglob("*.py"))
-        if path.relative_to(root).parts[0] not in torch_side | {"native", "assets"}
+        if path.relative_to(root).parts[0] not in torch_side | {"native"}
     ]
     assert len(names) > 30
     code = WITHOUT_TORCH + f"import importlib\nfor name in {names}: importlib.import_module(name)"

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from trees import copy_tree
+from support.trees import copy_tree
 
 ROOT = Path(__file__).parent.parent
 CLEAN = {k: v for k, v in os.environ.items() if not k.startswith(("VIRTUAL_ENV", "PYTHON", "GMS_RT"))}

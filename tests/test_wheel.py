@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trees import copy_tree
+from support.trees import copy_tree
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,13 +44,13 @@ def test_the_wheel_holds_what_a_device_needs_and_no_more(wheel: Path) -> None:
         "gms_rt/native/lib/libgms_rt.so",
         "gms_rt/native/lib/gmsrt-trial",
         "gms_rt/native/include/gms_rt.h",
-        "gms_rt/assets/demo/demo.onnx",
-        "gms_rt/assets/demo/MODEL_CARD.md",
+        "gms_rt/demo/model/demo.onnx",
+        "gms_rt/demo/model/MODEL_CARD.md",
         "gms_rt/py.typed",
         "gms_rt/report/schema.json",
     ):
         assert needed in names
-    assert sum("assets/samples/" in name for name in names) >= 12
+    assert sum("demo/samples/" in name for name in names) >= 12
     foreign = [n for n in names if not n.startswith(("gms_rt/", "gms_rt-"))]
     assert foreign == []
     assert not [n for n in names if "/tests/" in n or n.endswith((".pyc", ".o")) or "__pycache__" in n]
@@ -65,7 +65,7 @@ def test_the_installed_wheel_works_alone(wheel: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.path[:0] = sys.argv[1:]; import gms_rt, pathlib\n"
         "assert pathlib.Path(gms_rt.__file__).is_relative_to(sys.argv[1])\n"
-        "from gms_rt.build.demo import demo_graph; assert demo_graph().is_relative_to(sys.argv[1])\n"
+        "from gms_rt.engine.bundled import demo_graph; assert demo_graph().is_relative_to(sys.argv[1])\n"
         "from gms_rt.runtime.library import load_library; print(load_library().gmsrt_version().decode())"
     )
     # Without the site module, so that an editable install of the tree stays out of it.

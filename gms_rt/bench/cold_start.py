@@ -57,7 +57,7 @@ def _measure(engine: Path, device: str | None, threads: int) -> ColdStart:
     import numpy as np
 
     from gms_rt.bench.nvml import Nvml
-    from gms_rt.runtime.select import load
+    from gms_rt.engine.select import load
 
     before = peak_resident_bytes()
     nvml, _ = Nvml.open()

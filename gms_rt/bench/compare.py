@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gms_rt.bench.results import BenchResult, Measured
 from gms_rt.errors import UsageError
-from gms_rt.evaluate.statistics import bootstrap_ratio, median
+from gms_rt.statistics import bootstrap_ratio, median
 
 TOLERANCE = 0.02
 _MIN_ROUNDS = 3
@@ -54,7 +54,7 @@ def compare(old: BenchResult, new: BenchResult, *, tolerance: float = TOLERANCE)
         raise UsageError(
             f"the old report is of {old.device}, the new one of {new.device}",
             where="bench compare",
-            mend="compare reports of one device",
+            fix="compare reports of one device",
         )
     before, after = {m.name: m for m in old.measured}, {m.name: m for m in new.measured}
     both = [name for name in before if name in after]

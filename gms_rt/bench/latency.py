@@ -17,19 +17,20 @@ from typing import Protocol
 
 import numpy as np
 
-from gms_rt import imageio
-from gms_rt.artifacts import MANIFEST, sha256_file
+from gms_rt import scan
+from gms_rt.artifacts import sha256_file
 from gms_rt.bench import device_state
 from gms_rt.bench.cold_start import cold_start
 from gms_rt.bench.energy import IDLE_SECONDS, Account, meter
 from gms_rt.bench.percentiles import curve_of, latency_of
 from gms_rt.bench.results import BenchResult, ColdStart, Latency, Measured
+from gms_rt.engine.loaded import Engine
+from gms_rt.engine.manifest import MANIFEST
+from gms_rt.engine.select import load
 from gms_rt.errors import GmsError, UsageError
-from gms_rt.evaluate.statistics import bootstrap, median
 from gms_rt.runtime.base import U8, RunnerInfo, Timings
 from gms_rt.runtime.device import probe
-from gms_rt.runtime.engine import Engine
-from gms_rt.runtime.select import load
+from gms_rt.statistics import bootstrap, median
 
 SECONDS, WARMUP, ROUNDS = 3.0, 0.2, 7
 COV_LIMIT = 2.5  # percent, trtexec's
@@ -108,7 +109,7 @@ def measure(
     already open and are closed by whoever opened them.
     """
     if not engines and not peers:
-        raise UsageError("nothing to measure", where="bench", mend="name an engine folder")
+        raise UsageError("nothing to measure", where="bench", fix="name an engine folder")
     if not (math.isfinite(seconds) and seconds > 0 and rounds >= 1 and warmup >= 0):
         raise UsageError("a bench needs positive seconds, at least one round and no negative warm-up", where="bench")
     say = progress or (lambda _: None)
@@ -256,7 +257,7 @@ def labels(paths: Sequence[str]) -> list[str]:
     ['a', 'engines/b', 'old/b']
     """
     if len(set(paths)) != len(paths):
-        raise UsageError("an engine is named twice", where="bench", mend="name each engine once")
+        raise UsageError("an engine is named twice", where="bench", fix="name each engine once")
     short = [Path(p).resolve().name if p in (".", "..") else Path(p).name for p in paths]
     return [s if short.count(s) == 1 else p for s, p in zip(short, paths, strict=True)]
 
@@ -273,7 +274,7 @@ def default_images(engines: Sequence[Path]) -> U8:
 
 def fit_images(images: U8, height: int, width: int) -> U8:
     """The same pictures at a subject's size."""
-    return np.stack([imageio.resize_image(image, height, width) for image in images])
+    return np.stack([scan.resize_image(image, height, width) for image in images])
 
 
 def _gpu_of(subjects: Sequence[Subject]) -> int | None:

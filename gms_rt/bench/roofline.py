@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from gms_rt.artifacts import read_manifest
 from gms_rt.bench.results import Ceiling, Measured, Roofline, RooflineRow
-from gms_rt.bench.work import work_of
+from gms_rt.engine.manifest import read_manifest
 from gms_rt.errors import GmsError
+from gms_rt.graph.work import work_of
 
 _SIDE, _CHANNELS, _MAP = 1536, 256, 96
 _COPY_BYTES = 256 << 20

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from gms_rt.artifacts import read_manifest
 from gms_rt.bench.latency import Opener, fit_images, labels
 from gms_rt.bench.percentiles import latency_of
 from gms_rt.bench.results import SweepPoint
+from gms_rt.engine.manifest import read_manifest
+from gms_rt.engine.select import load
 from gms_rt.errors import ArtifactError
-from gms_rt.precision.graph import takes_any_batch
+from gms_rt.graph.graph import takes_any_batch
 from gms_rt.runtime.base import U8
 from gms_rt.runtime.device import probe
-from gms_rt.runtime.select import load
 
 BATCHES = (2, 4, 8)
 _ITERATIONS, _LEAST = 10, 3

@@ -11,12 +11,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from gms_rt import imageio
+from gms_rt import scan
 from gms_rt.artifacts import write_bytes
 from gms_rt.bench.results import Stage, Waterfall
-from gms_rt.infer.reader import fetch
+from gms_rt.engine.loaded import Engine, binary
 from gms_rt.runtime.base import U8
-from gms_rt.runtime.engine import Engine, binary
+from gms_rt.scan.reader import fetch
 
 REPEATS = 15
 _SECONDS = 15.0  # a slow engine is repeated less often, three times at least
@@ -56,7 +56,7 @@ def _once(engine: Engine, path: Path, out: Path) -> tuple[dict[str, float], tupl
         return value
 
     data = timed("read file", lambda: fetch(path))
-    image = timed("decode", lambda: next(iter(data.open(imageio.MAX_PIXELS).frames)).image)
+    image = timed("decode", lambda: next(iter(data.open(scan.MAX_PIXELS).frames)).image)
     ready = timed("resize to network", lambda: engine.prepare(image))
     raw = timed(_ENGINE, lambda: engine.runner.infer(ready[None])[0])
     probability = timed("resize to source", lambda: engine.restore(raw, image.shape))

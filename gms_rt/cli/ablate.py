@@ -47,7 +47,7 @@ def command(
         raise UsageError(
             f"the {grid} grid cannot work with {len(tokenizers)} tokenizers",
             where="--tokenizer",
-            mend="name one for loss, two or more for tokenizer",
+            fix="name one for loss, two or more for tokenizer",
         )
     from gms_rt.cli.extras import train_extra
 

@@ -47,12 +47,12 @@ def command(context: click.Context, /, engines: tuple[Path, ...], out: Path | No
     """
     if context.invoked_subcommand is not None:
         return
+    from gms_rt.bench.run import BenchOptions, bench, report_folder
+    from gms_rt.engine.select import ENGINES, newest_that_fits
     from gms_rt.report import write_report
     from gms_rt.report.json import render
-    from gms_rt.report.run import BenchOptions, bench, report_folder
     from gms_rt.report.write import targets
     from gms_rt.runtime.device import probe
-    from gms_rt.runtime.select import ENGINES, newest_that_fits
 
     console = Console(json=given.pop("as_json"), quiet=given.pop("quiet"))
     chosen = engines or (newest_that_fits(ENGINES, given["device"]),)
@@ -71,7 +71,7 @@ def command(context: click.Context, /, engines: tuple[Path, ...], out: Path | No
 
 
 def _screen(report: Any, files: list[Path]) -> str:
-    from gms_rt.report.wording import agreement, milliseconds, rate
+    from gms_rt.report.text import agreement, milliseconds, rate
 
     rows = [
         [m.name, m.precision]
@@ -126,5 +126,5 @@ def _bench_of(path: Path) -> Any:
 
     report = read_report(path / "report.json" if path.is_dir() else path)
     if report.bench is None:
-        raise UsageError("holds no measurement", where=path, mend="name a report of gms-rt bench")
+        raise UsageError("holds no measurement", where=path, fix="name a report of gms-rt bench")
     return report.bench

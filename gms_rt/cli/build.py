@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gms_rt.artifacts import PRECISIONS, TARGETS, is_engine, read_manifest, sha256_file
+from gms_rt.artifacts import sha256_file
 from gms_rt.cli.console import Console
-from gms_rt.cli.engine_words import build_screen
+from gms_rt.cli.engine_text import build_screen
+from gms_rt.engine.manifest import is_engine, read_manifest
 from gms_rt.errors import GmsError, MissingExtraError, UsageError
 from gms_rt.model.size import run_size
+from gms_rt.precision import PRECISIONS, TARGETS
 
 if TYPE_CHECKING:
     from gms_rt.precision.images import ImageSet
@@ -79,13 +81,13 @@ def command(source: Path | None, target_list: tuple[str, ...], sm_list: tuple[st
     and the masks are compared with those of FP32. If INT8 costs too much Dice, the blocks that hurt most go back to
     the higher precision until the gate holds. Exit code 3 if nothing holds it.
     """
-    from gms_rt.build.tensorrt import sms_from
+    from gms_rt.engine.tensorrt import sms_from
 
     console = Console(json=given.pop("as_json"), quiet=given.pop("quiet"))
     targets = tuple(t for text in target_list for t in text.replace(" ", "").split(",") if t)
     for target in targets:
         if target not in TARGETS:
-            raise UsageError(f"unknown target '{target}'", where="--target", mend=f"use {', '.join(TARGETS)}")
+            raise UsageError(f"unknown target '{target}'", where="--target", fix=f"use {', '.join(TARGETS)}")
     options = _Options(targets=targets, sms=sms_from(sm_list), **given)
     start = time.monotonic()
     unchanged = False
@@ -112,11 +114,11 @@ def command(source: Path | None, target_list: tuple[str, ...], sm_list: tuple[st
 
 
 def _bundled(options: _Options, report: Callable[[str, int, int], None]) -> Path:
-    from gms_rt.build.demo import demo_engine
+    from gms_rt.engine.bundled import demo_engine
 
     for name, value in (("--size", options.size), ("--batch", options.batch), ("--recipe", options.recipe)):
         if value is not None:
-            raise UsageError("is fixed for the bundled model", where=name, mend="leave it out, or give RUN or GRAPH")
+            raise UsageError("is fixed for the bundled model", where=name, fix="leave it out, or give RUN or GRAPH")
     return demo_engine(
         precision=options.precision,
         targets=options.targets or None,
@@ -128,10 +130,10 @@ def _bundled(options: _Options, report: Callable[[str, int, int], None]) -> Path
 
 
 def _own(source: Path, options: _Options, report: Callable[[str, int, int], None], console: Console) -> Path:
-    from gms_rt.build.demo import default_targets
-    from gms_rt.build.engine import engine_from_graph
+    from gms_rt.engine.build import engine_from_graph
+    from gms_rt.engine.bundled import default_targets
+    from gms_rt.graph.graph import graph_size
     from gms_rt.precision.gate import Gate
-    from gms_rt.precision.graph import graph_size
     from gms_rt.precision.recipe import read_recipe
 
     graph, about = _graph(source, options, report)
@@ -161,12 +163,12 @@ def _graph(source: Path, options: _Options, report: Callable[[str, int, int], No
     """The fused graph of a source, exported first where the source is a run."""
     if source.is_file():
         if options.size is not None:
-            raise UsageError("a graph has its size already", where="--size", mend="export it again with that size")
+            raise UsageError("a graph has its size already", where="--size", fix="export it again with that size")
         return source, {"kind": "graph"}
     if is_engine(source):
-        raise UsageError("is an engine already", where=source, mend="give the run or graph it was built from")
+        raise UsageError("is an engine already", where=source, fix="give the run or graph it was built from")
     if not source.is_dir():
-        raise UsageError("does not exist", where=source, mend="give a run folder or a graph (.onnx)")
+        raise UsageError("does not exist", where=source, fix="give a run folder or a graph (.onnx)")
     height, width = run_size(source, options.size or None)
     graph = source / f"fused-{height}x{width}.onnx"
     weights = source / "lmm.safetensors"
@@ -218,15 +220,15 @@ def _images(
         raise UsageError(
             "INT8 is calibrated on images like those it will see",
             where="--precision int8",
-            mend="give a folder of them with --calib",
+            fix="give a folder of them with --calib",
         )
     golden = graph.with_suffix(".golden.npz")
     if golden.is_file():
-        from gms_rt.evaluate.parity import read_golden
+        from gms_rt.parity.certificate import read_golden
 
         first, rest = halves(ImageSet(read_golden(golden).images, "the graph's reference pictures"))
         return first, gate or rest
-    from gms_rt.build.demo import CALIBRATION_SEEDS, GATE_SEEDS, phantoms
+    from gms_rt.engine.bundled import CALIBRATION_SEEDS, GATE_SEEDS, phantoms
 
     console.note("no --calib: ranges are taken from phantoms")
     return phantoms(CALIBRATION_SEEDS, height, width), gate or phantoms(GATE_SEEDS, height, width)
@@ -256,7 +258,7 @@ def _rebuild(source: Path, out: Path, options: _Options) -> str:
 def _certified(folder: Path, unchanged: bool) -> dict[str, Any]:
     """The certificate's verdict, or why there is none; a build does not fail for want of a device to certify on."""
     from gms_rt.artifacts import read_json
-    from gms_rt.evaluate.parity import CERTIFICATE, GOLDEN, certify
+    from gms_rt.parity.certificate import CERTIFICATE, GOLDEN, certify
 
     if not (folder / GOLDEN).is_file():
         return {"verdict": None, "reason": "the graph came without reference masks"}

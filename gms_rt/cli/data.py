@@ -117,4 +117,4 @@ def check_command(data: Path, splits: Path | None, seed: int, out: Path | None, 
         write_json(out, report.to_json())
     console.result(report.to_json(), report.text())
     if report.problems:
-        raise CasesFailedError(f"{report.problems} problems", where=data, mend="mend or remove these files")
+        raise CasesFailedError(f"{report.problems} problems", where=data, fix="fix or remove these files")

@@ -55,11 +55,11 @@ def command(out: Path, seconds: float, as_json: bool, quiet: bool) -> None:
     if summary.failed:
         raise CasesFailedError(f"{summary.failed} bundled samples failed", where=out / "segmented/cases.csv")
     if any(certificate["verdict"] != "pass" for certificate in certificates.values()):
-        raise GateError("a certificate did not pass", where=report, mend="see its reasons in the report")
+        raise GateError("a certificate did not pass", where=report, fix="see its reasons in the report")
 
 
 def _build(root: Path, console: Console) -> list[Path]:
-    from gms_rt.build.demo import demo_engine
+    from gms_rt.engine.bundled import demo_engine
 
     folders = []
     for precision in PRECISIONS:
@@ -70,10 +70,10 @@ def _build(root: Path, console: Console) -> list[Path]:
 
 def _segment(engine: Path, out: Path, console: Console) -> tuple[Summary, dict[str, float], list[Card]]:
     """Masks of the bundled samples, their Dice against the phantoms' true masks, and a picture card of each."""
+    from gms_rt.engine.select import load
     from gms_rt.infer import InferOptions, OutFolder, find_sources, run_cases
-    from gms_rt.runtime.select import load
 
-    assets = resources.files("gms_rt") / "assets"
+    assets = resources.files("gms_rt.demo")
     with resources.as_file(assets / "samples") as samples, resources.as_file(assets / "samples-truth") as truths:
         found = find_sources([str(samples)])
         with (
@@ -93,32 +93,32 @@ def _segment(engine: Path, out: Path, console: Console) -> tuple[Summary, dict[s
 
 
 def _card(source: Path, mask_file: Path, truth_file: Path) -> tuple[float, Card]:
-    from gms_rt import imageio, metrics
-    from gms_rt.infer.reader import fetch
+    from gms_rt import metrics, scan
     from gms_rt.report.assemble import case_card
+    from gms_rt.scan.reader import fetch
 
-    frame = next(iter(fetch(source).open(imageio.MAX_PIXELS).frames))
+    frame = next(iter(fetch(source).open(scan.MAX_PIXELS).frames))
     images = [frame.image, *(_grey(path) for path in (mask_file, truth_file))]
     score = metrics.dice(images[1], images[2])
     height, width = images[0].shape[:2]
     scale = min(1.0, _SHOWN_SIDE / max(height, width))
-    small = [imageio.resize_image(i, max(1, round(height * scale)), max(1, round(width * scale))) for i in images]
+    small = [scan.resize_image(i, max(1, round(height * scale)), max(1, round(width * scale))) for i in images]
     masks = [(i >= 128).astype("uint8") * 255 for i in small[1:]]
     subtitle = f"{width}×{height}, {frame.window}"
     return score, case_card(source.name, small[0], masks[0], truth=masks[1], subtitle=subtitle)
 
 
 def _grey(path: Path) -> Any:
-    from gms_rt import imageio
+    from gms_rt import scan
 
-    return next(iter(imageio.read_picture(path.read_bytes()).frames)).image
+    return next(iter(scan.read_picture(path.read_bytes()).frames)).image
 
 
 def _measure_and_prove(
     engines: list[Path], seconds: float, console: Console
 ) -> tuple[BenchResult, dict[str, dict[str, Any]]]:
     from gms_rt.bench.latency import measure
-    from gms_rt.evaluate.parity import certify
+    from gms_rt.parity.certificate import certify
 
     with console.progress("proving and timing", None) as bar:
         certificates = {folder.name: certify(folder) for folder in engines}

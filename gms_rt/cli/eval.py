@@ -13,7 +13,7 @@ import click
 from gms_rt.artifacts import sha256_file, write_json
 from gms_rt.cli.console import Console, table
 from gms_rt.errors import CasesFailedError, UsageError
-from gms_rt.runtime.flips import FLIPS, check_flips, mean_over_flips
+from gms_rt.infer.flips import FLIPS, check_flips, mean_over_flips
 
 if TYPE_CHECKING:
     from gms_rt.evaluate.dataset import Evaluation, Predictor
@@ -85,7 +85,7 @@ def command(
         raise UsageError(
             "needs one DATA, and one --run or --engine",
             where="gms-rt eval",
-            mend="gms-rt eval DATA --run RUN --out OUT; several with --matrix",
+            fix="gms-rt eval DATA --run RUN --out OUT; several with --matrix",
         )
     lists = splits[0] if splits else None
     if engine is not None:
@@ -164,7 +164,7 @@ def _run(run: Path, device: str | None) -> tuple[Predictor, tuple[int, int], dic
 
 @contextmanager
 def _engine(folder: Path, device: str | None) -> Iterator[tuple[Predictor, tuple[int, int], dict[str, Any]]]:
-    from gms_rt.runtime.select import load
+    from gms_rt.engine.select import load
 
     with load(folder, device=device) as engine:
         manifest = engine.manifest
@@ -187,7 +187,7 @@ def _matrix(
         raise UsageError(
             f"{len(data)} data sets, {len(runs)} runs and {len(splits)} split files do not fit together",
             where="--matrix",
-            mend="give two or more DATA, a --run for each in their order, and --splits for all or none",
+            fix="give two or more DATA, a --run for each in their order, and --splits for all or none",
         )
     rows, values = [], {}
     for source, run in zip(data, runs, strict=True):

@@ -71,5 +71,5 @@ def _batch(text: str) -> tuple[int, int]:
     """
     found = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", text)
     if found is None:
-        raise UsageError("is no batch", where=f"--batch {text}", mend="give one number or a range such as 1-8")
+        raise UsageError("is no batch", where=f"--batch {text}", fix="give one number or a range such as 1-8")
     return int(found[1]), int(found[2] or found[1])

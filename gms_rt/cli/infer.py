@@ -15,20 +15,21 @@ from typing import Any
 import click
 import cv2
 
-from gms_rt.artifacts import newest_engines
 from gms_rt.cli.console import Console, Progress
-from gms_rt.dicom import seg_available
+from gms_rt.engine.loaded import Engine
+from gms_rt.engine.manifest import newest_engines
+from gms_rt.engine.select import ENGINES, load
 from gms_rt.errors import CasesFailedError, MissingExtraError, UsageError
-from gms_rt.imageio import MAX_PIXELS
 from gms_rt.infer import InferOptions, OutFolder, find_sources, run_cases, watch
 from gms_rt.infer.case import Case
 from gms_rt.infer.confidence import DEFINITION
+from gms_rt.infer.dicom_seg import seg_available
+from gms_rt.infer.flips import FLIPS
 from gms_rt.infer.measure import Row
 from gms_rt.infer.sources import Found
 from gms_rt.infer.summary import Summary
-from gms_rt.runtime.engine import Engine
-from gms_rt.runtime.flips import FLIPS
-from gms_rt.runtime.select import ENGINES, load, parse_device
+from gms_rt.runtime.device import parse_device
+from gms_rt.scan import MAX_PIXELS
 
 OUT = Path("gms-rt-out")
 
@@ -147,7 +148,7 @@ def _opened(console: Console, engine: str | None, device: str | None, threads: i
     """The engine asked for, the newest that fits, or the bundled demo's, built now."""
     path = engine
     if path is None and not newest_engines(ENGINES):
-        from gms_rt.build.demo import demo_engine
+        from gms_rt.engine.bundled import demo_engine
 
         console.note(f"there is no engine in {ENGINES}/: building the bundled demo model (FP16)")
         console.note("the demo model is for demonstration only: it was not made for your scans")

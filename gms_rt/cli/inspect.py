@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from gms_rt.artifacts import EngineManifest, read_manifest, verify_files
 from gms_rt.cli.console import Console, table
-from gms_rt.cli.engine_words import census_words, execution_words
+from gms_rt.cli.engine_text import census_words, execution_words
+from gms_rt.engine.manifest import EngineManifest, read_manifest, verify_files
 from gms_rt.errors import GmsError
 
 
@@ -25,9 +25,9 @@ def command(engine: Path | None, as_json: bool) -> None:
       gms-rt inspect
       gms-rt inspect engines/demo-fp16 --json
     """
+    from gms_rt.engine.select import ENGINES, fits, newest_that_fits
+    from gms_rt.graph.graph import read_graph
     from gms_rt.precision.blocks import stages
-    from gms_rt.precision.graph import read_graph
-    from gms_rt.runtime.select import ENGINES, fits, newest_that_fits
 
     folder = engine or newest_that_fits(ENGINES, None)
     manifest = read_manifest(folder)

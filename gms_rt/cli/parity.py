@@ -57,14 +57,14 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
 def certify_command(engine: Path | None, as_json: bool, gate_mean: float, gate_min: float, **given: Any) -> None:
     """Certify ENGINE (by default the newest)."""
-    from gms_rt.evaluate.parity_data import certify_engine
-    from gms_rt.runtime.select import ENGINES, newest_that_fits
+    from gms_rt.engine.select import ENGINES, newest_that_fits
+    from gms_rt.parity.reference import certify_engine
 
     folder = engine or newest_that_fits(ENGINES, given["device"])
     certificate, path = certify_engine(folder, gate_mean=gate_mean, gate_min=gate_min, **given)
     Console(json=as_json).result(certificate, _screen(certificate, path))
     if certificate["verdict"] != "pass":
-        raise GateError("; ".join(certificate["reasons"]), where=folder, mend="build with a higher precision")
+        raise GateError("; ".join(certificate["reasons"]), where=folder, fix="build with a higher precision")
 
 
 @command.command("verify")
@@ -74,7 +74,7 @@ def certify_command(engine: Path | None, as_json: bool, gate_mean: float, gate_m
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def verify_command(certificate: Path, engine: Path | None, device: str | None, as_json: bool) -> int:
     """Compute CERTIFICATE again and say whether it holds; exit code 3 if not."""
-    from gms_rt.evaluate.parity import verify
+    from gms_rt.parity.certificate import verify
 
     found = verify(certificate, engine=engine, device=device)
     value = dataclasses.asdict(found)
@@ -86,7 +86,7 @@ def verify_command(certificate: Path, engine: Path | None, device: str | None, a
 
 
 def _screen(certificate: dict[str, Any], path: Path) -> str:
-    from gms_rt.report.wording import score
+    from gms_rt.report.text import score
 
     summary = certificate["summary"]
     cases = sorted(certificate["cases"], key=lambda case: case["dice"])[:10]

@@ -66,7 +66,7 @@ class Report:
 
     @property
     def problems(self) -> int:
-        """How many things must be mended before training."""
+        """How many things must be fixed before training."""
         return len(self.without_mask) + len(self.without_image) + len(self.unreadable) + len(self.mis_sized)
 
     def to_json(self) -> dict[str, Any]:

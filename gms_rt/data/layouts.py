@@ -51,7 +51,7 @@ def recognise(folder: Path) -> Dataset:
     """Find out a folder's layout and list its cases; one level of wrapping folders is looked through."""
     if not folder.is_dir():
         raise UsageError(
-            "is no folder", where=folder, mend="name a folder with images/ and masks/; see gms-rt data list"
+            "is no folder", where=folder, fix="name a folder with images/ and masks/; see gms-rt data list"
         )
     found = _known(folder)
     if found is not None:
@@ -61,11 +61,11 @@ def recognise(folder: Path) -> Dataset:
         return inside[0]
     if inside:
         names = ", ".join(data.root.name for data in inside)
-        raise UsageError(f"holds several data sets ({names})", where=folder, mend="name one of them")
+        raise UsageError(f"holds several data sets ({names})", where=folder, fix="name one of them")
     raise UsageError(
         "has no layout this program knows",
         where=folder,
-        mend="put pictures into images/ and masks of the same names into masks/; see gms-rt data list",
+        fix="put pictures into images/ and masks of the same names into masks/; see gms-rt data list",
     )
 
 
@@ -189,7 +189,7 @@ def _matched(
     for path in images:
         key = case_name(path.name)
         if key in by_name:
-            raise UsageError(f"two images are named {key}", where=path, mend=f"rename one; the other is {by_name[key]}")
+            raise UsageError(f"two images are named {key}", where=path, fix=f"rename one; the other is {by_name[key]}")
         by_name[key] = path
     belonging: dict[str, list[Path]] = {key: [] for key in by_name}
     lonely = []
@@ -207,7 +207,7 @@ def _matched(
         raise UsageError(
             f"no image has a mask of its name ({len(images)} images, {len(masks)} masks)",
             where=root,
-            mend="give image and mask the same name, or add _mask to the mask's",
+            fix="give image and mask the same name, or add _mask to the mask's",
         )
     without = tuple(by_name[key] for key, found in sorted(belonging.items()) if not found)
     return Dataset(name, layout, root, cases, {}, without, tuple(lonely))

@@ -39,5 +39,5 @@ def read_plain_pickle(path: Path) -> Any:
         raise InputError(
             f"is refused: not a pickle of plain names ({reason})",
             where=path,
-            mend='write the split as JSON: {"train": [names], "test": [names]}',
+            fix='write the split as JSON: {"train": [names], "test": [names]}',
         ) from error

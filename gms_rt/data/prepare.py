@@ -19,7 +19,7 @@ from gms_rt.data.layouts import Case, Dataset
 from gms_rt.data.reading import read_case
 from gms_rt.data.splits import Split, write_split
 from gms_rt.errors import GmsError, InputError, UsageError
-from gms_rt.imageio import resize_image
+from gms_rt.scan import resize_image
 
 U8 = NDArray[np.uint8]
 
@@ -43,7 +43,7 @@ def prepare(
 ) -> Prepared:
     """Write the plain layout; `size` makes every picture a square of so many pixels."""
     if out.resolve() == dataset.root.resolve():
-        raise UsageError("would overwrite the data set", where=out, mend="choose another --out")
+        raise UsageError("would overwrite the data set", where=out, fix="choose another --out")
     result = Prepared()
     for case in dataset.cases:
         try:

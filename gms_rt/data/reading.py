@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gms_rt import imageio
+from gms_rt import scan
 from gms_rt.data.layouts import Case
 from gms_rt.errors import InputError
 
@@ -23,9 +23,9 @@ U8 = NDArray[np.uint8]
 def read_image(path: Path) -> U8:
     """An image file as uint8 H×W×3, turned as its EXIF says."""
     try:
-        return imageio.rgb(next(imageio.read_picture(_bytes(path)).frames).image)
+        return scan.rgb(next(scan.read_picture(_bytes(path)).frames).image)
     except InputError as error:
-        raise InputError(error.what, where=path, mend=error.mend) from error
+        raise InputError(error.what, where=path, fix=error.fix) from error
 
 
 def read_mask(case: Case) -> U8:
@@ -48,7 +48,7 @@ def read_case(case: Case) -> tuple[U8, U8]:
         raise InputError(
             f"its mask is {mask.shape[1]}x{mask.shape[0]}, the image {image.shape[1]}x{image.shape[0]}",
             where=case.image,
-            mend="see gms-rt data check",
+            fix="see gms-rt data check",
         )
     return image, mask
 
@@ -73,13 +73,13 @@ def _stored(path: Path) -> NDArray[Any]:
     data = _bytes(path)
     try:
         with Image.open(io.BytesIO(data)) as picture:
-            imageio.check_size(picture.width, picture.height)
+            scan.check_size(picture.width, picture.height)
             turned = ImageOps.exif_transpose(picture)
             # Transparency says nothing about labels.
             plain = {"1": "L", "LA": "L", "RGBA": "RGB"}.get(turned.mode)
             return np.asarray(turned.convert(plain) if plain else turned)
     except InputError as error:
-        raise InputError(error.what, where=path, mend=error.mend) from error
+        raise InputError(error.what, where=path, fix=error.fix) from error
     except UnidentifiedImageError as error:
         raise InputError("is not a picture", where=path) from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

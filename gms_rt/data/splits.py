@@ -37,7 +37,7 @@ class Split:
         if name == "all":
             return self.train + self.validation + self.test
         if name not in PARTS:
-            raise UsageError(f"unknown part '{name}'", where="--split", mend=f"use one of {', '.join(PARTS)}, all")
+            raise UsageError(f"unknown part '{name}'", where="--split", fix=f"use one of {', '.join(PARTS)}, all")
         names: tuple[str, ...] = getattr(self, name)
         return names
 
@@ -57,14 +57,14 @@ def split_dataset(
         train, given = _drawn(train, validation, [seed, _SEED_VALIDATION])
         source += f"; validation drawn from train with seed {seed}, {validation:.0%}"
     if not train:
-        raise UsageError("no case is left for training", where=source, mend="give more cases or a smaller share")
+        raise UsageError("no case is left for training", where=source, fix="give more cases or a smaller share")
     return Split(tuple(train), tuple(given), tuple(lists["test"]), source)
 
 
 def read_lists(path: Path) -> dict[str, tuple[str, ...]]:
     """The lists of a split file: `{"train": […], "test": […]}`, or the official `{"train": {"name_list": […]}}`."""
     if not path.is_file():
-        raise UsageError("is no split file", where=path, mend='give JSON: {"train": [names], "test": [names]}')
+        raise UsageError("is no split file", where=path, fix='give JSON: {"train": [names], "test": [names]}')
     content: Any = read_plain_pickle(path) if path.suffix in (".pkl", ".pickle") else read_json(path)
     if not isinstance(content, dict):
         raise UsageError("holds no train and test lists", where=path)
@@ -129,10 +129,10 @@ def _check(dataset: Dataset, lists: Iterable[Sequence[str]], source: str) -> Non
             raise UsageError(
                 f"{len(missing)} of {len(names)} listed cases are not in {dataset.root}: {shown}",
                 where=source,
-                mend="compare the names with gms-rt data check",
+                fix="compare the names with gms-rt data check",
             )
         repeated = seen & set(names)
         if repeated or len(set(names)) != len(names):
             shown = ", ".join(sorted(repeated)[:3]) or "a name twice in one list"
-            raise UsageError(f"a case is listed twice: {shown}", where=source, mend="list each case in one part only")
+            raise UsageError(f"a case is listed twice: {shown}", where=source, fix="list each case in one part only")
         seen |= set(names)

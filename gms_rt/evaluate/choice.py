@@ -18,7 +18,7 @@ def chosen_cases(
     the data set's own or drawn lists.
     """
     if part not in (*PARTS, "all"):
-        raise UsageError(f"unknown part '{part}'", where="--split", mend=f"use one of {', '.join(PARTS)}, all")
+        raise UsageError(f"unknown part '{part}'", where="--split", fix=f"use one of {', '.join(PARTS)}, all")
     own = run / "split.json" if run is not None else None
     if part == "all":
         names, source = tuple(case.name for case in dataset.cases), "every case"
@@ -29,5 +29,5 @@ def chosen_cases(
         names, source = split.part(part), split.source
     picked = dataset.named(sorted(names))[::every]
     if not picked:
-        raise UsageError(f"the part '{part}' has no case", where=dataset.root, mend="choose another --split")
+        raise UsageError(f"the part '{part}' has no case", where=dataset.root, fix="choose another --split")
     return picked, source

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gms_rt.errors import UsageError
 from gms_rt.evaluate.dataset import CaseResult
-from gms_rt.evaluate.statistics import bootstrap
+from gms_rt.statistics import bootstrap
 
 F64 = NDArray[np.float64]
 _EXACT_UP_TO = 25
@@ -33,7 +33,7 @@ def compare(first: Sequence[CaseResult], second: Sequence[CaseResult]) -> dict[s
     theirs = {result.name: result for result in second if not result.error}
     pairs = [(a, theirs[a.name]) for a in first if not a.error and a.name in theirs]
     if not pairs:
-        raise UsageError("the two evaluations share no case", mend="evaluate both on the same data and split")
+        raise UsageError("the two evaluations share no case", fix="evaluate both on the same data and split")
     only = (len(first) - len(pairs), len(second) - len(pairs))
     found: dict[str, Any] = {"pairs": len(pairs), "only_in_first": only[0], "only_in_second": only[1]}
     for name in ("dice", "iou", "hd95", "dice_224", "iou_224", "hd95_224"):

@@ -26,7 +26,7 @@ from gms_rt.data.layouts import Case
 from gms_rt.data.reading import read_case
 from gms_rt.errors import GmsError, InputError, UsageError
 from gms_rt.evaluate.summary import summarise
-from gms_rt.imageio import resize_image, resize_probability
+from gms_rt.scan import resize_image, resize_probability
 
 U8 = NDArray[np.uint8]
 Predictor = Callable[[U8], NDArray[Any]]  # N×H×W×3 at network size to probabilities N×H×W of 0-255
@@ -89,7 +89,7 @@ def evaluate(
     `facts` (what was evaluated, on what) are written into the summary.
     """
     if not cases:
-        raise UsageError("there is no case to evaluate", where=out, mend="choose another --split")
+        raise UsageError("there is no case to evaluate", where=out, fix="choose another --split")
     results, scored = [], []
     for number, case in enumerate(cases):
         result, pictures = _measured(case, predict, size, spacing)
@@ -117,7 +117,7 @@ def read_cases(folder: Path) -> list[CaseResult]:
         return [CaseResult(**{key: names[key](row[key]) for key in names}) for row in rows]
     except OSError as error:
         raise UsageError(
-            f"cannot be read ({error.strerror})", where=path, mend="name a folder of gms-rt eval"
+            f"cannot be read ({error.strerror})", where=path, fix="name a folder of gms-rt eval"
         ) from error
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(f"is no table of gms-rt eval ({error})", where=path) from error

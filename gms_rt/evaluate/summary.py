@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gms_rt.evaluate.statistics import bootstrap
+from gms_rt.statistics import bootstrap
 
 if TYPE_CHECKING:
     from gms_rt.evaluate.dataset import CaseResult

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gms_rt.artifacts import atomic_path, sha256_file
+from gms_rt.demo.phantoms import phantom
 from gms_rt.errors import UsageError
-from gms_rt.export.folds import fold
 from gms_rt.export.onnx_graph import Stage, describe, export_stage, join, name_edges, write_graph
+from gms_rt.graph.fold import fold
 from gms_rt.model.gms import Gms
 from gms_rt.model.run import WEIGHTS, load_run
-from gms_rt.phantoms import phantom
 
 U8 = NDArray[np.uint8]
 OPSETS = (18, 21)
@@ -127,9 +127,9 @@ def _check(gms: Gms, height: int, width: int, batch: tuple[int, int], opset: int
     stride = gms.tokenizer.spec.stride
     if height < stride or width < stride or height % stride or width % stride:
         raise UsageError(
-            f"{height}x{width} does not fit this tokenizer", where="--size", mend=f"use multiples of {stride}"
+            f"{height}x{width} does not fit this tokenizer", where="--size", fix=f"use multiples of {stride}"
         )
     if not 1 <= batch[0] <= batch[1]:
-        raise UsageError(f"{batch[0]}-{batch[1]} is no batch range", where="--batch", mend="give 1 or 1-8")
+        raise UsageError(f"{batch[0]}-{batch[1]} is no batch range", where="--batch", fix="give 1 or 1-8")
     if opset not in OPSETS:
-        raise UsageError(f"{opset} is not supported", where="--opset", mend="use 18 (widest reach) or 21")
+        raise UsageError(f"{opset} is not supported", where="--opset", fix="use 18 (widest reach) or 21")

@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gms_rt import __version__
-from gms_rt.dicom import Algorithm, write_seg
+from gms_rt.engine.loaded import binary
 from gms_rt.errors import InputError
-from gms_rt.imageio import Frame, resize_probability
-from gms_rt.imageio.video import VideoWriter, frame_rate
 from gms_rt.infer import outputs
 from gms_rt.infer.confidence import confidence
+from gms_rt.infer.dicom_seg import Algorithm, write_seg
 from gms_rt.infer.measure import Row, as_text, measured
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.postprocess import cleaned
-from gms_rt.infer.reader import Fetched
 from gms_rt.infer.sources import Source
-from gms_rt.runtime.engine import binary
+from gms_rt.scan import Frame, resize_probability
+from gms_rt.scan.reader import Fetched
+from gms_rt.scan.video import VideoWriter, frame_rate
 
 U8 = NDArray[np.uint8]
 
@@ -214,6 +214,6 @@ class _Abandoned(Exception):
 def reason(error: BaseException, path: Path) -> str:
     """Why a case failed, without repeating its name."""
     what = error.what if isinstance(error, InputError) else str(error) or type(error).__name__
-    mend = getattr(error, "mend", None)
-    text = f"{what}; {mend}" if mend else what
+    fix = getattr(error, "fix", None)
+    text = f"{what}; {fix}" if fix else what
     return as_text(text.replace(str(path), path.name))

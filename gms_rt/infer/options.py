@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from gms_rt.artifacts import sha256_bytes
 from gms_rt.errors import UsageError
-from gms_rt.imageio import MAX_PIXELS
-from gms_rt.runtime.flips import check_flips
+from gms_rt.infer.flips import check_flips
+from gms_rt.scan import MAX_PIXELS
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from gms_rt.artifacts import atomic_path, sha256_bytes, write_bytes
 from gms_rt.errors import GmsError, InputError, UsageError
-from gms_rt.imageio import rgb
 from gms_rt.infer.contours import contours
 from gms_rt.infer.sources import OUTPUT_MARK
+from gms_rt.scan import rgb
 
 U8 = NDArray[np.uint8]
 
@@ -76,12 +76,12 @@ class OutFolder:
         except BlockingIOError as error:
             self._release()
             raise UsageError(
-                "another run is writing into this folder", where=self.root, mend="wait for it, or choose another --out"
+                "another run is writing into this folder", where=self.root, fix="wait for it, or choose another --out"
             ) from error
         except OSError as error:
             self._release()
             raise UsageError(
-                f"cannot be written ({error.strerror})", where=self.root, mend="choose another place with --out"
+                f"cannot be written ({error.strerror})", where=self.root, fix="choose another place with --out"
             ) from error
         self._sweep()
         return self

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gms_rt.errors import GmsError, InputError
-from gms_rt.imageio import Frame
 from gms_rt.infer.case import Case, Task, reason
 from gms_rt.infer.channel import Budget, Channel
 from gms_rt.infer.journal import Entry
 from gms_rt.infer.predict import Predictor
-from gms_rt.infer.reader import fetch
 from gms_rt.infer.sources import Source
+from gms_rt.scan import Frame
+from gms_rt.scan.reader import fetch
 
 _AHEAD = 64  # sources begun before the oldest unfinished one
 _BYTES_A_PIXEL = 16  # image, probability as float, mask, overlay

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gms_rt.engine.loaded import Engine
+from gms_rt.infer.flips import mean_over_flips
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.tiles import tiled
-from gms_rt.runtime.engine import Engine
-from gms_rt.runtime.flips import mean_over_flips
 
 U8 = NDArray[np.uint8]
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from gms_rt import __version__
-from gms_rt.artifacts import MANIFEST, atomic_path, sha256_file, write_json
+from gms_rt.artifacts import atomic_path, sha256_file, write_json
+from gms_rt.engine.loaded import Engine
+from gms_rt.engine.manifest import MANIFEST
 from gms_rt.errors import GmsError
 from gms_rt.infer.case import Case, Task
 from gms_rt.infer.confidence import DEFINITION
@@ -25,7 +27,6 @@ from gms_rt.infer.predict import Predictor
 from gms_rt.infer.sources import Found, Source
 from gms_rt.infer.summary import NOT_CLINICAL, Summary, stage_report, with_referral
 from gms_rt.runtime.device import package_version
-from gms_rt.runtime.engine import Engine
 
 Report = Callable[[Case, list[Row]], None]
 

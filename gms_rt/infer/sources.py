@@ -17,10 +17,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gms_rt.dicom import DICOM_SUFFIXES, is_dicom
 from gms_rt.errors import UsageError
-from gms_rt.imageio.nifti import NIFTI_SUFFIXES
-from gms_rt.imageio.video import VIDEO_SUFFIXES
+from gms_rt.scan.dicom import DICOM_SUFFIXES, is_dicom
+from gms_rt.scan.nifti import NIFTI_SUFFIXES
+from gms_rt.scan.video import VIDEO_SUFFIXES
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 SUFFIXES = (*PICTURE_SUFFIXES, *DICOM_SUFFIXES, *NIFTI_SUFFIXES, *VIDEO_SUFFIXES)
@@ -51,7 +51,7 @@ class Found:
 def find_sources(inputs: Sequence[str], *, keep_suffix: bool = False) -> Found:
     """Every scan named by files, folders (recursive), globs, text lists (`.txt`), or `-` for a list on stdin."""
     if not inputs:
-        raise UsageError("there is nothing to segment", mend="name files or folders: gms-rt infer folder/")
+        raise UsageError("there is nothing to segment", fix="name files or folders: gms-rt infer folder/")
     walker = _Walker()
     paths: dict[str, None] = {}
     roots = []

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gms_rt.imageio import resize_image, rgb
+from gms_rt.scan import resize_image, rgb
 
 U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from gms_rt.artifacts import atomic_path, write_json
+from gms_rt.engine.loaded import Engine
 from gms_rt.errors import UsageError
 from gms_rt.infer.journal import Journal
 from gms_rt.infer.measure import CaseTable
@@ -21,7 +22,6 @@ from gms_rt.infer.outputs import OutFolder
 from gms_rt.infer.run import Report, engine_fingerprint, engine_identity, now, run_record, segmented, workers_for
 from gms_rt.infer.sources import Found, Source, find_sources
 from gms_rt.infer.summary import Summary, with_referral
-from gms_rt.runtime.engine import Engine
 
 _Seen = tuple[int, int]  # size, time of change
 

@@ -34,7 +34,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise ArtifactError(
             "holds more than tensors, and running what a checkpoint brings along is refused",
             where=path,
-            mend="save its state dict alone: torch.save({'model': model.state_dict()}, FILE)",
+            fix="save its state dict alone: torch.save({'model': model.state_dict()}, FILE)",
         ) from error
     except (RuntimeError, OSError, EOFError, KeyError, ValueError, AttributeError) as error:
         raise ArtifactError(f"is no readable checkpoint ({reason(error)})", where=path) from error

@@ -39,7 +39,7 @@ def load_compvis(source: str) -> DiffusersTokenizer:
         raise MissingExtraError("the tokenizer 'compvis'", "train") from error
     path = Path(source)
     if not path.is_file():
-        raise UsageError("is no file", where=path, mend="give a checkpoint: compvis:FILE.ckpt")
+        raise UsageError("is no file", where=path, fix="give a checkpoint: compvis:FILE.ckpt")
     weights = load_tensors(path)
     if any(name.startswith(_PREFIX) for name in weights):
         weights = {k.removeprefix(_PREFIX): v for k, v in weights.items() if k.startswith(_PREFIX)}

@@ -86,10 +86,10 @@ def load_diffusers(kind: str, source: str, revision: str | None = None) -> Diffu
         if not (folder / "config.json").is_file() and (folder / "vae" / "config.json").is_file():
             folder = folder / "vae"
         if not (folder / "config.json").is_file():
-            raise UsageError("no config.json in this folder", where=folder, mend=_wanted(kind))
+            raise UsageError("no config.json in this folder", where=folder, fix=_wanted(kind))
         autoencoder = _load(layout, folder, {"local_files_only": True})
     elif folder.exists() or source.count("/") != 1 or source.startswith((".", "~", "/")):
-        raise UsageError("is no tokenizer folder and no hub id", where=source, mend=_wanted(kind))
+        raise UsageError("is no tokenizer folder and no hub id", where=source, fix=_wanted(kind))
     else:
         autoencoder = _from_hub(layout, kind, source, revision)
     return wrap_autoencoder(autoencoder, kind, source, revision)
@@ -107,7 +107,7 @@ def _from_hub(layout: Any, kind: str, source: str, revision: str | None) -> Any:
     raise UsageError(
         f"the hub did not give this tokenizer ({reason(last)})",
         where=source,
-        mend=f"offline, fetch config.json and diffusion_pytorch_model.safetensors of {source} (folder vae, if it "
+        fix=f"offline, fetch config.json and diffusion_pytorch_model.safetensors of {source} (folder vae, if it "
         f"has one) elsewhere, put them into a folder and name it: --tokenizer {kind}:FOLDER",
     ) from last
 

@@ -23,7 +23,7 @@ class Gms(nn.Module):
                 f"the tokenizer has {tokenizer.spec.channels} latent channels, "
                 f"the latent mapping model {mapper.config.latent_channels}",
                 where=tokenizer.spec.source,
-                mend="use the tokenizer this model was trained with",
+                fix="use the tokenizer this model was trained with",
             )
         self.tokenizer = tokenizer
         self.mapper = mapper

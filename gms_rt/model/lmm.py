@@ -33,12 +33,12 @@ class LmmConfig:
             raise ConfigError(
                 f"a latent mapping model cannot have {self.latent_channels} latent channels, "
                 f"width {self.width} and multipliers {self.multipliers}",
-                mend="give positive numbers and at least two multipliers",
+                fix="give positive numbers and at least two multipliers",
             )
         if self.groups < 1 or self.width % self.groups:
             raise ConfigError(
                 f"width {self.width} does not divide into {self.groups} groups",
-                mend="make the width a multiple of the groups",
+                fix="make the width a multiple of the groups",
             )
 
 

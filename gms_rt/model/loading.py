@@ -23,7 +23,7 @@ def load_tokenizer(name: str, *, revision: str | None = None) -> Tokenizer:
         raise UsageError(
             what,
             where=f"--tokenizer {name}",
-            mend="choose sd-vae[:FOLDER or hub id], taesd:FOLDER, vq:FOLDER, onnx:FOLDER or compvis:FILE",
+            fix="choose sd-vae[:FOLDER or hub id], taesd:FOLDER, vq:FOLDER, onnx:FOLDER or compvis:FILE",
         )
     # A run must find its tokenizer from any folder.
     local = Path(source).expanduser()

@@ -105,7 +105,7 @@ def _config(weights: dict[str, Tensor], path: Path) -> LmmConfig:
         raise ArtifactError(
             f"is no official GMS latent mapping model (missing: {error})",
             where=path,
-            mend="give the best_model.pth that the official training wrote",
+            fix="give the best_model.pth that the official training wrote",
         ) from error
     return LmmConfig(
         latent_channels=channels,

@@ -42,7 +42,7 @@ def load_onnx(source: str) -> OnnxTokenizer:
             raise UsageError(
                 f"has no {name}",
                 where=folder,
-                mend="give a folder with encoder.onnx, decoder.onnx and tokenizer.json",
+                fix="give a folder with encoder.onnx, decoder.onnx and tokenizer.json",
             )
     values = read_json(folder / "tokenizer.json")
     try:
@@ -60,6 +60,6 @@ def load_onnx(source: str) -> OnnxTokenizer:
         raise ArtifactError(
             f"lacks or mistypes {error}",
             where=folder / "tokenizer.json",
-            mend="it needs latent_channels, downsample, scale_factor and image_range [low, high]",
+            fix="it needs latent_channels, downsample, scale_factor and image_range [low, high]",
         ) from error
     return OnnxTokenizer(spec, OnnxModule(folder / "encoder.onnx"), OnnxModule(folder / "decoder.onnx"))

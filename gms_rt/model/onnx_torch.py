@@ -49,7 +49,7 @@ class OnnxModule(nn.Module):
                 raise ArtifactError(
                     f"uses the operator '{node.op_type}', which is not handled here",
                     where=f"{path}: {node.name or node.output[0]}",
-                    mend=f"export the tokenizer with these only: {known}",
+                    fix=f"export the tokenizer with these only: {known}",
                 )
         inputs = [i.name for i in graph.input if i.name not in weights]
         if len(inputs) != 1 or len(graph.output) != 1:

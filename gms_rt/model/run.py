@@ -64,7 +64,7 @@ def model_shape(folder: Path) -> LmmConfig:
 def check_run(folder: Path) -> None:
     """Refuse what is no run folder."""
     if not folder.is_dir():
-        raise UsageError("is no folder", where=folder, mend="name a run folder, such as gms-rt train writes")
+        raise UsageError("is no folder", where=folder, fix="name a run folder, such as gms-rt train writes")
     for name in (CONFIG, WEIGHTS, TOKENIZER):
         if not (folder / name).is_file():
             raise UsageError(f"is no run folder (no {name})", where=folder)
@@ -99,7 +99,7 @@ def _tokenizer(folder: Path) -> Tokenizer:
         raise ArtifactError(
             "names a tokenizer whose weights have changed since (hash differs)",
             where=path,
-            mend=f"restore the tokenizer {spec.source} of this run",
+            fix=f"restore the tokenizer {spec.source} of this run",
         )
     tokenizer.spec = spec
     return tokenizer

@@ -16,7 +16,7 @@ def trained_size(run: Path) -> int:
     path = run / "config.toml"
     size = read_toml(path).get("training", {}).get("size", USUAL) if path.is_file() else USUAL
     if not isinstance(size, int) or size < 1:
-        raise ConfigError(f"the training size is {size!r}", where=path, mend="give a whole number, such as 224")
+        raise ConfigError(f"the training size is {size!r}", where=path, fix="give a whole number, such as 224")
     return size
 
 
@@ -31,5 +31,5 @@ def run_size(run: Path, text: str | None) -> tuple[int, int]:
         return side, side
     found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
     if found is None:
-        raise UsageError("is no size", where=f"--size {text}", mend="give one number or HEIGHTxWIDTH")
+        raise UsageError("is no size", where=f"--size {text}", fix="give one number or HEIGHTxWIDTH")
     return int(found[1]), int(found[2] or found[1])

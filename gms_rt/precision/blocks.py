@@ -11,8 +11,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from gms_rt.precision.census import COMPUTE
-from gms_rt.precision.graph import Graph, attribute, stage
+from gms_rt.graph.graph import Graph, attribute, stage
+from gms_rt.graph.layer_counts import COMPUTE
 
 # Time of an INT8 operation in FP32 operations, and of taking one value through Q/DQ: a cost model, not a measurement.
 INT8_COST = 0.35

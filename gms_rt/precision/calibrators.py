@@ -23,7 +23,7 @@ def clip(histogram: Histogram, method: str) -> float:
     """The clipping magnitude by a method's name; `percentile` takes a figure: `percentile:99.99`."""
     name, _, figure = method.partition(":")
     if name not in METHODS or (figure and name != "percentile"):
-        raise UsageError(f"unknown calibrator '{method}'", where="--calibrator", mend=f"use {', '.join(METHODS)}")
+        raise UsageError(f"unknown calibrator '{method}'", where="--calibrator", fix=f"use {', '.join(METHODS)}")
     if histogram.top <= 0 or not histogram.counts.any():
         return max(histogram.top, 1e-6)  # a tensor that is always zero: any scale will do
     if name == "percentile":
@@ -103,5 +103,5 @@ def _share(text: str, method: str) -> float:
     except ValueError:
         share = -1.0
     if not 50 <= share <= 100:
-        raise UsageError(f"'{method}' asks for an impossible share", where="--calibrator", mend="use percentile:99.999")
+        raise UsageError(f"'{method}' asks for an impossible share", where="--calibrator", fix="use percentile:99.999")
     return share

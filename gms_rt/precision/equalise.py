@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gms_rt.precision.execute import U8, Session
-from gms_rt.precision.graph import Graph, attribute, graph_from_model
+from gms_rt.graph.graph import Graph, attribute, graph_from_model
+from gms_rt.graph.run import U8, Session
 from gms_rt.precision.int8 import drop_unused
 
 _COMMUTING = ("Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Resize")

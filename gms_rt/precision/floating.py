@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gms_rt.precision.graph import INPUT, OUTPUT, Graph, attribute
+from gms_rt.graph.graph import INPUT, OUTPUT, Graph, attribute
 from gms_rt.precision.ranges import Extremes
 
 # A quarter of FP16's largest number: calibration images are a sample, patients go beyond it.
@@ -119,7 +119,7 @@ def low_graph(graph: Graph, kind: str, keep: Collection[str]) -> Graph:
 
 
 def _finished(model: Any, now: dict[str, int], kind: str) -> Graph:
-    from gms_rt.precision.graph import graph_from_model
+    from gms_rt.graph.graph import graph_from_model
     from gms_rt.precision.int8 import drop_unused
 
     drop_unused(model)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gms_rt import metrics
 from gms_rt.errors import UsageError
-from gms_rt.precision.execute import U8
+from gms_rt.graph.run import U8
 
 THRESHOLD = 128  # of 255: probability one half
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gms_rt import imageio
+from gms_rt import scan
 from gms_rt.errors import UsageError
 
 U8 = NDArray[np.uint8]
@@ -58,20 +58,20 @@ def read_images(path: Path, height: int, width: int, *, limit: int = 0, skip: fr
             break
     if not images:
         why = "holds no image" if not files else "holds only images that are already used for calibration"
-        raise UsageError(why, where=path, mend=f"give a folder with {', '.join(ENDINGS)}")
+        raise UsageError(why, where=path, fix=f"give a folder with {', '.join(ENDINGS)}")
     return ImageSet(np.stack(images), path.name)
 
 
 def halves(both: ImageSet) -> tuple[ImageSet, ImageSet]:
     """Two disjoint sets from one: every third image for calibration, the rest for the gate."""
     if len(both.images) < 2:
-        raise UsageError("one image cannot serve calibration and the gate", where=both.source, mend="give more images")
+        raise UsageError("one image cannot serve calibration and the gate", where=both.source, fix="give more images")
     take = np.arange(len(both.images)) % 3 == 0
     first = ImageSet(both.images[take], f"{both.source} (every third)")
     seen = set(first.each_sha256())
     rest = [image for image, digest in zip(both.images, both.each_sha256(), strict=True) if digest not in seen]
     if not rest:
-        raise UsageError("holds the same image only", where=both.source, mend="give different images")
+        raise UsageError("holds the same image only", where=both.source, fix="give different images")
     return first, ImageSet(np.stack(rest), f"{both.source} (the others)")
 
 
@@ -82,7 +82,7 @@ def check_disjoint(calibration: ImageSet, gate: ImageSet) -> None:
         raise UsageError(
             f"{len(shared)} gate images are also calibration images",
             where=gate.source,
-            mend="give other images with --gate-data",
+            fix="give other images with --gate-data",
         )
 
 
@@ -90,7 +90,7 @@ def _listed(path: Path) -> Sequence[Path]:
     if path.is_dir():
         return sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and not p.name.startswith("."))
     if not path.is_file():
-        raise UsageError("does not exist", where=path, mend="give a folder of images or a text file that lists them")
+        raise UsageError("does not exist", where=path, fix="give a folder of images or a text file that lists them")
     if path.suffix.lower() in ENDINGS:
         return [path]
     try:
@@ -110,5 +110,5 @@ def _read(file: Path, height: int, width: int) -> U8:
         raise UsageError(f"cannot be read ({error.strerror})", where=file) from error
     image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if image is None:
-        raise UsageError("is not an image", where=file, mend="remove it from the list or folder")
-    return imageio.resize_image(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8), height, width)
+        raise UsageError("is not an image", where=file, fix="remove it from the list or folder")
+    return scan.resize_image(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8), height, width)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gms_rt.precision.graph import Graph, attribute, graph_from_model
+from gms_rt.graph.graph import Graph, attribute, graph_from_model
 
 QUANTISABLE = ("Conv", "ConvTranspose")
 LEVELS = 127

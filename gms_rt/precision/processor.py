@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from gms_rt.precision.graph import Graph
-from gms_rt.precision.joins import summed_joins
+from gms_rt.graph.graph import Graph
+from gms_rt.precision.concat_as_sum import summed_joins
 from gms_rt.precision.upsampling import pointwise_upsampling
 
 

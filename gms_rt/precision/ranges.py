@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gms_rt.precision.execute import U8, Session
-from gms_rt.precision.graph import Graph, graph_from_model
+from gms_rt.graph.graph import Graph, graph_from_model
+from gms_rt.graph.run import U8, Session
 
 Progress = Callable[[str, int, int], None]
 

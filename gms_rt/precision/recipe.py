@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gms_rt.artifacts import PRECISIONS, read_json, write_json
+from gms_rt.artifacts import read_json, write_json
 from gms_rt.errors import ArtifactError
-from gms_rt.precision import floating, int8
-from gms_rt.precision.census import check_census
+from gms_rt.graph.graph import Graph
+from gms_rt.graph.layer_counts import check_census
+from gms_rt.precision import PRECISIONS, floating, int8
 from gms_rt.precision.equalise import equalised
-from gms_rt.precision.graph import Graph
 from gms_rt.precision.processor import for_processor
 
 FILE = "precision.json"

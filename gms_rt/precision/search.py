@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from gms_rt.artifacts import read_json, write_json
 from gms_rt.errors import ArtifactError, GateError
+from gms_rt.graph.graph import Graph, stage
+from gms_rt.graph.run import U8, Session
 from gms_rt.precision.blocks import Block, blocks
 from gms_rt.precision.calibrators import clip
-from gms_rt.precision.execute import U8, Session
 from gms_rt.precision.gate import Gate, Verdict, judge
-from gms_rt.precision.graph import Graph, stage
 from gms_rt.precision.int8 import int8_graph
 from gms_rt.precision.processor import for_processor
 from gms_rt.precision.ranges import Histogram, Progress
@@ -92,7 +92,7 @@ class Search:
         kept, verdict = self._fewest_returned(order, method, hardest)
         if kept is None:
             rows = [self._row(unit, damage[unit.name], "returned") for unit in units]
-            raise GateError(_missed(verdict, rows), mend="use --precision fp16, or more calibration images")
+            raise GateError(_missed(verdict, rows), fix="use --precision fp16, or more calibration images")
         chosen = self._win_back(kept, [u for u in order if u not in kept], method, hardest)
         nodes = _nodes(self.candidates, chosen)
         verdict = self._judge(method, nodes)

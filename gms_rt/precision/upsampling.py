@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gms_rt.precision.graph import Graph, attribute, graph_from_model
+from gms_rt.graph.graph import Graph, attribute, graph_from_model
 from gms_rt.precision.int8 import add_constant, drop_unused
 
 # What works value by value, with constants that hold for the whole tensor.

@@ -13,7 +13,7 @@ from gms_rt import metrics
 from gms_rt.bench.latency import COV_LIMIT
 from gms_rt.bench.results import BenchResult, Measured
 from gms_rt.errors import ArtifactError
-from gms_rt.evaluate.parity import CERTIFICATE, THRESHOLD, Golden, read_certificate
+from gms_rt.parity.certificate import CERTIFICATE, THRESHOLD, Golden, read_certificate
 from gms_rt.report import pictures
 from gms_rt.report.model import (
     NOT_CLINICAL,
@@ -27,7 +27,7 @@ from gms_rt.report.model import (
     Report,
     Verdict,
 )
-from gms_rt.report.wording import milliseconds, rate, ratio, score, size
+from gms_rt.report.text import milliseconds, rate, ratio, score, size
 from gms_rt.runtime.base import U8
 from gms_rt.runtime.device import Machine, probe
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from gms_rt.report.wording import milliseconds, score
+from gms_rt.report.text import milliseconds, score
 
 SERIES = 6
 _TIP = 26  # the line below a chart that shows a mark's value

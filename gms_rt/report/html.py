@@ -16,7 +16,7 @@ from gms_rt.report import charts
 from gms_rt.report.html_bench import bench_sections
 from gms_rt.report.html_parts import badge, dot, panel, section, table
 from gms_rt.report.model import Card, Fact, Gallery, Report
-from gms_rt.report.wording import score
+from gms_rt.report.text import score
 
 _STYLE = "page.css"
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

@@ -9,7 +9,7 @@ from gms_rt.bench.results import BenchResult, Measured
 from gms_rt.report import charts
 from gms_rt.report.html_parts import badge, dot, panel, table
 from gms_rt.report.model import Report
-from gms_rt.report.wording import agreement, energy, energy_words, milliseconds, rate, score, size, work
+from gms_rt.report.text import agreement, energy, energy_words, milliseconds, rate, score, size, work
 
 
 def bench_sections(report: Report, bench: BenchResult) -> Iterator[tuple[str, str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from gms_rt.report.wording import MARKS
+from gms_rt.report.text import MARKS
 
 
 def section(anchor: str, title: str, body: str) -> str:

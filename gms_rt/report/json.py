@@ -29,13 +29,13 @@ def read_report(path: Path) -> Report:
     """A report written by `render`, checked."""
     value = read_json(path)
     if value.get("format") != REPORT_FORMAT:
-        raise ArtifactError("is not a gms-rt report", where=path, mend="write one: gms-rt bench --out REPORT.json")
+        raise ArtifactError("is not a gms-rt report", where=path, fix="write one: gms-rt bench --out REPORT.json")
     version = value.get("version")
     if not isinstance(version, int) or version > REPORT_VERSION:
         raise ArtifactError(
             f"has report version {version!r}, this program reads up to {REPORT_VERSION}",
             where=path,
-            mend="update gms-rt",
+            fix="update gms-rt",
         )
     return from_plain(Report, value, path)
 

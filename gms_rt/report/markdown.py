@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gms_rt.bench.results import BenchResult
 from gms_rt.report.model import Report
-from gms_rt.report.wording import agreement, energy, energy_words, milliseconds, rate, score, size, work
+from gms_rt.report.text import agreement, energy, energy_words, milliseconds, rate, score, size, work
 
 
 def render(report: Report) -> str:

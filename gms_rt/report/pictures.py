@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gms_rt import imageio
+from gms_rt import scan
 from gms_rt.report.model import Fact, Picture
 
 U8 = NDArray[np.uint8]
@@ -25,7 +25,7 @@ _QUALITY = 90
 
 def photo(label: str, image: U8) -> Picture:
     """A scan or an overlay as a picture (grey or RGB)."""
-    bgr = np.ascontiguousarray(imageio.rgb(image)[:, :, ::-1])
+    bgr = np.ascontiguousarray(scan.rgb(image)[:, :, ::-1])
     return Picture(label, _data_uri(bgr, ".jpg", "image/jpeg", [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]))
 
 
@@ -36,7 +36,7 @@ def mask_picture(label: str, mask: Mask) -> Picture:
 
 def overlay(image: U8, mask: Mask, colour: Colour = ENGINE, *, fill: float = 0.25) -> U8:
     """A mask drawn over its scan: outline and a light fill."""
-    result = imageio.rgb(image).astype(np.float32)
+    result = scan.rgb(image).astype(np.float32)
     inside = mask != 0
     result[inside] = result[inside] * (1 - fill) + np.array(colour, np.float32) * fill
     canvas = np.clip(result, 0, 255).astype(np.uint8)
@@ -48,7 +48,7 @@ def overlay(image: U8, mask: Mask, colour: Colour = ENGINE, *, fill: float = 0.2
 
 def difference(image: U8, mask: Mask, reference: Mask) -> U8:
     """Where two masks differ, over the darkened scan: `MISSED` is in the reference only, `EXTRA` in the mask only."""
-    grey = imageio.rgb(image).mean(axis=2, keepdims=True)
+    grey = scan.rgb(image).mean(axis=2, keepdims=True)
     canvas = np.repeat(grey * 0.45, 3, axis=2).astype(np.uint8)
     ours, theirs = mask != 0, reference != 0
     both = ours & theirs

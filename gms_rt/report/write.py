@@ -22,13 +22,13 @@ def targets(target: Path) -> list[Path]:
     """The files that a report at `target` would consist of; a wrong target is refused before any work is done."""
     if target.is_dir() or not target.suffix:
         if target.exists() and not target.is_dir():
-            raise UsageError("is a file, not a folder", where=target, mend="choose another place with --out")
+            raise UsageError("is a file, not a folder", where=target, fix="choose another place with --out")
         return [target / f"report{ending}" for ending in RENDERERS]
     if target.suffix.lower() not in RENDERERS:
         raise UsageError(
             f"no report can end in '{target.suffix}'",
             where=target,
-            mend=f"use a folder or {', '.join(RENDERERS)}",
+            fix=f"use a folder or {', '.join(RENDERERS)}",
         )
     return [target]
 

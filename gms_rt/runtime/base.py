@@ -75,7 +75,7 @@ class Runner(ABC):
             raise UsageError(
                 f"images of type {images.dtype} and shape {images.shape} do not fit",
                 where="Runner.infer",
-                mend=f"give uint8 (N, {expected[0]}, {expected[1]}, 3)",
+                fix=f"give uint8 (N, {expected[0]}, {expected[1]}, 3)",
             )
         probabilities = np.empty(images.shape[:3], np.uint8)
         if len(images):
@@ -107,7 +107,7 @@ class Runner(ABC):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise UsageError("this engine is closed", mend="load it again")
+            raise UsageError("this engine is closed", fix="load it again")
 
     @abstractmethod
     def _infer(self, images: U8, probabilities: U8) -> None:

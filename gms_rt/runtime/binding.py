@@ -89,7 +89,7 @@ def probe_cuda(device: int = 0, *, driver: Path | None = None) -> CudaDevice:
     """What the driver says about a device; `DeviceError` where there is no driver or no such device."""
     library = load_library()
     if device < 0:
-        raise UsageError(f"there is no CUDA device {device}", mend="give 0 or more")
+        raise UsageError(f"there is no CUDA device {device}", fix="give 0 or more")
     about = c.Device()
     path = None if driver is None else os.fsencode(driver)
     check(library, library.gmsrt_probe_cuda(path, device, ctypes.byref(about)), cuda=True)
@@ -184,7 +184,7 @@ class NativeRunner:
         """
         library = load_library()
         if precision not in ("f32", "bf16") or mode not in ("latency", "throughput"):
-            raise UsageError(f"precision {precision!r}, mode {mode!r}", mend="give f32 or bf16, latency or throughput")
+            raise UsageError(f"precision {precision!r}, mode {mode!r}", fix="give f32 or bf16, latency or throughput")
         options = _cpu_options(
             library, openvino, trial, threads=threads, lanes=lanes, batch=batch, trial_seconds=trial_seconds
         )
@@ -219,7 +219,7 @@ class NativeRunner:
         numbers = {"device": device, "batch": batch, "height": height, "width": width, "lanes": lanes}
         for name, number in (*numbers.items(), ("warmup", warmup)):
             if not 0 <= number < 2**32:
-                raise UsageError(f"{name} = {number} makes no sense", mend="give a positive number")
+                raise UsageError(f"{name} = {number} makes no sense", fix="give a positive number")
             setattr(options, name, number)
         callbacks = _Callbacks(prepare, enqueue, release)
         options.driver = None if driver is None else os.fsencode(driver)
@@ -267,7 +267,7 @@ class NativeRunner:
         ):
             raise UsageError(
                 f"masks of type {masks.dtype} and shape {masks.shape} do not fit",
-                mend=f"give writeable contiguous uint8 ({count}, {height}, {width})",
+                fix=f"give writeable contiguous uint8 ({count}, {height}, {width})",
             )
         with self._call() as handle:
             status = self._library.gmsrt_infer(handle, images.ctypes.data, count, masks.ctypes.data)
@@ -303,7 +303,7 @@ class NativeRunner:
     def set_lanes(self, lanes: int) -> None:
         """Use only so many of the opened lanes from now on."""
         if not 1 <= lanes < 2**32:
-            raise UsageError(f"{lanes} lanes make no sense", mend="give a positive number")
+            raise UsageError(f"{lanes} lanes make no sense", fix="give a positive number")
         with self._call() as handle:
             self._check_call(self._library.gmsrt_set_lanes(handle, lanes))
 
@@ -332,7 +332,7 @@ class NativeRunner:
     def _call(self) -> Iterator[ctypes.c_void_p]:
         with self._changed:
             if self._handle is None:
-                raise UsageError("this engine is closed", mend="load it again")
+                raise UsageError("this engine is closed", fix="load it again")
             handle = self._handle
             self._calls += 1
         try:
@@ -358,7 +358,7 @@ class NativeRunner:
         ):
             raise UsageError(
                 f"images of type {images.dtype} and shape {images.shape} do not fit",
-                mend=f"give contiguous uint8 (N, {height}, {width}, 3)",
+                fix=f"give contiguous uint8 (N, {height}, {width}, 3)",
             )
         return len(images)
 
@@ -367,9 +367,9 @@ def _cpu_options(library: ctypes.CDLL, openvino: Path | None, trial: Trial, **nu
     """Options with their defaults, the installed OpenVINO, and checked numbers."""
     for name, number in numbers.items():
         if not 0 <= number < 2**32:
-            raise UsageError(f"{number} {name} make no sense", mend="give 0 for the default, or a positive number")
+            raise UsageError(f"{number} {name} make no sense", fix="give 0 for the default, or a positive number")
     if trial not in _TRIALS:
-        raise UsageError(f"trial {trial!r}", mend="give auto, always or never")
+        raise UsageError(f"trial {trial!r}", fix="give auto, always or never")
     options = c.CpuOptions()
     library.gmsrt_cpu_options_default(ctypes.byref(options))
     found = openvino or find_openvino()

@@ -12,8 +12,11 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from gms_rt.errors import UsageError
 
 _SM_MAJOR, _SM_MINOR = 75, 76  # CUdevice_attribute numbers
 
@@ -138,3 +141,17 @@ def _gpu(cuda: ctypes.CDLL, index: int) -> Gpu:
         cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
         numbers.append(value.value)
     return Gpu(index, name.value.decode(errors="replace"), numbers[0] * 10 + numbers[1], memory.value)
+
+
+def parse_device(device: str | None) -> tuple[str | None, int | None]:
+    """The kind and number of a `--device` value.
+
+    >>> parse_device("cuda:1")
+    ('cuda', 1)
+    """
+    if device is None:
+        return None, None
+    match = re.fullmatch(r"(cpu|cuda)(?::(\d+))?", device)
+    if not match or (match[1] == "cpu" and match[2]):
+        raise UsageError(f"unknown device '{device}'", where="--device", fix="use cpu, cuda or cuda:N")
+    return match[1], int(match[2]) if match[2] else None

@@ -149,7 +149,7 @@ def library_path() -> Path:
     chosen = os.environ.get(LIBRARY_VARIABLE)
     if chosen:
         if not Path(chosen).is_file():
-            raise UsageError("is not a file", where=chosen, mend=f"correct or unset {LIBRARY_VARIABLE}")
+            raise UsageError("is not a file", where=chosen, fix=f"correct or unset {LIBRARY_VARIABLE}")
         return Path(chosen)
     name = "native/lib/libgms_rt.so"
     candidates = [Path(__file__).parent.parent / name]
@@ -164,7 +164,7 @@ def library_path() -> Path:
     raise NativeError(
         "the C library is not built",
         where=candidates[0],
-        mend=f"run scripts/build-native in the source tree, install the package again, or set {LIBRARY_VARIABLE}",
+        fix=f"run scripts/build-native in the source tree, install the package again, or set {LIBRARY_VARIABLE}",
     )
 
 
@@ -179,14 +179,14 @@ def load_library() -> ctypes.CDLL:
                 _declare(library)
             except (OSError, AttributeError) as error:
                 raise NativeError(
-                    f"the C library cannot be loaded ({error})", where=path, mend="build it with scripts/build-native"
+                    f"the C library cannot be loaded ({error})", where=path, fix="build it with scripts/build-native"
                 ) from error
             found = int(library.gmsrt_abi_version())
             if found != ABI_VERSION:
                 raise NativeError(
                     f"the C library has ABI version {found}, this package needs {ABI_VERSION}",
                     where=path,
-                    mend="build it again with scripts/build-native",
+                    fix="build it again with scripts/build-native",
                 )
             _library = library
         return _library

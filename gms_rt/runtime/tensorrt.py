@@ -42,7 +42,7 @@ class TensorRtRunner(Runner):
         driver: Path | None = None,
     ) -> None:
         if flavour not in MODULES:
-            raise UsageError(f"unknown flavour '{flavour}'", mend=f"use {' or '.join(MODULES)}")
+            raise UsageError(f"unknown flavour '{flavour}'", fix=f"use {' or '.join(MODULES)}")
         gpu = probe_cuda(device, driver=driver)
         try:
             content = plan.read_bytes()
@@ -129,7 +129,7 @@ class _Session:
             raise ArtifactError(
                 self._words(f"the plan does not take {batch} images of {height}×{width}"),
                 where=self.plan,
-                mend="build the engine again",
+                fix="build the engine again",
             )
         self.contexts[lane.index] = context
 
@@ -152,7 +152,7 @@ class _Session:
             raise ArtifactError(
                 self._words("TensorRT cannot load this plan"),
                 where=self.plan,
-                mend=f"build the engine again for this device and TensorRT {self.version}",
+                fix=f"build the engine again for this device and TensorRT {self.version}",
             )
         mode = self.trt.TensorIOMode
         names = [self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)]

@@ -65,10 +65,10 @@ def load_state(folder: Path, fingerprint: dict[str, str], device: torch.device) 
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ArtifactError(
-            f"cannot be resumed ({reason})", where=path, mend="train again with another --out"
+            f"cannot be resumed ({reason})", where=path, fix="train again with another --out"
         ) from error
     if not isinstance(content, dict) or content.pop("format", None) != _FORMAT:
-        raise ArtifactError("is no training state of this program", where=path, mend="train again with another --out")
+        raise ArtifactError("is no training state of this program", where=path, fix="train again with another --out")
     try:
         state = State(**content)
     except TypeError as error:
@@ -78,7 +78,7 @@ def load_state(folder: Path, fingerprint: dict[str, str], device: torch.device) 
         raise UsageError(
             f"was trained with another {' and '.join(changed)}",
             where=folder,
-            mend="resume with the same data, tokenizer, recipe and --init, or choose another --out",
+            fix="resume with the same data, tokenizer, recipe and --init, or choose another --out",
         )
     return state
 

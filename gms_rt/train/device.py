@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from gms_rt.errors import DeviceError
-from gms_rt.runtime.select import parse_device
+from gms_rt.runtime.device import parse_device
 
 
 def torch_device(name: str) -> str:
@@ -16,7 +16,7 @@ def torch_device(name: str) -> str:
     """
     kind, index = parse_device(name)
     if kind == "cuda" and (not torch.cuda.is_available() or (index or 0) >= torch.cuda.device_count()):
-        raise DeviceError(f"torch finds no {name}", where="--device", mend="use --device cpu")
+        raise DeviceError(f"torch finds no {name}", where="--device", fix="use --device cpu")
     return name
 
 

@@ -99,7 +99,7 @@ def _encoded(gms: Gms, samples: Samples, numbers: range) -> dict[str, NDArray[An
             raise GmsError(
                 f"the tokenizer makes {name[:-1]} latents that float16 cannot hold",
                 where=gms.tokenizer.spec.source,
-                mend="train with views=0",
+                fix="train with views=0",
             )
     bits = np.packbits(mask_tensor(masks).numpy().astype(bool).reshape(len(masks), -1), axis=1)
     return {**{name: latent.half().numpy() for name, latent in latents.items()}, "pixels": bits}

@@ -31,12 +31,12 @@ from gms_rt.train.checkpoint import STATE, Row, State, copied, load_state, save_
 from gms_rt.train.device import forward_type
 from gms_rt.train.interrupt import Request, stop_requests
 from gms_rt.train.latents import cached_latents
+from gms_rt.train.linear_decoder import fit_sketch
 from gms_rt.train.objective import losses
 from gms_rt.train.recipe import Recipe
 from gms_rt.train.record import Record
 from gms_rt.train.samples import Samples
 from gms_rt.train.schedule import Place, Schedule
-from gms_rt.train.sketch import fit_sketch
 from gms_rt.train.start import Start, first_weights
 from gms_rt.train.validation import Validation
 
@@ -70,7 +70,7 @@ def train(
 ) -> Outcome:
     """Train a latent mapping model into the run folder `out`, from scratch or from the weights of the run `init`."""
     if not resume and any((out / name).exists() for name in (STATE, WEIGHTS)):
-        raise UsageError("holds a run already", where=out, mend="go on with --resume, or choose another --out")
+        raise UsageError("holds a run already", where=out, fix="go on with --resume, or choose another --out")
     before = torch.get_num_threads()
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
@@ -213,7 +213,7 @@ class _Training:
         return GmsError(
             f"{what} in epoch {place.epoch + 1}, batch {place.batch + 1}, with cases {', '.join(batch.names)}",
             where=self.out,
-            mend="the last good checkpoint is kept; try a smaller --set lr=, --set clip=1, or look at these cases",
+            fix="the last good checkpoint is kept; try a smaller --set lr=, --set clip=1, or look at these cases",
         )
 
     @torch.no_grad()

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from gms_rt.model.gms import Gms
 from gms_rt.train.batches import Batch
+from gms_rt.train.linear_decoder import sketch_loss
 from gms_rt.train.losses import dice_loss, latent_loss
 from gms_rt.train.recipe import Recipe
 from gms_rt.train.schedule import Place
-from gms_rt.train.sketch import sketch_loss
 
 
 @dataclass(frozen=True)

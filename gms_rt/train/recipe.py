@@ -65,16 +65,16 @@ class Recipe:
         positive = {"batch": self.batch, "size": self.size, "validate_every": self.validate_every, "lr": self.lr}
         for key, number in positive.items():
             if number <= 0:
-                raise ConfigError(f"{key} is {number}", where="recipe", mend="give a positive number")
+                raise ConfigError(f"{key} is {number}", where="recipe", fix="give a positive number")
         if self.epochs < 0 or self.latent_epochs < 0 or self.epochs + self.latent_epochs == 0:
-            raise ConfigError("there is no epoch to train", where="recipe", mend="set epochs or latent_epochs")
+            raise ConfigError("there is no epoch to train", where="recipe", fix="set epochs or latent_epochs")
         if self.latent_epochs and not self.views:
-            raise ConfigError("latent_epochs need cached views", where="recipe", mend="set views, such as views=16")
+            raise ConfigError("latent_epochs need cached views", where="recipe", fix="set views, such as views=16")
         if self.views and self.latent_noise:
-            raise ConfigError("cached views hold no posterior", where="recipe", mend="set latent_noise=0 or views=0")
+            raise ConfigError("cached views hold no posterior", where="recipe", fix="set latent_noise=0 or views=0")
         for key, share in (("validation", self.validation), ("latent_noise", self.latent_noise)):
             if not 0 <= share <= 1:
-                raise ConfigError(f"{key} is {share}", where="recipe", mend="give a share between 0 and 1")
+                raise ConfigError(f"{key} is {share}", where="recipe", fix="give a share between 0 and 1")
         if self.zoom < 1 or not 0 <= self.average < 1 or self.views < 0 or self.sketch < 0:
             raise ConfigError("zoom is below 1, average outside 0-1, or views or sketch negative", where="recipe")
         return self
@@ -85,7 +85,7 @@ class Recipe:
             raise UsageError(
                 f"size {self.size} is not a multiple of the tokenizer's {stride}",
                 where="--set size",
-                mend=f"use size={round(self.size / stride) * stride}",
+                fix=f"use size={round(self.size / stride) * stride}",
             )
 
     def model(self, latent_channels: int) -> LmmConfig:
@@ -106,7 +106,7 @@ def load_recipe(name: str, settings: Iterable[str] = (), shape: LmmConfig | None
     """A recipe by name or TOML file, with the shape of a model to start from and then settings applied."""
     path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
     if not path.is_file():
-        raise ConfigError(f"unknown recipe '{name}'", mend=f"use {', '.join(recipe_names())} or a TOML file")
+        raise ConfigError(f"unknown recipe '{name}'", fix=f"use {', '.join(recipe_names())} or a TOML file")
     recipe = configured(Recipe, read_toml(path), where=path)
     if shape is not None:
         recipe = replace(recipe, **{key: value for key, value in asdict(shape).items() if key != "latent_channels"})

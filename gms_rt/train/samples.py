@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gms_rt.data.layouts import Case
 from gms_rt.data.reading import read_case
-from gms_rt.imageio import resize_image
+from gms_rt.scan import resize_image
 from gms_rt.train.augment import augmented
 from gms_rt.train.recipe import Recipe
 

@@ -36,6 +36,6 @@ def first_weights(recipe: Recipe, channels: int, init: Path | None = None) -> St
         raise UsageError(
             f"holds {mapper.config}, and this training needs {wanted}",
             where=init,
-            mend="start from a run of as many latent channels, and set none of the model's keys",
+            fix="start from a run of as many latent channels, and set none of the model's keys",
         )
     return Start(mapper, {"run": init.resolve().name, "sha256": sha256_file(init / WEIGHTS)})

@@ -17,7 +17,7 @@
  *
  * The library never prints, never exits and never changes signal handlers;
  * opening a graph for the CPU may start a child process (see gmsrt_open_cpu). Every function that can fail returns a
- * gmsrt_status; gmsrt_last_error() then says in one line what was wrong and how to mend it. OpenVINO and the CUDA
+ * gmsrt_status; gmsrt_last_error() then says in one line what was wrong and how to fix it. OpenVINO and the CUDA
  * driver are opened at run time: a program linked with this library starts on machines that have neither.
  *
  * Ownership: option structures, strings, images, masks and sample arrays belong to the caller and are only read or

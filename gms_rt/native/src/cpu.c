@@ -47,7 +47,7 @@ static const char uint8_model[] = "\x08\x08"         /* IR version 8 */
 
 static gmsrt_status load_openvino(const char *path, gmsrt_openvino *ov)
 {
-    static const char mend[] = "install it (pip install openvino) and give the path of its libopenvino_c.so, "
+    static const char fix[] = "install it (pip install openvino) and give the path of its libopenvino_c.so, "
                                "also as GMSRT_OPENVINO";
     const char *chosen = path != NULL ? path : getenv("GMSRT_OPENVINO");
     void *library;
@@ -55,7 +55,7 @@ static gmsrt_status load_openvino(const char *path, gmsrt_openvino *ov)
     if (chosen == NULL || chosen[0] == '\0') chosen = "libopenvino_c.so";
     /* Never closed: its threads and static objects outlive a runner. */
     library = dlopen(chosen, RTLD_NOW | RTLD_LOCAL);
-    if (library == NULL) return gmsrt_fail(GMSRT_NO_RUNTIME, "OpenVINO cannot be loaded: %s; %s", dlerror(), mend);
+    if (library == NULL) return gmsrt_fail(GMSRT_NO_RUNTIME, "OpenVINO cannot be loaded: %s; %s", dlerror(), fix);
 #define RESOLVE(name, result, arguments)                                                                               \
     *(void **)&ov->name = dlsym(library, #name);                                                                       \
     if (ov->name == NULL)                                                                                              \

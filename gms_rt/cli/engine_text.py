@@ -1,0 +1,84 @@
+"""An engine in words: what a build made, what executes, what the census counted. Shared by `build` and `inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gms_rt.cli.console import table
+from gms_rt.engine.manifest import EngineManifest
+
+
+def build_screen(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> str:
+    """What a build made, in one screen."""
+    how = "already built, nothing changed" if value["unchanged"] else f"built in {value['seconds']:.1f} s"
+    lines = [f"{folder}  {manifest.precision}, {manifest.width}x{manifest.height}, batch {manifest.batch}: {how}", ""]
+    rows = []
+    if "cpu" in manifest.targets:
+        rows.append([manifest.model, "cpu", _mib(folder / manifest.model), execution_words(manifest)])
+    rows += [[p.file, f"SM{p.sm}", _mib(folder / p.file), f"{p.target} {p.version}"] for p in manifest.plans]
+    lines += [table(rows, header=["file", "for", "MiB", "executes"]), ""]
+    lines.append(f"graph: {census_words(manifest.census.get('graph', {}))}")
+    if manifest.gate:
+        gate = manifest.gate
+        lines.append(
+            f"gate:  Dice to FP32 mean {gate['mean']:.4f}, minimum {gate['minimum']:.4f} on {gate['images']} images "
+            f"({gate['data']['source']}): {'passed' if gate['passed'] else 'NOT passed'}"
+        )
+    speed = manifest.census.get("cpu", {}).get("milliseconds")
+    if speed:
+        ratio = speed["int8"] / speed["fp32"]
+        lines.append(f"speed: {speed['int8']:.1f} ms, FP32 {speed['fp32']:.1f} ms here ({ratio:.2f} of it)")
+    lines += _blocks(folder, manifest)
+    certificate = value["certificate"]
+    if certificate["verdict"]:
+        mean, low = certificate["summary"]["mean"], certificate["summary"]["min"]
+        lines.append(f"proof: {certificate['verdict']}, Dice to PyTorch FP32 mean {mean:.4f}, lowest {low:.4f}")
+    else:
+        lines.append(f"proof: none ({certificate['reason']})")
+    lines += [f"note:  {note}" for note in manifest.notes]
+    return "\n".join([*lines, "", f"next:  gms-rt infer FOLDER --engine {folder}"])
+
+
+def _blocks(folder: Path, manifest: EngineManifest) -> list[str]:
+    """The search's table, where there was a search; a short engine needs none."""
+    from gms_rt.precision.recipe import read_recipe
+
+    rows = read_recipe(folder).blocks if manifest.precision == "int8" else []
+    if not any(row["decision"] == "returned" for row in rows):
+        return []
+    shown = sorted(rows, key=lambda row: -(row["damage"] or 0))[:12]
+    cells = [[r["block"], f"{r['gflop']:.3f}", f"{r['damage']:.4f}", r["decision"]] for r in shown]
+    more = [f"({len(rows) - len(shown)} more in {folder / 'precision.json'})"] if len(rows) > len(shown) else []
+    return ["", table(cells, header=["block", "GFLOP", "damage", "decision"]), *more, ""]
+
+
+def execution_words(manifest: EngineManifest) -> str:
+    """What the CPU executes, in a few words: convolutions by arithmetic."""
+    layers = manifest.census.get("cpu", {}).get("layers", {})
+    found: dict[str, int] = {}
+    for kind in ("Convolution", "Deconvolution"):
+        for arithmetic, count in layers.get(kind, {}).items():
+            name = "int8" if arithmetic in ("u8", "i8") else arithmetic
+            found[name] = found.get(name, 0) + count
+    return ", ".join(f"{count} convolutions in {name}" for name, count in sorted(found.items())) or "unknown"
+
+
+def census_words(graph: dict[str, Any]) -> str:
+    """A graph's census in one line."""
+    found: dict[str, int] = {}
+    for types in graph.get("compute", {}).values():
+        for kind, count in types.items():
+            found[kind] = found.get(kind, 0) + count
+    nodes = ", ".join(f"{count} {kind}" for kind, count in sorted(found.items()))
+    sizes = graph.get("weights_bytes", {})
+    shown = {kind: size for kind, size in sizes.items() if kind not in ("int64", "int32")}
+    weights = ", ".join(f"{size / 2**20:.2f} MiB {kind}" for kind, size in shown.items())
+    pairs = f", {graph['qdq_pairs']} Q/DQ pairs" if graph.get("qdq_pairs") else ""
+    return f"computing nodes {nodes or 'none'}; weights {weights or 'none'}{pairs}"
+
+
+def _mib(path: Path) -> str:
+    beside = path.with_name(path.name + ".data")
+    size = path.stat().st_size + (beside.stat().st_size if beside.is_file() else 0)
+    return f"{size / 2**20:.2f}"

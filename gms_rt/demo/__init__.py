@@ -1,0 +1,1 @@
+"""The bundled model: phantoms it was trained on, seeds, samples to segment."""

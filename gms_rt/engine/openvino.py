@@ -1,0 +1,62 @@
+"""The CPU's part of a build: compile the typed graph as the runtime will, and report what it executes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gms_rt.errors import DeviceError, GmsError
+from gms_rt.graph.graph import Graph
+from gms_rt.graph.layer_counts import check_int8_execution
+from gms_rt.graph.run import U8, Session
+from gms_rt.runtime.device import Machine, probe
+
+_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
+
+
+def execution(precision: str, machine: Machine | None = None) -> str:
+    """The arithmetic to ask of OpenVINO; BF16 only where the processor has it."""
+    if precision != "bf16":
+        return "f32"
+    cpu = (machine or probe()).cpu
+    if not set(_BF16) & set(cpu.features):
+        raise DeviceError(
+            f"{cpu.name} has no BF16 arithmetic (none of {', '.join(_BF16)})",
+            where="--target cpu --precision bf16",
+            fix="use --precision int8 for speed or fp32 here, or --target tensorrt-rtx",
+        )
+    return "bf16"
+
+
+def inspect_execution(graph: Graph, precision: str, quantised: int) -> dict[str, Any]:
+    """Compile for this CPU and count its layers by arithmetic; refuse what is not the precision asked for."""
+    asked = execution(precision)
+    session = Session(graph, execution=asked)
+    executed = session.executed()
+    found: dict[str, Any] = {"cpu": probe().cpu.name, "asked": asked, "layers": executed}
+    if precision == "int8":
+        found["int8_layers"] = check_int8_execution(executed, quantised)
+    if precision == "bf16" and not any("bf16" in types for types in executed.values()):
+        raise GmsError("asked for bf16, but the CPU runtime runs no layer in bf16", fix="use --precision fp32")
+    return found
+
+
+def batch_stays_open(fixed: Graph, opened: Graph) -> bool:
+    """Whether the graph with an open batch gives, for two pictures at once, what it gives for each alone."""
+    _, height, width = fixed.size
+    images = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
+    alone = Session(fixed).probabilities(images)
+    try:
+        together = Session(opened, batch=2).probabilities(images)
+    except GmsError:
+        return False  # typed for one batch only: a shape inside is a constant
+    return bool(np.abs(alone.astype(np.int16) - together).max() <= 1)
+
+
+def latency(first: Graph, second: Graph, image: U8, *, rounds: int = 3) -> tuple[float, float]:
+    """Median milliseconds of two graphs, taken in turn so that a busy machine disturbs both alike."""
+    sessions = [Session(first), Session(second)]
+    samples = [[session.milliseconds(image, runs=5) for session in sessions] for _ in range(rounds)]
+    a, b = np.median(np.array(samples), axis=0)
+    return float(a), float(b)

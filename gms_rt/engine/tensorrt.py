@@ -1,0 +1,292 @@
+"""Plans from a typed graph: one builder for `tensorrt` (10.3 to 11.x) and `tensorrt-rtx`.
+
+Features are detected, versions never compared. Every network is strongly typed, so the plan has the graph's precision
+or does not exist. TensorRT-RTX builds for the SMs it knows without a GPU; full TensorRT builds for the GPU it sees.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gms_rt.engine import timing_cache
+from gms_rt.errors import DeviceError, GmsError, MissingExtraError, UsageError
+from gms_rt.graph.graph import INPUT, Graph
+from gms_rt.runtime.device import Machine, probe
+
+Progress = Callable[[str, int, int], None]
+
+MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_bindings"}
+# Why the ahead-of-time compiler leaves an SM out, and what to do instead.
+_REFUSED = {
+    87: "Jetson Orin runs the full TensorRT of its JetPack: build there with --target tensorrt",
+    90: "H100 and H200 run full TensorRT: build on that machine with --target tensorrt",
+    110: "Jetson Thor runs the full TensorRT of its JetPack: build there with --target tensorrt",
+}
+
+
+@dataclass(frozen=True)
+class BuiltPlan:
+    """A serialised engine and what is known about it."""
+
+    data: bytes
+    sm: int
+    version: str
+    seconds: float
+    driver: str | None
+    cache: bytes
+    network: dict[str, dict[str, int]]  # layers by type and output type, as the parser made them
+    inspected: dict[str, int] | None  # layers of the finished engine, where a GPU let it be opened
+    warnings: list[str]
+
+
+def load_module(flavour: str) -> Any:
+    """The flavour's Python module, or the extra to install."""
+    try:
+        return importlib.import_module(MODULES[flavour])
+    except ImportError as error:
+        raise MissingExtraError(f"building for {flavour}", flavour) from error
+
+
+def available(flavour: str) -> bool:
+    """Whether the flavour's module is installed (it is not imported)."""
+    return importlib.util.find_spec(MODULES[flavour]) is not None
+
+
+def ahead_of_time_sms(trt: Any) -> tuple[int, ...]:
+    """The SMs a module can build for without their GPU; none for full TensorRT."""
+    names = vars(getattr(trt, "ComputeCapability", object))
+    return tuple(sorted(int(name[2:]) for name in names if name.startswith("SM") and name[2:].isdigit()))
+
+
+def choose_sms(flavour: str, trt: Any, asked: tuple[int, ...], machine: Machine | None = None) -> tuple[int, ...]:
+    """The SMs to build for: those asked, else this machine's GPUs, else what an ahead-of-time builder offers."""
+    here = machine or probe()
+    own = tuple(dict.fromkeys(gpu.sm for gpu in here.gpus))
+    known = ahead_of_time_sms(trt) if flavour == "tensorrt-rtx" else ()
+    if flavour == "tensorrt-rtx":
+        for sm in asked:
+            if sm not in known:
+                raise _refusal(sm, known)
+        fitting = tuple(sm for sm in own if sm in known)
+        return asked or fitting or tuple(sm for sm in (89,) if sm in known) or known[-1:]
+    if not own:
+        raise DeviceError(
+            f"full TensorRT builds only on the GPU it is for, and this machine has none ({here.driver_note})",
+            where="--target tensorrt",
+            fix="build on the device itself, or use --target tensorrt-rtx --sm 80,86,89 from here",
+        )
+    missing = [sm for sm in asked if sm not in own]
+    if missing:
+        raise DeviceError(
+            f"full TensorRT cannot build for SM{missing[0]} here: this machine has SM{', SM'.join(map(str, own))}",
+            where="--sm",
+            fix="build on that device, or use --target tensorrt-rtx for SM75-SM121",
+        )
+    return asked or own[:1]
+
+
+def plan_name(flavour: str, version: str, sm: int) -> str:
+    """The plan's file name.
+
+    >>> plan_name("tensorrt-rtx", "1.7.1.116", 89)
+    'tensorrt-rtx-1.7-sm89.plan'
+    """
+    return f"{flavour}-{'.'.join(version.split('.')[:2])}-sm{sm}.plan"
+
+
+def build_plan(
+    graph: Graph, flavour: str, sm: int, *, folder: Path | None = None, progress: Progress | None = None
+) -> BuiltPlan:
+    """Build one plan. `folder` is an older engine folder whose timing cache goes first."""
+    trt = load_module(flavour)
+    machine = probe()
+    if flavour == "tensorrt-rtx" and sm not in ahead_of_time_sms(trt):
+        raise _refusal(sm, ahead_of_time_sms(trt))
+    log = _logger(trt)
+    builder = trt.Builder(log)
+    network = builder.create_network(_network_flags(trt))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(graph.bytes()):
+        first = parser.get_error(0) if parser.num_errors else None
+        raise GmsError(f"{flavour} refuses the graph ({first.desc() if first else _tail(log)})")
+    config = builder.create_builder_config()
+    _configure(trt, builder, config, network, graph, flavour, sm)
+    version = str(trt.__version__)
+    # TensorRT-RTX measures nothing at build: its kernels are chosen on the device, and it has no timings to keep.
+    shared = timing_cache.shared_path(flavour, version, sm) if flavour == "tensorrt" else None
+    if shared is not None:
+        own = [folder / timing_cache.FILE] if folder else []
+        cache = config.create_timing_cache(timing_cache.stored(*own, shared))
+        config.set_timing_cache(cache, True)  # a cache of another device is ignored rather than refused
+    if progress and hasattr(config, "progress_monitor"):
+        config.progress_monitor = _monitor(trt, f"{flavour} SM{sm}", progress)
+    start = time.monotonic()
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise GmsError(f"{flavour} could not build for SM{sm} ({_tail(log)})")
+    seconds = time.monotonic() - start
+    kept = b""
+    if shared is not None:
+        kept = bytes(config.get_timing_cache().serialize())
+        timing_cache.keep(shared, kept)
+    data = bytes(plan)
+    return BuiltPlan(
+        data, sm, version, seconds, machine.driver, kept, _layers(trt, network), _inspected(trt, log, data, machine),
+        log.warnings,
+    )  # fmt: skip
+
+
+def check_network(plan: BuiltPlan, asked: str, remainder: str, quantised: int) -> None:
+    """Refuse a plan whose network is not of the precision asked for."""
+    convolutions = Counter(plan.network.get("CONVOLUTION", {})) + Counter(plan.network.get("DECONVOLUTION", {}))
+    wanted = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}[remainder]
+    pairs = sum(plan.network.get("QUANTIZE", {}).values())
+    if not convolutions[wanted] or (asked == "int8" and (not quantised or not pairs)):
+        raise GmsError(
+            f"asked for {asked}, but TensorRT's network has convolutions of {dict(convolutions)} and {pairs} Q layers"
+        )
+
+
+def _refusal(sm: int, known: tuple[int, ...]) -> DeviceError:
+    reason = _REFUSED.get(sm, f"it builds for SM{', SM'.join(map(str, known))}")
+    return DeviceError(f"TensorRT-RTX cannot build for SM{sm}", where="--sm", fix=reason)
+
+
+def _network_flags(trt: Any) -> int:
+    flags = 0
+    kinds = trt.NetworkDefinitionCreationFlag
+    for name in ("STRONGLY_TYPED", "EXPLICIT_BATCH"):
+        # The second is gone or deprecated where the first exists, and implied by it.
+        if hasattr(kinds, name):
+            return flags | 1 << int(getattr(kinds, name))
+    return flags
+
+
+def _configure(trt: Any, builder: Any, config: Any, network: Any, graph: Graph, flavour: str, sm: int) -> None:
+    if hasattr(trt, "ProfilingVerbosity"):
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if any(size < 0 for size in network.get_input(0).shape):
+        profile = builder.create_optimization_profile()
+        profile.set_shape(INPUT, *[graph.shape[INPUT]] * 3)
+        config.add_optimization_profile(profile)
+    if flavour == "tensorrt-rtx":
+        config.num_compute_capabilities = 1
+        if not config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{sm}"), 0):
+            raise _refusal(sm, ahead_of_time_sms(trt))
+
+
+def _logger(trt: Any) -> Any:
+    class Log(trt.ILogger):  # type: ignore[misc]  # the class exists at run time only
+        """Keeps what a failed build must report."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.warnings: list[str] = []
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.errors.append(message)
+            elif severity == trt.ILogger.WARNING and message not in self.warnings:
+                self.warnings.append(message)
+
+    return Log()
+
+
+def _tail(log: Any) -> str:
+    lines = log.errors or log.warnings
+    return "; ".join(" ".join(line.split()) for line in lines[-2:]) or "it gave no reason"
+
+
+def _monitor(trt: Any, label: str, progress: Progress) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        """Phase names and steps as TensorRT reports them; they cover a part of the build, so no percentage."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self.steps[phase_name] = num_steps
+            progress(f"{label}: {phase_name}", 0, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            progress(f"{label}: {phase_name}", step + 1, self.steps.get(phase_name, 0))
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            total = self.steps.pop(phase_name, 0)
+            progress(f"{label}: {phase_name}", total, total)
+
+    return Monitor()
+
+
+def _layers(trt: Any, network: Any) -> dict[str, dict[str, int]]:
+    found: dict[str, Counter[str]] = {}
+    for number in range(network.num_layers):
+        layer = network.get_layer(number)
+        if layer.num_outputs:
+            found.setdefault(layer.type.name, Counter())[layer.get_output(0).dtype.name] += 1
+    return {kind: dict(sorted(found[kind].items())) for kind in sorted(found)}
+
+
+def _inspected(trt: Any, log: Any, plan: bytes, machine: Machine) -> dict[str, int] | None:
+    if not machine.gpus:
+        return None
+    engine = trt.Runtime(log).deserialize_cuda_engine(plan)
+    if engine is None:
+        return None
+    import json
+
+    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    return count_inspected(json.loads(text))
+
+
+def count_inspected(report: dict[str, Any]) -> dict[str, int]:
+    """Layers of a finished engine by their first output's type, from the inspector's JSON of any version.
+
+    >>> count_inspected({"Layers": [{"Outputs": [{"Format/Datatype": "Row major Int8 format"}]}]})
+    {'int8': 1}
+    """
+    found: Counter[str] = Counter()
+    for layer in report.get("Layers", []):
+        outputs = layer.get("Outputs", []) if isinstance(layer, dict) else []
+        if outputs:
+            texts = [str(v) for k, v in outputs[0].items() if "datatype" in k.lower() or "type" in k.lower()]
+            found[_arithmetic(" ".join(texts).lower())] += 1
+    return dict(sorted(found.items()))
+
+
+def _arithmetic(text: str) -> str:
+    for name, words in {
+        "int8": ("int8",),
+        "bf16": ("bf16", "bfloat16"),
+        "fp16": ("half", "fp16", "float16"),
+        "fp32": ("float", "fp32"),
+    }.items():
+        if any(word in text for word in words):
+            return name
+    return "other"
+
+
+def sms_from(values: tuple[str, ...]) -> tuple[int, ...]:
+    """SM numbers from `--sm` values: repeated or separated by commas, 89 or 8.9 or sm89.
+
+    >>> sms_from(("80,8.6", "sm89"))
+    (80, 86, 89)
+    """
+    found = []
+    for text in ",".join(values).replace(" ", "").split(","):
+        digits = text.lower().removeprefix("sm").replace(".", "")
+        if text and not (digits.isdigit() and 50 <= int(digits) <= 999):
+            raise UsageError(f"'{text}' is no compute capability", where="--sm", fix="write 80,86,89")
+        if text:
+            found.append(int(digits))
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,1 @@
+"""An ONNX graph in memory: read, write, run, fold and count it."""

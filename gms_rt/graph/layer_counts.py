@@ -1,0 +1,97 @@
+"""What is really in a typed graph, and whether that is what was asked for.
+
+The graph's census counts types; the execution census (from the runtime) says in which arithmetic a CPU ran the
+layers. They are kept apart: a CPU without FP16 units runs an FP16 graph in FP32, and then says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from typing import Any
+
+from gms_rt.errors import GmsError
+from gms_rt.graph.graph import Graph
+
+COMPUTE = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+
+
+def census(graph: Graph) -> dict[str, Any]:
+    """Types in a graph: computing nodes by type, all nodes by type, bytes of weights by type, Q/DQ pairs."""
+    compute: dict[str, Counter[str]] = {}
+    nodes: Counter[str] = Counter()
+    for node in graph.nodes:
+        kind = compute_type(graph, node)
+        nodes[kind] += 1
+        if node.op_type in COMPUTE:
+            compute.setdefault(node.op_type, Counter())[kind] += 1
+    weights: Counter[str] = Counter()
+    for tensor in graph.model.graph.initializer:
+        weights[_name(tensor.data_type)] += len(tensor.raw_data)
+    return {
+        "opset": graph.opset,
+        "compute": {op: dict(sorted(compute[op].items())) for op in sorted(compute)},
+        "nodes": dict(sorted(nodes.items())),
+        "weights_bytes": dict(sorted(weights.items())),
+        "qdq_pairs": sum(node.op_type == "QuantizeLinear" for node in graph.nodes),
+    }
+
+
+def compute_type(graph: Graph, node: Any) -> str:
+    """The type in which a node computes: int8 where both operands come out of a DequantizeLinear."""
+    if node.op_type in COMPUTE and all(_dequantised(graph, name) for name in node.input[:2]):
+        return "int8"
+    return _name(graph.dtype.get(node.output[0], 0))
+
+
+def check_census(
+    graph: Graph, precision: str, remainder: str, *, kept: Collection[str] = (), quantised: Collection[str] = ()
+) -> None:
+    """Refuse a typed graph that differs from the request: `kept` nodes are FP32, `quantised` int8, others remainder."""
+    wrong = []
+    found: Counter[str] = Counter()
+    for node in graph.nodes:
+        if node.op_type not in COMPUTE:
+            continue
+        kind = compute_type(graph, node)
+        found[kind] += 1
+        wanted = "int8" if node.name in quantised else "fp32" if node.name in kept else remainder
+        if kind != wanted:
+            wrong.append(f"{node.name} is {kind}, asked {wanted}")
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise GmsError(f"the {precision} graph is not what was asked for: {'; '.join(wrong[:3])}{more}")
+    if not found[precision]:
+        # Every computing node was an exception: then the name of the precision would be a lie.
+        raise GmsError(f"asked for {precision}, but no computing node could be typed {precision}")
+
+
+def check_int8_execution(executed: dict[str, dict[str, int]], quantised: int) -> int:
+    """How many quantised layers the CPU runs in int8; none at all is an error."""
+    run = sum(
+        count
+        for kind, types in executed.items()
+        if kind in ("Convolution", "Deconvolution")
+        for arithmetic, count in types.items()
+        if arithmetic in ("u8", "i8")
+    )
+    if quantised and not run:
+        raise GmsError(
+            f"asked for int8, but the CPU runtime runs none of {quantised} quantised convolutions in int8",
+            fix="use --precision fp32 on this machine",
+        )
+    return run
+
+
+def _dequantised(graph: Graph, tensor: str) -> bool:
+    maker = graph.producer.get(tensor)
+    while maker is not None and maker.op_type == "DepthToSpace":  # moves values, whatever their type
+        maker = graph.producer.get(maker.input[0])
+    return maker is not None and maker.op_type == "DequantizeLinear"
+
+
+def _name(kind: int) -> str:
+    from onnx import TensorProto
+
+    names = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16"}
+    return names.get(kind) or str(TensorProto.DataType.Name(kind)).lower()

@@ -1,0 +1,51 @@
+"""What every reader yields: frames of 8 bits, one at a time, within stated limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gms_rt.errors import InputError
+
+# One hundred megapixels as RGB are 300 MB: more is an archive's slide or an attack, and needs `--max-pixels`.
+MAX_PIXELS = 100_000_000
+# Above this JPEG cannot store a picture, and OpenCV's geometry overflows its 16-bit coordinates soon after.
+MAX_SIDE = 65_500
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image of a source, uint8 H×W or H×W×3 RGB, the way it is to be seen."""
+
+    image: NDArray[np.uint8]
+    number: int  # from 1
+    window: str = "8 bit as stored"  # how stored values became 8 bit
+    spacing: tuple[float, float] | None = None  # millimetres between rows, between columns
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An opened source: `count` frames as its header says (None: unknown), read one at a time.
+
+    `multi` says whether frames are numbered in names, also where there is only one.
+    """
+
+    count: int | None
+    multi: bool
+    frames: Iterator[Frame]
+
+
+def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+    """Refuse absurd dimensions from a header before anything of that size is allocated."""
+    if width < 1 or height < 1:
+        raise InputError(f"has impossible dimensions {width}×{height}")
+    if width * height > max_pixels:
+        raise InputError(
+            f"has {width}×{height} = {width * height / 1e6:.0f} megapixels, the limit is {max_pixels / 1e6:.0f}",
+            fix="raise it with --max-pixels if the file is trusted",
+        )
+    if max(width, height) > MAX_SIDE:
+        raise InputError(f"has {width}×{height} pixels, the longest side allowed is {MAX_SIDE}")

@@ -1,0 +1,75 @@
+"""One source opened, whatever its format: its content's hash first, its frames when they are wanted."""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from gms_rt.artifacts import sha256_bytes, sha256_file
+from gms_rt.errors import InputError
+from gms_rt.scan import Reading, read_picture
+from gms_rt.scan.dicom import DICOM_SUFFIXES, is_dicom, read_dicom, read_header
+from gms_rt.scan.nifti import NIFTI_SUFFIXES, read_nifti
+from gms_rt.scan.video import VIDEO_SUFFIXES, read_video
+
+Kind = Literal["picture", "dicom", "nifti", "video"]
+_MAX_PICTURE_BYTES = 4 << 30  # pictures are read whole
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A source whose content is known: hash, format, and the bytes where they are held."""
+
+    path: Path
+    kind: Kind
+    digest: str
+    data: bytes | None
+
+    def open(self, max_pixels: int) -> Reading:
+        """Start to decode it."""
+        if self.kind == "dicom":
+            return read_dicom(self.path, max_pixels=max_pixels)
+        if self.kind == "nifti":
+            return read_nifti(self.path, max_pixels=max_pixels)
+        if self.kind == "video":
+            return read_video(self.path, max_pixels=max_pixels)
+        return read_picture(self.data or b"", max_pixels=max_pixels)
+
+    def header(self) -> Any:
+        """The DICOM header, for results that refer to it."""
+        return read_header(self.path)
+
+
+def fetch(path: Path) -> Fetched:
+    """Read and hash one source; what is no longer there, or no file, is an InputError."""
+    try:
+        about = path.stat()
+        if stat.S_ISDIR(about.st_mode):
+            raise InputError("is a folder that cannot be read")
+        if not stat.S_ISREG(about.st_mode):
+            raise InputError("is not a regular file")
+        if about.st_size == 0:
+            raise InputError("is empty (0 bytes)")
+        with path.open("rb") as stream:
+            kind = _kind(path.name.lower(), stream.read(132))
+            if kind != "picture":
+                return Fetched(path, kind, sha256_file(path), None)
+            if about.st_size > _MAX_PICTURE_BYTES:
+                raise InputError(f"has {about.st_size / 2**30:.1f} GiB, the limit for a picture is 4")
+            stream.seek(0)
+            data = stream.read()
+            return Fetched(path, kind, sha256_bytes(data), data)
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror or error})") from error
+
+
+def _kind(name: str, start: bytes) -> Kind:
+    if is_dicom(start):
+        return "dicom"
+    if name.endswith(NIFTI_SUFFIXES):
+        return "nifti"
+    if name.endswith(VIDEO_SUFFIXES):
+        return "video"
+    return "dicom" if name.endswith(DICOM_SUFFIXES) else "picture"

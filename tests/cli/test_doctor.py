@@ -1,0 +1,50 @@
+"""`gms-rt doctor` tells what is there and never fails because something is not."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+
+import pytest
+
+from gms_rt.cli import doctor
+from gms_rt.cli.main import run
+from gms_rt.errors import NativeError
+from gms_rt.runtime import device
+
+
+def test_it_tells_people_and_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert run(["doctor", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["machine"]["cpu"]["name"] in text
+    assert facts["openvino"] in text
+    assert facts["native"]["version"] in text
+    assert facts["extras"]["train"]["install"] == "pip install 'gms-rt[train]'"
+
+
+def test_absent_things_are_reported_as_absent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_library() -> ctypes.CDLL:
+        raise NativeError("the C library is not there", fix="reinstall gms-rt")
+
+    cpu = device.Cpu("a processor", "riscv64", 1, ())
+    nothing = device.Machine(cpu, (), None, "no NVIDIA driver", dict.fromkeys(device._PACKAGES))
+    monkeypatch.setattr(doctor, "probe", lambda: nothing)
+    monkeypatch.setattr(doctor, "tensorrt_version", lambda flavour: None)
+    monkeypatch.setattr(doctor, "package_version", lambda name: None)
+    monkeypatch.setattr("gms_rt.runtime.library.load_library", no_library)
+    assert run(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert "no NVIDIA driver" in text
+    assert "reinstall gms-rt" in text
+    assert text.count("not installed") >= 3
+    assert "pip install 'gms-rt[dicom-seg]'" in text
+
+
+def test_a_gpu_gives_the_machine_its_name() -> None:
+    cpu = device.Cpu("AMD", "x86_64", 2, ())
+    orin = device.Machine(cpu, (device.Gpu(0, "Orin (nvgpu)", 87, 2**33),), "12.6", "", {})
+    assert orin.name == "orin-nvgpu"

@@ -1,0 +1,185 @@
+"""`gms-rt infer` as a person and a machine meet it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.infer_engine import brightness_engine, program
+
+from gms_rt.cli import infer as verb
+from gms_rt.cli.main import run
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with three scans in `scans/`, and an engine."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scans").mkdir()
+    for name in "abc":
+        image = np.full((40, 50), 15, np.uint8)
+        image[5:20, 5:20] = 220
+        Image.fromarray(image).save(tmp_path / f"scans/{name}.png")
+    monkeypatch.setattr(verb, "load", lambda path, **_: brightness_engine(Path(path or "engines/bright")))
+    brightness_engine(tmp_path / "engines/bright")
+    return tmp_path
+
+
+def test_a_folder_alone_is_enough(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["infer", "scans"]) == 0
+    screen = capsys.readouterr().out
+    lines = screen.splitlines()
+    assert lines[0].startswith("engine: engines/bright")
+    assert lines[1] == "results: gms-rt-out/scans"
+    assert "3 segmented" in screen
+    assert "Not for clinical use." in screen
+    assert len(lines) < 40
+    assert sorted(p.name for p in Path("gms-rt-out/scans/masks").iterdir()) == ["a.png", "b.png", "c.png"]
+
+
+def test_the_current_folder_keeps_its_name_and_former_results_are_not_input(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place / "scans")
+    brightness_engine(Path("engines/bright"))
+    assert run(["infer", "."]) == 0
+    assert run(["infer", ".", "--continue"]) == 0
+    assert "3 sources done before" in capsys.readouterr().out
+    assert len(list(Path("gms-rt-out/scans/masks").rglob("*"))) == 3
+
+
+def test_events_for_machines(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("scans/bad.png").write_bytes(b"")
+    assert run(["infer", "scans", "--json", "--refer-below", "0.5"]) == 5
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line.get("event") for line in lines] == ["start", "case", "case", "case", "case", "end", None]
+    assert lines[0]["sources"] == 4
+    assert {line["case"]: line["status"] for line in lines[1:5]} == {"a": "ok", "b": "ok", "bad": "failed", "c": "ok"}
+    assert lines[5]["failed"] == 1
+    assert lines[6]["error"]["exit_code"] == 5
+
+
+def test_quiet_says_where_and_nothing_else(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["infer", "scans", "--quiet", "--out", "there"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "there\n"
+    assert captured.err == ""
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    ([], "nothing to segment"),
+    (["nowhere"], "no such file"),
+    (["engines"], "holds no scan"),
+    (["scans", "--threshold", "2"], "--threshold"),
+    (["scans", "--tile", "5"], "--tile"),
+    (["scans", "--device", "tpu"], "unknown device"),
+    (["scans", "--workers", "-1"], "cannot be negative"),
+    (["scans", "--watch", "scans"], "no other inputs"),
+    (["--watch", "nowhere"], "is not a folder"),
+    (["scans", "--nonsense"], "--nonsense"),
+])  # fmt: skip
+def test_wrong_usage_is_one_line_and_exit_code_2(
+    arguments: list[str], words: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["infer", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.splitlines()) == 1
+
+
+def test_bad_cases_give_exit_code_5_and_their_reasons(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("scans/bad.png").write_bytes(b"")
+    assert run(["infer", "scans"]) == 5
+    captured = capsys.readouterr()
+    assert "bad.png: is empty (0 bytes)" in captured.out
+    assert "1 of 4 cases failed" in captured.err
+
+
+def test_a_second_run_into_the_same_folder_says_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from gms_rt.infer import OutFolder
+
+    with OutFolder(Path("gms-rt-out/scans")):
+        assert run(["infer", "scans"]) == 2
+    assert "another run is writing" in capsys.readouterr().err
+
+
+def test_dicom_seg_without_highdicom(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from support.dicom_files import dataset, save
+
+    for name in ("one", "two"):
+        save(dataset(np.full((20, 20), 200, np.uint8)), Path(f"scans/{name}.dcm"))
+    monkeypatch.setattr(verb, "seg_available", lambda: False)
+    assert run(["infer", "scans", "--dicom-seg"]) == 2
+    assert "pip install 'gms-rt[dicom-seg]'" in capsys.readouterr().err
+    assert run(["infer", "scans"]) == 0
+    assert capsys.readouterr().err.count("DICOM SEG is not written: pip install 'gms-rt[dicom-seg]'") == 1
+    assert run(["infer", "scans", "--no-dicom-seg"]) == 0
+    assert "DICOM SEG" not in capsys.readouterr().err
+    assert not Path("gms-rt-out/scans/dicom").exists()
+
+
+def test_without_an_engine_the_demos_is_built(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import types
+
+    built: list[Any] = []
+
+    def demo_engine(root: Path, precision: str = "fp16") -> Path:
+        built.append((root, precision))
+        return brightness_engine(root / "demo").folder
+
+    module = types.ModuleType("gms_rt.engine.bundled")
+    module.demo_engine = demo_engine  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "gms_rt.engine.bundled", module)
+    monkeypatch.setattr(verb, "ENGINES", Path("none"))
+    assert run(["infer", "scans"]) == 0
+    captured = capsys.readouterr()
+    assert built == [(Path("none"), "fp16")]
+    assert "for demonstration only" in captured.err
+    assert captured.out.startswith("engine: none/demo")
+
+
+def started(*arguments: str) -> subprocess.Popen[bytes]:
+    return program(Path("engines/bright"), 0.02, *arguments)
+
+
+def test_interrupting_says_how_to_go_on(place: Path) -> None:
+    for index in range(600):
+        Image.fromarray(np.full((20, 20), index % 256, np.uint8)).save(f"scans/{index:03}.png")
+    process = started("infer", "scans")
+    masks = Path("gms-rt-out/scans/masks")
+    end = time.monotonic() + 60
+    while not (masks.is_dir() and len(list(masks.iterdir())) > 5) and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"add --continue" in error
+    assert b"Traceback" not in error
+    again = started("infer", "scans", "--continue")
+    out, _ = again.communicate(timeout=60)
+    assert again.returncode == 0
+    assert b"sources done before" in out
+
+
+def test_watch_ends_cleanly_on_a_signal(place: Path) -> None:
+    process = started("infer", "--watch", "scans", "--settle", "0.2")
+    table = Path("gms-rt-out/scans/cases.csv")
+    end = time.monotonic() + 60
+    while not (table.exists() and len(table.read_text().splitlines()) == 4) and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (0, b"")
+    assert b"3 segmented" in out

@@ -1,0 +1,150 @@
+"""The `build` and `inspect` verbs as a user calls them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.precision_graphs import scenes, tiny_graph
+
+from gms_rt.cli.main import run
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GMS_RT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def graph(tmp_path):
+    return tiny_graph(tmp_path)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    import cv2
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, image in enumerate(scenes(9, seed=21)):
+        cv2.imwrite(str(folder / f"{number}.png"), image)
+    return folder
+
+
+def answer(capsys, *arguments):
+    code = run([*map(str, arguments), "--json"])
+    captured = capsys.readouterr()
+    return code, json.loads(captured.out)
+
+
+def test_build_then_inspect(graph, pictures, capsys):
+    code, built = answer(
+        capsys, "build", graph, "--precision", "int8", "--target", "cpu", "--calib", pictures,
+        "--gate-mean", 0.95, "--gate-min", 0.9, "--out", "engines/e",
+    )  # fmt: skip
+    assert code == 0 and not built["unchanged"]
+    manifest = built["manifest"]
+    assert manifest["gate"]["passed"] and manifest["gate"]["images"] == 6
+    assert "--gate-mean 0.95" in manifest["rebuild"] and "--calib" in manifest["rebuild"]
+    code, seen = answer(capsys, "inspect", "engines/e")
+    assert code == 0 and seen["manifest"] == manifest
+    assert [row["stage"] for row in seen["stages"]] == ["input", "encoder", "lmm", "decoder", "output"]
+    # Quantising changes how weights are stored, not how many there are.
+    from gms_rt.graph.graph import read_graph
+    from gms_rt.precision.blocks import stages
+
+    plain = {row["stage"]: (row["flop"], row["parameters"]) for row in stages(read_graph(graph))}
+    assert {row["stage"]: (row["flop"], row["parameters"]) for row in seen["stages"]} == plain
+    assert seen["fits"] == [{"target": "cpu", "plan": None, "fits": True, "reason": ""}]
+    assert seen["files"]["model.onnx"] > 1000 and seen["changed"] == []
+
+
+def test_same_build_again_changes_nothing(graph, capsys):
+    code, first = answer(capsys, "build", graph, "--target", "cpu", "--out", "engines/e")
+    assert code == 0 and not first["unchanged"]
+    code, again = answer(capsys, "build", graph, "--target", "cpu", "--out", "engines/e")
+    assert code == 0 and again["unchanged"] and again["seconds"] < 2
+    assert again["manifest"] == first["manifest"]
+
+
+def test_screen_says_what_was_built(graph, capsys):
+    assert run(["build", str(graph), "--target", "cpu", "--precision", "fp32", "--out", "engines/e"]) == 0
+    screen = capsys.readouterr().out
+    assert "model.onnx" in screen and "14 fp32" in screen
+    assert "next:  gms-rt infer FOLDER --engine engines/e" in screen
+    assert len(screen.splitlines()) < 25
+    assert run(["inspect", "engines/e"]) == 0
+    screen = capsys.readouterr().out
+    assert "encoder" in screen and "runs here" in screen and "rebuild: gms-rt build" in screen
+
+
+def test_inspect_shows_changed_files(graph, capsys):
+    run(["build", str(graph), "--target", "cpu", "--precision", "fp32", "--out", "engines/e", "--quiet"])
+    capsys.readouterr()
+    with Path("engines/e/model.onnx").open("ab") as stream:
+        stream.write(b"!")
+    code, seen = answer(capsys, "inspect", "engines/e")
+    assert code == 0
+    assert seen["changed"] and "was changed since it was built" in seen["changed"][0]
+    assert seen["stages"] == []
+
+
+def test_gate_images_never_repeat_calibration_images(graph, pictures, capsys):
+    code, built = answer(
+        capsys, "build", graph, "--target", "cpu", "--calib", pictures, "--gate-data", pictures, "--out", "engines/e"
+    )
+    assert code == 2 and "already used for calibration" in built["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--precision", "int8", "--target", "cpu"], 2, "--calib"),
+        (["--precision", "fp8"], 2, "fp8"),
+        (["--target", "gpu"], 2, "unknown target 'gpu'"),
+        (["--target", "cpu", "--sm", "89"], 2, "a CPU engine has no SM"),
+        (["--target", "cpu", "--sm", "fast"], 2, "no compute capability"),
+        (["--target", "cpu", "--size", "224"], 2, "has its size already"),
+        (["--precision", "int8", "--calib", "pictures", "--calibrator", "best"], 2, "unknown calibrator"),
+        (["--target", "cpu", "--calib", "absent"], 2, "does not exist"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(graph, pictures, capsys, arguments, code, words):
+    found = run(["build", str(graph), *arguments, "--out", "engines/e"])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert found == code
+    assert words in lines[-1] and lines[-1].startswith("gms-rt: ")
+    assert not Path("engines/e").exists()
+
+
+def test_sources_that_are_none(tmp_path, graph, capsys):
+    assert run(["build", "absent"]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    (tmp_path / "notes.txt").write_text("hello")
+    assert run(["build", "notes.txt", "--target", "cpu"]) == 1
+    assert "is not a" in capsys.readouterr().err
+    run(["build", str(graph), "--target", "cpu", "--precision", "fp32", "--out", "engines/e", "--quiet"])
+    assert run(["build", "engines/e"]) == 2
+    assert "is an engine already" in capsys.readouterr().err
+    assert run(["inspect", "absent"]) == 1
+    assert "is not an engine folder" in capsys.readouterr().err
+
+
+def test_help_has_examples(capsys):
+    assert run(["build", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "gms-rt build busi.onnx --precision fp16" in text
+    for option in ("--precision", "--target", "--sm", "--calib", "--gate-data", "--gate-mean", "--out", "--force"):
+        assert option in text
+
+
+def test_golden_pictures_judge_without_calib(graph, capsys):
+    images = scenes(6)
+    np.savez(graph.with_suffix(".golden.npz"), images=images, probabilities=images[..., 0])
+    code, built = answer(capsys, "build", graph, "--target", "cpu", "--out", "engines/e")
+    assert code == 0
+    assert built["manifest"]["gate"]["data"]["source"].startswith("the graph's reference pictures")
+    assert "golden.npz" in built["manifest"]["files"]

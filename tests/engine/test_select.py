@@ -1,0 +1,92 @@
+"""Which engine runs here, and in what words the others are refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gms_rt.engine import manifest as manifests
+from gms_rt.engine import select
+from gms_rt.engine.manifest import EngineManifest, Plan
+from gms_rt.errors import ArtifactError, DeviceError, UsageError
+from gms_rt.runtime.device import Cpu, Gpu, Machine, parse_device
+
+CPU = Cpu("a processor", "x86_64", 4, ("avx2",))
+ORIN = Machine(CPU, (Gpu(0, "Orin", 87, 2**33),), "12.6", "", {})
+TWO = Machine(CPU, (Gpu(0, "A100", 80, 2**35), Gpu(1, "L4", 89, 2**34)), "13.0", "", {})
+NONE = Machine(CPU, (), None, "no NVIDIA driver", {})
+
+
+def manifest(name: str = "e", precision: str = "fp16", **changes: object) -> EngineManifest:
+    values: dict[str, object] = {
+        "name": name, "precision": precision, "created": "2026-01-01T00:00:00Z", "gms_rt": "0.1.0", "height": 224,
+        "width": 224, "batch": 1, "model": "model.onnx", "files": {}, "source": {}, "tokenizer": {},
+        "targets": ["cpu"], "census": {}, "gate": None, "execution": "f32", "rebuild": "gms-rt build",
+        "plans": [Plan("tensorrt-rtx", f"sm{sm}.plan", "0" * 64, 1, sm, "1.7", 0.1) for sm in (80, 89)],
+    }  # fmt: skip
+    return EngineManifest(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "tensorrt_version", lambda flavour: "1.7" if flavour == "tensorrt-rtx" else None)
+
+
+def test_the_plan_for_this_gpu_fits_and_the_others_say_why_not() -> None:
+    found = select.fits(manifest(), TWO, gpu=1)
+    assert [(f.target, f.fits, f.gpu) for f in found] == [
+        ("tensorrt-rtx", False, None), ("tensorrt-rtx", True, 1), ("cpu", True, None),
+    ]  # fmt: skip
+    assert found[0].reason == "built for SM80, this machine has SM89 (L4)"
+
+
+def test_each_reason_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "no NVIDIA driver" in select.fits(manifest(), NONE)[0].reason
+    assert "this machine has SM87 (Orin)" in select.fits(manifest(), ORIN)[0].reason
+    assert "there is no GPU 7" in select.fits(manifest(), TWO, gpu=7)[0].reason
+    monkeypatch.setattr(select, "tensorrt_version", lambda flavour: "1.8")
+    assert "built with tensorrt-rtx 1.7, installed is 1.8" in select.fits(manifest(), TWO)[0].reason
+    monkeypatch.setattr(select, "tensorrt_version", lambda flavour: None)
+    assert "pip install 'gms-rt[tensorrt-rtx]'" in select.fits(manifest(), TWO)[0].reason
+    assert "lacks" in select.fits(manifest(precision="bf16", execution="bf16"), NONE)[-1].reason
+
+
+def written(root: Path, name: str, age: int, **changes: object) -> Path:
+    folder = root / name
+    folder.mkdir(parents=True)
+    manifests.write_manifest(folder, manifest(name=name, **changes))
+    os.utime(folder / manifests.MANIFEST, (2_000_000 - age, 2_000_000 - age))
+    return folder
+
+
+def test_the_newest_that_fits_is_taken_and_a_damaged_one_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(select, "probe", lambda: NONE)
+    good = written(tmp_path, "good", 3)
+    written(tmp_path, "gpu-only", 2, targets=["tensorrt-rtx"])
+    (written(tmp_path, "damaged", 1) / manifests.MANIFEST).write_text("{")
+    assert select.newest_that_fits(tmp_path) == good
+    with pytest.raises(DeviceError, match=r"none of 3 engines.*gms-rt build"):
+        select.newest_that_fits(tmp_path, "cuda")
+    with pytest.raises(UsageError, match="there is no engine"):
+        select.newest_that_fits(tmp_path / "empty")
+
+
+def test_loading_what_does_not_fit_names_what_is_there_and_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(select, "probe", lambda: ORIN)
+    folder = written(tmp_path, "gpu-only", 1, targets=["tensorrt-rtx"])
+    with pytest.raises(DeviceError, match=r"sm80\.plan: built for SM80.*sm89\.plan.*build it here: gms-rt build"):
+        select.load(folder)
+    with pytest.raises(ArtifactError, match="not an engine folder"):
+        select.load(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("text", ["gpu", "cuda:x", "cpu:1", "cuda:-1", ""])
+def test_odd_devices_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="use cpu, cuda or cuda:N"):
+        parse_device(text)

@@ -1,0 +1,244 @@
+"""Evaluation of a data set: numbers against hand counts, empty masks, failed cases, files, both commands."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from support.phantom_folders import write_phantoms, write_picture
+
+from gms_rt import metrics
+from gms_rt.cli.eval import command
+from gms_rt.data.layouts import recognise
+from gms_rt.data.reading import read_case
+from gms_rt.errors import CasesFailedError, UsageError
+from gms_rt.evaluate.choice import chosen_cases
+from gms_rt.evaluate.dataset import CaseResult, evaluate, read_cases
+from gms_rt.evaluate.published import CROSS, GMS, LOSS, TOKENIZER
+from gms_rt.evaluate.summary import summarise
+
+SIZE = (32, 32)
+
+
+def bright(images: np.ndarray) -> np.ndarray:
+    """A predictor that calls bright pixels foreground."""
+    return np.where(images[..., 0] > 127, 255, 0).astype(np.uint8)
+
+
+@pytest.fixture
+def squares(tmp_path: Path) -> Path:
+    """Pictures whose foreground is white: a hit, a miss, a false alarm, and nothing at all."""
+    root = tmp_path / "squares"
+    shown = {"hit": (8, 8), "miss": (0, 8), "alarm": (8, 0), "nothing": (0, 0)}
+    for name, (seen, true) in shown.items():
+        image, mask = np.zeros((64, 96, 3), np.uint8), np.zeros((64, 96), np.uint8)
+        image[8 : 8 + 4 * seen, 9 : 9 + 6 * seen] = 255
+        mask[8 : 8 + 4 * true, 9 : 9 + 6 * true] = 255
+        write_picture(root / "images" / f"{name}.png", image)
+        write_picture(root / "masks" / f"{name}.png", mask)
+    return root
+
+
+def test_outcomes_are_counted_and_misses_stay_in_the_mean(squares: Path, tmp_path: Path) -> None:
+    cases = recognise(squares).cases
+    result = evaluate(cases, bright, SIZE, tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary == result.summary
+    assert summary["cases"] == {"all": 4, "hit": 1, "miss": 1, "false_alarm": 1, "both_empty": 1, "failed": 0}
+    by_name = {case.name: case for case in result.cases}
+    assert (by_name["miss"].dice, by_name["alarm"].dice, by_name["nothing"].dice) == (0, 0, 1)
+    assert by_name["hit"].dice > 0.9
+    assert summary["source_size"]["dice"]["mean"] == pytest.approx((by_name["hit"].dice + 1) / 4, abs=1e-6)
+    assert "one empty 0" in summary["empty_mask_policy"]
+    assert math.isinf(by_name["miss"].hd95)
+    at = summary["source_size"]
+    assert at["hd95"]["mean"] == pytest.approx(by_name["hit"].hd95)
+    assert at["hd95_penalised"]["mean"] == pytest.approx((by_name["hit"].hd95 + 2 * math.hypot(64, 96)) / 4, abs=1e-5)
+
+
+def test_the_table_holds_each_case_and_reads_back(squares: Path, tmp_path: Path) -> None:
+    cases = recognise(squares).cases
+    result = evaluate(cases, bright, SIZE, tmp_path / "out")
+    assert read_cases(tmp_path / "out") == list(result.cases)
+    row = next(
+        r for r in csv.DictReader((tmp_path / "out" / "cases.csv").read_text().splitlines()) if r["name"] == "hit"
+    )
+    _, truth = read_case(next(case for case in cases if case.name == "hit"))
+    assert int(row["truth_pixels"]) == np.count_nonzero(truth)
+    assert float(row["iou"]) == pytest.approx(float(row["dice"]) / (2 - float(row["dice"])))
+
+
+def test_source_size_uses_the_resized_probability(squares: Path, tmp_path: Path) -> None:
+    case = next(case for case in recognise(squares).cases if case.name == "hit")
+
+    def ramp(images: np.ndarray) -> np.ndarray:
+        return np.tile(np.linspace(0, 255, 32).astype(np.uint8), (len(images), 32, 1))
+
+    found = evaluate([case], ramp, SIZE, tmp_path / "out").cases[0]
+    _, truth = read_case(case)
+    half = np.zeros_like(truth)
+    half[:, 48:] = 255
+    assert found.dice == pytest.approx(metrics.dice(half, truth), abs=0.02)
+    assert found.predicted_pixels == pytest.approx(64 * 48, abs=64)
+
+
+def test_spacing_scales_the_distance_at_source_size_only(squares: Path, tmp_path: Path) -> None:
+    case = next(case for case in recognise(squares).cases if case.name == "hit")
+
+    def shifted(images: np.ndarray) -> np.ndarray:
+        return np.roll(bright(images), 3, axis=2)
+
+    plain = evaluate([case], shifted, SIZE, tmp_path / "a").cases[0]
+    scaled = evaluate([case], shifted, SIZE, tmp_path / "b", spacing=(0.5, 0.5)).cases[0]
+    assert plain.hd95 > 0
+    assert scaled.hd95 == pytest.approx(plain.hd95 / 2)
+    assert scaled.hd95_224 == plain.hd95_224
+
+
+def test_failed_cases_are_listed_not_dropped(squares: Path, tmp_path: Path) -> None:
+    (squares / "images" / "miss.png").write_bytes(b"broken")
+    result = evaluate(recognise(squares).cases, bright, SIZE, tmp_path / "out")
+    assert result.summary["cases"]["failed"] == 1
+    assert "is not a PNG" in next(case for case in result.cases if case.name == "miss").error
+    assert read_cases(tmp_path / "out")[2].error
+
+
+def test_the_gallery_shows_the_worst_first(squares: Path, tmp_path: Path) -> None:
+    evaluate(recognise(squares).cases, bright, SIZE, tmp_path / "out", gallery=2)
+    names = sorted(path.name for path in (tmp_path / "out" / "failures").iterdir())
+    assert [name[:13] for name in names] == ["01-dice0.000-", "02-dice0.000-"]
+    evaluate(recognise(squares).cases, bright, SIZE, tmp_path / "out", gallery=1)
+    assert len(list((tmp_path / "out" / "failures").iterdir())) == 1
+
+
+def test_the_same_cases_give_the_same_interval() -> None:
+    results = [CaseResult(str(n), 10, 10, n / 10, n / 10, 1.0, n / 10, n / 10, 1.0, 5, 5) for n in range(10)]
+    assert summarise(results) == summarise(results)
+    low, high = summarise(results)["source_size"]["dice"]["interval95"]
+    assert low < 0.45 < high
+
+
+def test_which_cases(tmp_path: Path) -> None:
+    data = recognise(write_phantoms(tmp_path / "data", 10))
+    lists = tmp_path / "lists.json"
+    lists.write_text(
+        json.dumps({"train": [f"case_{n:02d}" for n in range(4)], "test": ["case_09", "case_05", "case_07"]})
+    )
+    assert [c.name for c in chosen_cases(data, "test", file=lists)[0]] == ["case_05", "case_07", "case_09"]
+    assert [c.name for c in chosen_cases(data, "test", file=lists, every=2)[0]] == ["case_05", "case_09"]
+    assert len(chosen_cases(data, "all")[0]) == 10
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "split.json").write_text(json.dumps({"train": ["case_00"], "test": ["case_01"]}))
+    assert [c.name for c in chosen_cases(data, "test", run=run)[0]] == ["case_01"], "what the run did not train on"
+    with pytest.raises(UsageError, match="unknown part"):
+        chosen_cases(data, "tset")
+
+
+def test_published_numbers_agree_between_tables() -> None:
+    assert LOSS["both"]["busi"] == TOKENIZER["sd-vae"]["busi"] == GMS["busi"] == (81.43, 72.58, 19.50)
+    assert CROSS["busi", "bus"].dsc == 80.31
+    for numbers in GMS.values():
+        assert numbers.iou is not None
+        assert numbers.iou < numbers.dsc
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """Two data sets and a run trained on the first."""
+    from support.phantom_folders import write_tokenizer
+
+    from gms_rt.data.splits import split_dataset
+    from gms_rt.model.loading import load_tokenizer
+    from gms_rt.train.loop import train
+    from gms_rt.train.recipe import load_recipe
+
+    root = tmp_path_factory.mktemp("eval")
+    first, second = write_phantoms(root / "busi", 12), write_phantoms(root / "bus", 10, first=50)
+    how = load_recipe("fast", ["size=32", "width=8", "groups=4", "multipliers=[1,2]", "batch=4", "latent_epochs=2",
+                               "epochs=1", "views=2", "threads=1"])  # fmt: skip
+    data = recognise(first)
+    train(data, split_dataset(data), load_tokenizer(write_tokenizer(root / "tokenizer")), how, root / "run")
+    return first, second, root / "run"
+
+
+def test_a_run_as_a_command(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    first, _, run = trained
+    done = invoke(first, "--run", run, "--out", tmp_path / "a", "--json")
+    assert done.exit_code == 0, done.output
+    summary = json.loads(done.stdout)
+    assert summary["cases"]["all"] == 2
+    assert "as trained" in summary["split_source"]
+    text = invoke(first, "--run", run, "--compare", tmp_path / "a", "--out", tmp_path / "b")
+    assert "published (paper, SD-VAE, 224x224)  81.43  72.58  19.50" in text.output
+    assert "Dice +0.0000" in text.output
+    assert json.loads((tmp_path / "b" / "comparison.json").read_text())["dice"]["wilcoxon_p"] == 1.0
+
+
+def test_the_matrix_sets_the_papers_numbers_beside(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    first, second, run = trained
+    done = invoke("--matrix", first, second, "--run", run, "--run", run, "--out", tmp_path / "m")
+    assert done.exit_code == 0, done.output
+    assert "busi to bus" in done.output
+    assert ["published", "(paper,", "table", "3)", "80.31", "-", "18.55"] in [
+        line.split() for line in done.output.splitlines()
+    ]
+    assert set(json.loads((tmp_path / "m" / "matrix.json").read_text())) == {"busi to bus", "bus to busi"}
+    assert isinstance(invoke("--matrix", first, "--run", run, "--out", tmp_path).exception, UsageError)
+
+
+def test_failed_cases_make_exit_code_five(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    _, second, run = trained
+    (second / "images" / "case_55.png").write_bytes(b"broken")
+    done = invoke(second, "--run", run, "--split", "all", "--out", tmp_path / "out")
+    assert isinstance(done.exception, CasesFailedError)
+    assert len(read_cases(tmp_path / "out")) == 10
+
+
+def test_wrong_use_is_one_line(tmp_path: Path) -> None:
+    for arguments in (
+        [tmp_path, "--out", tmp_path],
+        [tmp_path, "--run", tmp_path, "--engine", tmp_path, "--out", tmp_path],
+    ):
+        assert isinstance(invoke(*arguments).exception, UsageError)
+
+
+def test_an_engine_of_the_run_gives_the_runs_numbers(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    from gms_rt.cli import main
+
+    first, _, run = trained
+    engine = tmp_path / "engine"
+    assert main.run(["build", str(run), "--precision", "fp32", "--target", "cpu", "--out", str(engine)]) == 0
+    assert (run / "fused-32x32.onnx").is_file(), "a run is exported at the size it was trained at"
+    assert invoke(first, "--run", run, "--split", "all", "--out", tmp_path / "run").exit_code == 0
+    done = invoke(
+        first, "--engine", engine, "--split", "all", "--compare", tmp_path / "run", "--out", tmp_path / "e", "--json"
+    )
+    assert done.exit_code == 0, done.output
+    summary = json.loads(done.stdout)
+    assert summary["precision"] == "fp32"
+    assert summary["comparison"]["pairs"] == 12
+    for by_run, by_engine in zip(read_cases(tmp_path / "run"), read_cases(tmp_path / "e"), strict=True):
+        assert by_engine.dice == pytest.approx(by_run.dice, abs=0.01), by_run.name
+    for kind, folder in (("--run", run), ("--engine", engine)):
+        done = invoke(first, kind, folder, "--split", "all", "--tta", "--out", tmp_path / f"flips{kind}", "--json")
+        assert json.loads(done.stdout)["tta"] is True
+    flipped = [read_cases(tmp_path / f"flips{kind}") for kind in ("--run", "--engine")]
+    for by_run, by_engine in zip(*flipped, strict=True):
+        assert by_engine.dice == pytest.approx(by_run.dice, abs=0.01), by_run.name
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["tta"] is False
+    mirrored = ["--tta", "--flips", "horizontal", "--out", tmp_path / "mirrored", "--json"]
+    done = invoke(first, "--run", run, "--split", "all", *mirrored)
+    assert json.loads(done.stdout)["flips"] == "horizontal"
+    alone = invoke(first, "--run", run, "--split", "all", "--flips", "horizontal", "--out", tmp_path / "alone")
+    assert isinstance(alone.exception, UsageError)
+    assert "add --tta" in str(alone.exception)

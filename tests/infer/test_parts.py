@@ -1,0 +1,270 @@
+"""The steps between a probability map and its files: clean-up, confidence, measures, contours, tiles, flips."""
+
+from __future__ import annotations
+
+import csv
+import io
+import threading
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import ndimage
+from support.infer_engine import SIZE, brightness_engine
+
+from gms_rt.errors import UsageError
+from gms_rt.infer.channel import Budget, Channel
+from gms_rt.infer.confidence import confidence
+from gms_rt.infer.contours import contours
+from gms_rt.infer.measure import COLUMNS, CaseTable, as_text, measured
+from gms_rt.infer.options import InferOptions
+from gms_rt.infer.outputs import mask_png, overlay
+from gms_rt.infer.postprocess import cleaned, fill_holes, keep_regions
+from gms_rt.infer.predict import Predictor
+from gms_rt.infer.tiles import starts, tiled
+
+MASKS = hnp.arrays(np.uint8, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.sampled_from([0, 255]))
+CORNERS = np.ones((3, 3))
+
+
+@given(MASKS)
+def test_holes_are_filled_as_scipy_fills_them(mask: Any) -> None:
+    assert np.array_equal(fill_holes(mask) != 0, ndimage.binary_fill_holes(mask != 0))
+
+
+@given(MASKS, st.integers(0, 6))
+def test_regions_are_chosen_by_size(mask: Any, least: int) -> None:
+    labels, count = ndimage.label(mask, CORNERS)
+    areas = np.bincount(labels.reshape(-1), minlength=count + 1)
+    expected = np.isin(labels, [i for i in range(1, count + 1) if areas[i] >= least])
+    assert np.array_equal(keep_regions(mask, largest=False, min_area=least) != 0, expected)
+    largest = keep_regions(mask, largest=True, min_area=0)
+    assert np.count_nonzero(largest) == (areas[1:].max() if count else 0)
+    assert ndimage.label(largest, CORNERS)[1] <= 1
+
+
+@given(MASKS)
+def test_nothing_is_changed_unasked(mask: Any) -> None:
+    assert cleaned(mask) is mask
+
+
+def test_confidence_means_what_it_says() -> None:
+    assert confidence(np.zeros((4, 4), np.uint8)) == 1.0
+    assert confidence(np.full((4, 4), 255, np.uint8)) == 1.0
+    assert confidence(np.full((4, 4), 128, np.uint8)) < 0.01
+    sure = np.zeros((10, 10), np.uint8)
+    sure[2:5, 2:5] = 255
+    unsure = sure.copy()
+    unsure[5:7, 2:5] = 120
+    assert confidence(unsure) < confidence(sure) == 1.0
+    # Background far from the threshold does not dilute it.
+    assert confidence(np.pad(unsure, 50)) == confidence(unsure)
+
+
+@given(hnp.arrays(np.uint8, (5, 5)), st.floats(0.05, 0.95))
+def test_confidence_lies_between_0_and_1(probability: Any, threshold: float) -> None:
+    assert 0 <= confidence(probability, threshold) <= 1
+
+
+@given(MASKS)
+def test_measures_agree_with_scipy(mask: Any) -> None:
+    row = measured(mask, (0.5, 2.0))
+    assert row["area_px"] == np.count_nonzero(mask)
+    assert row["area_mm2"] == row["area_px"]
+    assert row["components"] == ndimage.label(mask, CORNERS)[1]
+    assert row["status"] == ("ok" if mask.any() else "empty")
+    if mask.any():
+        y, x = ndimage.center_of_mass(mask)
+        assert (row["centroid_x"], row["centroid_y"]) == pytest.approx((x, y), abs=0.006)
+        left, top, width, height = map(int, row["bbox"].split())
+        rows, columns = np.nonzero(mask)
+        assert (left, top) == (columns.min(), rows.min())
+        assert (left + width - 1, top + height - 1) == (columns.max(), rows.max())
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_the_table_keeps_every_name(case: str, error: str) -> None:
+    case, error = (t.encode("utf-8", "ignore").decode() for t in (case, error))
+    stream = io.StringIO(newline="")
+    CaseTable(stream).add({"case": case, "error": error, "area_px": 3, "status": "ok"})
+    header, row = csv.reader(io.StringIO(stream.getvalue(), newline=""))
+    assert tuple(header) == COLUMNS
+    assert (row[0], row[-1], row[COLUMNS.index("area_px")]) == (case, error, "3")
+
+
+def test_names_that_are_no_unicode_are_shown() -> None:
+    assert as_text(b"caf\xe9.png".decode("utf-8", "surrogateescape")) == "caf\\xe9.png"
+
+
+def drawn(shapes: dict[str, Any]) -> Any:
+    """The mask that polygons describe: outlines filled, then holes emptied up to their vertices' ring."""
+    mask = np.zeros((shapes["height"], shapes["width"]), np.uint8)
+    for feature in shapes["features"]:
+        rings = [np.array(ring, np.int32) for ring in feature["geometry"]["coordinates"]]
+        region = np.zeros_like(mask)
+        cv2.fillPoly(region, rings[:1], 255)
+        for hole in rings[1:]:
+            inside, border = np.zeros_like(mask), np.zeros_like(mask)
+            cv2.fillPoly(inside, [hole], 255)
+            cv2.polylines(border, [hole], True, 255)
+            region[(inside != 0) & (border == 0)] = 0
+        mask |= region
+    return mask
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(*[st.integers(0, 39)] * 4), max_size=5), st.lists(st.tuples(*[st.integers(8, 30)] * 2)))
+def test_polygons_describe_the_mask(boxes: list[tuple[int, ...]], holes: list[tuple[int, ...]]) -> None:
+    mask = np.zeros((40, 40), np.uint8)
+    for x, y, right, bottom in boxes:
+        mask[min(y, bottom) : max(y, bottom) + 1, min(x, right) : max(x, right) + 1] = 255
+    for x, y in holes[:3]:
+        mask[y : y + 3, x : x + 3] = 0
+    shapes = contours(mask)
+    assert len(shapes["features"]) == ndimage.label(mask, CORNERS)[1]
+    assert np.array_equal(drawn(shapes), mask)
+    for feature in shapes["features"]:
+        for ring in feature["geometry"]["coordinates"]:
+            assert ring[0] == ring[-1]
+            assert len(ring) >= 4
+
+
+def test_polygons_in_millimetres_follow_the_spacing() -> None:
+    mask = np.zeros((9, 9), np.uint8)
+    mask[2:5, 3:7] = 255
+    shapes = contours(mask, (0.5, 0.1))
+    feature = shapes["features"][0]
+    pixels, mm = feature["geometry"]["coordinates"][0], feature["properties"]["coordinates_mm"][0]
+    assert mm == [[round(x * 0.1, 4), round(y * 0.5, 4)] for x, y in pixels]
+    assert shapes["spacing_mm"] == {"row": 0.5, "column": 0.1}
+
+
+def test_overlay_marks_the_mask_only() -> None:
+    image, mask = np.full((60, 60), 100, np.uint8), np.zeros((60, 60), np.uint8)
+    mask[20:40, 20:40] = 255
+    shown = overlay(image, mask)
+    assert (shown[:15] == 100).all()
+    assert shown[30, 30, 0] > shown[30, 30, 1]
+    assert image.max() == 100
+
+
+@given(MASKS)
+def test_mask_files_are_the_same_bytes_every_time_and_hold_the_mask(mask: Any) -> None:
+    data = mask_png(mask)
+    assert data == mask_png(mask.copy())
+    assert np.array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED), mask)
+
+
+@given(st.integers(1, 3000), st.integers(32, 400), st.floats(0, 0.75))
+def test_tiles_cover_everything_with_the_overlap(length: int, tile: int, overlap: float) -> None:
+    begins = starts(length, tile, overlap)
+    assert begins[0] == 0
+    assert begins[-1] == max(0, length - tile)
+    steps = np.diff(begins)
+    assert (steps > 0).all()
+    assert (steps <= max(1, round(tile * (1 - overlap))) + 1).all()
+
+
+@pytest.mark.parametrize("shape", [(300, 401), (64, 500), (40, 30), (1, 1), (64, 64)])
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.7])
+def test_tiling_a_pixelwise_model_changes_nothing(shape: tuple[int, int], overlap: float) -> None:
+    image = np.random.default_rng(5).integers(0, 256, shape, np.uint8)
+    result = tiled(image, lambda images: images[..., 0], (64, 64), tile=64, overlap=overlap)
+    assert result.shape == shape
+    assert np.abs(result.astype(int) - image).max() <= 1
+
+
+def test_blending_leaves_no_seam() -> None:
+    # A model that is wrong near its tile's edges: blended, the error is far smaller than the step it makes.
+    error = np.zeros((64, 64), np.uint8)
+    error[:, :4] = error[:, -4:] = 100
+    result = tiled(np.zeros((64, 600), np.uint8), lambda images: np.stack([error] * len(images)), (64, 64), tile=64,
+                   overlap=0.5)  # fmt: skip
+    assert result[:, 70:530].max() < 15
+
+
+def test_tiles_of_another_size_than_the_network(tmp_path: Path) -> None:
+    engine = brightness_engine(tmp_path)
+    image = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (300, 260, 3), np.uint8), (0, 0), 12)
+    (result,) = Predictor(engine, InferOptions(tile=128)).predict([image])
+    assert result.shape == (300, 260)
+    assert np.abs(result.astype(int) - image.mean(-1)).max() < 6
+    assert engine.runner.info.height == SIZE
+
+
+def test_flips_are_averaged_and_flipped_back(tmp_path: Path) -> None:
+    engine = brightness_engine(tmp_path)
+    images = np.random.default_rng(2).integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
+    plain = Predictor(engine, InferOptions()).predict(list(images))
+    flipped = Predictor(engine, InferOptions(tta=True)).predict(list(images))
+    assert all(np.array_equal(a, b) for a, b in zip(plain, flipped, strict=True))
+
+    # A model that answers only on the left: averaged over flips, every side has its share.
+    def left(images: Any) -> Any:
+        maps = np.zeros(images.shape[:3], np.uint8)
+        maps[:, : SIZE // 2, : SIZE // 2] = 200
+        return maps
+
+    engine.runner.infer = left  # type: ignore[method-assign]
+    (averaged,) = Predictor(engine, InferOptions(tta=True)).predict([images[0]])
+    assert np.allclose(averaged, 50)
+    (mirrored,) = Predictor(engine, InferOptions(tta=True, flips="horizontal")).predict([images[0]])
+    assert np.allclose(mirrored[: SIZE // 2], 100)
+    assert not mirrored[SIZE // 2 :].any()
+
+
+@pytest.mark.parametrize("options", [
+    {"threshold": 0.0}, {"threshold": 1.0}, {"tile": 8}, {"overlap": 0.9}, {"min_area": -1}, {"refer_below": 2.0},
+    {"max_pixels": 0}, {"flips": "both"}, {"tta": True, "flips": "vertical"}, {"threshold": float("nan")},
+])  # fmt: skip
+def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        InferOptions(**options)
+
+
+def test_the_key_follows_what_decides_the_files() -> None:
+    key = InferOptions().key("engine")
+    assert InferOptions(refer_below=0.5, max_pixels=5).key("engine") == key
+    assert InferOptions(threshold=0.4).key("engine") != key
+    assert InferOptions().key("other") != key
+
+
+def test_a_channel_is_bounded_and_ends() -> None:
+    channel: Channel[int] = Channel(2)
+    taken: list[int] = []
+    reader = threading.Thread(
+        target=lambda: taken.extend(x for batch in iter(lambda: channel.get(3), []) for x in batch)
+    )
+    assert channel.put(1)
+    assert channel.put(2)
+    blocked = threading.Thread(target=channel.put, args=(3,))
+    blocked.start()
+    blocked.join(0.05)
+    assert blocked.is_alive()
+    reader.start()
+    blocked.join(5)
+    channel.close()
+    reader.join(5)
+    assert taken == [1, 2, 3]
+    channel.cancel()
+    assert not channel.put(4)
+    assert channel.get() == []
+
+
+def test_a_budget_lets_one_large_frame_through_alone() -> None:
+    budget = Budget(10)
+    assert budget.take(50)
+    waiting = threading.Thread(target=budget.take, args=(1,))
+    waiting.start()
+    waiting.join(0.05)
+    assert waiting.is_alive()
+    budget.give(50)
+    waiting.join(5)
+    assert not waiting.is_alive()
+    budget.cancel()
+    assert not budget.take(1)

@@ -1,0 +1,115 @@
+"""A folder in which scans keep arriving: whole files only, across restarts, one run at a time."""
+
+from __future__ import annotations
+
+import csv
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from support.infer_engine import BrightnessRunner, brightness_engine
+
+from gms_rt.infer import InferOptions, OutFolder, watch
+from gms_rt.infer.summary import Summary
+
+
+def picture(path: Path, shade: int = 200) -> Path:
+    image = np.full((40, 40), 10, np.uint8)
+    image[10:20, 10:20] = shade
+    Image.fromarray(image).save(path)
+    return path
+
+
+class Watching:
+    """A watch in a thread, stopped on leaving."""
+
+    def __init__(self, folder: Path, engine: Path, out: Path, *, settle: float = 0.2) -> None:
+        self.engine = brightness_engine(engine)
+        self.out = out
+        self.cases: list[str] = []
+        self.summary: Summary | None = None
+        self._stop = threading.Event()
+        self._settings = (folder, settle)
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        folder, settle = self._settings
+        with OutFolder(self.out) as held:
+            self.summary = watch(
+                folder, self.engine, held, InferOptions(), stop=self._stop, poll=0.05, settle=settle,
+                report=lambda case, rows: self.cases.append(case.source.name),
+            )  # fmt: skip
+
+    def __enter__(self) -> Watching:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._stop.set()
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    @property
+    def calls(self) -> int:
+        runner = self.engine.runner
+        assert isinstance(runner, BrightnessRunner)
+        return runner.calls
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
+
+
+def listed(out: Path) -> list[str]:
+    if not (out / "cases.csv").exists():
+        return []
+    with (out / "cases.csv").open(newline="") as stream:
+        return [row["source"] for row in csv.DictReader(stream)]
+
+
+def test_what_arrives_is_segmented_once_it_is_whole(tmp_path: Path) -> None:
+    inbox, out = tmp_path / "inbox", tmp_path / "out"
+    inbox.mkdir()
+    picture(inbox / "before.png")
+    whole = picture(tmp_path / "x.png").read_bytes()
+    with Watching(inbox, tmp_path / "engine", out) as watching:
+        until(lambda: listed(out) == ["before.png"])
+        with (inbox / "slow.png").open("wb") as stream:  # grows for longer than a file may rest
+            for start in range(0, len(whole), max(1, len(whole) // 6)):
+                stream.write(whole[start : start + max(1, len(whole) // 6)])
+                stream.flush()
+                assert "slow.png" not in watching.cases
+                time.sleep(0.1)
+        picture(inbox / "slow.jpg")
+        until(lambda: listed(out) == ["before.png", "slow.jpg", "slow.png"])
+    assert sorted(p.name for p in (out / "masks").iterdir()) == ["before.png.png", "slow.jpg.png", "slow.png.png"]
+    assert watching.summary is not None
+    assert watching.summary.failed == 0
+    assert json.loads((out / "run.json").read_text())["status"] == "done"
+
+
+def test_a_restart_repeats_nothing_and_takes_what_changed(tmp_path: Path) -> None:
+    inbox, out = tmp_path / "inbox", tmp_path / "out"
+    inbox.mkdir()
+    picture(inbox / "a.png")
+    (inbox / "bad.png").write_bytes(b"no picture at all")
+    with Watching(inbox, tmp_path / "engine", out) as first:
+        until(lambda: len(listed(out)) == 2)
+    assert first.calls == 1
+    picture(inbox / "new.png")
+    with Watching(inbox, tmp_path / "engine", out) as second:
+        until(lambda: len(listed(out)) == 3)
+        assert second.calls == 1
+        before = (out / "masks/a.png.png").read_bytes()
+        picture(inbox / "a.png", shade=10)
+        until(lambda: (out / "masks/a.png.png").read_bytes() != before)
+    assert sorted(listed(out)) == ["a.png", "bad.png", "new.png"]
+    assert second.cases.count("bad.png") == 0

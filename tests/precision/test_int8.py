@@ -1,0 +1,231 @@
+"""Calibrators, explicit INT8, and the search with its gate."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.precision_graphs import scenes, tiny_model
+
+from gms_rt.errors import GateError, UsageError
+from gms_rt.graph.graph import graph_from_model
+from gms_rt.graph.layer_counts import census
+from gms_rt.graph.run import Session
+from gms_rt.precision import calibrators
+from gms_rt.precision.gate import Gate, judge
+from gms_rt.precision.int8 import int8_graph, quantisable, quantise_weights, residual_skips
+from gms_rt.precision.ranges import Histogram, extremes, histograms
+from gms_rt.precision.search import Search
+
+
+def histogram_of(values, bins=2048):
+    top = float(np.abs(values).max())
+    counts = np.histogram(np.abs(values), bins, (0, top))[0]
+    return Histogram(counts.astype(np.int64), top, bool((values < 0).any()))
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return graph_from_model(tiny_model())
+
+
+@pytest.fixture(scope="module")
+def counted(graph):
+    images = scenes(4, seed=1)
+    names = [n.input[0] for n in graph.nodes if n.name in set(quantisable(graph))]
+    names = list(dict.fromkeys([*names, *residual_skips(graph).values()]))
+    found = extremes(graph, names, images)
+    return histograms(graph, {name: found[name].magnitude for name in names}, images)
+
+
+def test_calibrators_on_a_bell_curve_with_an_outlier():
+    values = np.random.default_rng(0).normal(0, 1, 200_000)
+    values[0] = 60
+    seen = histogram_of(values)
+    clips = {name: calibrators.clip(seen, name) for name in calibrators.METHODS}
+    assert clips["minmax"] == 60
+    assert 2.5 < clips["entropy"] < 8
+    assert 3.5 < clips["percentile"] < 6
+    # Squared error weighs the outlier heavily; without it the optimum lies near 4 standard deviations.
+    assert clips["mse"] < 40
+    assert 3 < calibrators.clip(histogram_of(values[1:]), "mse") < 6
+    assert calibrators.clip(seen, "percentile:99") < clips["percentile"]
+
+
+def test_mse_calibrator_is_the_brute_force_minimum():
+    values = np.abs(np.random.default_rng(1).laplace(0, 1, 20_000))
+    seen = histogram_of(values, 512)
+
+    def error(limit):
+        step = limit / 127
+        return float(((np.clip(np.rint(values / step), 0, 127) * step - values) ** 2).mean())
+
+    best = min(error(limit) for limit in np.linspace(seen.top / 16, seen.top, 300))
+    assert error(calibrators.clip(seen, "mse")) <= best * 1.05
+
+
+def test_calibrator_mistakes_are_named():
+    seen = histogram_of(np.arange(10.0))
+    with pytest.raises(UsageError, match="unknown calibrator 'best'"):
+        calibrators.clip(seen, "best")
+    with pytest.raises(UsageError, match="impossible share"):
+        calibrators.clip(seen, "percentile:7")
+    with pytest.raises(UsageError, match="unknown calibrator"):
+        calibrators.clip(seen, "mse:3")
+
+
+def test_a_tensor_that_is_always_zero_gets_some_scale():
+    assert calibrators.clip(Histogram(np.zeros(2048, np.int64), 0.0, False), "mse") > 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([0, 1]), st.sampled_from([64, 127]))
+def test_weights_come_back_within_half_a_step(seed, axis, levels):
+    weights = np.random.default_rng(seed).normal(0, 10 ** (seed % 7 - 3), (3, 4, 2, 2)).astype(np.float32)
+    weights[(slice(None),) * axis + (0,)] = 0  # a dead channel
+    quantised, scale = quantise_weights(weights, axis, levels)
+    shape = [1, 1, 1, 1]
+    shape[axis] = -1
+    error = np.abs(quantised * scale.reshape(shape) - weights)
+    assert np.abs(quantised.astype(int)).max() <= levels
+    assert (error <= scale.reshape(shape) * 0.5001).all()
+
+
+def test_extremes_and_histograms_see_the_tensor(graph):
+    images = scenes(3, seed=5)
+    name = "encoder/act/out"
+    found = extremes(graph, [name, "encoder/down/out"], images, means=[name])
+    from gms_rt.precision.ranges import with_outputs
+
+    session = Session(with_outputs(graph, [name]))
+    values = np.stack([session.outputs(image[None])[1].copy() for image in images])
+    assert found[name].magnitude == pytest.approx(np.abs(values).max(), rel=1e-5)
+    assert found[name].mean_square == pytest.approx((values**2).mean((1, 2, 3, 4)).max(), rel=1e-4)
+    counts = histograms(graph, {name: found[name].magnitude}, images)[name]
+    assert counts.counts.sum() == values.size
+    assert counts.signed
+
+
+def test_quantised_graph_is_symmetric_explicit_int8(graph, counted):
+    clips = {name: calibrators.clip(h, "mse") for name, h in counted.items()}
+    typed = int8_graph(graph, quantisable(graph), clips)
+    onnx.checker.check_model(typed.model, full_check=True)
+    assert census(typed)["compute"]["Conv"] == {"int8": 11}
+    assert census(typed)["compute"]["ConvTranspose"] == {"int8": 1}
+    for node in typed.nodes:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            zero = typed.constant(node.input[2])
+            assert zero.dtype == np.int8 and not zero.any()
+    weights = next(n for n in typed.nodes if n.name == "decoder/up/weights/dq")
+    assert next(a.i for a in weights.attribute if a.name == "axis") == 1
+    biases = [n.input[2] for n in typed.nodes if n.op_type == "Conv" and len(n.input) > 2]
+    assert all(typed.initialisers[b].data_type == onnx.TensorProto.FLOAT for b in biases)
+
+
+def test_onnxruntime_and_openvino_agree_on_the_quantised_graph(graph, counted):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    clips = {name: calibrators.clip(h, "minmax") for name, h in counted.items()}
+    typed = int8_graph(graph, quantisable(graph)[1:-1], clips, levels=64)
+    images = scenes(4, seed=9)
+    ours = Session(typed).probabilities(images)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    other = onnxruntime.InferenceSession(typed.bytes(), options, providers=["CPUExecutionProvider"])
+    theirs = np.concatenate([other.run(None, {"image": image[None]})[0][..., 0] for image in images])
+    assert np.abs(ours.astype(int) - theirs).mean() < 2
+    assert judge(ours, theirs, Gate()).passed
+
+
+def test_cpu_runs_the_quantised_convolutions_in_int8(graph, counted):
+    clips = {name: calibrators.clip(h, "mse") for name, h in counted.items()}
+    executed = Session(int8_graph(graph, quantisable(graph), clips, levels=64)).executed()
+    eight_bit = sum(count for kind, count in executed["Convolution"].items() if kind in ("u8", "i8"))
+    assert eight_bit >= 9, executed
+
+
+def test_residual_skip_is_the_branch_without_convolutions(graph):
+    skips = residual_skips(graph)
+    assert skips["lmm/down.0.add"] == "encoder/down/out"
+    assert skips["lmm/down.1.add"] == "lmm/down.0.add/out"
+
+
+def test_skip_branch_alone_is_quantised(graph, counted):
+    clips = {name: calibrators.clip(h, "minmax") for name, h in counted.items()}
+    skip = "lmm/down.0.add/out"
+    typed = int8_graph(graph, ["lmm/down.1.conv2"], clips, skips=[skip])
+    add = next(n for n in typed.nodes if n.name == "lmm/down.1.add")
+    assert sorted(add.input) == sorted([f"{skip}/dq", "lmm/down.1.conv2/out"])
+
+
+def search_of(graph, counted, gate, **options):
+    images = scenes(5, seed=3)
+    reference = Session(graph).probabilities(images)
+    candidates = quantisable(graph)[1:-1]
+    return Search(graph, candidates, counted, images, reference, gate, 64, **options)
+
+
+def test_plain_int8_that_passes_needs_no_search(graph, counted):
+    found = search_of(graph, counted, Gate(0.9, 0.8)).run()
+    assert found.verdict.passed
+    assert found.nodes == quantisable(graph)[1:-1]
+    assert found.evaluations == 1
+
+
+def spoiled(graph, counted):
+    """The same counts, but one block's input is clipped to a hundredth: a block that INT8 ruins."""
+    bad = next(n for n in graph.nodes if n.name == "decoder/conv_mid").input[0]
+    worse = counted[bad]
+    return counted | {bad: Histogram(worse.counts, worse.top / 100, worse.signed)}
+
+
+def test_search_returns_the_block_that_hurts(graph, counted, tmp_path):
+    said = []
+    search = search_of(
+        graph, spoiled(graph, counted), Gate(0.97, 0.9), checkpoint=tmp_path / "c.json", key="k",
+        progress=lambda *step: said.append(step),
+    )  # fmt: skip
+    found = search.run(["minmax"])
+    assert found.verdict.passed
+    rows = {row["block"]: row for row in found.rows}
+    assert rows["decoder/conv_mid"]["decision"] == "returned"
+    assert "decoder/conv_mid" not in found.nodes
+    assert rows["decoder/conv_mid"]["damage"] == max(row["damage"] for row in found.rows)
+    # Everything harmless keeps its speed.
+    assert sum(row["decision"] == "int8" for row in found.rows) >= len(found.rows) - 2
+    assert {"damage by block", "search"} <= {phase for phase, _, _ in said}
+
+
+def test_search_resumes_from_its_checkpoint(graph, counted, tmp_path):
+    place = tmp_path / "c.json"
+    arguments = {"checkpoint": place, "key": "k"}
+    first = search_of(graph, spoiled(graph, counted), Gate(0.97, 0.9), **arguments).run(["minmax"])
+    assert first.evaluations > 3
+    again = search_of(graph, spoiled(graph, counted), Gate(0.97, 0.9), **arguments).run(["minmax"])
+    assert again.evaluations == 0
+    assert again.nodes == first.nodes and again.rows == first.rows
+    # Half of a checkpoint saves half of the work; another key none of it.
+    data = json.loads(place.read_text())
+    data["dice"] = dict(list(data["dice"].items())[: len(data["dice"]) // 2])
+    place.write_text(json.dumps(data))
+    part = search_of(graph, spoiled(graph, counted), Gate(0.97, 0.9), **arguments).run(["minmax"])
+    assert 0 < part.evaluations < first.evaluations
+    other = search_of(graph, counted, Gate(0.5, 0.1), checkpoint=place, key="other").run(["minmax"])
+    assert other.evaluations == 1
+
+
+def test_nothing_passes_ends_with_the_table(graph, counted):
+    ruined = {name: Histogram(h.counts, h.top / 1000, h.signed) for name, h in counted.items()}
+    with pytest.raises(GateError, match="accuracy gate is not met") as caught:
+        search_of(graph, ruined, Gate(0.999, 0.999)).run(["minmax"])
+    assert caught.value.exit_code == 3
+    assert "decoder/conv_mid" in caught.value.what and "returned" in caught.value.what
+
+
+def test_gate_values_are_checked():
+    with pytest.raises(UsageError, match="--gate-mean"):
+        Gate(mean=1.5)

@@ -1,0 +1,334 @@
+"""One report, four renderings: complete, safe, offline, and the same facts in each."""
+
+from __future__ import annotations
+
+import csv as csv_module
+import dataclasses
+import io
+import json as json_module
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.bench_runner import ThresholdRunner, engine_folder, golden_images, opener
+
+from gms_rt.artifacts import write_json
+from gms_rt.bench.latency import measure
+from gms_rt.bench.results import (
+    Ceiling,
+    Load,
+    Reading,
+    Roofline,
+    RooflineRow,
+    Stage,
+    SweepPoint,
+    Waterfall,
+)
+from gms_rt.errors import ArtifactError, UsageError
+from gms_rt.parity.certificate import certificate_of, read_golden
+from gms_rt.report import csv, html, json, markdown, write_report
+from gms_rt.report.assemble import bench_report, case_card, golden_gallery, parity_beside
+from gms_rt.report.model import Card, Command, Gallery, Picture, Report
+
+NASTY = "<script>alert(1)</script>|\"'&"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Report:
+    """Two engines, one with wrong masks, every section filled, hostile names."""
+    root = tmp_path_factory.mktemp("engines")
+    folders = [engine_folder(root / name) for name in ("good", "wrong")]
+    runners = {"good": ThresholdRunner(delay=0.001), "wrong": ThresholdRunner(delay=0.002, shift=3)}
+    result = measure(folders, seconds=0.1, warmup=0, rounds=3, cold=False, opener=opener(**runners))
+    galleries = []
+    for folder in folders:
+        shift = 3 if folder.name == "wrong" else 0
+        with opener(**{folder.name: ThresholdRunner(shift=shift)})(folder) as engine:
+            golden = read_golden(folder / "golden.npz")
+            write_json(folder / "parity.json", certificate_of(engine, golden))
+            galleries.append(golden_gallery(folder.name, golden, engine.runner.infer(golden.images), limit=2))
+    galleries.append(Gallery(NASTY, (Card(NASTY, (Picture(NASTY, "data:image/png;base64,AAAA"),)),), prominent=True))
+    # Fixed surroundings, so that a busy test machine does not change what is expected.
+    result = dataclasses.replace(
+        result,
+        load=Load(1.0, 0.0),
+        warnings=(),
+        state=(Reading("load average", "0.1", "0.2"), Reading("power mode", None, None, "no nvpmodel")),
+        sweep=(SweepPoint("good", 1, 1, 1.0, 1.1, 990.0), SweepPoint("good", 1, 2, 1.6, 1.8, 1250.0)),
+        waterfalls=(Waterfall("good", NASTY, (64, 48), (Stage("decode", 1.0), Stage("engine", 2.0, True)), 5),),
+        roofline=Roofline(
+            (Ceiling("copy", 20.0, "GB/s", "a copy"),),
+            (RooflineRow("good", 1.0, 2.0, 100.0, 200.0, "f32", 0.5, 0.5, "arithmetic"),),
+        ),
+    )
+    return bench_report(result, title=NASTY, galleries=galleries, commands=[Command(NASTY, "gms-rt bench")])
+
+
+class _Page(HTMLParser):
+    """Collects tags, and notices whether they nest."""
+
+    VOID = ("meta", "img", "br", "rect", "line", "circle", "polyline", "input", "link")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def _page(text: str) -> _Page:
+    page = _Page()
+    page.feed(text)
+    assert page.stack == []
+    return page
+
+
+def test_json_follows_the_committed_schema_and_comes_back(report, tmp_path):
+    text = json.render(report)
+    value = json_module.loads(text)
+    _check(value, json.committed_schema(), json.committed_schema()["$defs"])
+    path = tmp_path / "r.json"
+    path.write_text(text)
+    again = json.read_report(path)
+    assert json_module.loads(json.render(again)) == value
+    assert again.bench == report.bench
+    assert again.parity == report.parity
+
+
+def _check(value, schema, definitions):
+    """A small validator for the part of JSON schema that is used."""
+    if "$ref" in schema:
+        return _check(value, definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    if "anyOf" in schema:
+        inner, null = schema["anyOf"]
+        assert null == {"type": "null"}
+        return None if value is None else _check(value, inner, definitions)
+    if "enum" in schema:
+        assert value in schema["enum"]
+        return None
+    kinds = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "array": list, "object": dict}
+    assert isinstance(value, kinds[schema["type"]])
+    if schema["type"] == "array":
+        for item in value:
+            _check(item, schema["items"], definitions)
+    if schema["type"] == "object":
+        assert set(schema["required"]) == set(schema["properties"]) == set(value)
+        for key, item in value.items():
+            _check(item, schema["properties"][key], definitions)
+    return None
+
+
+def test_the_committed_schema_is_the_models():
+    assert json.committed_schema() == json.schema()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"version": 99}, "report version 99"),
+        ({"format": "other"}, "not a gms-rt report"),
+        ({"surprise": 1}, "unknown"),
+        ({"title": 5}, "not of type string"),
+        ({"parity": {}}, "not a list"),
+        ({"identity": None}, "not an object"),
+    ],
+)
+def test_foreign_json_is_refused_by_name(report, tmp_path, change, words):
+    value = json_module.loads(json.render(report)) | change
+    path = tmp_path / "r.json"
+    path.write_text(json_module.dumps(value))
+    with pytest.raises(ArtifactError, match=words):
+        json.read_report(path)
+
+
+def test_csv_has_one_line_an_engine_and_the_verdict_beside_the_latency(report):
+    rows = list(csv_module.DictReader(io.StringIO(csv.render(report))))
+    assert [row["name"] for row in rows] == ["good", "wrong", "good", "good"]
+    assert [row["parity"] for row in rows] == ["pass", "fail", "pass", "pass"]
+    points = [row for row in rows if row["kind"] == "sweep"]
+    assert [(row["batch"], row["lanes"], row["images_per_second"]) for row in points] == [
+        ("1", "1", "990"), ("1", "2", "1250")
+    ]  # fmt: skip
+    rows = [row for row in rows if row["kind"] == "engine"]
+    for row, measured in zip(rows, report.measured(), strict=True):
+        assert float(row["latency_median_ms"]) == pytest.approx(measured.total.median, rel=1e-5)
+        assert "too short" in row["warnings"]
+
+
+def test_markdown_tables_are_whole_and_hostile_names_harmless(report):
+    text = markdown.render(report)
+    # Only inside the code block, which shows text as it is.
+    assert "<script" not in re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        counts = {len(re.findall(r"(?<!\\)\|", line)) for line in block.strip().splitlines()}
+        assert len(counts) == 1
+    assert "FAIL" in text
+    assert "too short" in text
+    assert "gms-rt bench" in text
+
+
+def test_html_is_self_contained_and_escapes_names(report):
+    page = _page(html.render(report))
+    assert [t for t, _ in page.tags if t in ("script", "link", "iframe", "object", "embed", "base")] == []
+    for tag, attributes in page.tags:
+        assert not any(name.startswith("on") for name in attributes), tag
+        for name in ("src", "href"):
+            assert (attributes.get(name) or "#").startswith(("data:", "#"))
+    assert "url(" not in html.render(report)
+    assert any(NASTY in text for text in page.text)
+
+
+def test_html_says_in_every_place_that_masks_are_wrong(report):
+    text = html.render(report)
+    assert text.count("FAIL") >= 2
+    assert re.search(r"wrong: mean Dice [\d.]+ is below", text)
+
+
+def test_html_pictures_have_alternatives_and_regions_can_be_reached(report):
+    page = _page(html.render(report))
+    images = [a for t, a in page.tags if t == "img"]
+    assert len(images) == 2 * 2 * 4 + 1
+    assert all(a["alt"] for a in images)
+    charts = [a for t, a in page.tags if t == "svg" and a.get("class") == "chart"]
+    assert len(charts) == 5
+    assert all(a["role"] == "group" and a["aria-label"] for a in charts)
+    marks = [a for t, a in page.tags if t == "g" and a.get("class") == "mark"]
+    assert all(a["role"] == "img" and a["aria-label"] for a in marks)
+    reached = [a["aria-label"] for a in marks if a.get("tabindex") == "0"]
+    # Medians, distribution, curve, waterfall and cases: each chart has values that the keyboard reaches.
+    for words in ("good: median", "% within", "batch 1, 2 streams", "decode: 1.00 ms", "Dice 1.0000"):
+        assert any(words in label for label in reached), words
+    regions = [a for _, a in page.tags if a.get("role") == "region"]
+    assert all(a["tabindex"] == "0" and a["aria-label"] for a in regions)
+    identifiers = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(identifiers) == len(set(identifiers))
+    anchors = [a["href"][1:] for t, a in page.tags if t == "a"]
+    assert set(anchors) <= set(identifiers)
+
+
+def test_an_engine_without_certificate_is_marked_everywhere(tmp_path):
+    folder = engine_folder(tmp_path / "bare")
+    result = measure([folder], seconds=0.05, rounds=1, cold=False, opener=opener())
+    bare = bench_report(result)
+    assert bare.parity[0].verdict == "none"
+    assert "none" in csv.render(bare)
+    for text in (markdown.render(bare), html.render(bare)):
+        assert "not certified" in text
+    assert json_module.loads(json.render(bare))["parity"][0]["verdict"] == "none"
+
+
+def test_a_certificate_of_another_build_device_or_arithmetic_is_stale(tmp_path):
+    folder = engine_folder(tmp_path / "e")
+    with opener()(folder) as engine:
+        certificate = certificate_of(engine, read_golden(folder / "golden.npz"))
+    write_json(folder / "parity.json", certificate)
+    (measured,) = measure([folder], seconds=0.02, rounds=1, cold=False, opener=opener()).measured
+    assert parity_beside(measured).verdict == "pass"
+    for change in ({"identity": "0" * 64}, {"device": "another"}, {"execution": "bf16"}):
+        assert parity_beside(dataclasses.replace(measured, **change)).verdict == "stale"
+    (folder / "parity.json").write_text("{}")
+    assert parity_beside(measured).verdict == "none"
+
+
+def test_a_noisy_machine_stands_at_the_top(report):
+    assert report.bench is not None
+    noisy = dataclasses.replace(report.bench, warnings=("noisy machine: other programs used 50 % of the processor",))
+    for text in (html.render(bench_report(noisy)), markdown.render(bench_report(noisy))):
+        assert "noisy machine" in text
+    assert "noisy machine" in csv.render(bench_report(noisy))
+
+
+def test_a_report_with_nothing_but_a_gallery_renders(tmp_path):
+    images, truth = golden_images(count=2)
+    cards = tuple(case_card(f"c{i}", images[i], truth[i], truth=truth[i]) for i in range(2))
+    bare = bench_report(measure([engine_folder(tmp_path / "e")], seconds=0.02, rounds=1, cold=False, opener=opener()))
+    bare = dataclasses.replace(bare, bench=None, parity=(), headline=(), galleries=(Gallery("Samples", cards),))
+    page = _page(html.render(bare))
+    assert len([t for t, _ in page.tags if t == "img"]) == 8
+    assert markdown.render(bare).startswith("# ")
+    assert len(csv.render(bare).splitlines()) == 1
+
+
+def test_targets_are_chosen_by_ending(report, tmp_path):
+    written = write_report(report, tmp_path / "out")
+    assert sorted(p.name for p in written) == ["report.csv", "report.html", "report.json", "report.md"]
+    assert write_report(report, tmp_path / "one.html") == [tmp_path / "one.html"]
+    with pytest.raises(UsageError, match=r"\.pdf"):
+        write_report(report, tmp_path / "one.pdf")
+    assert not list(tmp_path.glob("*.pdf"))
+
+
+def test_pictures_decode_to_what_was_drawn():
+    import base64
+
+    import cv2
+
+    images, truth = golden_images(count=1)
+    card = case_card("c", images[0], np.zeros_like(truth[0]), reference=truth[0])
+    data = base64.b64decode(card.pictures[-1].data.partition(",")[2])
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    # All of the disc is missing, so its middle has the colour of a missed pixel (blue over red).
+    blue, _, red = (int(v) for v in decoded[16, 16])
+    assert blue > red + 80
+    assert {f.label: f.value for f in card.facts}["Dice to FP32"] == "0.0000"
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update"),
+    *("--disable-background-networking", "--disable-sync", "--enable-logging=stderr", "--v=0"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+def test_a_browser_shows_it_without_complaint(report, tmp_path):
+    page = write_report(report, tmp_path / "report.html")[0]
+    profile = tmp_path / "profile"
+    dump = subprocess.run(
+        [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "--dump-dom", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=True,
+    )
+    assert "CONSOLE" not in dump.stderr
+    assert "Refused to" not in dump.stderr
+    # Only the deliberately broken picture may lack pixels; a page without scripts cannot be asked, so look at it.
+    shot = tmp_path / "shot.png"
+    subprocess.run(
+        [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", f"--screenshot={shot}", "--window-size=1200,3000",
+         page.as_uri()],
+        capture_output=True, timeout=90, check=True,
+    )  # fmt: skip
+    import cv2
+
+    pixels = cv2.imread(str(shot)).reshape(-1, 3)
+    assert len(np.unique(pixels, axis=0)) > 200
+    pdf = tmp_path / "report.pdf"
+    subprocess.run(
+        [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", f"--print-to-pdf={pdf}", page.as_uri()],
+        capture_output=True,
+        timeout=90,
+        check=True,
+    )
+    assert Path(pdf).read_bytes()[:5] == b"%PDF-"

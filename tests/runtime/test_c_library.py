@@ -1,0 +1,195 @@
+"""The C library as an integrator meets it: built by cmake, installed, linked, and the example program."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from support.native_build import FLAGS, NATIVE, compiler, fake, run
+from support.native_graphs import crashing_graph, mean_graph
+
+from gms_rt.errors import DeviceError
+from gms_rt.runtime.binding import probe_cuda
+from gms_rt.runtime.library import find_openvino
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library installed below a folder, as `cmake --install` does it."""
+    cmake = shutil.which("cmake")
+    if cmake is None:
+        pytest.skip("no cmake")
+    compiler()
+    prefix = tmp_path_factory.mktemp("prefix")
+    build = tmp_path_factory.mktemp("build")
+    options = [f"-DCMAKE_INSTALL_PREFIX={prefix}", "-DCMAKE_INSTALL_LIBDIR=lib", "-DGMSRT_STRICT=ON"]
+    run([cmake, "-S", str(NATIVE), "-B", str(build), *options])
+    run([cmake, "--build", str(build)])
+    run([cmake, "--install", str(build)])
+    return prefix
+
+
+@pytest.fixture(scope="module")
+def segment(installed: Path) -> Path:
+    """The example, built with the installed library."""
+    program = installed / "segment"
+    run(
+        [
+            compiler(),
+            *FLAGS[:2],
+            str(NATIVE / "examples" / "segment.c"),
+            f"-I{installed / 'include'}",
+            f"-L{installed / 'lib'}",
+            "-lgms_rt",
+            f"-Wl,-rpath,{installed / 'lib'}",
+            "-o",
+            str(program),
+        ]
+    )
+    return program
+
+
+def write_ppm(path: Path, rgb: np.ndarray) -> None:
+    kind = b"P6" if rgb.ndim == 3 else b"P5"
+    path.write_bytes(kind + b"\n# a comment\n%d %d\n255\n" % (rgb.shape[1], rgb.shape[0]) + rgb.tobytes())
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "GMSRT_OPENVINO": str(find_openvino())}
+
+
+def test_what_is_installed(installed: Path) -> None:
+    library = installed / "lib" / "libgms_rt.so"
+    assert library.resolve().name == "libgms_rt.so.0.1.0"
+    assert (installed / "lib" / "libgms_rt.so.2").resolve() == library.resolve()
+    assert (installed / "include" / "gms_rt.h").is_file()
+    assert (installed / "lib" / "cmake" / "gms_rt" / "gms_rt-config.cmake").is_file()
+    description = (installed / "lib" / "pkgconfig" / "gms_rt.pc").read_text()
+    assert "-lgms_rt" in description and str(installed) in description
+    assert os.access(installed / "lib" / "gmsrt-trial", os.X_OK)
+    needed = subprocess.run(["ldd", str(library)], capture_output=True, text=True, check=True).stdout
+    assert "openvino" not in needed and "cuda" not in needed
+
+
+def test_pkg_config_and_cmake_find_it(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "main.c").write_text("#include <gms_rt.h>\nint main(void) { return gmsrt_abi_version() != 2; }\n")
+    (tmp_path / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.15)\nproject(user C)\nfind_package(gms_rt 0.1 REQUIRED)\n"
+        "add_executable(user main.c)\ntarget_link_libraries(user gms_rt::gms_rt)\n"
+    )
+    run(["cmake", "-S", str(tmp_path), "-B", str(tmp_path / "b"), f"-DCMAKE_PREFIX_PATH={installed}"])
+    run(["cmake", "--build", str(tmp_path / "b")])
+    run([str(tmp_path / "b" / "user")])
+    if shutil.which("pkg-config") is None:
+        pytest.skip("no pkg-config")
+    env = {**os.environ, "PKG_CONFIG_PATH": str(installed / "lib" / "pkgconfig")}
+    flags = subprocess.run(
+        ["pkg-config", "--cflags", "--libs", "gms_rt"], env=env, capture_output=True, text=True, check=True
+    ).stdout.split()
+    run([compiler(), str(tmp_path / "main.c"), *flags, "-o", str(tmp_path / "user")])
+    run([str(tmp_path / "user")], env={**os.environ, "LD_LIBRARY_PATH": str(installed / "lib")})
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_the_example_segments_an_image(segment: Path, tmp_path: Path, grey: bool) -> None:
+    graph = mean_graph(tmp_path / "mean.onnx", height=32, width=48)
+    rows, columns = np.mgrid[0:90, 0:130]
+    disc = 255 / (1 + np.exp((np.hypot(rows - 45, columns - 60) - 30) / 2))
+    scan = disc.astype(np.uint8) if grey else np.repeat(disc.astype(np.uint8)[..., None], 3, -1)
+    write_ppm(tmp_path / "scan.ppm", scan)
+    out = tmp_path / "mask.pgm"
+    run([str(segment), str(graph), str(tmp_path / "scan.ppm"), str(out)], env=environment())
+    mask = cv2.imread(str(out), cv2.IMREAD_GRAYSCALE)
+    assert mask.shape == (90, 130)
+    assert set(np.unique(mask)) == {0, 255}
+    small = cv2.resize(disc.astype(np.uint8), (48, 32), interpolation=cv2.INTER_LINEAR)
+    reference = cv2.resize(small, (130, 90), interpolation=cv2.INTER_LINEAR) >= 128
+    assert np.logical_xor(mask > 0, reference).mean() < 0.005
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "not an 8-bit binary PGM or PPM"),
+        (b"P6\n4 4\n255\nshort", "not an 8-bit binary PGM or PPM"),
+        (b"P6\n4 4\n65535\n" + bytes(96), "not an 8-bit binary PGM or PPM"),
+        (b"P5\n-4 4\n255\n" + bytes(16), "not an 8-bit binary PGM or PPM"),
+        (b"P5\n99999999999 9\n255\n", "not an 8-bit binary PGM or PPM"),
+    ],
+)
+def test_the_example_refuses_other_files(segment: Path, tmp_path: Path, content: bytes, said: str) -> None:
+    graph = mean_graph(tmp_path / "mean.onnx")
+    (tmp_path / "scan.ppm").write_bytes(content)
+    done = subprocess.run(
+        [str(segment), str(graph), str(tmp_path / "scan.ppm"), str(tmp_path / "mask.pgm")],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and said in done.stderr
+    assert not (tmp_path / "mask.pgm").exists()
+
+
+def test_the_example_survives_a_graph_that_crashes_openvino(segment: Path, tmp_path: Path) -> None:
+    """The installed library finds its trial program beside itself."""
+    write_ppm(tmp_path / "scan.ppm", np.zeros((4, 4, 3), np.uint8))
+    done = subprocess.run(
+        [str(segment), str(crashing_graph(tmp_path / "bad.onnx")), str(tmp_path / "scan.ppm"), str(tmp_path / "m.pgm")],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and "bad.onnx: " in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_the_example_starts_without_openvino(segment: Path, tmp_path: Path) -> None:
+    write_ppm(tmp_path / "scan.ppm", np.zeros((4, 4, 3), np.uint8))
+    graph = mean_graph(tmp_path / "mean.onnx")
+    done = subprocess.run(
+        [str(segment), str(graph), str(tmp_path / "scan.ppm"), str(tmp_path / "mask.pgm")],
+        env={**os.environ, "GMSRT_OPENVINO": "/nowhere/libopenvino_c.so"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and "pip install openvino" in done.stderr
+
+
+def with_library(source: Path, program: Path) -> Path:
+    sources = [str(source), *map(str, sorted((NATIVE / "src").glob("*.c")))]
+    run([compiler(), *FLAGS, *sources, "-o", str(program), "-lpthread", "-ldl"])
+    return program
+
+
+def c_test(name: str, folder: Path) -> Path:
+    return with_library(NATIVE / "tests" / f"test_{name}.c", folder / f"test_{name}")
+
+
+def test_c_tests_of_the_cuda_side_pass(tmp_path: Path) -> None:
+    program = c_test("cuda", tmp_path)
+    run([str(program), str(fake("cuda"))])
+    try:
+        probe_cuda()
+    except DeviceError:
+        return
+    run([str(program), "libcuda.so.1"])  # the same tests on the real device
+
+
+def test_c_tests_of_the_cpu_side_pass(tmp_path: Path) -> None:
+    run([str(c_test("cpu", tmp_path)), str(fake("openvino")), str(tmp_path)])
+
+
+def test_c_tests_of_the_structural_check_pass(tmp_path: Path) -> None:
+    run([str(c_test("onnx", tmp_path)), str(tmp_path)])
+
+
+def test_c_tests_of_the_trial_pass(tmp_path: Path) -> None:
+    with_library(NATIVE / "trial" / "gmsrt_trial.c", tmp_path / "gmsrt-trial")
+    run([str(c_test("trial", tmp_path)), str(fake("openvino")), str(tmp_path)])

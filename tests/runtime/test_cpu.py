@@ -1,0 +1,148 @@
+"""The CPU runner: results, what it says about itself, batches side by side, life and threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.native_graphs import conv_graph, expected_mean, images, mean_graph
+
+from gms_rt.errors import NativeError, UsageError
+from gms_rt.runtime import cpu
+from gms_rt.runtime.base import Runner
+from gms_rt.runtime.binding import NativeRunner
+from gms_rt.runtime.cpu import CpuRunner
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return conv_graph(tmp_path_factory.mktemp("slow") / "conv.onnx", size=96, width=16, depth=4)
+
+
+def test_infer_and_info(tmp_path: Path) -> None:
+    with CpuRunner(mean_graph(tmp_path / "m.onnx"), threads=1) as runner:
+        assert isinstance(runner, Runner)
+        info = runner.info
+        assert (info.backend, info.batch, info.height, info.width) == ("cpu", 1, 8, 8)
+        assert (info.execution, info.lanes, info.threads) == ("f32", 1, 1)
+        assert info.device
+        assert str(info.details["runtime"]).startswith("OpenVINO")
+        for count in (0, 1, 3):
+            np.testing.assert_array_equal(runner.infer(images(count)), expected_mean(images(count)))
+        with pytest.raises(UsageError, match="do not fit"):
+            runner.infer(np.zeros((1, 9, 8, 3), np.uint8))
+    with pytest.raises(UsageError, match="closed"):
+        runner.infer(images(1))
+    runner.close()
+
+
+def test_quantised_is_part_of_the_execution(tmp_path: Path) -> None:
+    with CpuRunner(mean_graph(tmp_path / "m.onnx"), quantised=True) as runner:
+        assert runner.info.execution == "i8+f32"
+
+
+def test_the_same_masks_as_onnxruntime(slow: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(str(slow), providers=["CPUExecutionProvider"])
+    rgb = images(3, 96, 96)
+    reference = np.stack([session.run(None, {"image": image[None]})[0][0, ..., 0] for image in rgb])
+    with CpuRunner(slow) as runner:
+        masks = runner.infer(rgb)
+    # Both compute in float32; a value on the edge of rounding may fall to either side.
+    difference = np.abs(masks.astype(int) - reference)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.001
+
+
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+def test_bench(slow: Path, mode: str) -> None:
+    with CpuRunner(slow, mode=mode, lanes=2, threads=2) as runner:  # type: ignore[arg-type]
+        timings = runner.bench(images(2, 96, 96), seconds=0.2, iterations=5, warmup=0.05)
+    assert timings.lanes == 2 and timings.batch == 1
+    assert len(timings.total) >= 5
+    assert timings.wall_seconds >= 0.2 and timings.warmup_seconds >= 0.05
+    assert (timings.total >= timings.compute).all() and (timings.compute > 0).all()
+    # Two lanes overlap, so the sum of the latencies is more than the wall time, and never more than twice.
+    assert timings.total.sum() / 1000 <= 2.05 * timings.wall_seconds
+    assert timings.images_per_second == pytest.approx(len(timings.total) / timings.wall_seconds)
+
+
+def test_a_long_batch_is_measured_both_ways(slow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rgb = images(160, 96, 96)
+    with CpuRunner(slow, threads=2) as runner:
+        reference = np.concatenate([runner.infer(part) for part in np.array_split(rgb, 20)])
+        assert "batch_lanes" not in runner.info.details  # short batches decide nothing
+        # Opening the graph a second time must look cheap, or this small graph would not be worth it.
+        runner._open_seconds = 0.0
+        monkeypatch.setattr(cpu, "NEEDED_GAIN", 0.0)
+        masks = runner.infer(rgb)
+        assert runner.info.details["batch_lanes"] == 2
+        assert runner._wide is not None
+        difference = np.abs(masks.astype(int) - reference)
+        assert difference.max() <= 1 and (difference > 0).mean() < 0.001
+        again = runner.infer(rgb)
+        np.testing.assert_array_equal(again[40:], masks[40:])
+        wide = runner._wide
+    with pytest.raises(UsageError, match="closed"):
+        _ = wide.info
+
+
+def test_side_by_side_is_dropped_where_it_is_not_faster(slow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rgb = images(64, 96, 96)
+    with CpuRunner(slow, threads=2) as runner:
+        runner._open_seconds = 0.0
+        monkeypatch.setattr(cpu, "NEEDED_GAIN", 1e9)
+        masks = runner.infer(rgb)
+        assert runner.info.details["batch_lanes"] == 1
+        assert runner._wide is None
+        opened: list[object] = []
+        monkeypatch.setattr(NativeRunner, "open_cpu", lambda *a, **k: opened.append(a))
+        np.testing.assert_array_equal(runner.infer(rgb), masks)
+        assert opened == []  # decided once
+
+
+def test_a_short_batch_does_not_open_a_second_graph(slow: Path) -> None:
+    with CpuRunner(slow, threads=2) as runner:
+        runner._open_seconds = 1e9
+        runner.infer(images(64, 96, 96))
+        assert runner._wide is None and "batch_lanes" not in runner.info.details
+
+
+def test_threads_share_a_runner_while_it_is_closed(slow: Path) -> None:
+    runner = CpuRunner(slow, threads=2)
+    expected = runner.infer(images(3, 96, 96))
+    wrong: list[BaseException] = []
+    finished: list[int] = []
+
+    def work() -> None:
+        done = 0
+        try:
+            while True:
+                np.testing.assert_array_equal(runner.infer(images(3, 96, 96)), expected)
+                done += 1
+        except UsageError:
+            finished.append(done)
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    runner.close()
+    for thread in threads:
+        thread.join(timeout=20)
+        assert not thread.is_alive()
+    assert wrong == []
+    assert len(finished) == 4 and sum(finished) > 0
+
+
+def test_an_engine_survives_an_exception_in_its_block(tmp_path: Path) -> None:
+    graph = mean_graph(tmp_path / "m.onnx")
+    with pytest.raises(NativeError, match="mine"), CpuRunner(graph) as runner:
+        raise NativeError("mine")
+    with pytest.raises(UsageError, match="closed"):
+        runner.infer(images(1))

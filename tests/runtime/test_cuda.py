@@ -1,0 +1,150 @@
+"""The binding's CUDA side over the fake driver: real callbacks from C into Python, and their failures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.fake_cuda import HEIGHT, WIDTH, FakeDriver, expected
+from support.native_graphs import images
+
+from gms_rt.errors import ArtifactError, DeviceError, NativeError, UsageError
+from gms_rt.runtime.binding import CudaLane, NativeRunner, probe_cuda
+
+
+@pytest.fixture
+def driver() -> Iterator[FakeDriver]:
+    made = FakeDriver()
+    made.library.fake_cuda_reset()
+    yield made
+    made.assert_clean()
+
+
+def open_runner(driver: FakeDriver, **options: object) -> NativeRunner:
+    settings = {"device": 0, "batch": 1, "height": HEIGHT, "width": WIDTH, "driver": driver.path} | options
+    settings.setdefault("enqueue", driver.enqueue(int(str(settings["batch"]))))
+    return NativeRunner.open_cuda(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cuda_graph", [True, False])
+@pytest.mark.parametrize(("batch", "lanes"), [(1, 1), (2, 3)])
+def test_masks_come_back(driver: FakeDriver, batch: int, lanes: int, cuda_graph: bool) -> None:
+    prepared: list[CudaLane] = []
+    released: list[bool] = []
+    with open_runner(
+        driver,
+        batch=batch,
+        lanes=lanes,
+        cuda_graph=cuda_graph,
+        prepare=prepared.append,
+        release=lambda: released.append(True),
+    ) as runner:
+        about = runner.info
+        assert (about.backend, about.device, about.lanes) == ("cuda", "Fake GPU", lanes)
+        assert about.runtime == "CUDA driver 13.1"
+        assert about.graphs == (lanes if cuda_graph else 0)
+        assert [lane.index for lane in prepared] == list(range(lanes))
+        for count in (1, 2, 7):
+            rgb = images(count, HEIGHT, WIDTH)
+            masks = np.zeros((count, HEIGHT, WIDTH), np.uint8)
+            runner.infer(rgb, masks)
+            np.testing.assert_array_equal(masks, expected(rgb, batch))
+        assert released == []
+    assert released == [True]
+
+
+def test_bench_separates_the_parts(driver: FakeDriver) -> None:
+    with open_runner(driver) as runner:
+        result = runner.bench(images(2, HEIGHT, WIDTH), seconds=0, iterations=6, warmup=0)
+    assert len(result.samples) == 6
+    # The fake device needs a quarter of a millisecond for each thing on a stream.
+    for part, steps in (("h2d", 2), ("compute", 2), ("d2h", 2)):
+        np.testing.assert_allclose(result.samples[part], 0.25 * steps)
+    np.testing.assert_allclose(result.samples["total"], 1.5)
+
+
+def test_an_exception_in_prepare_is_the_cause(driver: FakeDriver) -> None:
+    def prepare(lane: CudaLane) -> None:
+        raise ArtifactError("this plan is foreign", where="x.plan")
+
+    with pytest.raises(ArtifactError, match=r"x\.plan: this plan is foreign"):
+        open_runner(driver, prepare=prepare)
+
+
+def test_an_exception_in_enqueue_is_the_cause(driver: FakeDriver) -> None:
+    calls = 0
+
+    def enqueue(lane: CudaLane) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:  # within the capture
+            raise RuntimeError("no kernel")
+        driver.enqueue()(lane)
+
+    with pytest.raises(NativeError, match="no kernel") as caught:
+        open_runner(driver, enqueue=enqueue)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_an_exception_during_infer_leaves_the_runner_usable(driver: FakeDriver) -> None:
+    failing = False
+
+    def enqueue(lane: CudaLane) -> None:
+        if failing:
+            raise RuntimeError("once")
+        driver.enqueue()(lane)
+
+    with open_runner(driver, enqueue=enqueue, cuda_graph=False) as runner:
+        rgb, masks = images(1, HEIGHT, WIDTH), np.zeros((1, HEIGHT, WIDTH), np.uint8)
+        failing = True
+        with pytest.raises(NativeError, match="once"):
+            runner.infer(rgb, masks)
+        failing = False
+        runner.infer(rgb, masks)
+        np.testing.assert_array_equal(masks, expected(rgb, 1))
+
+
+def test_an_enqueue_that_does_nothing_is_noticed(driver: FakeDriver) -> None:
+    with pytest.raises(NativeError, match="queued nothing"):
+        open_runner(driver, enqueue=lambda lane: None)
+
+
+def test_device_lost_is_a_device_error(driver: FakeDriver) -> None:
+    runner = open_runner(driver)
+    driver.library.fake_cuda_fail(5, 719)
+    rgb, masks = images(1, HEIGHT, WIDTH), np.zeros((1, HEIGHT, WIDTH), np.uint8)
+    with pytest.raises(DeviceError, match="CUDA_ERROR_LAUNCH_FAILED"):
+        runner.infer(rgb, masks)
+    with pytest.raises(DeviceError, match="close this runner"):
+        runner.infer(rgb, masks)
+    runner.close()
+
+
+def test_out_of_memory_at_open(driver: FakeDriver) -> None:
+    # The calls up to the first allocation: driver and device, context, stream.
+    with open_runner(driver):
+        log = [driver.library.fake_cuda_call(i) for i in range(40)]
+    position = log.index(b"cuMemAlloc_v2") + 1
+    driver.library.fake_cuda_reset()
+    driver.library.fake_cuda_fail(position, 2)
+    with pytest.raises(NativeError, match="CUDA_ERROR_OUT_OF_MEMORY"):
+        open_runner(driver)
+
+
+def test_probe(driver: FakeDriver) -> None:
+    about = probe_cuda(driver=driver.path)
+    assert (about.name, about.sm, about.driver, about.count) == ("Fake GPU", 80, (13, 1), 1)
+    with pytest.raises(DeviceError, match="there is no CUDA device 2"):
+        probe_cuda(2, driver=driver.path)
+    with pytest.raises(UsageError):
+        probe_cuda(-1, driver=driver.path)
+    with pytest.raises(DeviceError, match="no CUDA driver"):
+        probe_cuda(driver=Path("/nowhere/libcuda.so.1"))
+
+
+def test_wrong_numbers_are_refused(driver: FakeDriver) -> None:
+    for name, value in (("batch", 0), ("height", -1), ("width", 2**31), ("lanes", 0), ("lanes", 65), ("warmup", 0)):
+        with pytest.raises(UsageError):
+            open_runner(driver, **{name: value, "enqueue": driver.enqueue()})

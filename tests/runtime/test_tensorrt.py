@@ -1,0 +1,278 @@
+"""The TensorRT runner: without a GPU it refuses cleanly; over the fake driver its own steps are followed.
+
+`FakeTensorRt` has the few TensorRT calls that the runner makes. Its networks copy device memory through the fake
+driver, so capture, replay, lanes and lifetimes are exercised for real; only TensorRT's arithmetic is not.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.fake_cuda import HEIGHT, WIDTH, FakeDriver, expected
+from support.native_graphs import expected_mean, images, mean_graph
+
+from gms_rt.errors import ArtifactError, DeviceError, MissingExtraError, NativeError, UsageError
+from gms_rt.runtime.binding import probe_cuda
+from gms_rt.runtime.tensorrt import TensorRtRunner
+
+
+class FakeTensorRt(types.ModuleType):
+    """A module like tensorrt. `script` changes what its objects do; `events` keeps what happened, in order."""
+
+    def __init__(self, driver: FakeDriver, batch: int, rtx: bool) -> None:
+        super().__init__("tensorrt")
+        self.__version__ = "11.4.0"
+        self.driver, self.batch, self.rtx = driver, batch, rtx
+        self.script: dict[str, Any] = {}
+        self.events: list[str] = []
+        module = self
+
+        class ILogger:
+            INTERNAL_ERROR, ERROR, WARNING = range(3)
+
+        class Context:
+            def __init__(self) -> None:
+                self.addresses: dict[str, int] = {}
+                module.events.append("context")
+
+            def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+                return name == "image" and shape == (module.batch, HEIGHT, WIDTH, 3)
+
+            def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+                return (module.batch, HEIGHT, WIDTH, 1)
+
+            def set_tensor_address(self, name: str, address: int) -> bool:
+                self.addresses[name] = address
+                return True
+
+            def execute_async_v3(self, stream: int) -> bool:
+                module.events.append("execute")
+                if module.script.get("refuse") == module.events.count("execute"):
+                    module.logger.log(ILogger.ERROR, "no such kernel")
+                    return False
+                size = module.batch * HEIGHT * WIDTH
+                return bool(driver.copy(self.addresses["mask"], self.addresses["image"], size, stream) == 0)
+
+            def __del__(self) -> None:
+                module.events.append("context dropped")
+
+        class Engine:
+            num_io_tensors = 2
+
+            def get_tensor_name(self, index: int) -> str:
+                return ("image", "mask")[index]
+
+            def get_tensor_mode(self, name: str) -> str:
+                return {"image": "in", "mask": "out"}[name]
+
+            def get_tensor_dtype(self, name: str) -> str:
+                return str(module.script.get("type", "u8"))
+
+            def create_execution_context(self, config: Any = None) -> Context | None:
+                if module.script.get("no context"):
+                    return None
+                if module.rtx:
+                    assert config.dynamic_shapes_kernel_specialization_strategy == "eager"
+                    assert config.cuda_graph_strategy == "disabled"
+                else:
+                    assert config is None
+                return Context()
+
+            def __del__(self) -> None:
+                module.events.append("engine dropped")
+
+        class RtxEngine(Engine):
+            def create_runtime_config(self) -> types.SimpleNamespace:
+                return types.SimpleNamespace()
+
+        class Runtime:
+            def __init__(self, logger: Any) -> None:
+                module.logger = logger
+
+            def deserialize_cuda_engine(self, content: bytes) -> Engine | None:
+                if content != b"a plan":
+                    module.logger.log(ILogger.WARNING, "never mind")
+                    module.logger.log(ILogger.ERROR, "magic tag does not match")
+                    return None
+                return RtxEngine() if module.rtx else Engine()
+
+        self.ILogger, self.Runtime = ILogger, Runtime
+        self.TensorIOMode = types.SimpleNamespace(INPUT="in", OUTPUT="out")
+        self.DataType = types.SimpleNamespace(UINT8="u8")
+        if rtx:
+            self.DynamicShapesKernelSpecializationStrategy = types.SimpleNamespace(EAGER="eager")
+            self.CudaGraphStrategy = types.SimpleNamespace(DISABLED="disabled")
+
+
+@pytest.fixture
+def driver() -> Iterator[FakeDriver]:
+    made = FakeDriver()
+    made.library.fake_cuda_reset()
+    yield made
+    made.assert_clean()
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    path = tmp_path / "tensorrt-11.4-sm80.plan"
+    path.write_bytes(b"a plan")
+    return path
+
+
+def install(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, *, batch: int = 1, rtx: bool = False) -> FakeTensorRt:
+    module = FakeTensorRt(driver, batch, rtx)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings" if rtx else "tensorrt", module)
+    return module
+
+
+def open_runner(plan: Path, driver: FakeDriver, **options: Any) -> TensorRtRunner:
+    return TensorRtRunner(plan, **{"height": HEIGHT, "width": WIDTH, "driver": driver.path} | options)
+
+
+@pytest.mark.parametrize("rtx", [False, True])
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_both_flavours(
+    monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path, rtx: bool, cuda_graph: bool
+) -> None:
+    module = install(monkeypatch, driver, batch=2, rtx=rtx)
+    flavour = "tensorrt-rtx" if rtx else "tensorrt"
+    with open_runner(plan, driver, flavour=flavour, batch=2, lanes=2, cuda_graph=cuda_graph) as runner:
+        assert runner.info.backend == flavour
+        assert runner.info.device == "Fake GPU"
+        assert runner.info.lanes == 2
+        assert runner.info.details["version"] == "11.4.0"
+        assert runner.info.details["cuda_graphs"] == (2 if cuda_graph else 0)
+        executed = module.events.count("execute")
+        rgb = images(7, HEIGHT, WIDTH)
+        np.testing.assert_array_equal(runner.infer(rgb), expected(rgb, 2))
+        assert module.events.count("execute") - executed == (0 if cuda_graph else 4)
+        timings = runner.bench(rgb, seconds=0, iterations=5, warmup=0)
+        assert len(timings.total) == 5 and timings.batch == 2 and timings.lanes == 2
+        assert (timings.h2d > 0).all() and (timings.compute > 0).all() and (timings.d2h > 0).all()
+    assert module.events[-3:] == ["context dropped", "context dropped", "engine dropped"]
+
+
+def test_a_damaged_plan(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path) -> None:
+    install(monkeypatch, driver)
+    plan.write_bytes(b"half a p")
+    with pytest.raises(ArtifactError, match="magic tag does not match") as caught:
+        open_runner(plan, driver)
+    assert plan.name in str(caught.value) and "build the engine again" in str(caught.value)
+    plan.unlink()
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        open_runner(plan, driver)
+
+
+def test_a_foreign_plan(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path) -> None:
+    module = install(monkeypatch, driver)
+    module.script["type"] = "f32"
+    with pytest.raises(ArtifactError, match="wanted is one uint8 image"):
+        open_runner(plan, driver)
+    module.script.clear()
+    with pytest.raises(ArtifactError, match="does not take 3 images"):
+        open_runner(plan, driver, batch=3)
+    module.script["no context"] = True
+    with pytest.raises(NativeError, match="cannot create an execution context"):
+        open_runner(plan, driver)
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_a_refused_execution(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path, call: int) -> None:
+    module = install(monkeypatch, driver)
+    module.script["refuse"] = call
+    with pytest.raises(NativeError, match="no such kernel"):
+        open_runner(plan, driver)
+    assert "context dropped" in module.events and "engine dropped" in module.events
+
+
+def test_tensorrt_is_not_touched_without_a_device(monkeypatch: pytest.MonkeyPatch, plan: Path) -> None:
+    class Explosive(types.ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise AssertionError(f"tensorrt.{name} was used")
+
+    monkeypatch.setitem(sys.modules, "tensorrt", Explosive("tensorrt"))
+    with pytest.raises(DeviceError, match="no CUDA driver"):
+        TensorRtRunner(plan, driver=Path("/nowhere/libcuda.so.1"))
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'gms-rt\[tensorrt\]'"):
+        open_runner(plan, driver)
+    with pytest.raises(UsageError, match="unknown flavour"):
+        open_runner(plan, driver, flavour="tensorflow")
+
+
+def test_pycuda_gives_the_primary_context_where_installed(
+    monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path
+) -> None:
+    from gms_rt.runtime import tensorrt
+
+    events: list[str] = []
+
+    class Context:
+        def push(self) -> None:
+            events.append("push")
+
+        def pop(self) -> None:
+            events.append("pop")
+
+    class Device:
+        def __init__(self, ordinal: int) -> None:
+            events.append(f"device {ordinal}")
+
+        def retain_primary_context(self) -> Context:
+            events.append("retain")
+            return Context()
+
+    fake = types.ModuleType("pycuda.driver")
+    fake.init = lambda: events.append("init")  # type: ignore[attr-defined]
+    fake.Device = Device  # type: ignore[attr-defined]
+    package = types.ModuleType("pycuda")
+    package.driver = fake  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pycuda", package)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", fake)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: types.SimpleNamespace(name=name))
+    assert tensorrt._pycuda_context(1) is not None
+    assert events == ["init", "device 1", "retain", "push"]
+
+
+def has_gpu() -> bool:
+    try:
+        probe_cuda()
+    except DeviceError:
+        return False
+    return True
+
+
+def test_a_real_plan(tmp_path: Path) -> None:
+    """Built by TensorRT for RTX anywhere; run where there is a GPU, refused in words where there is none."""
+    trt = pytest.importorskip("tensorrt_rtx_bindings")
+    graph = mean_graph(tmp_path / "mean.onnx")
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse(graph.read_bytes())
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    capability = trt.ComputeCapability
+    config.set_compute_capability(capability.CURRENT if has_gpu() else capability.SM80, 0)
+    plan = tmp_path / "mean.plan"
+    plan.write_bytes(bytes(builder.build_serialized_network(network, config)))
+    options: dict[str, Any] = {"flavour": "tensorrt-rtx", "height": 8, "width": 8, "lanes": 2}
+    if not has_gpu():
+        with pytest.raises(DeviceError, match="CUDA"):
+            TensorRtRunner(plan, **options)
+        return
+    for cuda_graph in (True, False):
+        with TensorRtRunner(plan, cuda_graph=cuda_graph, **options) as runner:
+            np.testing.assert_array_equal(runner.infer(images(5)), expected_mean(images(5)))
+            assert len(runner.bench(images(2), seconds=0.1, iterations=10).total) >= 10

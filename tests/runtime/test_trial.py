@@ -1,0 +1,167 @@
+"""Graphs that are malformed, foreign or hostile: an error that says what is wrong, and the process goes on."""
+
+from __future__ import annotations
+
+import collections
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from support.native_graphs import conv_graph, crashing_graph, mean_graph, varied_graph
+from support.native_mutations import mutated
+
+import gms_rt
+from gms_rt.artifacts import sha256_file
+from gms_rt.engine.build import engine_from_graph
+from gms_rt.errors import ArtifactError, GmsError, UsageError
+from gms_rt.runtime.binding import NativeRunner, check_graph
+from gms_rt.runtime.cpu import CpuRunner
+from gms_rt.runtime.library import library_path
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty memory of what was tried."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
+def python(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+OPEN = (
+    "import sys; from pathlib import Path; from gms_rt.runtime.binding import NativeRunner\n"
+    "with NativeRunner.open_cpu(Path(sys.argv[1]), trial=sys.argv[2]) as r: print(r.info.height)"
+)
+
+
+def test_a_node_without_its_weights_is_named(tmp_path: Path) -> None:
+    model = onnx.load(str(conv_graph(tmp_path / "whole.onnx", size=16, width=4, depth=1)))
+    del model.graph.node[3].input[1]
+    onnx.save(model, str(tmp_path / "x.onnx"))
+    with pytest.raises(ArtifactError) as caught:
+        NativeRunner.open_cpu(tmp_path / "x.onnx", trial="never")
+    said = str(caught.value)
+    assert "x.onnx: node 'lmm/conv0' (Conv) has 1 input, needs 2 or 3; export or copy it again" in said
+
+
+def test_what_crashes_openvino_is_an_error(tmp_path: Path, cache: Path) -> None:
+    graph = crashing_graph(tmp_path / "x.onnx")
+    check_graph(graph, trial="never")  # nothing is wrong with its structure
+    died = python(OPEN, graph, "never").returncode < 0
+    for _ in range(2):  # a failure is not remembered
+        with pytest.raises(ArtifactError, match=r"x\.onnx") as caught:
+            NativeRunner.open_cpu(graph)
+    # Another OpenVINO may refuse this graph in good order.
+    assert ("crashed on this graph (signal " in str(caught.value)) == died
+    assert list((cache / "gms-rt" / "tried").iterdir()) == []
+
+
+def test_a_tried_graph_is_remembered(tmp_path: Path, cache: Path) -> None:
+    graph = mean_graph(tmp_path / "mean.onnx")
+    with CpuRunner(graph) as runner:
+        assert runner.infer(np.zeros((1, 8, 8, 3), np.uint8)).shape == (1, 8, 8)
+    (marker,) = (cache / "gms-rt" / "tried").iterdir()
+    assert marker.stat().st_size == 0 and len(marker.name) == 64
+    assert (cache / "gms-rt" / "tried").stat().st_mode & 0o777 == 0o700
+    # The same content elsewhere is the same graph; other content and other arithmetic are not.
+    shutil.copy(graph, tmp_path / "again.onnx")
+    NativeRunner.open_cpu(tmp_path / "again.onnx").close()
+    assert list(marker.parent.iterdir()) == [marker]
+    NativeRunner.open_cpu(mean_graph(tmp_path / "other.onnx", height=16)).close()
+    check_graph(mean_graph(tmp_path / "free.onnx", batch="N"), batch=2)
+    assert len(list(marker.parent.iterdir())) == 3
+
+
+def test_outside_weights_count_as_the_graph(tmp_path: Path, cache: Path) -> None:
+    model = onnx.load(str(conv_graph(tmp_path / "whole.onnx", size=16, width=8, depth=2)))
+    onnx.save(model, str(tmp_path / "x.onnx"), save_as_external_data=True, location="x.data", size_threshold=0)
+    NativeRunner.open_cpu(tmp_path / "x.onnx").close()
+    data = bytearray((tmp_path / "x.data").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "x.data").write_bytes(data)
+    check_graph(tmp_path / "x.onnx")
+    assert len(list((cache / "gms-rt" / "tried").iterdir())) == 2
+    (tmp_path / "x.data").write_bytes(data[:-1])
+    with pytest.raises(ArtifactError, match=r"of 'x\.data', which does not hold them"):
+        check_graph(tmp_path / "x.onnx")
+    (tmp_path / "x.data").unlink()
+    with pytest.raises(ArtifactError, match="copy that file too"):
+        check_graph(tmp_path / "x.onnx")
+
+
+def test_without_its_program_a_graph_can_only_be_trusted(tmp_path: Path) -> None:
+    library = tmp_path / "alone" / "libgms_rt.so"
+    library.parent.mkdir()
+    shutil.copy(library_path(), library)
+    graph = mean_graph(tmp_path / "mean.onnx")
+    done = python(OPEN, graph, "auto", GMS_RT_LIBRARY=str(library))
+    assert done.returncode == 1
+    assert f"{library.parent}/gmsrt-trial is missing; copy it beside libgms_rt.so" in done.stderr
+    assert python(OPEN, graph, "never", GMS_RT_LIBRARY=str(library)).stdout == "8\n"
+    with pytest.raises(UsageError, match="give auto, always or never"):
+        NativeRunner.open_cpu(graph, trial="sometimes")  # type: ignore[arg-type]
+
+
+def test_a_foreign_engine_is_an_error(tmp_path: Path) -> None:
+    """A consistent engine folder around a graph that crashes OpenVINO."""
+    engine = tmp_path / "engine"
+    engine_from_graph(conv_graph(tmp_path / "sound.onnx", size=16, depth=1), engine, precision="fp32", targets=("cpu",))
+    with gms_rt.load(engine, trial="always") as opened:
+        assert opened(np.zeros((5, 5), np.uint8)).shape == (5, 5)
+    before = sha256_file(engine / "model.onnx")
+    crashing_graph(engine / "model.onnx")
+    manifest = (engine / "engine.json").read_text()
+    (engine / "engine.json").write_text(manifest.replace(before, sha256_file(engine / "model.onnx")))
+    with pytest.raises(ArtifactError, match=r"model\.onnx"):
+        gms_rt.load(engine)
+
+
+def test_build_ends_with_a_message(tmp_path: Path) -> None:
+    """The user's own graph reaches OpenVINO and onnx within the process of the build."""
+    graph = crashing_graph(tmp_path / "x.onnx")
+    done = subprocess.run(
+        [sys.executable, "-m", "gms_rt", "build", str(graph), "--precision", "fp32", "--out", str(tmp_path / "engine")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and "x.onnx" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "engine").exists()
+
+
+def test_mutated_graphs_never_end_the_process(tmp_path: Path) -> None:
+    """Some hundred changes of structure, for a bounded time; what passes both checks really runs here."""
+    files = varied_graph(tmp_path / "varied.onnx"), conv_graph(tmp_path / "conv.onnx", size=16)
+    sound = [onnx.load(str(file)) for file in files]
+    graph = tmp_path / "mutated.onnx"
+    found: collections.Counter[str] = collections.Counter()
+    began = time.monotonic()
+    for number in range(400):
+        if time.monotonic() - began > 20 and found["runs"] > 0:
+            break
+        graph.write_bytes(mutated(sound[number % 2], random.Random(f"trial {number}")))
+        try:
+            check_graph(graph, trial="never")
+        except GmsError as error:
+            assert "mutated.onnx" in str(error)
+            found["structure"] += 1
+            continue
+        try:
+            with NativeRunner.open_cpu(graph, trial="always", trial_seconds=60) as runner:
+                size = (1, runner.info.height, runner.info.width)
+                runner.infer(np.zeros((*size, 3), np.uint8), np.zeros(size, np.uint8))
+            found["runs"] += 1
+        except GmsError:
+            found["trial"] += 1
+    assert min(found["structure"], found["runs"]) > 0, found

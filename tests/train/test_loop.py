@@ -1,0 +1,323 @@
+"""Training: run folders, determinism, resume after any kill, and what stops it."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import hashlib
+import multiprocessing
+import multiprocessing.context
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.phantom_folders import write_pair, write_phantoms, write_tokenizer
+
+from gms_rt import artifacts
+from gms_rt.config import read_toml
+from gms_rt.data.layouts import recognise
+from gms_rt.data.splits import Split, split_dataset
+from gms_rt.errors import GmsError, UsageError
+from gms_rt.model.loading import load_tokenizer
+from gms_rt.model.run import load_run
+from gms_rt.model.tokenizer import Tokenizer
+from gms_rt.train.loop import Outcome, train
+from gms_rt.train.predict import predictor
+from gms_rt.train.recipe import Recipe, load_recipe
+
+SMALL = ("size=32", "width=8", "groups=4", "multipliers=[1,2]", "batch=4", "save_seconds=0", "threads=1")
+
+
+def recipe(name: str, *settings: str) -> Recipe:
+    return load_recipe(name, [*SMALL, *settings])
+
+
+def run(
+    dataset: Path, tokenizer: str, out: Path, how: Recipe, *, init: Path | None = None, resume: bool = False
+) -> Outcome:
+    data = recognise(dataset)
+    split = split_dataset(data, validation=0.2)
+    return train(data, split, load_tokenizer(tokenizer), how, out, init=init, resume=resume)
+
+
+def weights(folder: Path, name: str = "last.safetensors") -> bytes:
+    return (folder / name).read_bytes()
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+
+
+def events(folder: Path) -> list[int]:
+    """The steps in which TensorBoard finds the loss."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    (file,) = (folder / "tensorboard").iterdir()
+    found = EventFileLoader(str(file)).Load()
+    return [event.step for event in found if "loss" in {value.tag for value in event.summary.value}]
+
+
+@pytest.fixture
+def phantoms(tmp_path: Path) -> Path:
+    return write_phantoms(tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Its latents hold masks in a linear way, so that `fast` sketches."""
+    return write_pair(tmp_path_factory.mktemp("pair"))
+
+
+FAST = recipe("fast", "latent_epochs=3", "epochs=2", "views=2")
+PAPER = recipe("paper", "epochs=2")
+OFFICIAL = recipe("official", "epochs=2")
+
+
+@pytest.mark.parametrize("how", [FAST, PAPER, OFFICIAL], ids=["fast", "paper", "official"])
+def test_a_training_leaves_a_whole_run(phantoms: Path, tiny_tokenizer: str, tmp_path: Path, how: Recipe) -> None:
+    outcome = run(phantoms, tiny_tokenizer, tmp_path / "run", how)
+    assert outcome.epochs == how.epochs + how.latent_epochs
+    assert 0 <= outcome.best_dice <= 1
+    rows = table(tmp_path / "run")
+    assert [int(row["epoch"]) for row in rows] == list(range(1, outcome.epochs + 1))
+    assert max(float(row["validation_dice"]) for row in rows) == outcome.best_dice
+    assert events(tmp_path / "run") == [int(row["step"]) for row in rows]
+    predict, size = predictor(tmp_path / "run")
+    images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
+    assert predict(images).shape == (2, size, size)
+    assert predict(images).dtype == np.uint8
+
+
+def test_the_loss_falls(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
+    run(phantoms, tiny_tokenizer, tmp_path / "run", recipe("fast", "latent_epochs=12", "epochs=1", "views=2"))
+    losses = [float(row["latent_loss"]) for row in table(tmp_path / "run")]
+    assert losses[11] < 0.7 * losses[0]
+
+
+def test_a_training_starts_from_another_run(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
+    first, tuned = tmp_path / "first", tmp_path / "tuned"
+    run(phantoms, tiny_tokenizer, first, recipe("fast", "latent_epochs=12", "epochs=1", "views=2"))
+    # With steps too small to change anything, the new run is the old one.
+    still = recipe("fast", "latent_epochs=1", "epochs=0", "views=2", "lr=1e-30", "weight_decay=0.0", "average=0.0")
+    run(phantoms, tiny_tokenizer, tuned, still, init=first)
+    assert weights(tuned, "lmm.safetensors") == weights(first, "lmm.safetensors")
+    assert read_toml(tuned / "config.toml")["origin"] == {
+        "run": "first",
+        "sha256": hashlib.sha256(weights(first, "lmm.safetensors")).hexdigest(),
+    }
+    with pytest.raises(UsageError, match=r"another start.*--init"):
+        run(phantoms, tiny_tokenizer, tuned, still, resume=True)
+    run(phantoms, tiny_tokenizer, tuned, still, init=first, resume=True)
+    other = recipe("fast", "latent_epochs=1", "epochs=0", "views=2", "width=16")
+    with pytest.raises(UsageError, match=r"width=8.*needs.*width=16"):
+        run(phantoms, tiny_tokenizer, tmp_path / "other", other, init=first)
+    with pytest.raises(UsageError, match="no run folder"):
+        run(phantoms, tiny_tokenizer, tmp_path / "other", other, init=phantoms)
+
+
+def test_latent_steps_learn_the_mask_where_a_sketch_fits(
+    phantoms: Path, tiny_tokenizer: str, pair: str, tmp_path: Path
+) -> None:
+    for tokenizer, name in ((pair, "pair"), (tiny_tokenizer, "tiny")):
+        for sketch in (0, 1):
+            how = recipe("fast", "latent_epochs=8", "epochs=0", "views=4", f"sketch={sketch}")
+            run(phantoms, tokenizer, tmp_path / f"{name}-{sketch}", how)
+    assert weights(tmp_path / "tiny-0") == weights(tmp_path / "tiny-1")
+    without, with_it = (float(table(tmp_path / f"pair-{s}")[-1]["validation_dice"]) for s in (0, 1))
+    assert with_it > without + 0.1
+
+
+def test_half_precision_forward_keeps_float32_weights(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
+    for name in ("bf16", "fp32"):
+        run(phantoms, tiny_tokenizer, tmp_path / name, recipe("paper", "epochs=1", f"precision={name}"))
+    half, full = (load_run(tmp_path / name).mapper.state_dict() for name in ("bf16", "fp32"))
+    assert weights(tmp_path / "bf16") != weights(tmp_path / "fp32")
+    for key, value in half.items():
+        assert value.dtype == torch.float32
+        assert torch.allclose(value, full[key], atol=0.05), key
+
+
+def test_same_seed_same_weights(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(phantoms, tiny_tokenizer, tmp_path / name, recipe("paper", "epochs=1", f"seed={seed}"))
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert weights(tmp_path / "a") != weights(tmp_path / "c")
+
+
+def test_frozen_means_frozen(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(tiny_tokenizer)
+    before = tokenizer.weights_sha256()
+    data = recognise(phantoms)
+    train(data, split_dataset(data, validation=0.2), tokenizer, recipe("paper", "epochs=1"), tmp_path / "run")
+    assert tokenizer.weights_sha256() == before
+    assert all(p.grad is None and not p.requires_grad for p in tokenizer.parameters())
+
+
+def go_on(dataset: Path, tokenizer: str, out: Path, name: str, settings: str) -> None:
+    """What the processes that are killed do."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    run(dataset, tokenizer, out, recipe(name, *settings.split()), resume=True)
+
+
+@pytest.fixture(scope="module")
+def forks() -> multiprocessing.context.ForkServerContext:
+    """Fresh processes in which torch is loaded already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["test_train_loop"])
+    return context
+
+
+def started(
+    forks: multiprocessing.context.ForkServerContext, *arguments: object
+) -> multiprocessing.context.ForkServerProcess:
+    process = forks.Process(target=go_on, args=arguments)
+    process.start()
+    return process
+
+
+def awaited(path: Path, process: multiprocessing.context.ForkServerProcess) -> None:
+    end = time.monotonic() + 60
+    while not path.exists() and process.is_alive() and time.monotonic() < end:
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "kind"),
+    [("fast", "latent_epochs=20 epochs=6 views=3", "pair"), ("official", "epochs=12", "tiny_tokenizer")],
+    ids=["fast", "official"],
+)
+def test_kills_at_any_moment_change_nothing(
+    phantoms: Path,
+    tmp_path: Path,
+    name: str,
+    settings: str,
+    kind: str,
+    request: pytest.FixtureRequest,
+    forks: multiprocessing.context.ForkServerContext,
+) -> None:
+    tokenizer = request.getfixturevalue(kind)
+    run(phantoms, tokenizer, tmp_path / "whole", recipe(name, *settings.split()))
+    chance = random.Random(5)
+    killed = 0
+    for attempt in range(6):
+        process = started(forks, phantoms, tokenizer, tmp_path / "torn", name, settings)
+        awaited(tmp_path / "torn" / ("split.json" if attempt == 0 else "last.pt"), process)
+        time.sleep(chance.uniform(0, 0.8))
+        process.kill()
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+    assert killed >= 2
+    run(phantoms, tokenizer, tmp_path / "torn", recipe(name, *settings.split()), resume=True)
+    for file in ("last.safetensors", "lmm.safetensors"):
+        assert weights(tmp_path / "torn", file) == weights(tmp_path / "whole", file)
+    assert events(tmp_path / "torn") == events(tmp_path / "whole"), "each epoch once"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_polite_stop_saves_and_resumes_to_the_same(
+    phantoms: Path,
+    tiny_tokenizer: str,
+    tmp_path: Path,
+    number: signal.Signals,
+    forks: multiprocessing.context.ForkServerContext,
+) -> None:
+    settings = "latent_epochs=30 epochs=4 views=2 save_seconds=1000"
+    run(phantoms, tiny_tokenizer, tmp_path / "whole", recipe("fast", *settings.split()))
+    process = started(forks, phantoms, tiny_tokenizer, tmp_path / "torn", "fast", settings)
+    awaited(tmp_path / "torn" / "metrics.csv", process)
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode not in (0, None, -number)
+    assert (tmp_path / "torn" / "last.pt").is_file()
+    run(phantoms, tiny_tokenizer, tmp_path / "torn", recipe("fast", *settings.split()), resume=True)
+    assert weights(tmp_path / "torn") == weights(tmp_path / "whole")
+
+
+def test_nan_names_the_batch_and_keeps_the_last_good_state(
+    phantoms: Path, tiny_tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gms_rt.train import objective
+
+    calls = []
+
+    def poisoned(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return torch.nn.functional.mse_loss(predicted, target) * (float("nan") if len(calls) == 60 else 1)
+
+    monkeypatch.setattr(objective, "latent_loss", poisoned)
+    with pytest.raises(GmsError, match=r"loss is nan in epoch \d+, batch \d+, with cases case_\d+") as caught:
+        run(phantoms, tiny_tokenizer, tmp_path / "run", recipe("fast", "latent_epochs=30", "views=2"))
+    assert "checkpoint is kept" in caught.value.line()
+    assert all(value.isfinite().all() for value in load_run(tmp_path / "run").mapper.state_dict().values())
+    assert (tmp_path / "run" / "last.pt").is_file()
+
+
+def test_a_full_disk_keeps_the_last_good_state(
+    phantoms: Path, tiny_tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = recipe("paper", "epochs=6")
+    run(phantoms, tiny_tokenizer, tmp_path / "whole", how)
+    real, room = Path.write_bytes, [12]
+
+    def scarce(self: Path, data: bytes) -> int:
+        room[0] -= 1
+        if room[0] < 0:
+            real(self, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", scarce)
+        with pytest.raises(GmsError, match="no space left"):
+            run(phantoms, tiny_tokenizer, tmp_path / "torn", how)
+    assert not list((tmp_path / "torn").rglob(".part-*"))
+    run(phantoms, tiny_tokenizer, tmp_path / "torn", how, resume=True)
+    assert weights(tmp_path / "torn") == weights(tmp_path / "whole")
+
+
+def test_a_run_is_neither_overwritten_nor_mixed(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
+    run(phantoms, tiny_tokenizer, tmp_path / "run", PAPER)
+    with pytest.raises(UsageError, match="holds a run already"):
+        run(phantoms, tiny_tokenizer, tmp_path / "run", PAPER)
+    with pytest.raises(UsageError, match="another recipe"):
+        run(phantoms, tiny_tokenizer, tmp_path / "run", recipe("paper", "epochs=2", "lr=1e-4"), resume=True)
+
+
+def test_a_damaged_state_is_refused(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
+    run(phantoms, tiny_tokenizer, tmp_path / "run", PAPER)
+    state = tmp_path / "run" / "last.pt"
+    state.write_bytes(state.read_bytes()[:-100])
+    with pytest.raises(artifacts.ArtifactError, match="cannot be resumed"):
+        run(phantoms, tiny_tokenizer, tmp_path / "run", PAPER, resume=True)
+
+
+def test_the_best_is_chosen_on_validation_and_test_is_never_read(
+    phantoms: Path, tiny_tokenizer: str, tmp_path: Path
+) -> None:
+    data = recognise(phantoms)
+    split = split_dataset(data, validation=0.2)
+    for case in data.named(split.test):
+        case.image.unlink()
+    tokenizer: Tokenizer = load_tokenizer(tiny_tokenizer)
+    outcome = train(data, split, tokenizer, PAPER, tmp_path / "run")
+    rows = table(tmp_path / "run")
+    best = max(rows, key=lambda row: (float(row["validation_dice"]), -float(row["validation_loss"])))
+    assert int(best["epoch"]) == outcome.best_epoch
+
+
+def test_without_validation_the_last_weights_stay(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
+    data = recognise(phantoms)
+    split: Split = split_dataset(data, validation=0)
+    train(data, split, load_tokenizer(tiny_tokenizer), PAPER, tmp_path / "run")
+    assert weights(tmp_path / "run") == weights(tmp_path / "run", "lmm.safetensors")
