@@ -18,6 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from gms_rt import scan
+from gms_rt.arrays import U8
 from gms_rt.artifacts import sha256_file
 from gms_rt.bench import device_state
 from gms_rt.bench.cold_start import cold_start
@@ -28,7 +29,7 @@ from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import MANIFEST
 from gms_rt.engine.select import load
 from gms_rt.errors import GmsError, UsageError
-from gms_rt.runtime.base import U8, RunnerInfo, Timings
+from gms_rt.runtime.base import RunnerInfo, Timings
 from gms_rt.runtime.device import probe
 from gms_rt.statistics import bootstrap, median
 

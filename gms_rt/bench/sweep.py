@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gms_rt.arrays import U8
 from gms_rt.bench.latency import Opener, fit_images, labels
 from gms_rt.bench.percentiles import latency_of
 from gms_rt.bench.results import SweepPoint
@@ -20,7 +21,6 @@ from gms_rt.engine.manifest import read_manifest
 from gms_rt.engine.select import load
 from gms_rt.errors import ArtifactError
 from gms_rt.graph.graph import takes_any_batch
-from gms_rt.runtime.base import U8
 from gms_rt.runtime.device import probe
 
 BATCHES = (2, 4, 8)

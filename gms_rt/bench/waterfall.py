@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 
 from gms_rt import scan
+from gms_rt.arrays import U8
 from gms_rt.artifacts import write_bytes
 from gms_rt.bench.results import Stage, Waterfall
-from gms_rt.engine.loaded import Engine, binary
-from gms_rt.runtime.base import U8
+from gms_rt.engine.loaded import Engine
+from gms_rt.scan.mask import mask_from_probability
 from gms_rt.scan.reader import fetch
 
 REPEATS = 15
@@ -60,7 +61,7 @@ def _once(engine: Engine, path: Path, out: Path) -> tuple[dict[str, float], tupl
     ready = timed("resize to network", lambda: engine.prepare(image))
     raw = timed(_ENGINE, lambda: engine.runner.infer(ready[None])[0])
     probability = timed("resize to source", lambda: engine.restore(raw, image.shape))
-    mask = timed("threshold", lambda: binary(probability))
+    mask = timed("threshold", lambda: mask_from_probability(probability))
     png = timed("encode PNG", lambda: _encoded(mask))
     timed("write file, synced", lambda: write_bytes(out, png))
     return spent, image.shape

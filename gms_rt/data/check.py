@@ -15,14 +15,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from gms_rt.arrays import U8
 from gms_rt.data.layouts import Case, Dataset
 from gms_rt.data.reading import read_image, read_mask
 from gms_rt.data.splits import PARTS, Split
 from gms_rt.errors import InputError
 
-U8 = NDArray[np.uint8]
 # Bits of 64 that may differ between two pictures that look alike, and how well their thumbnails must correlate.
 NEAR_BITS = 6
 NEAR_CORRELATION = 0.97

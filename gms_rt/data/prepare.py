@@ -12,7 +12,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from gms_rt.artifacts import atomic_path, write_json
 from gms_rt.data.layouts import Case, Dataset
@@ -20,8 +19,6 @@ from gms_rt.data.reading import read_case
 from gms_rt.data.splits import Split, write_split
 from gms_rt.errors import GmsError, InputError, UsageError
 from gms_rt.scan import resize_image
-
-U8 = NDArray[np.uint8]
 
 
 @dataclass

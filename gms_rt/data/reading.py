@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gms_rt import scan
+from gms_rt.arrays import U8
 from gms_rt.data.layouts import Case
 from gms_rt.errors import InputError
-
-U8 = NDArray[np.uint8]
 
 
 def read_image(path: Path) -> U8:

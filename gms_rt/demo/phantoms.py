@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-U8 = NDArray[np.uint8]
+from gms_rt.arrays import U8
+
 F32 = NDArray[np.float32]
 
 SHAPES = ("ellipse", "lobulated", "spiculated")

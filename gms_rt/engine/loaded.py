@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gms_rt import scan
+from gms_rt.arrays import U8
 from gms_rt.engine.manifest import EngineManifest
-from gms_rt.errors import InputError, UsageError
-from gms_rt.runtime.base import U8, Runner
+from gms_rt.errors import InputError
+from gms_rt.runtime.base import Runner
+from gms_rt.scan.mask import mask_from_probability
 
 
 class Engine:
@@ -28,7 +30,7 @@ class Engine:
 
     def __call__(self, image: U8, *, threshold: float = 0.5) -> U8:
         """The mask of one image, at the image's size."""
-        return binary(self.probability(image), threshold)
+        return mask_from_probability(self.probability(image), threshold)
 
     def probability(self, image: U8) -> NDArray[np.float32]:
         """The foreground probability (0-1) of each pixel of one image, at the image's size."""
@@ -40,7 +42,7 @@ class Engine:
             return []
         raw = self.runner.infer(np.stack([self.prepare(image) for image in images]))
         return [
-            binary(self.restore(probability, image.shape), threshold)
+            mask_from_probability(self.restore(probability, image.shape), threshold)
             for probability, image in zip(raw, images, strict=True)
         ]
 
@@ -74,15 +76,3 @@ class Engine:
     def __repr__(self) -> str:
         info = self.runner.info
         return f"<Engine {self.manifest.name}: {self.manifest.precision} on {info.device}, {info.execution}>"
-
-
-def binary(probability: NDArray[np.float32], threshold: float = 0.5) -> U8:
-    """A mask of 0 and 255 from probabilities.
-
-    >>> binary(np.array([[0.2, 0.5]], np.float32)).tolist()
-    [[0, 255]]
-    """
-    if not 0 < threshold < 1:
-        raise UsageError(f"threshold {threshold} is not between 0 and 1")
-    # Network probabilities are steps of 1/255: 128/255 is the first at or above one half.
-    return (probability >= np.float32(threshold)).astype(np.uint8) * np.uint8(255)

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from gms_rt.arrays import U8
 from gms_rt.errors import DeviceError, GmsError
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.layer_counts import check_int8_execution
-from gms_rt.graph.run import U8, Session
+from gms_rt.graph.run import Session
 from gms_rt.runtime.device import Machine, probe
 
 _BF16 = ("avx512_bf16", "amx_bf16", "bf16")

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gms_rt import metrics
+from gms_rt.arrays import U8
 from gms_rt.artifacts import atomic_path, write_bytes, write_json
 from gms_rt.data.layouts import Case
 from gms_rt.data.reading import read_case
@@ -28,7 +29,6 @@ from gms_rt.errors import GmsError, InputError, UsageError
 from gms_rt.evaluate.summary import summarise
 from gms_rt.scan import resize_image, resize_probability
 
-U8 = NDArray[np.uint8]
 Predictor = Callable[[U8], NDArray[Any]]  # N×H×W×3 at network size to probabilities N×H×W of 0-255
 COMMON = 224
 GALLERY = "failures"

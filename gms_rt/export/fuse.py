@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gms_rt.arrays import U8
 from gms_rt.artifacts import atomic_path, sha256_file
 from gms_rt.demo.phantoms import phantom
 from gms_rt.errors import UsageError
@@ -22,7 +22,6 @@ from gms_rt.graph.fold import fold
 from gms_rt.model.gms import Gms
 from gms_rt.model.run import WEIGHTS, load_run
 
-U8 = NDArray[np.uint8]
 OPSETS = (18, 21)
 GOLDEN_SEEDS = range(2_000_000, 2_000_006)  # PyTorch's passes over them are a third of a large model's export
 

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gms_rt.arrays import U8
 from gms_rt.errors import GmsError
 from gms_rt.graph.graph import INPUT, Graph
-
-U8 = NDArray[np.uint8]
 
 
 class Session:

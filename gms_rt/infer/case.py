@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gms_rt import __version__
-from gms_rt.engine.loaded import binary
+from gms_rt.arrays import U8
 from gms_rt.errors import InputError
 from gms_rt.infer import outputs
 from gms_rt.infer.confidence import confidence
@@ -24,10 +24,9 @@ from gms_rt.infer.options import InferOptions
 from gms_rt.infer.postprocess import cleaned
 from gms_rt.infer.sources import Source
 from gms_rt.scan import Frame, resize_probability
+from gms_rt.scan.mask import mask_from_probability
 from gms_rt.scan.reader import Fetched
 from gms_rt.scan.video import VideoWriter, frame_rate
-
-U8 = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class Case:
         options = self.task.options
         height, width = frame.image.shape[:2]
         restored = resize_probability(probability, height, width)
-        mask = binary(restored, options.threshold)
+        mask = mask_from_probability(restored, options.threshold)
         mask = cleaned(mask, largest=options.largest, fill=options.fill_holes, min_area=options.min_area)
         row = self._row(frame.number) | measured(mask, frame.spacing)
         row |= {"confidence": confidence(probability, options.threshold), "window": frame.window}

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gms_rt.arrays import U8
 from gms_rt.errors import UsageError
 
-U8 = NDArray[np.uint8]
 FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
     "both": ((), (2,), (1,), (1, 2)),
     "horizontal": ((), (2,)),

@@ -21,13 +21,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gms_rt.arrays import U8
 from gms_rt.artifacts import atomic_path, sha256_bytes, write_bytes
 from gms_rt.errors import GmsError, InputError, UsageError
 from gms_rt.infer.contours import contours
 from gms_rt.infer.sources import OUTPUT_MARK
 from gms_rt.scan import rgb
-
-U8 = NDArray[np.uint8]
 
 ENDINGS = {
     "masks": ".png",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-U8 = NDArray[np.uint8]
+from gms_rt.arrays import U8
 
 
 def cleaned(mask: U8, *, largest: bool = False, fill: bool = False, min_area: int = 0) -> U8:

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gms_rt.arrays import U8
 from gms_rt.engine.loaded import Engine
 from gms_rt.infer.flips import mean_over_flips
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.tiles import tiled
-
-U8 = NDArray[np.uint8]
 
 
 class Predictor:

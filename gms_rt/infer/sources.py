@@ -18,12 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gms_rt.errors import UsageError
-from gms_rt.scan.dicom import DICOM_SUFFIXES, is_dicom
+from gms_rt.scan.dicom import is_dicom
 from gms_rt.scan.nifti import NIFTI_SUFFIXES
-from gms_rt.scan.video import VIDEO_SUFFIXES
+from gms_rt.scan.reader import SUFFIXES
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-SUFFIXES = (*PICTURE_SUFFIXES, *DICOM_SUFFIXES, *NIFTI_SUFFIXES, *VIDEO_SUFFIXES)
 # A folder that holds this file is the output of a run, never its input.
 OUTPUT_MARK = ".gms-rt.lock"
 _FRAME_LIKE = re.compile(r"\.frame-\d+$")

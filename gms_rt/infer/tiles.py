@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gms_rt.arrays import U8
 from gms_rt.scan import resize_image, rgb
 
-U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]
 _BATCH = 8
 

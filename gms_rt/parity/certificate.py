@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from gms_rt import __version__, metrics
+from gms_rt.arrays import U8
 from gms_rt.artifacts import read_json, sha256_file, write_json
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import MANIFEST, verify_files
 from gms_rt.errors import ArtifactError, DeviceError, UsageError
-from gms_rt.runtime.base import U8
 from gms_rt.runtime.device import probe
 from gms_rt.statistics import bootstrap
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from gms_rt import scan
+from gms_rt.arrays import U8
 from gms_rt.artifacts import sha256_bytes, write_json
 from gms_rt.errors import InputError, UsageError
 from gms_rt.parity.certificate import CERTIFICATE, GATE_MEAN, GATE_MIN, Golden, certificate_of, certify
-from gms_rt.runtime.base import U8
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 LIMIT = 200

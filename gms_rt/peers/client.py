@@ -19,12 +19,13 @@ from typing import IO, Any
 import numpy as np
 
 from gms_rt import metrics
+from gms_rt.arrays import U8
 from gms_rt.artifacts import sha256_bytes, sha256_file
 from gms_rt.bench.cold_start import environment
 from gms_rt.bench.results import ColdStart, Measured
 from gms_rt.errors import GmsError, MissingExtraError, UsageError
 from gms_rt.parity.certificate import THRESHOLD, Golden
-from gms_rt.runtime.base import U8, RunnerInfo, Timings
+from gms_rt.runtime.base import RunnerInfo, Timings
 from gms_rt.runtime.device import probe
 
 MODULE = "gms_rt.peers.server"

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gms_rt.arrays import U8
 from gms_rt.errors import GmsError, MissingExtraError, UsageError
 
-U8 = NDArray[np.uint8]
 TORCH_KINDS = ("torch-eager", "torch-channels-last", "torch-compile")
 KINDS = (*TORCH_KINDS, "onnxruntime", "onnx")
 

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gms_rt.arrays import U8
 from gms_rt.graph.graph import Graph, attribute, graph_from_model
-from gms_rt.graph.run import U8, Session
+from gms_rt.graph.run import Session
 from gms_rt.precision.int8 import drop_unused
 
 _COMMUTING = ("Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Resize")

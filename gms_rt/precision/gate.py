@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gms_rt import metrics
+from gms_rt.arrays import U8
 from gms_rt.errors import UsageError
-from gms_rt.graph.run import U8
 
 THRESHOLD = 128  # of 255: probability one half
 

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gms_rt import scan
+from gms_rt.arrays import U8
 from gms_rt.errors import UsageError
 
-U8 = NDArray[np.uint8]
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 

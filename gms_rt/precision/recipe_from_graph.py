@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from gms_rt import __version__
+from gms_rt.arrays import U8
 from gms_rt.engine import openvino
 from gms_rt.errors import GateError, GmsError, UsageError
 from gms_rt.graph.graph import Graph
-from gms_rt.graph.run import U8, Session
+from gms_rt.graph.run import Session
 from gms_rt.precision import equalise, floating, int8
 from gms_rt.precision.gate import Gate, judge
 from gms_rt.precision.images import ImageSet, check_disjoint

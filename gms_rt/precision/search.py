@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gms_rt.arrays import U8
 from gms_rt.artifacts import read_json, write_json
 from gms_rt.errors import ArtifactError, GateError
 from gms_rt.graph.graph import Graph, stage
-from gms_rt.graph.run import U8, Session
+from gms_rt.graph.run import Session
 from gms_rt.precision.blocks import Block, blocks
 from gms_rt.precision.calibrators import clip
 from gms_rt.precision.gate import Gate, Verdict, judge

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gms_rt import metrics
+from gms_rt.arrays import U8
 from gms_rt.bench.latency import COV_LIMIT
 from gms_rt.bench.results import BenchResult, Measured
 from gms_rt.errors import ArtifactError
@@ -28,7 +29,6 @@ from gms_rt.report.model import (
     Verdict,
 )
 from gms_rt.report.text import milliseconds, rate, ratio, score, size
-from gms_rt.runtime.base import U8
 from gms_rt.runtime.device import Machine, probe
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gms_rt import scan
+from gms_rt.arrays import U8
 from gms_rt.report.model import Fact, Picture
 
-U8 = NDArray[np.uint8]
 Mask = NDArray[np.generic]
 Colour = tuple[int, int, int]
 

@@ -14,9 +14,9 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from gms_rt.arrays import U8
 from gms_rt.errors import UsageError
 
-U8 = NDArray[np.uint8]
 F64 = NDArray[np.float64]
 
 

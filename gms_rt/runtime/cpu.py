@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from gms_rt.runtime.base import U8, Runner, RunnerInfo, Timings
+from gms_rt.arrays import U8
+from gms_rt.runtime.base import Runner, RunnerInfo, Timings
 from gms_rt.runtime.binding import BenchResult, NativeRunner, Trial
 
 # A second compilation of the graph must promise to pay for itself: by this much of the remaining time, twice over.

@@ -11,8 +11,9 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from gms_rt.arrays import U8
 from gms_rt.errors import ArtifactError, DeviceError, MissingExtraError, NativeError, UsageError
-from gms_rt.runtime.base import U8, Runner, RunnerInfo, Timings
+from gms_rt.runtime.base import Runner, RunnerInfo, Timings
 from gms_rt.runtime.binding import CudaLane, NativeRunner, probe_cuda
 from gms_rt.runtime.cpu import timings_from_bench
 

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gms_rt.arrays import U8
 from gms_rt.errors import InputError
 from gms_rt.scan import window
 from gms_rt.scan.dicom_spacing import functional_group
-
-U8 = NDArray[np.uint8]
 
 
 def displayed(stored: NDArray[Any], header: Any, number: int) -> tuple[U8, str]:

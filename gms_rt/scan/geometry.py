@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-U8 = NDArray[np.uint8]
+from gms_rt.arrays import U8
 
 
 def resize_image(image: U8, height: int, width: int) -> U8:

@@ -7,13 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gms_rt.arrays import U8
 from gms_rt.artifacts import sha256_bytes, sha256_file
 from gms_rt.errors import InputError
-from gms_rt.scan import Reading, read_picture
 from gms_rt.scan.dicom import DICOM_SUFFIXES, is_dicom, read_dicom, read_header
+from gms_rt.scan.frame import MAX_PIXELS, Reading
+from gms_rt.scan.geometry import rgb
 from gms_rt.scan.nifti import NIFTI_SUFFIXES, read_nifti
+from gms_rt.scan.pictures import read_picture
 from gms_rt.scan.video import VIDEO_SUFFIXES, read_video
 
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+# The one list of what a scan's name can end in; a DICOM file is also known by its content.
+SUFFIXES = (*PICTURE_SUFFIXES, *DICOM_SUFFIXES, *NIFTI_SUFFIXES, *VIDEO_SUFFIXES)
 Kind = Literal["picture", "dicom", "nifti", "video"]
 _MAX_PICTURE_BYTES = 4 << 30  # pictures are read whole
 
@@ -63,6 +69,19 @@ def fetch(path: Path) -> Fetched:
             return Fetched(path, kind, sha256_bytes(data), data)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})") from error
+
+
+def first_image(path: Path, max_pixels: int = MAX_PIXELS) -> U8:
+    """The first frame of a scan as uint8 RGB, exactly as `gms-rt infer` sees it; an InputError names the file."""
+    try:
+        return rgb(next(iter(fetch(path).open(max_pixels).frames)).image)
+    except InputError as error:
+        raise InputError(error.what, where=path, fix=error.fix) from error
+
+
+def has_scan_suffix(path: Path) -> bool:
+    """Whether a file's name ends like a scan's."""
+    return path.name.lower().endswith(SUFFIXES)
 
 
 def _kind(name: str, start: bytes) -> Kind:

@@ -11,9 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gms_rt.arrays import U8
 from gms_rt.train.recipe import Recipe
-
-U8 = NDArray[np.uint8]
 
 
 def augmented(image: U8, mask: U8, recipe: Recipe, rng: np.random.Generator) -> tuple[U8, U8]:

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from gms_rt.arrays import U8
 from gms_rt.model.run import load_run
 from gms_rt.model.size import trained_size
-
-U8 = NDArray[np.uint8]
 
 
 def predictor(run: Path, *, device: str = "cpu") -> tuple[Callable[[U8], U8], int]:

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from gms_rt.arrays import U8
 from gms_rt.data.layouts import Case
 from gms_rt.data.reading import read_case
 from gms_rt.scan import resize_image
 from gms_rt.train.augment import augmented
 from gms_rt.train.recipe import Recipe
 
-U8 = NDArray[np.uint8]
 _KEEP_BYTES = 2**30
 _VIEW = 0x76696577
 

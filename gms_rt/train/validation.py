@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from gms_rt.arrays import U8
 from gms_rt.metrics import dice
 from gms_rt.model.gms import Gms
 from gms_rt.train.checkpoint import copied
 from gms_rt.train.latents import encode, mask_image
 from gms_rt.train.losses import latent_loss
 from gms_rt.train.samples import Samples
-
-U8 = NDArray[np.uint8]
 
 
 class Validation:

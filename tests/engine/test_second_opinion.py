@@ -9,9 +9,9 @@ import pytest
 from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
 
 from gms_rt import metrics
+from gms_rt.arrays import U8
 from gms_rt.engine.bundled import demo_engine, demo_graph
 from gms_rt.engine.select import load
-from gms_rt.runtime.base import U8
 from gms_rt.runtime.cpu import CpuRunner
 
 

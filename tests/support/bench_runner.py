@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from gms_rt.arrays import U8
 from gms_rt.artifacts import sha256_file
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import read_manifest, write_manifest
-from gms_rt.runtime.base import U8, Runner, RunnerInfo, Timings
+from gms_rt.runtime.base import Runner, RunnerInfo, Timings
 from support.trees import plain_manifest
 
 SIDE = 32

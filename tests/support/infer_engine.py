@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from gms_rt.arrays import U8
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import write_manifest
-from gms_rt.runtime.base import U8, Runner, RunnerInfo, Timings
+from gms_rt.runtime.base import Runner, RunnerInfo, Timings
 from support.trees import ROOT, plain_manifest
 
 SIZE = 64
