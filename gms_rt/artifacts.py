@@ -90,6 +90,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def check_format(value: dict[str, Any], name: str, version: int, *, where: object, fix: str) -> None:
+    """Refuse a file of another format, or of a version newer than this program reads."""
+    if value.get("format") != name:
+        raise ArtifactError(f"is not a {name} file", where=where, fix=fix)
+    found = value.get("version")
+    if not isinstance(found, int) or isinstance(found, bool) or not 1 <= found <= version:
+        raise ArtifactError(
+            f"is {name} version {found!r}, this program reads up to version {version}",
+            where=where,
+            fix=f"update gms-rt, or {fix}",
+        )
+
+
 @contextlib.contextmanager
 def atomic_folder(final: Path) -> Iterator[Path]:
     """A temporary folder beside `final`; on success it takes its place (an older one is swapped out)."""

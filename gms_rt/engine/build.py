@@ -18,6 +18,7 @@ from gms_rt import __version__
 from gms_rt.artifacts import atomic_folder, check_writable, sha256_bytes, sha256_file
 from gms_rt.engine import openvino, tensorrt, timing_cache
 from gms_rt.engine.manifest import (
+    GOLDEN,
     MANIFEST,
     EngineManifest,
     Plan,
@@ -36,9 +37,9 @@ from gms_rt.precision.ranges import Progress
 from gms_rt.precision.recipe import Recipe, write_recipe
 from gms_rt.precision.recipe_from_graph import Request, recipe_from_graph
 from gms_rt.runtime.binding import check_graph
+from gms_rt.runtime.device import cpu_execution
 
 MODEL = "model.onnx"
-GOLDEN = "golden.npz"
 UNCHANGED = "unchanged"  # the phase that tells a caller that nothing had to be built
 
 
@@ -84,7 +85,7 @@ def engine_from_graph(
     )
     plans = _wanted_plans(wanted, tuple(sms))
     if "cpu" in wanted:
-        openvino.execution(precision)  # refuse before the long part
+        cpu_execution(precision)  # refuse before the long part
     older = _older(out)
     if older is not None and not force and _holds(older, out, request, plans):
         if progress:
@@ -237,7 +238,7 @@ class _Made:
             plans=self.plans,
             census=self.census,
             gate=verdict,
-            execution=openvino.execution(self.recipe.precision) if "cpu" in self.targets else "f32",
+            execution=cpu_execution(self.recipe.precision) if "cpu" in self.targets else "f32",
             rebuild=rebuild,
             notes=self.notes,
         )

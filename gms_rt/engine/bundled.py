@@ -85,7 +85,7 @@ def default_targets(precision: str, machine: Machine | None = None) -> list[str]
     """What a bare build is for: this CPU, its GPUs' TensorRT, and TensorRT-RTX where its wheels are installed."""
     here = machine or probe()
     found = ["cpu"]
-    if precision == "bf16" and not {"avx512_bf16", "amx_bf16", "bf16"} & set(here.cpu.features):
+    if precision == "bf16" and not here.cpu.bf16:
         found = []
     if here.gpus and tensorrt.available("tensorrt"):
         found.append("tensorrt")

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gms_rt.artifacts import read_json, sha256_file, write_json
+from gms_rt.artifacts import check_format, read_json, sha256_file, write_json
 from gms_rt.errors import ArtifactError
 from gms_rt.precision import PRECISIONS
 
 MANIFEST = "engine.json"
+GOLDEN, CERTIFICATE = "golden.npz", "parity.json"  # the reference and the certificate, where they are there
 ENGINE_FORMAT = "gms-rt-engine"
 ENGINE_VERSION = 1
 
@@ -75,15 +76,7 @@ def read_manifest(folder: Path) -> EngineManifest:
             fix="build one: gms-rt build --precision fp16",
         )
     data = read_json(path)
-    if data.get("format") != ENGINE_FORMAT:
-        raise ArtifactError(f"is not a {ENGINE_FORMAT} manifest", where=path, fix="build the engine again")
-    version = data.get("version")
-    if not isinstance(version, int) or version > ENGINE_VERSION:
-        raise ArtifactError(
-            f"has manifest version {version!r}, this program reads up to {ENGINE_VERSION}",
-            where=path,
-            fix="update gms-rt or build the engine again",
-        )
+    check_format(data, ENGINE_FORMAT, ENGINE_VERSION, where=path, fix="build the engine again")
     plans = data.pop("plans", None)
     try:
         manifest = EngineManifest(plans=[Plan(**plan) for plan in plans or []], **data)

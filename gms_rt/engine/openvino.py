@@ -7,32 +7,16 @@ from typing import Any
 import numpy as np
 
 from gms_rt.arrays import U8
-from gms_rt.errors import DeviceError, GmsError
+from gms_rt.errors import GmsError
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.layer_counts import check_int8_execution
 from gms_rt.graph.run import Session
-from gms_rt.runtime.device import Machine, probe
-
-_BF16 = ("avx512_bf16", "amx_bf16", "bf16")
-
-
-def execution(precision: str, machine: Machine | None = None) -> str:
-    """The arithmetic to ask of OpenVINO; BF16 only where the processor has it."""
-    if precision != "bf16":
-        return "f32"
-    cpu = (machine or probe()).cpu
-    if not set(_BF16) & set(cpu.features):
-        raise DeviceError(
-            f"{cpu.name} has no BF16 arithmetic (none of {', '.join(_BF16)})",
-            where="--target cpu --precision bf16",
-            fix="use --precision int8 for speed or fp32 here, or --target tensorrt-rtx",
-        )
-    return "bf16"
+from gms_rt.runtime.device import cpu_execution, probe
 
 
 def inspect_execution(graph: Graph, precision: str, quantised: int) -> dict[str, Any]:
     """Compile for this CPU and count its layers by arithmetic; refuse what is not the precision asked for."""
-    asked = execution(precision)
+    asked = cpu_execution(precision)
     session = Session(graph, execution=asked)
     executed = session.executed()
     found: dict[str, Any] = {"cpu": probe().cpu.name, "asked": asked, "layers": executed}

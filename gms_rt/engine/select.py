@@ -63,8 +63,7 @@ def _plan_fit(plan: Plan, machine: Machine, wanted: int | None) -> Fit:
 
 
 def _cpu_reason(manifest: EngineManifest, machine: Machine) -> str:
-    native_bf16 = {"avx512_bf16", "amx_bf16", "bf16"} & set(machine.cpu.features)
-    if manifest.execution == "bf16" and not native_bf16:
+    if manifest.execution == "bf16" and not machine.cpu.bf16:
         return f"asks for bf16 arithmetic, which {machine.cpu.name} lacks"
     return ""
 

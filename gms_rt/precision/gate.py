@@ -11,16 +11,17 @@ from numpy.typing import NDArray
 from gms_rt import metrics
 from gms_rt.arrays import U8
 from gms_rt.errors import UsageError
+from gms_rt.scan.mask import mask_from_levels
 
-THRESHOLD = 128  # of 255: probability one half
+GATE_MEAN, GATE_MIN = 0.99, 0.95  # what an engine must keep unless told otherwise
 
 
 @dataclass(frozen=True)
 class Gate:
     """Smallest mean and smallest single Dice that pass."""
 
-    mean: float = 0.99
-    minimum: float = 0.95
+    mean: float = GATE_MEAN
+    minimum: float = GATE_MIN
 
     def __post_init__(self) -> None:
         for name, value in (("--gate-mean", self.mean), ("--gate-min", self.minimum)):
@@ -70,4 +71,4 @@ class Verdict:
 def judge(probabilities: U8, reference: U8, gate: Gate) -> Verdict:
     """Compare masks image by image."""
     pairs = zip(probabilities, reference, strict=True)
-    return Verdict(np.array([metrics.dice(a >= THRESHOLD, b >= THRESHOLD) for a, b in pairs]), gate)
+    return Verdict(np.array([metrics.dice(mask_from_levels(a), mask_from_levels(b)) for a, b in pairs]), gate)

@@ -12,7 +12,6 @@ from typing import Any
 
 from gms_rt import __version__
 from gms_rt.arrays import U8
-from gms_rt.engine import openvino
 from gms_rt.errors import GateError, GmsError, UsageError
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.run import Session
@@ -22,7 +21,7 @@ from gms_rt.precision.images import ImageSet, check_disjoint
 from gms_rt.precision.ranges import Extremes, Progress, extremes, histograms
 from gms_rt.precision.recipe import VERSION, WEIGHT_LEVELS, Recipe
 from gms_rt.precision.search import AUTO, Search
-from gms_rt.runtime.device import package_version
+from gms_rt.runtime.device import cpu_execution, package_version
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def _gated(graph: Graph, recipe: Recipe, request: Request, progress: Progress | 
     if progress:
         progress("gate", 1, 2)
     typed = recipe.apply(graph, "cpu")
-    session = Session(typed, execution=openvino.execution(recipe.precision))
+    session = Session(typed, execution=cpu_execution(recipe.precision))
     verdict = judge(session.probabilities(images.images), reference, request.gate)
     if progress:
         progress("gate", 2, 2)

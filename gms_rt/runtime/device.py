@@ -16,8 +16,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gms_rt.errors import UsageError
+from gms_rt.errors import DeviceError, UsageError
 
+# What Linux calls a processor's BF16 arithmetic: AVX-512, AMX, Arm.
+BF16_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")
 _SM_MAJOR, _SM_MINOR = 75, 76  # CUdevice_attribute numbers
 
 
@@ -39,6 +41,11 @@ class Cpu:
     architecture: str
     cores: int
     features: tuple[str, ...]  # those that decide an engine's speed and arithmetic
+
+    @property
+    def bf16(self) -> bool:
+        """Whether it computes in BF16 itself."""
+        return bool(set(BF16_FEATURES) & set(self.features))
 
 
 @dataclass(frozen=True)
@@ -155,3 +162,17 @@ def parse_device(device: str | None) -> tuple[str | None, int | None]:
     if not match or (match[1] == "cpu" and match[2]):
         raise UsageError(f"unknown device '{device}'", where="--device", fix="use cpu, cuda or cuda:N")
     return match[1], int(match[2]) if match[2] else None
+
+
+def cpu_execution(precision: str, machine: Machine | None = None) -> str:
+    """The arithmetic to ask of the CPU's runtime for a precision; BF16 only where the processor has it."""
+    if precision != "bf16":
+        return "f32"
+    cpu = (machine or probe()).cpu
+    if not cpu.bf16:
+        raise DeviceError(
+            f"{cpu.name} has no BF16 arithmetic (none of {', '.join(BF16_FEATURES)})",
+            where="--target cpu --precision bf16",
+            fix="use --precision int8 for speed or fp32 here, or --target tensorrt-rtx",
+        )
+    return "bf16"

@@ -11,7 +11,7 @@ import pytest
 from support.precision_graphs import scenes, tiny_graph
 from support.trees import ROOT
 
-from gms_rt.engine import openvino, tensorrt, timing_cache
+from gms_rt.engine import tensorrt, timing_cache
 from gms_rt.engine.build import engine_from_graph
 from gms_rt.engine.manifest import read_manifest, verify_files
 from gms_rt.engine.select import fits
@@ -21,7 +21,7 @@ from gms_rt.graph.run import Session
 from gms_rt.precision.gate import Gate, judge
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.recipe import Recipe, read_recipe, write_recipe
-from gms_rt.runtime.device import Cpu, Gpu, Machine
+from gms_rt.runtime.device import Cpu, Gpu, Machine, cpu_execution
 
 CALIBRATION = ImageSet(scenes(4, seed=11), "scenes 11")
 GATE = ImageSet(scenes(6, seed=12), "scenes 12")
@@ -183,11 +183,11 @@ def test_bf16_plan_is_bf16(graph, tmp_path):
 
 def test_bf16_on_a_cpu_without_it_is_refused():
     with pytest.raises(DeviceError, match="no BF16 arithmetic") as caught:
-        openvino.execution("bf16", Machine(PLAIN, (), None, "", {}))
+        cpu_execution("bf16", Machine(PLAIN, (), None, "", {}))
     assert "--precision int8" in str(caught.value.fix)
     able = dataclasses.replace(PLAIN, features=("avx512_bf16",))
-    assert openvino.execution("bf16", Machine(able, (), None, "", {})) == "bf16"
-    assert openvino.execution("fp16", Machine(PLAIN, (), None, "", {})) == "f32"
+    assert cpu_execution("bf16", Machine(able, (), None, "", {})) == "bf16"
+    assert cpu_execution("fp16", Machine(PLAIN, (), None, "", {})) == "f32"
 
 
 @needs_rtx

