@@ -27,7 +27,7 @@ GOLDEN_SEEDS = range(2_000_000, 2_000_006)  # PyTorch's passes over them are a t
 
 
 class EncoderStage(nn.Module):
-    """uint8 N×H×W×3 to scaled latents. The cast comes first: TensorRT lets nothing else read uint8."""
+    """uint8 N×H×W×3 to scaled latents."""
 
     def __init__(self, gms: Gms) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class EncoderStage(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Encode pictures."""
-        return self.gms.encode(image.to(torch.float32).permute(0, 3, 1, 2) / 255)
+        return self.gms.encode_levels(image)
 
 
 class MapperStage(nn.Module):
@@ -51,7 +51,7 @@ class MapperStage(nn.Module):
 
 
 class DecoderStage(nn.Module):
-    """Scaled mask latents to uint8 N×H×W×1; the cast comes last."""
+    """Scaled mask latents to uint8 N×H×W×1."""
 
     def __init__(self, gms: Gms) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class DecoderStage(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         """Draw masks."""
-        return (self.gms.probability(latent) * 255).round().permute(0, 2, 3, 1).to(torch.uint8)
+        return self.gms.draw_levels(latent)
 
 
 def graph_from_run(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gms_rt.arrays import U8
+from gms_rt.scan.mask import mask_from_levels
 from gms_rt.train.recipe import Recipe
 
 
@@ -25,7 +26,7 @@ def augmented(image: U8, mask: U8, recipe: Recipe, rng: np.random.Generator) -> 
     moved = any((recipe.rotate, recipe.shift, recipe.zoom > 1, *flips))
     if moved:
         matrix = _matrix(image.shape[1], image.shape[0], recipe, (turn, zoom, dx, dy), flips)
-        image, mask = _warp(image, matrix), _binary(_warp(mask, matrix))
+        image, mask = _warp(image, matrix), mask_from_levels(_warp(mask, matrix))
     return _coloured(image, recipe, colour), mask
 
 
@@ -50,10 +51,6 @@ def _warp(picture: U8, matrix: NDArray[np.float64]) -> U8:
     size = (picture.shape[1], picture.shape[0])
     warped = cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     return np.asarray(warped, np.uint8)
-
-
-def _binary(mask: U8) -> U8:
-    return np.where(mask >= 128, 255, 0).astype(np.uint8)
 
 
 def _coloured(image: U8, recipe: Recipe, drawn: NDArray[np.float64]) -> U8:

@@ -16,7 +16,7 @@ from torch import Tensor
 from gms_rt.model.gms import Gms
 from gms_rt.train.latents import LatentCache, encode, mask_image
 from gms_rt.train.recipe import Recipe
-from gms_rt.train.samples import Samples, image_tensor, mask_tensor
+from gms_rt.train.samples import Samples, mask_tensor
 from gms_rt.train.schedule import Schedule
 
 _ORDER, _VIEWS, _NOISE = 0x6F72, 0x7669, 0x6E6F
@@ -89,9 +89,10 @@ class LiveBatches:
         if step + 1 < self._schedule.steps and step + 1 not in self._ahead:
             self._ahead[step + 1] = self._ask(step + 1)
         pairs = [future.result() for future in waiting]
-        images = image_tensor([image for image, _ in pairs]).to(self._device)
+        images = torch.from_numpy(np.stack([image for image, _ in pairs])).to(self._device)
         masks = [mask for _, mask in pairs]
-        target = self._gms.encode(image_tensor([mask_image(mask) for mask in masks]).to(self._device))
+        drawn = torch.from_numpy(np.stack([mask_image(mask) for mask in masks])).to(self._device)
+        target = self._gms.encode_levels(drawn)
         names = [self._samples.cases[n].name for n in members(self._schedule, step)]
         return Batch(self._latent(images, step), target, mask_tensor(masks), names)
 
@@ -109,9 +110,9 @@ class LiveBatches:
     def _latent(self, images: Tensor, step: int) -> Tensor:
         recipe = self._schedule.recipe
         if np.random.default_rng([recipe.seed, _NOISE, step]).random() >= recipe.latent_noise:
-            return self._gms.encode(images)
+            return self._gms.encode_levels(images)
         with _moments(self._gms) as seen:
-            latent = self._gms.encode(images)
+            latent = self._gms.encode_levels(images)
         if not seen:
             return latent
         spread = torch.exp(0.5 * seen[0][:, latent.shape[1] :].float().clamp(-30, 20)) * self._gms.tokenizer.spec.scale

@@ -22,7 +22,7 @@ from torch import Tensor
 from gms_rt.artifacts import atomic_path, read_json, sha256_file, write_json
 from gms_rt.errors import GmsError
 from gms_rt.model.gms import Gms
-from gms_rt.train.samples import Samples, image_tensor, mask_tensor
+from gms_rt.train.samples import Samples, mask_tensor
 
 INDEX = "index.json"
 _SHARD = 32
@@ -75,10 +75,8 @@ def cached_latents(gms: Gms, samples: Samples, folder: Path, progress: Progress 
 def encode(gms: Gms, images: Sequence[NDArray[np.uint8]]) -> Tensor:
     """Scaled latents of uint8 images, on the processor."""
     device = next(gms.mapper.parameters()).device
-    parts = [
-        gms.encode(image_tensor(images[i : i + _BATCH]).to(device)).float().cpu() for i in range(0, len(images), _BATCH)
-    ]
-    return torch.cat(parts)
+    batches = [torch.from_numpy(np.stack(images[i : i + _BATCH])) for i in range(0, len(images), _BATCH)]
+    return torch.cat([gms.encode_levels(batch.to(device)).float().cpu() for batch in batches])
 
 
 def mask_image(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:

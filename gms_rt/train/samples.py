@@ -12,6 +12,7 @@ from gms_rt.arrays import U8
 from gms_rt.data.layouts import Case
 from gms_rt.data.reading import read_case
 from gms_rt.scan import resize_image
+from gms_rt.scan.mask import FOREGROUND, mask_from_levels
 from gms_rt.train.augment import augmented
 from gms_rt.train.recipe import Recipe
 
@@ -37,8 +38,7 @@ class Samples:
             return self._kept[number]
         image, mask = read_case(self.cases[number])
         size = self.recipe.size
-        small = np.where(resize_image(mask, size, size) >= 128, 255, 0).astype(np.uint8)
-        found = resize_image(image, size, size), small
+        found = resize_image(image, size, size), mask_from_levels(resize_image(mask, size, size))
         if self._keep:
             self._kept[number] = found
         return found
@@ -50,11 +50,6 @@ class Samples:
         return augmented(image, mask, self.recipe, np.random.default_rng(seed))
 
 
-def image_tensor(images: Sequence[U8]) -> Tensor:
-    """N×3×H×W in [0, 1] from uint8 H×W×3."""
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(torch.float32).div_(255)
-
-
 def mask_tensor(masks: Sequence[U8]) -> Tensor:
     """N×1×H×W of 0 and 1 from uint8 H×W."""
-    return torch.from_numpy(np.stack(masks)[:, None] >= 128).to(torch.float32)
+    return torch.from_numpy(np.stack(masks)[:, None] >= FOREGROUND).to(torch.float32)

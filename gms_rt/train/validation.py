@@ -9,6 +9,7 @@ from torch import Tensor
 from gms_rt.arrays import U8
 from gms_rt.metrics import dice
 from gms_rt.model.gms import Gms
+from gms_rt.scan.mask import FOREGROUND
 from gms_rt.train.checkpoint import copied
 from gms_rt.train.latents import encode, mask_image
 from gms_rt.train.losses import latent_loss
@@ -41,7 +42,7 @@ class Validation:
         for image, target, mask in self._cases:
             mapped = self._gms.map(image.to(device))
             losses.append(float(latent_loss(mapped, target.to(device))))
-            probability = (self._gms.probability(mapped)[0, 0] * 255).round()
-            scores.append(dice(probability.cpu().numpy() >= 128, mask))
+            levels = self._gms.draw_levels(mapped)[0, ..., 0].cpu().numpy()
+            scores.append(dice(levels >= FOREGROUND, mask))
         mapper.load_state_dict(current)
         return float(np.mean(scores)), float(np.mean(losses))
