@@ -28,7 +28,8 @@ from gms_rt.demo.phantoms import phantom
 from gms_rt.model.loading import load_tokenizer
 from gms_rt.runtime.device import probe
 from gms_rt.train.loop import train
-from gms_rt.train.recipe import Recipe, load_recipe
+from gms_rt.train.recipe import TrainingRecipe, load_recipe
+from gms_rt.train.request import TrainingRequest
 
 TARGET = 10.0
 
@@ -92,7 +93,7 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
-def rates(dataset: Dataset, tokenizer: str, recipe: Recipe, out: Path) -> tuple[dict[str, float], float]:
+def rates(dataset: Dataset, tokenizer: str, recipe: TrainingRecipe, out: Path) -> tuple[dict[str, float], float]:
     """Images per second of each phase (the fastest epoch), and views encoded per second."""
     split = Split(tuple(case.name for case in dataset.cases), (), (), "all cases train")
     began, encoded = time.perf_counter(), [0.0]
@@ -103,7 +104,7 @@ def rates(dataset: Dataset, tokenizer: str, recipe: Recipe, out: Path) -> tuple[
 
     frozen = load_tokenizer(tokenizer)
     began = time.perf_counter()
-    train(dataset, split, frozen, recipe, out, progress=told)
+    train(TrainingRequest(dataset, split, frozen, recipe, out), told)
     found: dict[str, float] = {}
     for row in csv.DictReader((out / "metrics.csv").read_text().splitlines()):
         found[row["phase"]] = max(found.get(row["phase"], 0.0), float(row["images_per_second"]))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gms_rt.errors import ArtifactError, UsageError
+from gms_rt.errors import ArtifactError, UsageError, reason_from_error
 
 # Where common training programs keep the weights inside a checkpoint.
 _CONTAINERS = ("model", "state_dict")
@@ -37,7 +37,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
             fix="save its state dict alone: torch.save({'model': model.state_dict()}, FILE)",
         ) from error
     except (RuntimeError, OSError, EOFError, KeyError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"is no readable checkpoint ({reason(error)})", where=path) from error
+        raise ArtifactError(f"is no readable checkpoint ({reason_from_error(error)})", where=path) from error
     for key in _CONTAINERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -46,13 +46,3 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     if not weights:
         raise ArtifactError("holds no tensors", where=path)
     return weights
-
-
-def reason(error: Exception) -> str:
-    """The first line of a foreign error's message, or its kind where it has none.
-
-    >>> reason(ValueError("bad header\\nand a page of advice")), reason(EOFError())
-    ('bad header', 'EOFError')
-    """
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

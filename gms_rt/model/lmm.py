@@ -118,7 +118,7 @@ class LatentMapper(nn.Module):
         """The mask latent."""
         return self._head(-1, self.features(latent)[-1])
 
-    def supervised(self, latent: Tensor) -> list[Tensor]:
+    def supervised_latents(self, latent: Tensor) -> list[Tensor]:
         """The latents that training supervises, the output first: all heads but the deepest, or just one."""
         features = self.features(latent)
         if not self.config.deep_supervision:

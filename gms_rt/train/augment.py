@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from gms_rt.arrays import U8
 from gms_rt.scan.mask import mask_from_levels
-from gms_rt.train.recipe import Recipe
+from gms_rt.train.recipe import TrainingRecipe
 
 
-def augmented(image: U8, mask: U8, recipe: Recipe, rng: np.random.Generator) -> tuple[U8, U8]:
+def augment(image: U8, mask: U8, recipe: TrainingRecipe, rng: np.random.Generator) -> tuple[U8, U8]:
     """A random view of the same size; what comes in from outside is the picture mirrored."""
     # Every number is drawn, used or not, so that one setting does not shift the others' randomness.
     turn, zoom, dx, dy = rng.uniform(-1, 1, 4)
@@ -33,7 +33,7 @@ def augmented(image: U8, mask: U8, recipe: Recipe, rng: np.random.Generator) -> 
 def _matrix(
     width: int,
     height: int,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     drawn: tuple[float, float, float, float],
     flips: tuple[bool, bool],
 ) -> NDArray[np.float64]:
@@ -53,7 +53,7 @@ def _warp(picture: U8, matrix: NDArray[np.float64]) -> U8:
     return np.asarray(warped, np.uint8)
 
 
-def _coloured(image: U8, recipe: Recipe, drawn: NDArray[np.float64]) -> U8:
+def _coloured(image: U8, recipe: TrainingRecipe, drawn: NDArray[np.float64]) -> U8:
     if not any((recipe.hue, recipe.saturation, recipe.value, recipe.contrast)):
         return image
     hue, saturation, value, contrast = (float(number) for number in drawn)

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from gms_rt.model.gms import Gms
 from gms_rt.train.latents import LatentCache, encode, mask_image
-from gms_rt.train.recipe import Recipe
+from gms_rt.train.recipe import TrainingRecipe
 from gms_rt.train.samples import Samples, mask_tensor
 from gms_rt.train.schedule import Schedule
 
 _ORDER, _VIEWS, _NOISE = 0x6F72, 0x7669, 0x6E6F
-_EXAMPLES = 256  # of mask latents that a sketch of the decoder is fitted to
+_EXAMPLES = 256  # mask latents that the linear decoder is fitted to
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Batch:
         return Batch(self.image.to(device), self.target.to(device), self.mask.to(device), self.names)
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Gives the batch of a step."""
 
     def batch(self, step: int) -> Batch:
         """The batch of this step."""
 
     def examples(self) -> tuple[Tensor, Tensor]:
-        """Mask latents and masks of some cases, for fitting a sketch of the decoder."""
+        """Mask latents and masks of some cases, to fit the linear decoder to."""
 
     def close(self) -> None:
         """Release what it holds."""
@@ -59,14 +59,14 @@ class CachedBatches:
     def batch(self, step: int) -> Batch:
         """The batch of this step."""
         epoch = self._schedule.place(step).epoch
-        numbers = members(self._schedule, step)
+        numbers = case_numbers(self._schedule, step)
         drawn = np.random.default_rng([self._schedule.recipe.seed, _VIEWS, epoch])
         views = drawn.integers(0, self._cache.views, self._cache.cases)[numbers]
         image, target, mask = self._cache.batch(numbers.tolist(), views.tolist())
         return Batch(image, target, mask, [self._samples.cases[n].name for n in numbers])
 
     def examples(self) -> tuple[Tensor, Tensor]:
-        """Mask latents and masks of some cases, for fitting a sketch of the decoder."""
+        """Mask latents and masks of some cases, to fit the linear decoder to."""
         cases = range(min(self._cache.cases, _EXAMPLES))
         _, targets, masks = self._cache.batch(cases, [case % self._cache.views for case in cases])
         return targets, masks
@@ -93,11 +93,11 @@ class LiveBatches:
         masks = [mask for _, mask in pairs]
         drawn = torch.from_numpy(np.stack([mask_image(mask) for mask in masks])).to(self._device)
         target = self._gms.encode_levels(drawn)
-        names = [self._samples.cases[n].name for n in members(self._schedule, step)]
+        names = [self._samples.cases[n].name for n in case_numbers(self._schedule, step)]
         return Batch(self._latent(images, step), target, mask_tensor(masks), names)
 
     def examples(self) -> tuple[Tensor, Tensor]:
-        """Mask latents and masks of some cases, for fitting a sketch of the decoder."""
+        """Mask latents and masks of some cases, to fit the linear decoder to."""
         numbers = range(min(len(self._samples), _EXAMPLES))
         masks = [self._samples.view(number, 1)[1] for number in numbers]
         return encode(self._gms, [mask_image(mask) for mask in masks]), mask_tensor(masks)
@@ -105,7 +105,7 @@ class LiveBatches:
     def _ask(self, step: int) -> list[Future[Any]]:
         # View 0 is the plain picture, which only validation sees.
         view = self._schedule.place(step).epoch + 1
-        return [self._pool.submit(self._samples.view, int(n), view) for n in members(self._schedule, step)]
+        return [self._pool.submit(self._samples.view, int(n), view) for n in case_numbers(self._schedule, step)]
 
     def _latent(self, images: Tensor, step: int) -> Tensor:
         recipe = self._schedule.recipe
@@ -125,9 +125,9 @@ class LiveBatches:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def members(schedule: Schedule, step: int) -> NDArray[np.int64]:
+def case_numbers(schedule: Schedule, step: int) -> NDArray[np.int64]:
     """The case numbers of a step: every epoch is a new order of all cases."""
-    recipe: Recipe = schedule.recipe
+    recipe: TrainingRecipe = schedule.recipe
     place = schedule.place(step)
     order = np.random.default_rng([recipe.seed, _ORDER, place.epoch]).permutation(schedule.cases)
     return np.asarray(order[place.batch * recipe.batch : (place.batch + 1) * recipe.batch], np.int64)

@@ -13,8 +13,8 @@ from gms_rt.data.layouts import Case
 from gms_rt.data.reading import read_case
 from gms_rt.scan import resize_image
 from gms_rt.scan.mask import FOREGROUND, mask_from_levels
-from gms_rt.train.augment import augmented
-from gms_rt.train.recipe import Recipe
+from gms_rt.train.augment import augment
+from gms_rt.train.recipe import TrainingRecipe
 
 _KEEP_BYTES = 2**30
 _VIEW = 0x76696577
@@ -23,7 +23,7 @@ _VIEW = 0x76696577
 class Samples:
     """Cases by number. Small data sets stay in memory at network size; large ones are read again."""
 
-    def __init__(self, cases: Sequence[Case], recipe: Recipe) -> None:
+    def __init__(self, cases: Sequence[Case], recipe: TrainingRecipe) -> None:
         self.cases = tuple(cases)
         self.recipe = recipe
         self._kept: dict[int, tuple[U8, U8]] = {}
@@ -47,7 +47,7 @@ class Samples:
         """The view of this number; views are drawn from the seed and do not repeat."""
         image, mask = self.plain(number)
         seed = [self.recipe.seed, _VIEW, view, number]
-        return augmented(image, mask, self.recipe, np.random.default_rng(seed))
+        return augment(image, mask, self.recipe, np.random.default_rng(seed))
 
 
 def mask_tensor(masks: Sequence[U8]) -> Tensor:

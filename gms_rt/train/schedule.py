@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from gms_rt.train.recipe import Recipe
+from gms_rt.train.recipe import TrainingRecipe
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Place:
 class Schedule:
     """The steps of a training of `cases` cases."""
 
-    recipe: Recipe
+    recipe: TrainingRecipe
     cases: int
 
     @property

@@ -10,7 +10,7 @@ from gms_rt.arrays import U8
 from gms_rt.metrics import dice
 from gms_rt.model.gms import Gms
 from gms_rt.scan.mask import FOREGROUND
-from gms_rt.train.checkpoint import copied
+from gms_rt.train.checkpoint import copy_weights
 from gms_rt.train.latents import encode, mask_image
 from gms_rt.train.losses import latent_loss
 from gms_rt.train.samples import Samples
@@ -31,11 +31,11 @@ class Validation:
         return len(self._cases)
 
     @torch.no_grad()
-    def scored(self, weights: dict[str, Tensor]) -> tuple[float, float]:
+    def score(self, weights: dict[str, Tensor]) -> tuple[float, float]:
         """Mean Dice and mean latent loss of the mapper with these weights; it keeps its own."""
         mapper = self._gms.mapper
         device = next(mapper.parameters()).device
-        current = copied(mapper.state_dict())
+        current = copy_weights(mapper.state_dict())
         mapper.load_state_dict(weights)
         mapper.eval()
         scores, losses = [], []
