@@ -88,7 +88,7 @@ def load_diffusers(kind: str, source: str, revision: str | None = None) -> Diffu
             raise UsageError("no config.json in this folder", where=folder, fix=_wanted(kind))
         autoencoder = _load(layout, folder, {"local_files_only": True})
     elif folder.exists() or source.count("/") != 1 or source.startswith((".", "~", "/")):
-        raise UsageError("is no tokenizer folder and no hub id", where=source, fix=_wanted(kind))
+        raise UsageError("is neither a tokenizer folder nor a hub id", where=source, fix=_wanted(kind))
     else:
         autoencoder = _from_hub(layout, kind, source, revision)
     return wrap_autoencoder(autoencoder, kind, source, revision)

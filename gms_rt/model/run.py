@@ -1,7 +1,7 @@
 """Run folders: `config.toml`, `lmm.safetensors` and `tokenizer.json`, from which the whole model comes back.
 
 `tokenizer.json` names the frozen tokenizer with the hash of its weights; a tokenizer that has changed is refused,
-because a latent mapping model means nothing without the very tokenizer it was trained with.
+because a latent mapping model works only with the tokenizer it was trained with.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gms_rt.errors import ArtifactError, UsageError
 from gms_rt.model.checkpoint import load_tensors
 from gms_rt.model.gms import Gms
 from gms_rt.model.lmm import LatentMapper, LmmConfig
-from gms_rt.model.loading import open_tokenizer, resolved
+from gms_rt.model.loading import open_tokenizer, source_in_run
 from gms_rt.model.tokenizer import Tokenizer, TokenizerSpec
 
 CONFIG, WEIGHTS, TOKENIZER = "config.toml", "lmm.safetensors", "tokenizer.json"
@@ -62,12 +62,12 @@ def model_shape(folder: Path) -> LmmConfig:
 
 
 def check_run(folder: Path) -> None:
-    """Refuse what is no run folder."""
+    """Refuse what is not a run folder."""
     if not folder.is_dir():
-        raise UsageError("is no folder", where=folder, fix="name a run folder, such as gms-rt train writes")
+        raise UsageError("is not a folder", where=folder, fix="name a run folder, such as gms-rt train writes")
     for name in (CONFIG, WEIGHTS, TOKENIZER):
         if not (folder / name).is_file():
-            raise UsageError(f"is no run folder (no {name})", where=folder)
+            raise UsageError(f"is not a run folder (no {name})", where=folder)
 
 
 def load_weights(mapper: LatentMapper, path: Path) -> None:
@@ -91,13 +91,13 @@ def _tokenizer(folder: Path) -> Tokenizer:
     if "image_range" in values:
         values["image_range"] = tuple(values["image_range"])
     spec = configured(TokenizerSpec, values, where=path)
-    tokenizer = open_tokenizer(spec.kind, resolved(spec.source, folder), spec.revision)
+    tokenizer = open_tokenizer(spec.kind, source_in_run(spec.source, folder), spec.revision)
     found = replace(tokenizer.spec, source=spec.source, sha256=spec.sha256)
     if found != spec:
         raise ArtifactError(f"says {spec}, but the tokenizer there is {found}", where=path)
     if spec.sha256 is not None and tokenizer.weights_sha256() != spec.sha256:
         raise ArtifactError(
-            "names a tokenizer whose weights have changed since (hash differs)",
+            "names a tokenizer whose weights have changed since then (hash differs)",
             where=path,
             fix=f"restore the tokenizer {spec.source} of this run",
         )

@@ -1,6 +1,6 @@
 """One random view of an image and its mask: flip, rotation, zoom and shift in one warp, then colour.
 
-The same generator state gives the same view. Each view has its own seed, so that order and workers do not matter.
+The same generator state gives the same view. Each view has its own seed, so that order and threads do not matter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gms_rt.train.recipe import TrainingRecipe
 
 
 def augment(image: U8, mask: U8, recipe: TrainingRecipe, rng: np.random.Generator) -> tuple[U8, U8]:
-    """A random view of the same size; what comes in from outside is the picture mirrored."""
+    """A random view of the same size; the outside of a picture is its mirror image."""
     # Every number is drawn, used or not, so that one setting does not shift the others' randomness.
     turn, zoom, dx, dy = rng.uniform(-1, 1, 4)
     across, along = rng.random(2) < 0.5
@@ -27,7 +27,7 @@ def augment(image: U8, mask: U8, recipe: TrainingRecipe, rng: np.random.Generato
     if moved:
         matrix = _matrix(image.shape[1], image.shape[0], recipe, (turn, zoom, dx, dy), flips)
         image, mask = _warp(image, matrix), mask_from_levels(_warp(mask, matrix))
-    return _coloured(image, recipe, colour), mask
+    return _shift_colours(image, recipe, colour), mask
 
 
 def _matrix(
@@ -53,7 +53,7 @@ def _warp(picture: U8, matrix: NDArray[np.float64]) -> U8:
     return np.asarray(warped, np.uint8)
 
 
-def _coloured(image: U8, recipe: TrainingRecipe, drawn: NDArray[np.float64]) -> U8:
+def _shift_colours(image: U8, recipe: TrainingRecipe, drawn: NDArray[np.float64]) -> U8:
     if not any((recipe.hue, recipe.saturation, recipe.value, recipe.contrast)):
         return image
     hue, saturation, value, contrast = (float(number) for number in drawn)

@@ -1,4 +1,4 @@
-"""Batches for each step: from cached latents, or augmented and encoded on the way. Same seed and step, same batch."""
+"""The batch of each step: from cached latents, or augmented and encoded on the way. Same seed and step, same batch."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _EXAMPLES = 256  # mask latents that the linear decoder is fitted to
 
 @dataclass(frozen=True)
 class Batch:
-    """Latents of images and masks, and the masks N×1×H×W; `names` for messages."""
+    """Cases of one step."""
 
-    image: Tensor
-    target: Tensor
-    mask: Tensor
-    names: list[str]
+    image: Tensor  # scaled latents of the images
+    target: Tensor  # scaled latents of the masks
+    mask: Tensor  # N×1×H×W of 0 and 1
+    names: list[str]  # of the cases, for messages
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch there."""
+        """The same batch on this device."""
         return Batch(self.image.to(device), self.target.to(device), self.mask.to(device), self.names)
 
 
@@ -47,11 +47,11 @@ class BatchSource(Protocol):
         """Mask latents and masks of some cases, to fit the linear decoder to."""
 
     def close(self) -> None:
-        """Release what it holds."""
+        """Release files and threads."""
 
 
 class CachedBatches:
-    """Batches of cached views, one view a case and epoch."""
+    """Batches of cached views, one view per case and epoch."""
 
     def __init__(self, cache: LatentCache, samples: Samples, schedule: Schedule) -> None:
         self._cache, self._samples, self._schedule = cache, samples, schedule
@@ -72,11 +72,11 @@ class CachedBatches:
         return targets, masks
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing to release."""
 
 
 class LiveBatches:
-    """Batches of fresh views, encoded when they are asked for; the next step's pictures are read meanwhile."""
+    """Batches of fresh views, encoded when they are asked for; the next step's pictures are read at the same time."""
 
     def __init__(self, gms: Gms, samples: Samples, schedule: Schedule, device: torch.device) -> None:
         self._gms, self._samples, self._schedule, self._device = gms, samples, schedule, device
@@ -135,7 +135,7 @@ def case_numbers(schedule: Schedule, step: int) -> NDArray[np.int64]:
 
 @contextmanager
 def _moments(gms: Gms) -> Iterator[list[Tensor]]:
-    """What the tokenizer's posterior (mean and log-variance) is while it encodes; empty where it has none."""
+    """Collects the tokenizer's posterior (mean and log-variance) while it encodes; empty where it has none."""
     seen: list[Tensor] = []
     layer = getattr(getattr(gms.tokenizer, "autoencoder", None), "quant_conv", None)
     if layer is None:

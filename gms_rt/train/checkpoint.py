@@ -44,7 +44,7 @@ class State:
 
 
 def save_state(folder: Path, state: State) -> None:
-    """Write the whole state, then its weights alone."""
+    """Write the whole state, then the weights alone."""
     from safetensors.torch import save
 
     # Serialised in memory first: a full disk then fails in one known place, and the old file stays.
@@ -57,7 +57,7 @@ def save_state(folder: Path, state: State) -> None:
 
 
 def load_state(folder: Path, fingerprint: dict[str, str], device: torch.device) -> State | None:
-    """The state of a stopped training, or None where none was written yet; another training's is refused."""
+    """The state of a stopped training, or None where none was written yet; that of another training is refused."""
     path = folder / STATE
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""Cases at network size, and their views: each a pure function of seed, case and view number."""
+"""Cases at network size, and their views: each is a pure function of seed, case and view number."""
 
 from __future__ import annotations
 

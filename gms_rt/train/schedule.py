@@ -10,11 +10,11 @@ from gms_rt.train.recipe import TrainingRecipe
 
 @dataclass(frozen=True)
 class Place:
-    """A step's place: `phase` is "latent" or "image"; `batch` counts within the epoch."""
+    """A step's place in the training."""
 
-    epoch: int
-    batch: int
-    phase: str
+    epoch: int  # of both phases, from 0
+    batch: int  # within the epoch, from 0
+    phase: str  # "latent" or "image"
     lr: float
     last_of_epoch: bool
     last_of_phase: bool
@@ -29,7 +29,7 @@ class Schedule:
 
     @property
     def batches(self) -> int:
-        """Steps an epoch."""
+        """Steps per epoch."""
         return -(-self.cases // self.recipe.batch)
 
     @property
@@ -43,7 +43,7 @@ class Schedule:
         return self.epochs * self.batches
 
     def place(self, step: int) -> Place:
-        """Where this step (from 0) is."""
+        """The place of this step (from 0)."""
         epoch, batch = divmod(step, self.batches)
         latent = epoch < self.recipe.latent_epochs
         first, length = (0, self.recipe.latent_epochs) if latent else (self.recipe.latent_epochs, self.recipe.epochs)

@@ -34,8 +34,8 @@ def first_weights(recipe: TrainingRecipe, channels: int, init: Path | None = Non
     mapper = load_mapper(init)
     if mapper.config != wanted:
         raise UsageError(
-            f"holds {mapper.config}, and this training needs {wanted}",
+            f"has {mapper.config}, and this training needs {wanted}",
             where=init,
-            fix="start from a run of as many latent channels, and set none of the model's keys",
+            fix="start from a run with as many latent channels, and set none of the model's keys",
         )
     return Start(mapper, {"run": init.resolve().name, "sha256": sha256_file(init / WEIGHTS)})

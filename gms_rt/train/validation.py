@@ -1,4 +1,4 @@
-"""How good weights are on the cases kept for choosing them: their masks' Dice, and the latents' distance."""
+"""How good weights are on the validation cases: the Dice of their masks, and the distance of their latents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gms_rt.train.samples import Samples
 
 
 class Validation:
-    """The held-out cases, encoded once: image latents, mask latents, masks."""
+    """The validation cases, encoded once: image latents, mask latents, masks."""
 
     def __init__(self, gms: Gms, samples: Samples) -> None:
         self._gms = gms
@@ -32,7 +32,7 @@ class Validation:
 
     @torch.no_grad()
     def score(self, weights: dict[str, Tensor]) -> tuple[float, float]:
-        """Mean Dice and mean latent loss of the mapper with these weights; it keeps its own."""
+        """Mean Dice and mean latent loss of the mapper with these weights; its own are restored."""
         mapper = self._gms.mapper
         device = next(mapper.parameters()).device
         current = copy_weights(mapper.state_dict())

@@ -125,7 +125,7 @@ def test_a_training_starts_from_another_run(phantoms: Path, tiny_tokenizer: str,
     other = recipe("fast", "latent_epochs=1", "epochs=0", "views=2", "width=16")
     with pytest.raises(UsageError, match=r"width=8.*needs.*width=16"):
         run(phantoms, tiny_tokenizer, tmp_path / "other", other, init=first)
-    with pytest.raises(UsageError, match="no run folder"):
+    with pytest.raises(UsageError, match="not a run folder"):
         run(phantoms, tiny_tokenizer, tmp_path / "other", other, init=phantoms)
 
 
