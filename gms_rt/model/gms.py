@@ -56,7 +56,7 @@ class Gms(nn.Module):
         return self.drawing(latent).clamp(0, 1)
 
     def drawing(self, latent: Tensor) -> Tensor:
-        """What `probability` clamps."""
+        """The drawn mask before `probability` clamps it."""
         low, high = self.tokenizer.spec.image_range
         decoded = self.tokenizer.decode(latent / self.tokenizer.spec.scale + self.tokenizer.spec.shift)
         return (decoded.mean(dim=1, keepdim=True) - low) / (high - low)

@@ -12,8 +12,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from gms_rt.artifacts import atomic_path, read_json, write_bytes, write_json
+from gms_rt.artifacts import read_json, write_bytes, write_json
 from gms_rt.config import configured, read_toml
 from gms_rt.errors import ArtifactError, UsageError
 from gms_rt.model.checkpoint import load_tensors
@@ -27,19 +28,28 @@ TomlValue = str | int | float | bool | list[int] | list[float] | list[str]
 Tables = Mapping[str, Mapping[str, TomlValue]]
 
 
-def save_run(folder: Path, gms: Gms, tables: Tables | None = None) -> None:
-    """Write a run folder; `tables` are more tables of `config.toml`, such as how it was trained."""
-    from safetensors.torch import save_file
+def save_run(
+    folder: Path, gms: Gms, tables: Tables | None = None, *, weights: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write a run folder.
 
+    `tables` are more tables of `config.toml`, such as how it was trained; `weights` stand in for the mapper's own.
+    """
     model: dict[str, TomlValue] = {
         k: list(v) if isinstance(v, tuple) else v for k, v in asdict(gms.mapper.config).items()
     }
     write_bytes(folder / CONFIG, toml_text({"model": model, **(tables or {})}).encode())
     spec = replace(gms.tokenizer.spec, sha256=gms.tokenizer.weights_sha256())
     write_json(folder / TOKENIZER, spec.to_json())
-    weights = {name: value.detach().cpu().contiguous() for name, value in gms.mapper.state_dict().items()}
-    with atomic_path(folder / WEIGHTS) as part:
-        save_file(weights, part)
+    write_weights(folder / WEIGHTS, weights or gms.mapper.state_dict())
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write weights as safetensors, from wherever they are, whole or not at all."""
+    from safetensors.torch import save
+
+    # Serialised in memory first: a full disk then fails in one known place, and the old file stays.
+    write_bytes(path, save({name: value.detach().cpu().contiguous() for name, value in weights.items()}))
 
 
 def load_run(folder: Path) -> Gms:

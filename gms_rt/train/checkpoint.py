@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gms_rt.artifacts import write_bytes
 from gms_rt.errors import ArtifactError, UsageError, reason_from_error
+from gms_rt.model.run import write_weights
 
 STATE, LAST = "last.pt", "last.safetensors"
 _FORMAT, _FIRST_FORMAT = "gms-rt-training-2", "gms-rt-training-1"
@@ -45,15 +46,12 @@ class State:
 
 def save_state(folder: Path, state: State) -> None:
     """Write the whole state, then the weights alone."""
-    from safetensors.torch import save
-
     # Serialised in memory first: a full disk then fails in one known place, and the old file stays.
     stream = io.BytesIO()
     fields = {name: getattr(state, name) for name in State.__dataclass_fields__}
     torch.save({"format": _FORMAT, **fields}, stream)
     write_bytes(folder / STATE, stream.getvalue())
-    weights = {name: value.detach().cpu().contiguous() for name, value in state.mapper.items()}
-    write_bytes(folder / LAST, save(weights))
+    write_weights(folder / LAST, state.mapper)
 
 
 def load_state(folder: Path, fingerprint: dict[str, str], device: torch.device) -> State | None:

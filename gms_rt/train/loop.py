@@ -16,12 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gms_rt.artifacts import write_bytes
 from gms_rt.data.splits import Split, write_split
 from gms_rt.errors import GmsError, UsageError
 from gms_rt.model.gms import Gms
-from gms_rt.model.lmm import LatentMapper
-from gms_rt.model.run import CONFIG, WEIGHTS, save_run
+from gms_rt.model.run import CONFIG, WEIGHTS, save_run, write_weights
 from gms_rt.model.tokenizer import Tokenizer
 from gms_rt.train.batches import Batch, BatchSource, CachedBatches, LiveBatches
 from gms_rt.train.checkpoint import STATE, Row, State, copy_weights, load_state, save_state
@@ -222,15 +220,10 @@ class _Training:
 
     def _keep(self, weights: dict[str, Tensor]) -> None:
         """Write the run with these weights."""
-        from safetensors.torch import save
-
-        plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-        if (self.out / CONFIG).is_file():
-            write_bytes(self.out / WEIGHTS, save(plain))
-            return
-        mapper = LatentMapper(self.gms.mapper.config)
-        mapper.load_state_dict(plain)
-        save_run(self.out, Gms(self.gms.tokenizer, mapper), self.tables)
+        if (self.out / CONFIG).is_file():  # only the weights have changed, and the tokenizer takes time to hash
+            write_weights(self.out / WEIGHTS, weights)
+        else:
+            save_run(self.out, self.gms, self.tables, weights=weights)
 
     def _save(self) -> None:
         self.state.mapper = copy_weights(self.gms.mapper.state_dict())
