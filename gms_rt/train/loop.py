@@ -91,7 +91,7 @@ class _Training:
             self._steps(source, validation, record)
         finally:
             source.close()
-        images = sum(int(row["step"]) for row in self.state.rows[-1:]) / self.schedule.batches * len(self.samples)
+        images = len(self.state.rows) * len(self.samples)  # a row per epoch
         return Outcome(
             self.out,
             self.state.best,
@@ -116,12 +116,12 @@ class _Training:
         if not self.recipe.views:
             return LiveBatches(self.gms, self.samples, self.schedule, self.device)
 
-        def told(done: int, total: int) -> None:
+        def report(done: int, total: int) -> None:
             self.progress("encode", done, total, "")
             if self.stop.made:
                 raise KeyboardInterrupt
 
-        return CachedBatches(cached_latents(self.gms, self.samples, self.cache, told), self.samples, self.schedule)
+        return CachedBatches(cached_latents(self.gms, self.samples, self.cache, report), self.samples, self.schedule)
 
     def _steps(self, source: BatchSource, validation: Validation, record: Record) -> None:
         saved = began = time.monotonic()
