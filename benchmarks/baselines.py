@@ -198,17 +198,16 @@ def engine_dice(folder: Path, cases: Cases) -> float:
     with load(folder) as engine:
         info = engine.runner.info
         produced = engine.runner.infer(fit_images(cases.images, info.height, info.width))
-    return mean_dice(produced, cases.masks)
+    return _dice(produced, cases.masks)
 
 
 def peer_dice(path: Path, cases: Cases) -> float:
     """Mean Dice of an exported baseline to the truth."""
     with Peer("onnx", path, path.stem) as peer:
-        return mean_dice(peer.infer(fit_images(cases.images, peer.info.height, peer.info.width)), cases.masks)
+        return _dice(peer.infer(fit_images(cases.images, peer.info.height, peer.info.width)), cases.masks)
 
 
-def mean_dice(produced: np.ndarray, masks: np.ndarray) -> float:
-    """Mean Dice of probabilities (0-255) to true masks."""
+def _dice(produced: np.ndarray, masks: np.ndarray) -> float:
     return float(
         np.mean([metrics.dice(p >= FOREGROUND, m >= FOREGROUND) for p, m in zip(produced, masks, strict=True)])
     )
