@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     required=True,
     help="Folder of runs to write; the same command again goes on.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(
     grid: str,
     data: Path,

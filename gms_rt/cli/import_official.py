@@ -18,7 +18,7 @@ from gms_rt.errors import UsageError
     help="Frozen autoencoder: sd-vae[:SOURCE], taesd:SOURCE, vq:SOURCE, onnx:FOLDER or compvis:FILE.",
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Run folder to write.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(checkpoint: Path, tokenizer: str, out: Path, as_json: bool) -> None:
     """Turn a checkpoint of the official GMS training into a run.
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--init", type=click.Path(path_type=Path), help="Run whose weights are the first ones (fine-tuning).")
 @click.option("--resume", is_flag=True, help="Go on where a stopped training was saved.")
 @click.option("--device", default="cpu", show_default=True, help="Device to train on: cpu or cuda[:N].")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(
     data: Path,
     tokenizer: str,

@@ -24,7 +24,7 @@ from gms_rt.model.loading import open_tokenizer, source_in_run
 from gms_rt.model.tokenizer import Tokenizer, TokenizerSpec
 
 CONFIG, WEIGHTS, TOKENIZER = "config.toml", "lmm.safetensors", "tokenizer.json"
-TomlValue = str | int | float | bool | list[int] | list[float] | list[str]
+TomlValue = str | int | float | bool | tuple[int, ...]
 Tables = Mapping[str, Mapping[str, TomlValue]]
 
 
@@ -35,10 +35,7 @@ def save_run(
 
     `tables` are more tables of `config.toml`, such as how it was trained; `weights` stand in for the mapper's own.
     """
-    model: dict[str, TomlValue] = {
-        k: list(v) if isinstance(v, tuple) else v for k, v in asdict(gms.mapper.config).items()
-    }
-    write_bytes(folder / CONFIG, toml_text({"model": model, **(tables or {})}).encode())
+    write_bytes(folder / CONFIG, toml_text({"model": asdict(gms.mapper.config), **(tables or {})}).encode())
     spec = replace(gms.tokenizer.spec, sha256=gms.tokenizer.weights_sha256())
     write_json(folder / TOKENIZER, spec.to_json())
     write_weights(folder / WEIGHTS, weights or gms.mapper.state_dict())
@@ -118,7 +115,7 @@ def _tokenizer(folder: Path) -> Tokenizer:
 def toml_text(tables: Tables) -> str:
     """Plain TOML of tables of plain values.
 
-    >>> print(toml_text({"model": {"width": 32, "multipliers": [1, 2]}}), end="")
+    >>> print(toml_text({"model": {"width": 32, "multipliers": (1, 2)}}), end="")
     [model]
     width = 32
     multipliers = [1, 2]

@@ -73,7 +73,7 @@ class _Training:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half == torch.float16)
         self.cache = request.cache or request.out / "latents"
         data = {"name": dataset.name, "folder": str(dataset.root.resolve()), "split": split.source}
-        self.tables: dict[str, Any] = {"training": recipe.table(), "data": data}
+        self.tables: dict[str, Any] = {"training": asdict(recipe), "data": data}
         if start.origin:
             self.tables["origin"] = start.origin
         self.state = State(training_fingerprint(recipe, split, tokenizer, start))

@@ -13,7 +13,6 @@ from gms_rt.model.lmm import LmmConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 RENAMED = {"sketch": "linear_decoder"}  # keys of earlier versions, still read
-Value = str | int | float | bool | list[int] | list[float] | list[str]
 
 
 @dataclass(frozen=True)
@@ -97,10 +96,6 @@ class TrainingRecipe:
     def model(self, latent_channels: int) -> LmmConfig:
         """The shape of the latent mapping model."""
         return LmmConfig(latent_channels, self.width, self.multipliers, self.groups, self.deep_supervision)
-
-    def table(self) -> dict[str, Value]:
-        """Plain values for `config.toml`."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 def recipe_names() -> list[str]:

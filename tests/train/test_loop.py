@@ -160,8 +160,12 @@ def test_a_training_of_the_first_version_goes_on(phantoms: Path, pair: str, tmp_
     assert state["linear_decoder"] is not None
     state |= {"format": "gms-rt-training-1", "sketch": state.pop("linear_decoder")}
     torch.save(state, tmp_path / "run" / "last.pt")
+    for config in tmp_path.glob("*/config.toml"):
+        config.write_text(config.read_text().replace("linear_decoder = ", "sketch = "))
     run(phantoms, pair, tmp_path / "run", recipe("fast", *settings, "sketch=1"), resume=True)
     assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+    assert read_toml(tmp_path / "run" / "config.toml")["training"]["sketch"] == 1
+    assert predictor(tmp_path / "run")[1] == 32
     before = "e74fd569efc1395c13187b8f46414dfbf7cb69c37a446639082ebccb4624c46c"  # written by the first version
     how = load_recipe("fast", ["size=32", "width=8"])
     assert training_fingerprint(how, split, tokenizer, first_weights(load_recipe("fast"), 4))["recipe"] == before
