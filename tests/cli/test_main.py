@@ -88,7 +88,7 @@ def test_the_installed_command_answers() -> None:
     assert done.stdout.startswith("gms-rt ")
 
 
-def test_a_closed_pipe_is_no_error() -> None:
+def test_a_closed_pipe_is_not_an_error() -> None:
     done = subprocess.run(
         f"{sys.executable} -m gms_rt --help | head -1", shell=True, capture_output=True, text=True, check=True
     )
