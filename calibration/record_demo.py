@@ -14,7 +14,7 @@ import click
 from gms_rt.artifacts import write_bytes
 from gms_rt.engine.build import engine_from_graph
 from gms_rt.engine.bundled import CALIBRATION_SEEDS, demo_graph, phantoms
-from gms_rt.graph.graph import graph_size
+from gms_rt.graph.read import graph_size
 from gms_rt.precision.gate import Gate
 from gms_rt.precision.recipe import FILE
 

@@ -28,8 +28,10 @@ from gms_rt.engine.manifest import (
     write_manifest,
 )
 from gms_rt.errors import GmsError, UsageError
-from gms_rt.graph.graph import Graph, read_graph, takes_any_batch, write_graph
-from gms_rt.graph.layer_counts import census
+from gms_rt.graph.graph import Graph
+from gms_rt.graph.layer_counts import layer_counts
+from gms_rt.graph.read import read_graph, takes_any_batch
+from gms_rt.graph.write import write_graph
 from gms_rt.precision import PRECISIONS, TARGETS
 from gms_rt.precision.gate import Gate
 from gms_rt.precision.images import ImageSet
@@ -151,13 +153,13 @@ class _Made:
             progress("write graph", 0, 1)
         written = typed
         if self.open_batch and target == "cpu":
-            opened = typed.opened()
+            opened = typed.with_open_batch()
             if openvino.batch_stays_open(typed, opened):
                 written = opened
             else:
                 self.notes.append("the graph's range of batches was lost: a shape in it is fixed at one image")
         write_graph(written, folder / MODEL)
-        self.census["graph"] = census(typed)
+        self.census["graph"] = layer_counts(typed)
         if "cpu" in self.targets:
             quantised = len(self.recipe.quantised("cpu"))
             self.census["cpu"] = openvino.inspect_execution(typed, self.recipe.precision, quantised)
@@ -186,7 +188,7 @@ class _Made:
         )
         if built.cache:
             (folder / timing_cache.FILE).write_bytes(built.cache)
-        about: dict[str, Any] = {"graph": census(typed), "network": built.network}
+        about: dict[str, Any] = {"graph": layer_counts(typed), "network": built.network}
         if built.inspected is not None:
             about["engine"] = built.inspected
         if built.warnings:

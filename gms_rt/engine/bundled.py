@@ -12,7 +12,7 @@ from gms_rt.demo.phantoms import phantom
 from gms_rt.engine import tensorrt
 from gms_rt.engine.build import engine_from_graph
 from gms_rt.errors import ArtifactError
-from gms_rt.graph.graph import graph_size
+from gms_rt.graph.read import graph_size
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.ranges import Progress
 from gms_rt.precision.recipe import FILE as RECIPE

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from gms_rt.graph.graph import Graph, attribute, graph_from_model
-from gms_rt.precision.int8 import add_constant
+from gms_rt.graph.edit import add_constant, replace_nodes
+from gms_rt.graph.graph import Graph, attribute
+from gms_rt.graph.read import graph_from_model
 
 _FLOAT = 1  # TensorProto.FLOAT
 
@@ -25,9 +26,9 @@ def summed_joins(typed: Graph) -> Graph:
     if not joins:
         return typed
     model = typed.copy().model
-    ordered = [new for node in typed.nodes for new in (_as_sum(typed, model, node) if node.name in joins else [node])]
-    del model.graph.node[:]
-    model.graph.node.extend(ordered)
+    replace_nodes(
+        model, (new for node in typed.nodes for new in (_as_sum(typed, model, node) if node.name in joins else [node]))
+    )
     return graph_from_model(model)
 
 

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gms_rt.arrays import U8
-from gms_rt.graph.graph import Graph, attribute, graph_from_model
+from gms_rt.graph.edit import drop_unused
+from gms_rt.graph.graph import Graph, attribute
+from gms_rt.graph.read import graph_from_model
 from gms_rt.graph.run import Session
-from gms_rt.precision.int8 import drop_unused
 
 _COMMUTING = ("Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Resize")
 _CONVOLUTIONS = ("Conv", "ConvTranspose")

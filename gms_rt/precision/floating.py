@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from gms_rt.graph.edit import drop_unused, replace_nodes
 from gms_rt.graph.graph import INPUT, OUTPUT, Graph, attribute
+from gms_rt.graph.read import graph_from_model
 from gms_rt.precision.ranges import Extremes
 
 # A quarter of FP16's largest number: calibration images are a sample, patients go beyond it.
@@ -113,15 +115,11 @@ def low_graph(graph: Graph, kind: str, keep: Collection[str]) -> Graph:
             if name and name not in kept_type:
                 now[name] = TensorProto.FLOAT if node.op_type == "Cast" else wanted
         nodes.append(node)
-    del typed.graph.node[:]
-    typed.graph.node.extend(nodes)
+    replace_nodes(typed, nodes)
     return _finished(typed, now, kind)
 
 
 def _finished(model: Any, now: dict[str, int], kind: str) -> Graph:
-    from gms_rt.graph.graph import graph_from_model
-    from gms_rt.precision.int8 import drop_unused
-
     drop_unused(model)
     if kind == "fp16":
         return graph_from_model(model)

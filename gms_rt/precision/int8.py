@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gms_rt.graph.graph import Graph, attribute, graph_from_model
+from gms_rt.graph.edit import add_constant, drop_unused, replace_nodes
+from gms_rt.graph.graph import Graph, attribute
+from gms_rt.graph.read import graph_from_model
 
 QUANTISABLE = ("Conv", "ConvTranspose")
 LEVELS = 127
@@ -69,9 +71,7 @@ def int8_graph(
                 fresh.setdefault(node.name, []).extend(_pair(typed, name, clips[name] / LEVELS))
             if node.op_type == "Add" and name in node.input:
                 node.input[list(node.input).index(name)] = taken[name]
-    ordered = [new for node in typed.graph.node for new in [*fresh.get(node.name, []), node]]
-    del typed.graph.node[:]
-    typed.graph.node.extend(ordered)
+    replace_nodes(typed, (new for node in typed.graph.node for new in [*fresh.get(node.name, []), node]))
     drop_unused(typed)
     return graph_from_model(typed)
 
@@ -105,22 +105,6 @@ def quantise_weights(weights: NDArray[Any], axis: int, levels: int) -> tuple[NDA
     shaped = scale.reshape([-1 if i == axis else 1 for i in range(weights.ndim)])
     rounded = np.clip(np.rint(weights / shaped), -levels, levels).astype(np.int8)
     return rounded, scale.astype(np.float32)
-
-
-def drop_unused(model: Any) -> None:
-    """Remove initialisers that nothing takes."""
-    taken = {name for node in model.graph.node for name in node.input} | {v.name for v in model.graph.output}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in taken]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-
-
-def add_constant(model: Any, name: str, value: Any) -> str:
-    """Store a constant in a model; returns its name."""
-    from onnx import numpy_helper
-
-    model.graph.initializer.append(numpy_helper.from_array(np.array(value, order="C"), name))
-    return name
 
 
 def _pair(model: Any, source: str, scale: float) -> list[Any]:

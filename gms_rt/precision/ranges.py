@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gms_rt.arrays import U8
-from gms_rt.graph.graph import Graph, graph_from_model
+from gms_rt.graph.graph import Graph
+from gms_rt.graph.read import graph_from_model
 from gms_rt.graph.run import Session
 
 Progress = Callable[[str, int, int], None]

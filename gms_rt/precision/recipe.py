@@ -16,7 +16,7 @@ from typing import Any
 from gms_rt.artifacts import read_json, write_json
 from gms_rt.errors import ArtifactError
 from gms_rt.graph.graph import Graph
-from gms_rt.graph.layer_counts import check_census
+from gms_rt.graph.layer_counts import check_layer_counts
 from gms_rt.precision import PRECISIONS, floating, int8
 from gms_rt.precision.equalise import equalised
 from gms_rt.precision.processor import for_processor
@@ -67,7 +67,7 @@ class Recipe:
         if remainder != "fp32":
             typed = floating.low_graph(typed, remainder, kept)
         asked = remainder if self.precision == "bf16" else self.precision
-        check_census(typed, asked, remainder, kept=kept, quantised=nodes)
+        check_layer_counts(typed, asked, remainder, kept=kept, quantised=nodes)
         return typed
 
     def quantised(self, target: str) -> list[str]:

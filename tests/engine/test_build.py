@@ -16,7 +16,7 @@ from gms_rt.engine.build import engine_from_graph
 from gms_rt.engine.manifest import read_manifest, verify_files
 from gms_rt.engine.select import fits
 from gms_rt.errors import ArtifactError, DeviceError, GateError, GmsError, MissingExtraError, UsageError
-from gms_rt.graph.graph import read_graph
+from gms_rt.graph.read import read_graph
 from gms_rt.graph.run import Session
 from gms_rt.precision.gate import Gate, judge
 from gms_rt.precision.images import ImageSet
@@ -323,16 +323,16 @@ def test_timing_cache_places(monkeypatch, tmp_path):
 def test_full_sd_vae_architecture_builds_at_fp16(tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("diffusers")
-    from gms_rt.export.fuse import graph_from_model as fuse
+    from gms_rt.export.fuse import graph_from_gms
 
     gms = sd_vae_pipeline()
-    path = fuse(gms, tmp_path / "sd.onnx", source={"kind": "random weights"}, height=224, width=224)
+    path = graph_from_gms(gms, tmp_path / "sd.onnx", source={"kind": "random weights"})
     graph = read_graph(path)
-    from gms_rt.graph.layer_counts import census
+    from gms_rt.graph.layer_counts import layer_counts
     from gms_rt.precision.floating import low_graph
 
     typed = low_graph(graph, "fp16", ())
-    assert set(census(typed)["compute"]["Conv"]) == {"fp16"}
+    assert set(layer_counts(typed)["compute"]["Conv"]) == {"fp16"}
     built = tensorrt.build_plan(typed, "tensorrt-rtx", 80)
     tensorrt.check_network(built, "fp16", "fp16", 0)
     # 84 million parameters at two bytes.

@@ -11,10 +11,13 @@ from onnx import TensorProto, helper
 from support.precision_graphs import SIZE, scenes, tiny_graph, tiny_model
 
 from gms_rt.errors import ArtifactError, GmsError, UsageError
-from gms_rt.graph.graph import graph_from_model, read_graph, stage, write_graph
-from gms_rt.graph.layer_counts import census, check_census, check_int8_execution
+from gms_rt.graph.count import node_flop, stages
+from gms_rt.graph.graph import stage
+from gms_rt.graph.layer_counts import check_int8_execution, check_layer_counts, layer_counts
+from gms_rt.graph.read import graph_from_model, read_graph
 from gms_rt.graph.run import Session
-from gms_rt.precision.blocks import blocks, node_flop, stages
+from gms_rt.graph.write import write_graph
+from gms_rt.precision.blocks import blocks
 from gms_rt.precision.images import ImageSet, check_disjoint, halves, read_images
 from gms_rt.precision.int8 import quantisable
 
@@ -79,7 +82,7 @@ def test_constant_nodes_become_initialisers():
 
 
 def test_large_weights_go_beside_the_graph(tmp_path, monkeypatch):
-    monkeypatch.setattr("gms_rt.graph.graph.EXTERNAL_BYTES", 1000)
+    monkeypatch.setattr("gms_rt.graph.write.EXTERNAL_BYTES", 1000)
     graph = graph_from_model(tiny_model())
     files = write_graph(graph, tmp_path / "m.onnx")
     assert [f.name for f in files] == ["m.onnx", "m.onnx.data"]
@@ -121,14 +124,14 @@ def test_blocks_follow_modules():
 
 def test_census_tells_the_truth_and_refuses_lies():
     graph = graph_from_model(tiny_model())
-    found = census(graph)
+    found = layer_counts(graph)
     assert found["compute"]["Conv"] == {"fp32": 11}
     assert found["qdq_pairs"] == 0
-    check_census(graph, "fp32", "fp32")
+    check_layer_counts(graph, "fp32", "fp32")
     with pytest.raises(GmsError, match="is fp32, asked fp16"):
-        check_census(graph, "fp16", "fp16")
+        check_layer_counts(graph, "fp16", "fp16")
     with pytest.raises(GmsError, match="no computing node could be typed fp16"):
-        check_census(graph, "fp16", "fp16", kept=[n.name for n in graph.nodes])
+        check_layer_counts(graph, "fp16", "fp16", kept=[n.name for n in graph.nodes])
 
 
 def test_int8_that_the_cpu_does_not_run_is_an_error():

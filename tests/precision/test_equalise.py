@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from support.precision_graphs import scenes, tiny_model
 
-from gms_rt.graph.graph import graph_from_model
+from gms_rt.graph.read import graph_from_model
 from gms_rt.graph.run import Session
 from gms_rt.precision.equalise import equalised, exponents, links
 from gms_rt.precision.int8 import int8_graph, quantisable

@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto
 from support.precision_graphs import scenes, tiny_model
 
-from gms_rt.graph.graph import graph_from_model
-from gms_rt.graph.layer_counts import census, compute_type
+from gms_rt.graph.layer_counts import compute_type, layer_counts
+from gms_rt.graph.read import graph_from_model
 from gms_rt.graph.run import Session
 from gms_rt.precision.floating import ends, float_tensors, islands, low_graph, summed_tensors
 from gms_rt.precision.gate import Gate, judge
@@ -67,7 +67,7 @@ def test_large_sums_become_islands():
 def test_typed_graph_is_fp16_between_grey_levels():
     graph = graph_from_model(tiny_model())
     typed = low_graph(graph, "fp16", ())
-    found = census(typed)
+    found = layer_counts(typed)
     assert found["compute"]["Conv"] == {"fp16": 11}
     assert found["compute"]["MatMul"] == {"fp16": 2}
     by_name = {n.name: n for n in typed.nodes}
@@ -123,4 +123,4 @@ def test_bf16_constants_are_rounded_to_nearest_even():
     back = upper.view(np.float32).reshape(graph.constant(name).shape)
     exact = graph.constant(name)
     assert np.abs(back - exact).max() <= np.abs(exact).max() * 2**-8
-    assert census(typed)["compute"]["Conv"] == {"bf16": 11}
+    assert layer_counts(typed)["compute"]["Conv"] == {"bf16": 11}

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from support.precision_graphs import scenes, tiny_model
 
 from gms_rt.errors import GateError, UsageError
-from gms_rt.graph.graph import graph_from_model
-from gms_rt.graph.layer_counts import census
+from gms_rt.graph.layer_counts import layer_counts
+from gms_rt.graph.read import graph_from_model
 from gms_rt.graph.run import Session
 from gms_rt.precision import calibrators
 from gms_rt.precision.gate import Gate, judge
@@ -114,8 +114,8 @@ def test_quantised_graph_is_symmetric_explicit_int8(graph, counted):
     clips = {name: calibrators.clip(h, "mse") for name, h in counted.items()}
     typed = int8_graph(graph, quantisable(graph), clips)
     onnx.checker.check_model(typed.model, full_check=True)
-    assert census(typed)["compute"]["Conv"] == {"int8": 11}
-    assert census(typed)["compute"]["ConvTranspose"] == {"int8": 1}
+    assert layer_counts(typed)["compute"]["Conv"] == {"int8": 11}
+    assert layer_counts(typed)["compute"]["ConvTranspose"] == {"int8": 1}
     for node in typed.nodes:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             zero = typed.constant(node.input[2])
@@ -143,7 +143,7 @@ def test_onnxruntime_and_openvino_agree_on_the_quantised_graph(graph, counted):
 
 def test_cpu_runs_the_quantised_convolutions_in_int8(graph, counted):
     clips = {name: calibrators.clip(h, "mse") for name, h in counted.items()}
-    executed = Session(int8_graph(graph, quantisable(graph), clips, levels=64)).executed()
+    executed = Session(int8_graph(graph, quantisable(graph), clips, levels=64)).executed_layers()
     eight_bit = sum(count for kind, count in executed["Convolution"].items() if kind in ("u8", "i8"))
     assert eight_bit >= 9, executed
 

@@ -12,10 +12,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support.precision_graphs import scenes, tiny_model
 
-from gms_rt.graph.graph import Graph, graph_from_model
-from gms_rt.graph.layer_counts import census
+from gms_rt.graph.count import stages
+from gms_rt.graph.graph import Graph
+from gms_rt.graph.layer_counts import layer_counts
+from gms_rt.graph.read import graph_from_model
 from gms_rt.graph.run import Session
-from gms_rt.precision.blocks import stages
 from gms_rt.precision.concat_as_sum import summed_joins
 from gms_rt.precision.int8 import int8_graph, quantisable
 from gms_rt.precision.processor import for_processor
@@ -117,7 +118,7 @@ def test_the_values_move_as_bytes() -> None:
     assert after.producer[shuffle.input[0]].op_type == "DequantizeLinear"
     assert [node.op_type for node in after.consumers[shuffle.output[0]]] == ["Conv"]
     # Which sign the runtime picks is the processor's affair.
-    assert Session(after).executed()["DepthToSpace"] in ({"u8": 1}, {"i8": 1})
+    assert Session(after).executed_layers()["DepthToSpace"] in ({"u8": 1}, {"i8": 1})
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,7 @@ def test_open_batches_and_graphs_without_a_join() -> None:
     before = quantised(small_model(joined=False))
     after = for_processor(before)
     one = Session(after).probabilities(pictures())
-    assert np.array_equal(Session(after.opened(), batch=2).probabilities(pictures()), one)
+    assert np.array_equal(Session(after.with_open_batch(), batch=2).probabilities(pictures()), one)
     assert np.abs(one.astype(int) - by_onnxruntime(before, pictures())).mean() < 0.5
 
 
@@ -182,7 +183,7 @@ def test_a_recipe_for_a_cpu_shuffles_and_one_for_tensorrt_does_not(model: Any, i
     recipe = Recipe("int8", "0" * 64, int8=names, ranges={name: found[name].magnitude for name in sources})
     typed = recipe.apply(graph, "cpu")
     assert kinds(typed)["DepthToSpace"] == 1
-    assert census(typed)["compute"]["Conv"]["int8"] == len(names)
+    assert layer_counts(typed)["compute"]["Conv"]["int8"] == len(names)
     for count in ("flop", "parameters"):
         assert sum(row[count] for row in stages(typed)) == sum(row[count] for row in stages(graph))
     assert kinds(recipe.apply(graph, "tensorrt"))["ConvTranspose"] == 1
