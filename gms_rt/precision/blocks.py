@@ -13,30 +13,31 @@ from typing import Any
 from gms_rt.graph.count import node_flop
 from gms_rt.graph.graph import Graph, stage
 
-# Time of an INT8 operation in FP32 operations, and of taking one value through Q/DQ: a cost model, not a measurement.
+# Time of an INT8 operation in FP32 operations: a cost model, not a measurement.
 INT8_COST = 0.35
 
 
 @dataclass(frozen=True)
-class Block:
-    """Some convolutions with one fate. `saves` is the model's estimate of FLOP-equivalents that INT8 spares."""
+class PrecisionBlock:
+    """Some convolutions that change their precision together."""
 
     name: str
-    nodes: tuple[str, ...]
+    nodes: tuple[str, ...]  # the convolutions, in graph order
     flop: int
-    saves: float
+    saves: float  # FLOP that INT8 spares, by the cost model above
 
 
-def blocks(graph: Graph, candidates: Collection[str]) -> list[Block]:
+def convolution_blocks(graph: Graph, candidates: Collection[str]) -> list[PrecisionBlock]:
     """The candidates in blocks, in graph order."""
+    wanted = set(candidates)
     groups: dict[str, list[Any]] = {}
     for node in graph.nodes:
-        if node.name in set(candidates):
+        if node.name in wanted:
             groups.setdefault(_module(node), []).append(node)
     found = []
     for name, nodes in groups.items():
         flop = sum(node_flop(graph, node) for node in nodes)
-        found.append(Block(name, tuple(n.name for n in nodes), flop, flop * (1 - INT8_COST)))
+        found.append(PrecisionBlock(name, tuple(n.name for n in nodes), flop, flop * (1 - INT8_COST)))
     return found
 
 

@@ -76,7 +76,7 @@ def exponents(graph: Graph, found: Collection[Link], images: U8) -> dict[str, li
     return chosen
 
 
-def equalised(graph: Graph, steps: Mapping[str, list[int]]) -> Graph:
+def equalise(graph: Graph, steps: Mapping[str, list[int]]) -> Graph:
     """A copy with channel c of each tensor divided by 2**steps[c]; its results are those of the graph."""
     if not steps:
         return graph

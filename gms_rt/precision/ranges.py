@@ -6,7 +6,7 @@ typing needs. `histograms` takes the tensors themselves and counts their magnitu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,7 @@ from gms_rt.arrays import U8
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.read import graph_from_model
 from gms_rt.graph.run import Session
-
-Progress = Callable[[str, int, int], None]
+from gms_rt.progress import OnProgress
 
 BINS = 2048
 # Magnitudes counted per tensor and image: larger tensors are sampled at an even stride.
@@ -29,24 +28,23 @@ _AT_ONCE = 256 << 20
 
 @dataclass(frozen=True)
 class Extremes:
-    """One tensor over all images: largest magnitude; where asked also an image's largest mean square and magnitude."""
+    """One tensor over all images."""
 
-    magnitude: float
-    mean_square: float = 0.0
-    mean_magnitude: float = 0.0
+    magnitude: float  # the largest
+    mean_square: float = 0.0  # the largest of any image; 0 where it was not asked for
+    mean_magnitude: float = 0.0  # likewise
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of magnitudes in equal bins from 0 to `top`, and whether any value was negative."""
+    """Counts of magnitudes in equal bins from 0 to `top`."""
 
     counts: NDArray[np.int64]
     top: float
-    signed: bool
 
 
 def extremes(
-    graph: Graph, tensors: Sequence[str], images: U8, progress: Progress | None = None, *, means: Collection[str] = ()
+    graph: Graph, tensors: Sequence[str], images: U8, progress: OnProgress | None = None, *, means: Collection[str] = ()
 ) -> dict[str, Extremes]:
     """Extremes of float tensors, measured in FP32; those in `means` with their mean square and magnitude."""
     session = Session(_with_reductions(graph, tensors, means))
@@ -63,11 +61,10 @@ def extremes(
 
 
 def histograms(
-    graph: Graph, tops: dict[str, float], images: U8, progress: Progress | None = None
+    graph: Graph, tops: dict[str, float], images: U8, progress: OnProgress | None = None
 ) -> dict[str, Histogram]:
     """Magnitude histograms of the tensors in `tops`, whose largest magnitudes are known."""
     counts = {name: np.zeros(BINS, np.int64) for name in tops}
-    signed = dict.fromkeys(tops, False)
     groups = _groups(graph, list(tops))
     for part, names in enumerate(groups):
         session = Session(with_outputs(graph, names))
@@ -76,12 +73,11 @@ def histograms(
             for name, value in zip(names, values, strict=True):
                 flat = value.reshape(-1)
                 flat = flat[:: -(-flat.size // SAMPLES)]
-                signed[name] = signed[name] or bool(flat.min() < 0)
                 scaled = np.abs(flat) * np.float32(BINS / max(tops[name], 1e-30))
                 counts[name] += np.bincount(np.minimum(scaled.astype(np.int32), BINS - 1), minlength=BINS)
             if progress:
                 progress("calibration", part * len(images) + number + 1, len(groups) * len(images))
-    return {name: Histogram(counts[name], tops[name], signed[name]) for name in tops}
+    return {name: Histogram(counts[name], tops[name]) for name in tops}
 
 
 def with_outputs(graph: Graph, names: Sequence[str]) -> Graph:
@@ -103,7 +99,7 @@ def _with_reductions(graph: Graph, tensors: Sequence[str], means: Collection[str
     probed.graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), one))
     pieces: list[str] = []
 
-    def reduced(op: str, source: str, label: str) -> None:
+    def add_reduction(op: str, source: str, label: str) -> None:
         probed.graph.node.append(helper.make_node(op, [source], [f"{label}/scalar"], keepdims=0))
         probed.graph.node.append(helper.make_node("Reshape", [f"{label}/scalar", one], [label]))
         pieces.append(label)
@@ -111,11 +107,11 @@ def _with_reductions(graph: Graph, tensors: Sequence[str], means: Collection[str
     for number, name in enumerate(tensors):
         base = f"range/{number}"
         probed.graph.node.append(helper.make_node("Abs", [name], [f"{base}/abs"]))
-        reduced("ReduceMax", f"{base}/abs", f"{base}/peak")
+        add_reduction("ReduceMax", f"{base}/abs", f"{base}/peak")
         if name in means:
             probed.graph.node.append(helper.make_node("Mul", [name, name], [f"{base}/squared"]))
-            reduced("ReduceMean", f"{base}/squared", f"{base}/square")
-            reduced("ReduceMean", f"{base}/abs", f"{base}/mean")
+            add_reduction("ReduceMean", f"{base}/squared", f"{base}/square")
+            add_reduction("ReduceMean", f"{base}/abs", f"{base}/mean")
     probed.graph.node.append(helper.make_node("Concat", pieces, ["range/all"], axis=0))
     probed.graph.output.append(helper.make_tensor_value_info("range/all", TensorProto.FLOAT, [len(pieces)]))
     return graph_from_model(probed)

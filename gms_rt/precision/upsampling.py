@@ -5,8 +5,8 @@ convolution with a channel for each place in the kernel, and a DepthToSpace. Wha
 quantisation) is done before the values move, so that bytes move and not floats. Weights, scales and sums stay what
 they are. OpenVINO runs an INT8 deconvolution slower than an FP32 one, and above a certain size not at all.
 
-OpenVINO gets a quantised DepthToSpace wrong beside a Concat (see `joins.py`), so a graph that still has one is left as
-it is.
+OpenVINO gets a quantised DepthToSpace wrong in a graph with a Concat (see `concat_as_sum.py`), so a graph that still
+has one is left as it is.
 """
 
 from __future__ import annotations

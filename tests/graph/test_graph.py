@@ -17,7 +17,7 @@ from gms_rt.graph.layer_counts import check_int8_execution, check_layer_counts, 
 from gms_rt.graph.read import graph_from_model, read_graph
 from gms_rt.graph.run import Session
 from gms_rt.graph.write import write_graph
-from gms_rt.precision.blocks import blocks
+from gms_rt.precision.blocks import convolution_blocks
 from gms_rt.precision.images import ImageSet, check_disjoint, halves, read_images
 from gms_rt.precision.int8 import quantisable
 
@@ -114,7 +114,7 @@ def test_stages_add_up():
 
 def test_blocks_follow_modules():
     graph = graph_from_model(tiny_model())
-    found = blocks(graph, quantisable(graph))
+    found = convolution_blocks(graph, quantisable(graph))
     names = {b.name: len(b.nodes) for b in found}
     assert names["lmm/down.0"] == 2
     assert names["lmm/attention"] == 2

@@ -17,11 +17,10 @@ from gms_rt.graph.graph import Graph
 from gms_rt.graph.layer_counts import layer_counts
 from gms_rt.graph.read import graph_from_model
 from gms_rt.graph.run import Session
-from gms_rt.precision.concat_as_sum import summed_joins
-from gms_rt.precision.int8 import int8_graph, quantisable
-from gms_rt.precision.processor import for_processor
+from gms_rt.precision.concat_as_sum import concats_as_sums
+from gms_rt.precision.int8 import openvino_form, qdq_graph, quantisable
 from gms_rt.precision.ranges import extremes
-from gms_rt.precision.recipe import Recipe
+from gms_rt.precision.recipe import PrecisionRecipe
 
 SIDE = 18
 
@@ -76,7 +75,7 @@ def quantised(model: Any) -> Graph:
     names = [name for name in quantisable(graph) if name != "first"]
     sources = [node.input[0] for node in graph.nodes if node.name in names]
     found = extremes(graph, sources, pictures())
-    return int8_graph(graph, names, {name: found[name].magnitude for name in sources}, levels=64)
+    return qdq_graph(graph, names, {name: found[name].magnitude for name in sources}, levels=64)
 
 
 def pictures(count: int = 4) -> Any:
@@ -98,7 +97,7 @@ def by_onnxruntime(graph: Graph, images: Any) -> Any:
 @pytest.mark.parametrize("axis", [1, -3])
 def test_a_shuffle_gives_the_deconvolutions_values(kernel: int, axis: int) -> None:
     before = quantised(small_model(strides=[kernel] * 2, kernel_shape=[kernel] * 2, concat_axis=axis))
-    after = for_processor(before)
+    after = openvino_form(before)
     onnx.checker.check_model(after.model, full_check=True)
     assert kinds(before)["ConvTranspose"] == kinds(before)["Concat"] == 1
     assert kinds(after)["ConvTranspose"] == kinds(after)["Concat"] == 0
@@ -113,7 +112,7 @@ def test_a_shuffle_gives_the_deconvolutions_values(kernel: int, axis: int) -> No
 
 
 def test_the_values_move_as_bytes() -> None:
-    after = for_processor(quantised(small_model()))
+    after = openvino_form(quantised(small_model()))
     shuffle = next(node for node in after.nodes if node.op_type == "DepthToSpace")
     assert after.producer[shuffle.input[0]].op_type == "DequantizeLinear"
     assert [node.op_type for node in after.consumers[shuffle.output[0]]] == ["Conv"]
@@ -135,12 +134,12 @@ def test_the_values_move_as_bytes() -> None:
 )
 def test_what_does_not_fit_stays_as_it_is(model: Any) -> None:
     before = quantised(model)
-    assert for_processor(before) is before
+    assert openvino_form(before) is before
 
 
 def test_floating_deconvolutions_stay() -> None:
     graph = graph_from_model(small_model(joined=False))
-    assert for_processor(graph) is graph
+    assert openvino_form(graph) is graph
 
 
 @pytest.mark.parametrize("axis", [1, 2, -1])
@@ -156,7 +155,7 @@ def test_a_join_is_the_sum_of_its_padded_parts(axis: int) -> None:
     model = helper.make_model(
         helper.make_graph([join], "joined", ends, [out]), opset_imports=[helper.make_opsetid("", 18)], ir_version=10
     )
-    after = summed_joins(graph_from_model(model))
+    after = concats_as_sums(graph_from_model(model))
     assert kinds(after) == {"Pad": 3, "Sum": 1}
     random = np.random.default_rng(0)
     given = {f"x{i}": random.normal(size=shape).astype(np.float32) for i, shape in enumerate(shapes)}
@@ -166,7 +165,7 @@ def test_a_join_is_the_sum_of_its_padded_parts(axis: int) -> None:
 
 def test_open_batches_and_graphs_without_a_join() -> None:
     before = quantised(small_model(joined=False))
-    after = for_processor(before)
+    after = openvino_form(before)
     one = Session(after).probabilities(pictures())
     assert np.array_equal(Session(after.with_open_batch(), batch=2).probabilities(pictures()), one)
     assert np.abs(one.astype(int) - by_onnxruntime(before, pictures())).mean() < 0.5
@@ -180,7 +179,7 @@ def test_a_recipe_for_a_cpu_shuffles_and_one_for_tensorrt_does_not(model: Any, i
     names = quantisable(graph)[1:]
     sources = [node.input[0] for node in graph.nodes if node.name in names]
     found = extremes(graph, sources, images)
-    recipe = Recipe("int8", "0" * 64, int8=names, ranges={name: found[name].magnitude for name in sources})
+    recipe = PrecisionRecipe("int8", "0" * 64, int8=names, ranges={name: found[name].magnitude for name in sources})
     typed = recipe.apply(graph, "cpu")
     assert kinds(typed)["DepthToSpace"] == 1
     assert layer_counts(typed)["compute"]["Conv"]["int8"] == len(names)
