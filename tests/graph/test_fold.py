@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
+from support.graphs import FLOAT, model_of
 
 from gms_rt.graph.fold import fold_exactly
 from gms_rt.graph.graph import Graph
@@ -17,18 +18,12 @@ CONV3 = {"pads": [1, 1, 1, 1], "kernel_shape": [3, 3]}
 
 def build(nodes, constants, outputs=1, inputs=3):
     """A model from `x` to `y`."""
-    initialisers = [
-        numpy_helper.from_array(np.asarray(v, np.int64 if np.asarray(v).dtype.kind == "i" else np.float32), k)
-        for k, v in constants.items()
-    ]
-    graph = helper.make_graph(
-        [helper.make_node(kind, ins, outs, name=f"node{i}", **at) for i, (kind, ins, outs, at) in enumerate(nodes)],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, inputs, 7, 9])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, outputs, None, None])],
-        initialisers,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    made = [helper.make_node(op, ins, outs, name=f"node{i}", **at) for i, (op, ins, outs, at) in enumerate(nodes)]
+    typed = {
+        k: np.asarray(v, np.int64 if np.asarray(v).dtype.kind == "i" else np.float32) for k, v in constants.items()
+    }
+    ends = [("x", FLOAT, [1, inputs, 7, 9])], [("y", FLOAT, [1, outputs, None, None])]
+    model = model_of(made, *ends, typed, ir_version=9)
     onnx.checker.check_model(model)
     return model
 

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import helper
+from support.graphs import FLOAT, model_of
 from support.precision_graphs import SIZE, scenes, tiny_graph, tiny_model
 
 from gms_rt.errors import ArtifactError, GmsError, UsageError
@@ -49,11 +50,9 @@ def test_tiny_model_draws_the_dark_region():
 
 
 def test_foreign_graphs_are_refused(tmp_path):
-    value = helper.make_tensor_value_info
     node = helper.make_node("Identity", ["x"], ["y"])
-    foreign = helper.make_graph([node], "f", [value("x", TensorProto.FLOAT, [1])], [value("y", TensorProto.FLOAT, [1])])
     path = tmp_path / "foreign.onnx"
-    onnx.save(helper.make_model(foreign), path)
+    onnx.save(model_of([node], [("x", FLOAT, [1])], [("y", FLOAT, [1])]), path)
     with pytest.raises(ArtifactError, match="is not a fused GMS graph"):
         read_graph(path)
     path.write_bytes(b"\x08\x99no onnx at all")

@@ -7,8 +7,9 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from support.graphs import FLOAT, model_of
 from support.precision_graphs import scenes, tiny_model
 
 from gms_rt.graph.read import graph_from_model
@@ -40,18 +41,11 @@ def block(*, shared=False, transposed=False, slope=0.25):
         helper.make_node("PRelu", ["a", "slope"], ["p"], "lmm/act"),
         helper.make_node("ConvTranspose" if transposed else "Conv", ["p", "weights"], ["mask"], "lmm/conv"),
     ]
-    outputs = [helper.make_tensor_value_info("mask", TensorProto.FLOAT, None)]
+    outputs = [("mask", FLOAT, None)]
     if shared:
         nodes.append(helper.make_node("Add", ["p", "image"], ["sum"], "lmm/sum"))
-        outputs.append(helper.make_tensor_value_info("sum", TensorProto.FLOAT, None))
-    model = helper.make_graph(
-        nodes,
-        "block",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 4, 6, 6])],
-        outputs,
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    return graph_from_model(helper.make_model(model, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
+        outputs.append(("sum", FLOAT, None))
+    return graph_from_model(model_of(nodes, [("image", FLOAT, [1, 4, 6, 6])], outputs, constants))
 
 
 @settings(max_examples=20, deadline=None)
