@@ -23,7 +23,7 @@ STRICT = Gate(mean=0.997, minimum=0.985)
 
 
 def main() -> None:
-    """Search, and write the recipe beside the bundled graph."""
+    """Search, and write the recipe next to the bundled graph."""
     graph = demo_graph()
     size = graph_size(graph)
     last = ""

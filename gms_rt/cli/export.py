@@ -24,7 +24,7 @@ def command(run: Path, out: Path | None, size: str | None, batch: str, opset: in
     """Fuse a run's encoder, latent mapping and decoder into one ONNX graph.
 
     Pixels go in as uint8 and probabilities come out as uint8. Reference results of the PyTorch pipeline are written
-    beside the graph.
+    next to the graph.
 
     \b
     Examples:

@@ -1,7 +1,7 @@
 """A run becomes one graph: encoder, latent mapping and decoder fused, uint8 picture in, uint8 probability out.
 
 The stages are exported one by one, so that every node's name tells where it belongs, joined, folded (exactly) and
-written with the reference results of the PyTorch pipeline beside it.
+written with the reference results of the PyTorch pipeline in a file next to it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class ReferencePictures:
-    """The pictures whose PyTorch masks go beside a graph."""
+    """The pictures whose PyTorch masks are stored with a graph."""
 
     images: U8  # [K,H,W,3] RGB at the graph's size
     truth: U8 | None  # [K,H,W] masks of 0 and 255, where the truth is known
@@ -85,7 +85,7 @@ class DecoderStage(nn.Module):
 
 
 def graph_from_run(run: Path, out: Path, options: ExportOptions | None = None) -> Path:
-    """Export a run folder to `out` with `<out>.golden.npz` beside it; returns the graph's path."""
+    """Export a run folder to `out` with `<out>.golden.npz` next to it; returns the graph's path."""
     gms = load_run(run)
     source = {"kind": "run", "name": run.resolve().name, "sha256": sha256_file(run / WEIGHTS)}
     return graph_from_gms(gms, out, source=source, options=options)
@@ -114,7 +114,7 @@ def graph_from_gms(
     graph = Graph(join_stages([export_stage(stage, options.opset, batch) for stage in stages], INPUT, OUTPUT))
     fold_exactly(graph)
     name_pixel_arithmetic(graph.model)
-    # Where the tokenizer lay on this machine is nobody's business; its name and hash are.
+    # The graph tells the tokenizer's name and hash, not where it was on this machine.
     place = Path(spec.source)
     named = replace(spec, source=place.name if place.is_absolute() else spec.source)
     tokenizer = replace(named, sha256=gms.tokenizer.weights_sha256()).to_json()

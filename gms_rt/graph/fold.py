@@ -53,7 +53,7 @@ def _absorb_mix(graph: Graph) -> bool:
             continue
         channels = _channels(graph, node.input[0])
         mix = _as_mix(graph, node, channels) if channels else None
-        # A mix that makes more channels than it takes would make the convolution dearer.
+        # A mix that makes more channels than it takes would make the convolution cost more.
         if mix is None or len(mix.matrix) > mix.matrix.shape[1] or not _takes(graph, node.input[0]):
             continue
         _give(graph, node.input[0], mix)

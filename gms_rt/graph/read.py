@@ -18,7 +18,7 @@ from gms_rt.graph.graph import INPUT, OUTPUT, Graph, attribute, metadata_of
 
 @dataclass(frozen=True)
 class GraphFacts:
-    """What a fused graph's file says of itself, from one reading that leaves weights beside the file alone."""
+    """What a fused graph's file says about itself, from one reading; weights in a second file are not read."""
 
     height: int  # of the input, in pixels
     width: int
@@ -68,7 +68,7 @@ def read_graph(path: Path, *, batch: int | None = None) -> Graph:
     _fix_batch(model, batch)
     try:
         return graph_from_model(model)
-    except Exception as error:  # whatever the checker stumbles over, the file is at fault
+    except Exception as error:  # whatever the checker complains about, the file is at fault
         raise _unfit(path, "valid", error) from error
 
 

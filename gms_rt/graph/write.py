@@ -1,4 +1,4 @@
-"""A graph to its file, whole or not at all; large weights go beside it, into `<name>.onnx.data`."""
+"""A graph to its file, whole or not at all; large weights go into a second file, `<name>.onnx.data`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from gms_rt.artifacts import atomic_path
 from gms_rt.graph.graph import Graph
 
-# Above this many bytes of weights they go beside the graph; ONNX's own limit for one file is 2 GB.
+# Above this many bytes weights get a file of their own; ONNX's own limit for one file is 2 GB.
 EXTERNAL_BYTES = 256 << 20
 
 
@@ -22,16 +22,16 @@ def write_graph(graph: Graph, path: Path, *, check: bool = False) -> list[Path]:
         with atomic_path(path) as part:
             part.write_bytes(graph.bytes())
         return [path]
-    beside = path.with_name(f"{path.name}.data")
-    with atomic_path(path) as part, atomic_path(beside) as weights:
+    second = path.with_name(f"{path.name}.data")
+    with atomic_path(path) as part, atomic_path(second) as weights:
         weights.unlink()  # ONNX would append to it
         onnx.save(graph.copy().model, part, save_as_external_data=True, location=weights.name, size_threshold=1024)
         if check:
             onnx.checker.check_model(str(part), full_check=True)
         light = onnx.load(part, load_external_data=False)
-        _relocate(light, beside.name)
+        _relocate(light, second.name)
         part.write_bytes(light.SerializeToString())
-    return [path, beside]
+    return [path, second]
 
 
 def _relocate(model: Any, location: str) -> None:

@@ -24,7 +24,7 @@ class PrecisionBlock:
     name: str
     nodes: tuple[str, ...]  # the convolutions, in graph order
     flop: int
-    saves: float  # FLOP that INT8 spares, by the cost model above
+    saves: float  # FLOP that INT8 saves, by the cost model above
 
 
 def convolution_blocks(graph: Graph, candidates: Collection[str]) -> list[PrecisionBlock]:

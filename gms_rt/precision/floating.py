@@ -55,7 +55,7 @@ def summed_tensors(graph: Graph) -> list[str]:
 
 
 def fp32_nodes(graph: Graph, ranges: Mapping[str, Extremes]) -> dict[str, str]:
-    """The nodes that FP16 cannot hold, each with the reason."""
+    """The nodes that FP16 cannot represent, each with the reason."""
     found = {}
     for node in graph.nodes:
         reason = _reason(graph, node, ranges)

@@ -1,4 +1,4 @@
-"""The Dice gate: how far masks may move from the FP32 masks, and how far they moved."""
+"""The Dice gate: how far masks may differ from the FP32 masks, and how far they do."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class GateVerdict:
 
     @property
     def minimum(self) -> float:
-        """The worst image's Dice."""
+        """The lowest Dice of any image."""
         return float(self.dice.min())
 
     @property
     def passed(self) -> bool:
-        """Whether both bounds hold."""
+        """Whether mean and minimum are high enough."""
         return self.mean >= self.gate.mean and self.minimum >= self.gate.minimum
 
     def failure(self) -> str:

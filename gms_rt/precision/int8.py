@@ -44,7 +44,7 @@ def int8_graph(
 
 
 def openvino_form(typed: Graph) -> Graph:
-    """The same values as a graph with Q/DQ pairs, computed by what OpenVINO does rightly and fastest."""
+    """The same values as a graph with Q/DQ pairs, computed in the way that OpenVINO does correctly and fastest."""
     return pointwise_upsampling(concats_as_sums(typed))
 
 

@@ -1,4 +1,4 @@
-"""From a fused graph and images to a precision recipe that holds the gate."""
+"""From a fused graph and images to a precision recipe that passes the gate."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """The search for an INT8 engine that keeps the masks: give precision back where it hurts, as little as possible.
 
-1. Quantise every candidate. If that holds the gate, done; else take the calibrator that does best on the images that
+1. Quantise every candidate. If that passes the gate, done; else take the calibrator that does best on the images that
    suffer most.
 2. Rank the blocks: quantise one block alone and look at the Dice it costs on those images. A stage that costs next to
    nothing as a whole is one block, and stays INT8 while the others are ranked, which makes that faster.
-3. Return blocks to the higher precision in the order of damage by time saved, until the gate holds (by bisection).
+3. Return blocks to the higher precision in the order of damage by time saved, until the gate is passed (by bisection).
 4. Try to win back returned blocks, the most expensive first, and keep each that still passes.
 
 Every judgement is stored at once, so that an interrupted search goes on where it stopped.
@@ -142,7 +142,7 @@ class Search:
     def _fewest_returned(
         self, order: list[PrecisionBlock], method: str, hardest: NDArray[np.intp]
     ) -> tuple[list[PrecisionBlock] | None, GateVerdict]:
-        """The shortest prefix of `order` to return so that the gate holds, assuming that more is never worse."""
+        """The shortest prefix of `order` to return so that the gate is passed, assuming that more is never worse."""
         low, high = 0, len(order)  # `low` returned blocks do not suffice; `high` (all) would be no INT8 at all
         passing: list[PrecisionBlock] | None = None
         worst = None

@@ -124,7 +124,7 @@ def test_a_range_of_batches(tmp_path, opset):
         assert spread(graph, gms, pictures(count, 32, 64)) <= 1
 
 
-def test_heavy_weights_go_beside_the_graph(tmp_path, monkeypatch):
+def test_large_weights_get_a_file_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr(write, "EXTERNAL_BYTES", 50_000)
     gms = model_of("taesd")
     graph = graph_from_gms(gms, tmp_path / "big.onnx", source={"kind": "test"}, options=ExportOptions(32, 32))
@@ -134,7 +134,7 @@ def test_heavy_weights_go_beside_the_graph(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", [{"height": 50}, {"width": 0}, {"batch": (3, 1)}, {"batch": (0, 1)}, {"opset": 12}])
-def test_impossible_wishes_are_refused(tmp_path, wrong):
+def test_impossible_options_are_refused(tmp_path, wrong):
     with pytest.raises(UsageError):
         graph_from_gms(model_of("taesd"), tmp_path / "g.onnx", source={}, options=ExportOptions(**wrong))
     assert not any(tmp_path.iterdir())

@@ -179,7 +179,7 @@ def test_an_offset_joins_an_unpadded_convolution():
         # The mean is over rows, not channels.
         ([("Conv", ["x", "w"], ["a"], CONV3), ("ReduceMean", ["a", "rows"], ["y"], {"keepdims": 1})],
          ["Conv", "ReduceMean"]),
-        # One summand is no convolution.
+        # One summand is not a convolution.
         ([("Conv", ["x", "w"], ["a"], CONV3), ("Add", ["a", "x"], ["c"], {}), ("Mul", ["c", "k"], ["y"], {})],
          ["Conv", "Add", "Mul"]),
         # Something nonlinear lies between.

@@ -22,7 +22,7 @@ from gms_rt.precision.gate import Gate, judge
 from gms_rt.precision.ranges import Extremes, extremes
 
 
-def measured(graph, count=3):
+def calibrate(graph, count=3):
     summed = summed_tensors(graph)
     names = list(dict.fromkeys([*float_tensors(graph), *summed]))
     return extremes(graph, names, scenes(count, seed=1), means=summed)
@@ -38,14 +38,14 @@ def in_onnxruntime(graph, images):
     return np.concatenate([session.run(None, {"image": image[None]})[0][..., 0] for image in images])
 
 
-def test_harmless_graph_has_no_islands():
+def test_a_harmless_graph_needs_no_fp32_nodes():
     graph = graph_from_model(tiny_model())
-    assert fp32_nodes(graph, measured(graph)) == {}
+    assert fp32_nodes(graph, calibrate(graph)) == {}
 
 
-def test_overflow_becomes_an_island_and_saves_the_masks():
+def test_what_overflows_stays_fp32_and_saves_the_masks():
     graph = graph_from_model(tiny_model(blow_up=3e5))
-    kept = fp32_nodes(graph, measured(graph))
+    kept = fp32_nodes(graph, calibrate(graph))
     assert {"lmm/blow_up", "lmm/shrink"} <= set(kept)
     assert "magnitude" in kept["lmm/shrink"] or "constant" in kept["lmm/shrink"]
     assert "decoder/conv" not in kept
@@ -54,15 +54,15 @@ def test_overflow_becomes_an_island_and_saves_the_masks():
     typed = low_precision_graph(graph, "fp16", kept)
     onnx.checker.check_model(typed.model, full_check=True)
     assert judge(in_onnxruntime(typed, images), reference, Gate()).passed
-    # Without the island the same typing loses them: this is what the ranges are for.
+    # Without the FP32 nodes the same typing loses them: this is what the ranges are for.
     with np.errstate(all="ignore"):
         naive = low_precision_graph(graph, "fp16", ())
         assert not judge(in_onnxruntime(naive, images), reference, Gate()).passed
 
 
-def test_large_sums_become_islands():
+def test_large_sums_stay_fp32():
     graph = graph_from_model(tiny_model())
-    ranges = measured(graph)
+    ranges = calibrate(graph)
     norm = next(n for n in graph.nodes if n.op_type == "InstanceNormalization")
     loud = ranges | {norm.input[0]: Extremes(200.0, 2000.0, 40.0)}
     found = fp32_nodes(graph, loud)
@@ -80,7 +80,7 @@ def test_typed_graph_is_fp16_between_grey_levels():
     assert compute_type(typed, by_name["input/shift"]) == "fp32"
     assert compute_type(typed, by_name["output/round"]) == "fp32"
     assert {"input/cast", "output/round", "output/clamp"} <= pixel_arithmetic_nodes(graph)
-    # One Cast in, one out, and the two that the uint8 ends ask for.
+    # One Cast in, one out, and the two of the uint8 input and output.
     assert sum(n.op_type == "Cast" for n in typed.nodes) == 4
     assert typed.initialisers["decoder/scales"].data_type == TensorProto.FLOAT
 
@@ -109,15 +109,15 @@ def test_tiny_constants_are_not_flushed():
     tiny = next(t for t in model.graph.initializer if t.name == "lmm/tenth")
     tiny.CopyFrom(onnx.numpy_helper.from_array(np.float32(1e-6), "lmm/tenth"))
     graph = graph_from_model(model)
-    assert "below FP16's normal range" in fp32_nodes(graph, measured(graph, 1))["lmm/attention.small"]
+    assert "below FP16's normal range" in fp32_nodes(graph, calibrate(graph, 1))["lmm/attention.small"]
 
 
-def test_a_tiny_bias_is_no_reason_for_an_island():
+def test_a_tiny_bias_is_not_a_reason_to_stay_fp32():
     model = tiny_model()
     bias = next(t for t in model.graph.initializer if t.name == "decoder/conv_mid.bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(8, 1e-6, np.float32), bias.name))
     graph = graph_from_model(model)
-    assert fp32_nodes(graph, measured(graph, 1)) == {}
+    assert fp32_nodes(graph, calibrate(graph, 1)) == {}
 
 
 def test_bf16_constants_are_rounded_to_nearest_even():
