@@ -6,3 +6,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 OnProgress: TypeAlias = Callable[[str, int, int], None]  # called with the phase, the steps done, and the steps in all
+
+
+def silent(phase: str, done: int, total: int) -> None:
+    """For work that nobody watches."""

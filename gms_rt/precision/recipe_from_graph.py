@@ -23,7 +23,7 @@ from gms_rt.precision.int8 import QUANTISABLE, quantisable, residual_skips
 from gms_rt.precision.ranges import Extremes, extremes, histograms
 from gms_rt.precision.recipe import RECIPE_VERSION, WEIGHT_LEVELS, PrecisionRecipe
 from gms_rt.precision.search import AUTO, Search
-from gms_rt.progress import OnProgress
+from gms_rt.progress import OnProgress, silent
 from gms_rt.runtime.device import cpu_execution, package_version
 
 
@@ -58,13 +58,14 @@ def recipe_from_graph(
     graph: Graph,
     request: RecipeRequest,
     checkpoint: Path | None,
-    progress: OnProgress | None,
+    progress: OnProgress | None = None,
     masks: Fp32Masks = SHARED,
 ) -> tuple[PrecisionRecipe, dict[str, Any] | None]:
     """The recipe and what the gate said about it (None where there is nothing to compare).
 
     `checkpoint` is the file in which an interrupted search goes on; `masks` remembers FP32 masks between builds.
     """
+    progress = progress or silent
     if request.calibration is not None and request.gate_images is not None:
         check_disjoint(request.calibration, request.gate_images)
     if request.recorded is not None:
@@ -74,8 +75,7 @@ def recipe_from_graph(
             # Another processor rounds otherwise: what held where it was recorded may miss here, so search anew.
             if request.precision != "int8" or request.calibration is None:
                 raise
-            if progress:
-                progress("the recorded recipe misses the gate, searching", 0, 1)
+            progress("the recorded recipe misses the gate, searching", 0, 1)
     if request.precision == "fp32":
         return PrecisionRecipe("fp32", request.graph_sha256), None
     kept: dict[str, str] = {}
@@ -103,20 +103,17 @@ def recipe_from_graph(
 
 
 def _check_gate(
-    graph: Graph, recipe: PrecisionRecipe, request: RecipeRequest, masks: Fp32Masks, progress: OnProgress | None
+    graph: Graph, recipe: PrecisionRecipe, request: RecipeRequest, masks: Fp32Masks, progress: OnProgress
 ) -> dict[str, Any] | None:
     if request.gate_images is None or (recipe.precision == "bf16" and "cpu" not in request.targets):
         return None  # nothing to compare, or arithmetic that this CPU was not asked to have
     images = request.gate_images
-    if progress:
-        progress("gate", 0, 2)
+    progress("gate", 0, 2)
     reference = masks.of(graph, request.graph_sha256, images)
-    if progress:
-        progress("gate", 1, 2)
+    progress("gate", 1, 2)
     session = Session(recipe.apply(graph, "cpu"), execution=cpu_execution(recipe.precision))
     verdict = judge(session.probabilities(images.images), reference, request.gate)
-    if progress:
-        progress("gate", 2, 2)
+    progress("gate", 2, 2)
     if not verdict.passed:
         raise GateError(
             f"{verdict.failure()} on {len(verdict.dice)} images", fix="use a higher precision or a wider gate"
@@ -135,7 +132,7 @@ def _int8(
     ranges: dict[str, Extremes],
     masks: Fp32Masks,
     checkpoint: Path | None,
-    progress: OnProgress | None,
+    progress: OnProgress,
 ) -> tuple[PrecisionRecipe, dict[str, Any]]:
     if request.calibration is None or request.gate_images is None:
         raise UsageError("INT8 needs images to calibrate on and others to be judged on", fix="give --calib FOLDER")
@@ -205,7 +202,7 @@ def _feeds(graph: Graph, add: str, chosen: set[str]) -> bool:
 
 
 def _extremes(
-    graph: Graph, names: list[str], request: RecipeRequest, progress: OnProgress | None, means: Collection[str] = ()
+    graph: Graph, names: list[str], request: RecipeRequest, progress: OnProgress, means: Collection[str] = ()
 ) -> dict[str, Extremes]:
     if request.calibration is None:
         raise UsageError(

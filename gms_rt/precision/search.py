@@ -31,7 +31,7 @@ from gms_rt.precision.calibrators import clip
 from gms_rt.precision.gate import Gate, GateVerdict, judge
 from gms_rt.precision.int8 import int8_graph
 from gms_rt.precision.ranges import Histogram
-from gms_rt.progress import OnProgress
+from gms_rt.progress import OnProgress, silent
 
 AUTO = ("mse", "percentile:99.99", "minmax")
 RANKING_IMAGES = 16
@@ -65,21 +65,21 @@ class Search:
     levels: int  # steps of a weight on one side of zero
     checkpoint: Path | None = None  # the file that makes the search resumable
     key: str = ""  # names the search: a checkpoint of another one is ignored
-    progress: OnProgress | None = None
+    progress: OnProgress = silent
     evaluations: int = 0
     _store: dict[str, list[float]] = field(default_factory=dict)  # Dice of each image, by assignment
 
     def run(self, calibrators: Sequence[str] = AUTO) -> SearchResult:
         """Find the assignment, or raise GateError with the table."""
         self._load()
-        self._say("plain int8", 0, 1)
+        self.progress("plain int8", 0, 1)
         method = calibrators[0]
         verdict = self._judge(method, self.candidates)
         hardest = np.argsort(verdict.dice)[:RANKING_IMAGES]
         if not verdict.passed and len(calibrators) > 1:
             method = max(calibrators, key=lambda name: self._judge(name, self.candidates, hardest).mean)
             verdict = self._judge(method, self.candidates)
-        self._say("plain int8", 1, 1)
+        self.progress("plain int8", 1, 1)
         units = convolution_blocks(self.graph, self.candidates)
         if verdict.passed:
             rows = [self._row(unit, None, "int8") for unit in units]
@@ -113,7 +113,7 @@ class Search:
         calm: list[PrecisionBlock] = []
         parts: list[PrecisionBlock] = []
         for number, (name, members) in enumerate(stages.items()):
-            self._say("damage by stage", number, len(stages))
+            self.progress("damage by stage", number, len(stages))
             whole = PrecisionBlock(
                 f"{name}/* ({len(members)} blocks)",
                 tuple(node for unit in members for node in unit.nodes),
@@ -133,10 +133,10 @@ class Search:
         always = [node for whole in calm for node in whole.nodes]
         ground = 1 - self._judge(method, always, hardest).mean if calm else 0.0
         for number, unit in enumerate(parts):
-            self._say("damage by block", number, len(parts))
+            self.progress("damage by block", number, len(parts))
             cost = 1 - self._judge(method, [*always, *unit.nodes], hardest).mean
             damage[unit.name] = max(0.0, cost - ground)
-        self._say("damage by block", len(parts), len(parts))
+        self.progress("damage by block", len(parts), len(parts))
         return [*calm, *parts], damage
 
     def _fewest_returned(
@@ -148,7 +148,7 @@ class Search:
         worst = None
         while high - low > 1:
             middle = (low + high) // 2
-            self._say("search", high - low, len(order))
+            self.progress("search", high - low, len(order))
             rest = order[middle:]
             verdict = self._judge(method, _nodes(self.candidates, rest), first=hardest)
             if verdict.passed:
@@ -168,10 +168,10 @@ class Search:
         chosen = list(kept)
         worth = sorted(returned, key=lambda unit: -unit.saves)[:WIN_BACK]
         for number, unit in enumerate(worth):
-            self._say("win back", number, len(worth))
+            self.progress("win back", number, len(worth))
             if self._judge(method, _nodes(self.candidates, [*chosen, unit]), first=hardest).passed:
                 chosen.append(unit)
-        self._say("win back", len(worth), len(worth))
+        self.progress("win back", len(worth), len(worth))
         return chosen
 
     def clips(self, method: str) -> dict[str, float]:
@@ -238,10 +238,6 @@ class Search:
             "damage": None if damage is None else round(damage, 5),
             "decision": decision,
         }
-
-    def _say(self, phase: str, done: int, total: int) -> None:
-        if self.progress:
-            self.progress(phase, done, total)
 
 
 def _nodes(candidates: Sequence[str], units: Sequence[PrecisionBlock]) -> list[str]:

@@ -60,4 +60,4 @@ def test_the_recipe_is_judged_against_the_masks_it_is_given(graph: Graph) -> Non
 
 def test_int8_without_images_is_refused(graph: Graph) -> None:
     with pytest.raises(UsageError, match="others to be judged on"):
-        recipe_from_graph(graph, request("int8", gate_images=None), None, None)
+        recipe_from_graph(graph, request("int8", gate_images=None), None)
