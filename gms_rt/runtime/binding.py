@@ -107,9 +107,9 @@ def probe_cuda(device: int = 0, *, driver: Path | None = None) -> CudaDevice:
 def check_graph(graph: Path, *, trial: Trial = "auto", batch: int = 0, openvino: Path | None = None) -> None:
     """Raise `ArtifactError` if an `.onnx` file or engine folder is damaged or malformed; nothing stays open.
 
-    The graph's structure is walked over. Unless `trial` is "never", OpenVINO then opens and runs it once in a process
-    of its own, so that a graph on which OpenVINO crashes is an error here and not the end of this process; with "auto"
-    a graph that passed is remembered and not tried again.
+    It must be an ONNX file whose weights are in it or in files below its folder. Unless `trial` is "never", OpenVINO
+    then opens and runs it once in a process of its own, so that a graph on which OpenVINO crashes is an error here and
+    not the end of this process; with "auto" a graph that passed is remembered and not tried again.
     """
     library = load_library()
     options = _cpu_options(library, openvino, trial, batch=batch)

@@ -48,7 +48,7 @@ static const char uint8_model[] = "\x08\x08"         /* IR version 8 */
 static gmsrt_status load_openvino(const char *path, gmsrt_openvino *ov)
 {
     static const char fix[] = "install it (pip install openvino) and give the path of its libopenvino_c.so, "
-                               "also as GMSRT_OPENVINO";
+                              "also as GMSRT_OPENVINO";
     const char *chosen = path != NULL ? path : getenv("GMSRT_OPENVINO");
     void *library;
 

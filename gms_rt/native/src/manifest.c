@@ -139,6 +139,8 @@ static gmsrt_status check_folder(const char *folder, text manifest, char *path, 
                           folder);
     if (snprintf(path, size, "%s/%.*s", folder, (int)model.length, model.start) >= (int)size)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "the path of the engine is too long");
+    if (!gmsrt_files_add(known, model.start, model.length, NULL)) /* the first, wherever it is listed */
+        return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory for the files of %s", folder);
     while (take_string(&files, &name) && take(&files, ':') && take_string(&files, &hash)) {
         if (name.length >= model.length && memcmp(name.start, model.start, model.length) == 0) {
             const gmsrt_status status = check_file(folder, name, hash, hex);

@@ -1,7 +1,7 @@
 /* The trial: a graph is opened and run once by a small program of its own before the host opens it.
  *
  * What a malformed graph makes of OpenVINO, a crash or a loop without end, happens there. The program stands beside
- * this library and is started with posix_spawn, which is safe in a host with many threads. It says its verdict on a
+ * this library and is started with posix_spawn, which is safe in a host with many threads. It writes its verdict to a
  * pipe, so that a host that ignores SIGCHLD, or collects every child itself, gets it too. */
 #if defined(__linux__)
 #define _GNU_SOURCE /* pipe2, dladdr: also no other child of the host may inherit the pipes */
@@ -188,7 +188,7 @@ static gmsrt_status judge(const child *c, const char *path, const char *runtime,
 
         if (signal == SIGKILL)
             return gmsrt_fail(GMSRT_OUT_OF_MEMORY,
-                              "%s: the process that tried this graph was killed, most likely for want of memory", path);
+                              "%s: the process that tried this graph was killed, most likely for lack of memory", path);
         if (signal == SIGINT || signal == SIGTERM || signal == SIGHUP || signal == SIGQUIT)
             return gmsrt_fail(GMSRT_RUNTIME_FAILED,
                               "%s: the process that tried this graph was ended (signal %d); open "
@@ -285,7 +285,7 @@ gmsrt_status gmsrt_try_graph(const char *path, gmsrt_files *files, const gmsrt_c
     if (options->trial == GMSRT_TRIAL_AUTO && gmsrt_was_tried(key)) return GMSRT_OK;
     if (!find_program(program, sizeof program))
         return gmsrt_fail(GMSRT_NO_RUNTIME,
-                          "%s is missing; copy it beside libgms_rt.so or name it in GMSRT_TRIAL, or open a graph that "
+                          "%s is missing; copy it next to libgms_rt.so or name it in GMSRT_TRIAL, or open a graph that "
                           "you trust with GMSRT_TRIAL_NEVER",
                           program);
     status = run_program(program, path, options, runtime);

@@ -78,7 +78,7 @@ static void test_verdicts(void)
                    "own; export it again; it said: last words");
     expect_failure("6", GMSRT_BAD_GRAPH, "(signal 6)");
     expect_failure("8", GMSRT_BAD_GRAPH, "(signal 8)");
-    expect_failure("9", GMSRT_OUT_OF_MEMORY, "for want of memory");
+    expect_failure("9", GMSRT_OUT_OF_MEMORY, "for lack of memory");
     expect_failure("15", GMSRT_RUNTIME_FAILED, "was ended (signal 15)");
     expect_failure("exit", GMSRT_BAD_GRAPH, "(exit status 7)");
     expect_failure("hang", GMSRT_BAD_GRAPH, "did not finish with this graph within 2 seconds");
@@ -137,7 +137,7 @@ static void test_program(void)
 
     setenv("GMSRT_TRIAL", "/nowhere/gmsrt-trial", 1);
     CHECK(try_graph(GMSRT_TRIAL_ALWAYS, 0) == GMSRT_NO_RUNTIME, "%s", gmsrt_last_error());
-    CHECK(strstr(gmsrt_last_error(), "/nowhere/gmsrt-trial is missing; copy it beside libgms_rt.so") != NULL &&
+    CHECK(strstr(gmsrt_last_error(), "/nowhere/gmsrt-trial is missing; copy it next to libgms_rt.so") != NULL &&
               strstr(gmsrt_last_error(), "GMSRT_TRIAL_NEVER") != NULL,
           "%s", gmsrt_last_error());
     CHECK_OK(try_graph(GMSRT_TRIAL_NEVER, 0));
