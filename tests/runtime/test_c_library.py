@@ -14,7 +14,7 @@ from support.native_build import FLAGS, NATIVE, compiler, fake, run
 from support.native_graphs import crashing_graph, mean_graph
 
 from gms_rt.errors import DeviceError
-from gms_rt.runtime.binding import probe_cuda
+from gms_rt.runtime.cuda import probe_cuda
 from gms_rt.runtime.library import find_openvino
 
 

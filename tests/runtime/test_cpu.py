@@ -15,6 +15,7 @@ from gms_rt.runtime import cpu
 from gms_rt.runtime.base import Runner
 from gms_rt.runtime.binding import NativeRunner
 from gms_rt.runtime.cpu import CpuRunner
+from gms_rt.runtime.options import CpuSettings
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_infer_and_info(tmp_path: Path) -> None:
-    with CpuRunner(mean_graph(tmp_path / "m.onnx"), threads=1) as runner:
+    with CpuRunner(mean_graph(tmp_path / "m.onnx"), CpuSettings(threads=1)) as runner:
         assert isinstance(runner, Runner)
         info = runner.info
         assert (info.backend, info.batch, info.height, info.width) == ("cpu", 1, 8, 8)
@@ -59,7 +60,7 @@ def test_the_same_masks_as_onnxruntime(slow: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["latency", "throughput"])
 def test_bench(slow: Path, mode: str) -> None:
-    with CpuRunner(slow, mode=mode, lanes=2, threads=2) as runner:  # type: ignore[arg-type]
+    with CpuRunner(slow, CpuSettings(mode=mode, lanes=2, threads=2)) as runner:  # type: ignore[arg-type]
         timings = runner.bench(images(2, 96, 96), seconds=0.2, iterations=5, warmup=0.05)
     assert timings.lanes == 2 and timings.batch == 1
     assert len(timings.total) >= 5
@@ -72,7 +73,7 @@ def test_bench(slow: Path, mode: str) -> None:
 
 def test_a_long_batch_is_measured_both_ways(slow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rgb = images(160, 96, 96)
-    with CpuRunner(slow, threads=2) as runner:
+    with CpuRunner(slow, CpuSettings(threads=2)) as runner:
         reference = np.concatenate([runner.infer(part) for part in np.array_split(rgb, 20)])
         assert "batch_lanes" not in runner.info.details  # short batches decide nothing
         # Opening the graph a second time must look cheap, or this small graph would not be worth it.
@@ -92,7 +93,7 @@ def test_a_long_batch_is_measured_both_ways(slow: Path, monkeypatch: pytest.Monk
 
 def test_side_by_side_is_dropped_where_it_is_not_faster(slow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rgb = images(64, 96, 96)
-    with CpuRunner(slow, threads=2) as runner:
+    with CpuRunner(slow, CpuSettings(threads=2)) as runner:
         runner._open_seconds = 0.0
         monkeypatch.setattr(cpu, "NEEDED_GAIN", 1e9)
         masks = runner.infer(rgb)
@@ -105,14 +106,14 @@ def test_side_by_side_is_dropped_where_it_is_not_faster(slow: Path, monkeypatch:
 
 
 def test_a_short_batch_does_not_open_a_second_graph(slow: Path) -> None:
-    with CpuRunner(slow, threads=2) as runner:
+    with CpuRunner(slow, CpuSettings(threads=2)) as runner:
         runner._open_seconds = 1e9
         runner.infer(images(64, 96, 96))
         assert runner._wide is None and "batch_lanes" not in runner.info.details
 
 
 def test_threads_share_a_runner_while_it_is_closed(slow: Path) -> None:
-    runner = CpuRunner(slow, threads=2)
+    runner = CpuRunner(slow, CpuSettings(threads=2))
     expected = runner.infer(images(3, 96, 96))
     wrong: list[BaseException] = []
     finished: list[int] = []

@@ -13,6 +13,7 @@ from support.native_graphs import conv_graph
 
 from gms_rt.errors import ArtifactError
 from gms_rt.runtime.binding import NativeRunner, check_graph
+from gms_rt.runtime.options import CpuSettings
 
 DATA = "x.data"
 
@@ -72,7 +73,7 @@ def test_a_place_that_is_not_a_plain_path_never_reaches_openvino(tmp_path: Path,
         weights.external_data.add(key=key, value=value)
     graph.write_bytes(model.SerializeToString())
     with pytest.raises(ArtifactError, match=r"x\.onnx has weights in '.*', which is not a plain path below"):
-        NativeRunner.open_cpu(graph, trial=trial)
+        NativeRunner.open_cpu(graph, CpuSettings(trial=trial))
 
 
 def tensors(message: Any) -> Iterator[Any]:

@@ -23,6 +23,7 @@ from gms_rt.errors import ArtifactError, GmsError, UsageError
 from gms_rt.runtime.binding import NativeRunner, check_graph
 from gms_rt.runtime.cpu import CpuRunner
 from gms_rt.runtime.library import library_path
+from gms_rt.runtime.options import CpuSettings
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +42,9 @@ def python(code: str, *arguments: object, **environment: str) -> subprocess.Comp
 
 
 OPEN = (
-    "import sys; from pathlib import Path; from gms_rt.runtime.binding import NativeRunner\n"
-    "with NativeRunner.open_cpu(Path(sys.argv[1]), trial=sys.argv[2]) as r: print(r.info.height)"
+    "import sys; from pathlib import Path; from gms_rt.runtime.binding import NativeRunner; "
+    "from gms_rt.runtime.options import CpuSettings\n"
+    "with NativeRunner.open_cpu(Path(sys.argv[1]), CpuSettings(trial=sys.argv[2])) as r: print(r.info.height)"
 )
 
 
@@ -110,7 +112,7 @@ def test_without_its_program_a_graph_can_only_be_trusted(tmp_path: Path) -> None
     assert f"{library.parent}/gmsrt-trial is missing; copy it next to libgms_rt.so" in done.stderr
     assert python(OPEN, graph, "never", GMS_RT_LIBRARY=str(library)).stdout == "8\n"
     with pytest.raises(UsageError, match="give auto, always or never"):
-        NativeRunner.open_cpu(graph, trial="sometimes")  # type: ignore[arg-type]
+        NativeRunner.open_cpu(graph, CpuSettings(trial="sometimes"))  # type: ignore[arg-type]
 
 
 def test_a_foreign_engine_is_an_error(tmp_path: Path) -> None:
@@ -147,7 +149,7 @@ def test_mutated_graphs_never_end_the_process(tmp_path: Path) -> None:
     for number in range(120):
         graph.write_bytes(mutated(sound[number % 2], random.Random(f"trial {number}")))
         try:
-            with NativeRunner.open_cpu(graph, trial="always") as runner:
+            with NativeRunner.open_cpu(graph, CpuSettings(trial="always")) as runner:
                 size = (1, runner.info.height, runner.info.width)
                 runner.infer(np.zeros((*size, 3), np.uint8), np.zeros(size, np.uint8))
             found["runs"] += 1
