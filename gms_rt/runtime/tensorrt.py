@@ -36,7 +36,7 @@ class TensorRtRunner(Runner):
             content = plan.read_bytes()
         except OSError as error:
             raise ArtifactError(f"the plan cannot be read ({error.strerror})", where=plan) from error
-        primary = _pycuda_context(settings.device) if settings.driver is None else None
+        primary = pycuda_context(settings.device) if settings.driver is None else None
         session = _Session(plan, content, load_tensorrt(flavour, f"running {flavour} plans"), settings)
         try:
             self._native = NativeRunner.open_cuda(
@@ -163,7 +163,7 @@ class _Session:
         return f"{what} ({said})" if said else what
 
 
-def _pycuda_context(device: int) -> Any:
+def pycuda_context(device: int) -> Any:
     """The device's primary context, current on this thread, where pycuda is installed; else the C library's own.
 
     Both are the same context. Held by pycuda, it outlives this runner for a program that uses pycuda itself.

@@ -243,7 +243,7 @@ def test_pycuda_gives_the_primary_context_where_installed(
     monkeypatch.setitem(sys.modules, "pycuda", package)
     monkeypatch.setitem(sys.modules, "pycuda.driver", fake)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: types.SimpleNamespace(name=name))
-    assert tensorrt._pycuda_context(1) is not None
+    assert tensorrt.pycuda_context(1) is not None
     assert events == ["init", "device 1", "retain", "push"]
 
 

@@ -167,7 +167,8 @@ typedef struct gmsrt_sample {
 typedef struct gmsrt_bench_options {
     double warmup_seconds;
     double seconds;    /* at least this long … */
-    size_t iterations; /* … and at least so many samples, unless the array is full before */
+    size_t iterations; /* … and at least so many samples; a full array ends it earlier: then call again with what
+                           is left of both */
 } gmsrt_bench_options;
 
 typedef struct gmsrt_bench_result {

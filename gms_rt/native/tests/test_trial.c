@@ -30,7 +30,8 @@ static gmsrt_status try_graph(gmsrt_trial trial, uint32_t seconds)
 static void expect_failure(const char *does, gmsrt_status status, const char *words)
 {
     setenv("FAKE_OPENVINO_DOES", does, 1);
-    CHECK(try_graph(GMSRT_TRIAL_AUTO, 2) == status, "%s: %s", does, gmsrt_last_error());
+    /* Only what hangs needs a limit that is reached. */
+    CHECK(try_graph(GMSRT_TRIAL_AUTO, strcmp(does, "hang") == 0 ? 2 : 0) == status, "%s: %s", does, gmsrt_last_error());
     CHECK(strstr(gmsrt_last_error(), words) != NULL, "'%s' does not say '%s'", gmsrt_last_error(), words);
     unsetenv("FAKE_OPENVINO_DOES");
 }
