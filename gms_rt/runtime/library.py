@@ -169,7 +169,7 @@ def library_path() -> Path:
 
 
 def load_library() -> ctypes.CDLL:
-    """The library, loaded once a process and checked for its ABI version."""
+    """The library, loaded once per process and checked for its ABI version."""
     global _library
     with _library_lock:
         if _library is None:

@@ -141,7 +141,7 @@ class _Session:
         if len(inputs) != 1 or len(outputs) != 1 or kinds != {self.trt.DataType.UINT8}:
             raise ArtifactError(
                 f"the plan has inputs {inputs} and outputs {outputs} of {sorted(str(k) for k in kinds)},"
-                " wanted is one uint8 image and one uint8 mask",
+                " it must have one uint8 image and one uint8 mask",
                 where=self.plan,
             )
         self.names = (inputs[0], outputs[0])

@@ -63,7 +63,7 @@ def test_free_batch_size_is_chosen(tmp_path: Path) -> None:
 
 
 def test_fixed_batch_size_is_kept(graph: Path) -> None:
-    with pytest.raises(UsageError, match="batch 3 was asked, the graph's is fixed at 1"):
+    with pytest.raises(UsageError, match="a batch of 3 was asked for, the graph's is fixed at 1"):
         NativeRunner.open_cpu(graph, CpuSettings(batch=3))
 
 
@@ -135,7 +135,7 @@ def test_lanes_can_be_narrowed(graph: Path) -> None:
     with NativeRunner.open_cpu(graph, CpuSettings(lanes=3)) as runner:
         runner.set_lanes(2)
         assert (runner.info.lanes, runner.info.used_lanes) == (3, 2)
-        with pytest.raises(UsageError, match="4 lanes asked, 3 are open"):
+        with pytest.raises(UsageError, match="4 lanes were asked for, 3 are open"):
             runner.set_lanes(4)
 
 
@@ -215,7 +215,7 @@ def test_graphs_that_break_the_contract(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="the output is not uint8"):
         NativeRunner.open_cpu(path)
     mean_graph(path, channels=1)
-    with pytest.raises(ArtifactError, match=re.escape("the input is uint8 [1, 8, 8, 1], wanted is uint8")):
+    with pytest.raises(ArtifactError, match=re.escape("the input is uint8 [1, 8, 8, 1], it must be uint8")):
         NativeRunner.open_cpu(path)
     from onnx import helper
 

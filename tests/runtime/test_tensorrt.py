@@ -175,7 +175,7 @@ def test_a_damaged_plan(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, pla
 def test_a_foreign_plan(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path) -> None:
     module = install(monkeypatch, driver)
     module.script["type"] = "f32"
-    with pytest.raises(ArtifactError, match="wanted is one uint8 image"):
+    with pytest.raises(ArtifactError, match="it must have one uint8 image"):
         open_runner(plan, driver)
     module.script.clear()
     with pytest.raises(ArtifactError, match="does not take 3 images"):

@@ -50,7 +50,7 @@ typedef enum gmsrt_status {
     GMSRT_OK = 0,
     GMSRT_INVALID_ARGUMENT = 1, /* a null pointer, a size or an option that is not valid */
     GMSRT_NOT_FOUND = 2,        /* the graph file is not there or cannot be read */
-    GMSRT_BAD_GRAPH = 3,        /* damaged, foreign, or not uint8 N*H*W*3 to uint8 N*H*W*1 */
+    GMSRT_BAD_GRAPH = 3,        /* damaged, not ONNX, or not uint8 N*H*W*3 to uint8 N*H*W*1 */
     GMSRT_NO_RUNTIME = 4,       /* OpenVINO, the CUDA driver or gmsrt-trial is not installed, or too old */
     GMSRT_NO_DEVICE = 5,        /* the driver is there, the device is not */
     GMSRT_UNSUPPORTED = 6,      /* this device cannot do what the options ask for */

@@ -23,14 +23,14 @@ gmsrt_status gmsrt_find_graph(const char *graph, char **path, gmsrt_files *files
 {
     char found[4096];
     gmsrt_status status;
-    bool vouched;
+    bool hashed;
 
     *path = NULL;
     memset(files, 0, sizeof *files);
     if ((status = locate(graph, found, sizeof found, files)) != GMSRT_OK) return status;
-    vouched = files->items[0].hex[0] != '\0';
+    hashed = files->items[0].hex[0] != '\0';
     if ((status = gmsrt_read_onnx(found, files)) != GMSRT_OK) return status;
-    for (size_t i = 0; vouched && i < files->count; i++)
+    for (size_t i = 0; hashed && i < files->count; i++)
         if (files->items[i].hex[0] == '\0')
             return gmsrt_fail(GMSRT_BAD_GRAPH,
                               "%s has its weights in '%s', which engine.json does not list; build the engine again",

@@ -58,7 +58,7 @@ gmsrt_status gmsrt_find_graph(const char *graph, char **path, gmsrt_files *files
 /* manifest.c: the path of an engine folder's graph, and its files, after their hashes were compared with engine.json. */
 gmsrt_status gmsrt_graph_of_engine(const char *folder, char *path, size_t size, gmsrt_files *files);
 
-/* onnx_file.c: whether it is an ONNX file; the files that hold its outside weights are added to `files`. */
+/* onnx_file.c: whether it is an ONNX file; the files with its outside weights are added to `files`. */
 gmsrt_status gmsrt_read_onnx(const char *path, gmsrt_files *files);
 
 /* trial.c: run the graph once in a process of its own, unless it is remembered that this was done. `runtime` and

@@ -1,4 +1,4 @@
-/* Look at an ONNX file before a parser does: is it one, and which files beside it hold weights?
+/* Look at an ONNX file before a parser does: is it one, and which other files have its weights?
  *
  * An ONNX file is a protobuf message whose fields carry their lengths. A truncated copy, an empty file, a page of HTML
  * or another format fails this walk. OpenVINO takes a file for ONNX if it begins with three different known fields, and
@@ -9,7 +9,7 @@
  * graph's folder is accepted: no absolute path, no "..", and no '*', which to OpenVINO marks an address in the memory
  * of this process in place of a file.
  *
- * Nothing else is asked about the graph: whether OpenVINO can run it shows the trial, see trial.c. The walk goes forward
+ * Nothing else is asked about the graph: the trial shows whether OpenVINO can run it, see trial.c. The walk goes forward
  * through the file once, skips all data, and keeps one span for each level of messages. */
 #include <errno.h>
 #include <stdlib.h>
@@ -23,7 +23,7 @@
 #define MAX_FILES 4096u
 #define LEADING_FIELDS 3u
 
-/* The messages that tensors stand in, some levels deep or at once. */
+/* The messages that tensors are in, at once or some levels deeper. */
 typedef enum message { OTHER, MODEL, TRAINING, GRAPH, FUNCTION, NODE, ATTRIBUTE, SPARSE, TENSOR } message;
 
 /* tests/runtime/test_onnx_file.py compares this with the definitions in the onnx package. */
@@ -115,7 +115,7 @@ static gmsrt_status add_outside(walk *w, gmsrt_span span)
     if (!is_plain_path(place))
         return gmsrt_fail(GMSRT_BAD_GRAPH,
                           "%s has weights in '%s', which is not a plain path below the graph's folder; export it again "
-                          "with its weights in one file beside it",
+                          "with its weights in one file next to it",
                           w->path, text);
     if (gmsrt_files_has(w->files, place)) return GMSRT_OK;
     snprintf(path, sizeof path, "%.*s%s", folder, w->path, place);
@@ -128,7 +128,7 @@ static gmsrt_status add_outside(walk *w, gmsrt_span span)
     return GMSRT_OK;
 }
 
-/* One key and value of a tensor's external data; of a field that stands twice the last counts. */
+/* One key and value of a tensor's external data; of a field that is there twice the last counts. */
 static gmsrt_status read_entry(walk *w, gmsrt_span rest, bool *located)
 {
     gmsrt_span key = {0, 0}, value = {0, 0};

@@ -1,5 +1,5 @@
-/* Read a protobuf message from a file, field by field, through a small window: no message is held in memory, and no
- * number in the file is believed before it was compared with the end of the message that it stands in. */
+/* Read a protobuf message from a file, field by field, through a small window: no message is kept in memory, and
+ * no number in the file is used before it was compared with the end of its message. */
 #ifndef GMSRT_PROTOBUF_H
 #define GMSRT_PROTOBUF_H
 

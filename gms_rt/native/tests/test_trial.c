@@ -101,7 +101,7 @@ static void test_message(void)
     options.batch = 5; /* the fake's graph has 1 */
     options.trial = GMSRT_TRIAL_ALWAYS;
     CHECK(gmsrt_open_cpu(graph, &options, NULL) == GMSRT_INVALID_ARGUMENT, "%s", gmsrt_last_error());
-    CHECK(strstr(gmsrt_last_error(), "batch 5 was asked") != NULL, "%s", gmsrt_last_error());
+    CHECK(strstr(gmsrt_last_error(), "a batch of 5 was asked for") != NULL, "%s", gmsrt_last_error());
 }
 
 static void test_memory(void)
