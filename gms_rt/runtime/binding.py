@@ -38,17 +38,17 @@ class NativeInfo:
     """What the library says about an opened runner."""
 
     backend: Literal["cpu", "cuda"]
-    batch: int
+    batch: int  # images per inference
     height: int
     width: int
-    lanes: int
-    used_lanes: int
-    threads: int
-    graphs: int
-    open_ms: float
-    execution: str
+    lanes: int  # opened
+    used_lanes: int  # in use, see `set_lanes`
+    threads: int  # of a CPU runner; 0 on CUDA
+    graphs: int  # captured CUDA graphs; 0 on a CPU
+    open_ms: float  # without a trial
+    execution: str  # the arithmetic of a CPU runner; "" on CUDA, where the plan decides
     device: str
-    runtime: str
+    runtime: str  # "OpenVINO …" or "CUDA driver …"
 
 
 def check_graph(graph: Path, *, trial: Trial = "auto", batch: int = 0, openvino: Path | None = None) -> None:
@@ -60,7 +60,7 @@ def check_graph(graph: Path, *, trial: Trial = "auto", batch: int = 0, openvino:
     """
     library = c.load_library()
     options = native_cpu_options(library, CpuSettings(trial=trial, batch=batch, openvino=openvino))
-    c.check(library, library.gmsrt_open_cpu(_path_bytes(graph), ctypes.byref(options), None))
+    c.check_status(library, library.gmsrt_open_cpu(_path_bytes(graph), ctypes.byref(options), None))
 
 
 class NativeRunner:
@@ -81,7 +81,7 @@ class NativeRunner:
         library = c.load_library()
         options = native_cpu_options(library, settings or CpuSettings())
         handle = ctypes.c_void_p()
-        c.check(library, library.gmsrt_open_cpu(_path_bytes(graph), ctypes.byref(options), ctypes.byref(handle)))
+        c.check_status(library, library.gmsrt_open_cpu(_path_bytes(graph), ctypes.byref(options), ctypes.byref(handle)))
         return cls(library, handle)
 
     @classmethod
@@ -97,7 +97,7 @@ class NativeRunner:
             if isinstance(callbacks.error, GmsError) or not isinstance(callbacks.error, Exception):
                 raise callbacks.error
             raise NativeError(f"opening the device failed: {callbacks.error}") from callbacks.error
-        c.check(library, status, cuda=True)
+        c.check_status(library, status, cuda=True)
         return cls(library, handle, callbacks)
 
     @property
@@ -105,7 +105,7 @@ class NativeRunner:
         """Shapes, lanes, device and arithmetic of the opened graph."""
         about = c.Info()
         with self._call() as handle:
-            c.check(self._library, self._library.gmsrt_get_info(handle, ctypes.byref(about)))
+            c.check_status(self._library, self._library.gmsrt_get_info(handle, ctypes.byref(about)))
         return NativeInfo(
             backend="cuda" if about.backend == 1 else "cpu",
             batch=about.batch,
@@ -151,9 +151,9 @@ class NativeRunner:
         parts: list[np.ndarray[tuple[int], np.dtype[np.void]]] = []
         done, wall, warmed = 0, 0.0, 0.0
         while not parts or done < iterations or wall < seconds:
-            options = c.BenchOptions(warmup, seconds, iterations)
+            options = c.BenchLimits(warmup, seconds, iterations)
             if parts:
-                options = c.BenchOptions(0.0, max(seconds - wall, 0.0), max(iterations - done, 1))
+                options = c.BenchLimits(0.0, max(seconds - wall, 0.0), max(iterations - done, 1))
             result = c.BenchOutcome()
             with self._call() as handle:
                 status = self._library.gmsrt_bench(
@@ -222,7 +222,7 @@ class NativeRunner:
         if status != 0 and self._callbacks is not None and self._callbacks.error is not None:
             error, self._callbacks.error = self._callbacks.error, None
             raise NativeError(f"the engine could not be run: {error}") from error
-        c.check(self._library, status, cuda=self._callbacks is not None)
+        c.check_status(self._library, status, cuda=self._callbacks is not None)
 
     def _check_images(self, images: U8) -> None:
         check_images(images, *self._size)

@@ -17,12 +17,12 @@ class CudaDevice:
     """A CUDA device as the driver describes it."""
 
     ordinal: int
-    count: int
+    count: int  # devices of this machine
     name: str
-    sm: int
-    driver: tuple[int, int]
-    integrated: bool
-    memory: int
+    sm: int  # compute capability times ten
+    driver: tuple[int, int]  # newest CUDA version the driver supports
+    integrated: bool  # shares memory with the host, as a Jetson does
+    memory: int  # bytes
 
 
 def probe_cuda(device: int = 0, *, driver: Path | None = None) -> CudaDevice:
@@ -32,7 +32,7 @@ def probe_cuda(device: int = 0, *, driver: Path | None = None) -> CudaDevice:
         raise UsageError(f"there is no CUDA device {device}", fix="give 0 or more")
     about = c.Device()
     path = None if driver is None else os.fsencode(driver)
-    c.check(library, library.gmsrt_probe_cuda(path, device, ctypes.byref(about)), cuda=True)
+    c.check_status(library, library.gmsrt_probe_cuda(path, device, ctypes.byref(about)), cuda=True)
     return CudaDevice(
         ordinal=device,
         count=about.count,
@@ -49,9 +49,9 @@ class CudaLane:
     """One lane of a CUDA runner: its stream and device buffers, as integers that TensorRT takes."""
 
     index: int
-    stream: int
-    images: int
-    masks: int
+    stream: int  # CUstream, this lane's alone
+    images: int  # device address of batch×height×width×3 bytes
+    masks: int  # device address of batch×height×width bytes
 
 
 @dataclass(frozen=True)

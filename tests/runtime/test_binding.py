@@ -19,6 +19,7 @@ from support.native_graphs import FLOAT, conv_graph, expected_mean, images, mean
 from gms_rt.errors import ArtifactError, DeviceError, NativeError, UsageError
 from gms_rt.runtime import binding, library
 from gms_rt.runtime.binding import SAMPLE, NativeRunner
+from gms_rt.runtime.device import probe
 from gms_rt.runtime.options import CpuSettings
 
 
@@ -145,8 +146,7 @@ def test_threads_option_is_obeyed(graph: Path) -> None:
 
 
 def test_bf16_is_real_or_refused(graph: Path) -> None:
-    flags = Path("/proc/cpuinfo").read_text()
-    if re.search(r"avx512_bf16|amx_bf16|\bbf16\b", flags):
+    if probe().cpu.bf16:
         with NativeRunner.open_cpu(graph, CpuSettings(execution="bf16")) as runner:
             assert runner.info.execution == "bf16"
     else:
@@ -288,7 +288,7 @@ def test_structures_have_the_size_of_the_header(tmp_path: Path) -> None:
         "gmsrt_cuda_options": library.CudaOptions,
         "gmsrt_info": library.Info,
         "gmsrt_device": library.Device,
-        "gmsrt_bench_options": library.BenchOptions,
+        "gmsrt_bench_options": library.BenchLimits,
         "gmsrt_bench_result": library.BenchOutcome,
     }
     lines = ['#include "gms_rt.h"', "#include <stdio.h>", "int main(void) {"]
