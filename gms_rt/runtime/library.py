@@ -1,6 +1,7 @@
 """The C library as ctypes sees it: where it is, its structures, its functions, its statuses.
 
-It is found and loaded at first use, never at import, and checked for its ABI version. `binding`, `cuda` and `options` use it.
+It is found and loaded at first use, never at import, and checked for its ABI version. `binding`, `cuda` and `options`
+are its users.
 """
 
 from __future__ import annotations
