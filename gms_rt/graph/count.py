@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gms_rt.errors import ArtifactError
+from gms_rt.errors import ArtifactError, reason_from_error
 from gms_rt.graph.graph import Graph, attribute, stage
 from gms_rt.graph.layer_counts import COMPUTE, computes_in_int8, is_dequantised
 
@@ -40,7 +40,7 @@ def work_from_file(path: Path, *, float_bytes: int = 4, batch: int = 1) -> Work:
                 dims[0].dim_value = batch
         graph = Graph(onnx.shape_inference.infer_shapes(model))
     except Exception as error:  # protobuf's and onnx's errors have no common root
-        raise ArtifactError(f"cannot be counted ({str(error).splitlines()[0]})", where=path) from error
+        raise ArtifactError(f"cannot be counted ({reason_from_error(error)})", where=path) from error
     flop = moved = quantised = 0.0
     for node in graph.nodes:
         operations = node_flop(graph, node)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gms_rt.errors import ArtifactError
+from gms_rt.errors import ArtifactError, reason_from_error
 from gms_rt.graph.edit import replace_nodes
 from gms_rt.graph.graph import INPUT, OUTPUT, Graph, attribute, metadata_of
 
@@ -128,8 +128,8 @@ def _check_port(kind: str, values: list[Any], name: str, channels: int, path: Pa
 
 
 def _unfit(path: Path, kind: str, error: Exception) -> ArtifactError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return ArtifactError(f"is not a {kind} ONNX graph ({reason})", where=path, fix="export it again")
+    what = f"is not a {kind} ONNX graph ({reason_from_error(error)})"
+    return ArtifactError(what, where=path, fix="export it again")
 
 
 def _fix_batch(model: Any, batch: int | None) -> None:

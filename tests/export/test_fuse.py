@@ -171,7 +171,7 @@ def test_a_run_refuses_another_tokenizer_or_other_weights(tmp_path):
     (tmp_path / "lmm.safetensors").unlink()
     with pytest.raises(UsageError, match=r"lmm\.safetensors"):
         load_run(tmp_path)
-    with pytest.raises(UsageError, match="no folder"):
+    with pytest.raises(UsageError, match="not a folder"):
         load_run(tmp_path / "absent")
 
 
