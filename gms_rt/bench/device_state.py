@@ -13,8 +13,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gms_rt.bench.nvml import Nvml
-from gms_rt.bench.results import Load, Reading
+from gms_rt.bench.nvml import open_nvml
+from gms_rt.bench.results import DeviceReading, Load
 
 _CPU = Path("sys/devices/system/cpu")
 OTHERS_LIMIT, STOLEN_LIMIT = 10.0, 2.0  # percent of all cores
@@ -65,14 +65,14 @@ def snapshot(*, gpu: int | None = None, root: Path = Path("/")) -> Snapshot:
     return Snapshot(values, absent, ticks(root))
 
 
-def readings(before: Snapshot, after: Snapshot) -> tuple[Reading, ...]:
+def readings(before: Snapshot, after: Snapshot) -> tuple[DeviceReading, ...]:
     """Both snapshots, side by side."""
     names = list(dict.fromkeys([*before.values, *after.values, *before.absent, *after.absent]))
     why = after.absent | before.absent
     return tuple(
-        Reading(name, before.values.get(name), after.values.get(name))
+        DeviceReading(name, before.values.get(name), after.values.get(name))
         if name in before.values or name in after.values
-        else Reading(name, None, None, why[name])
+        else DeviceReading(name, None, None, why[name])
         for name in names
     )
 
@@ -210,7 +210,7 @@ def _power_mode() -> tuple[str | None, str]:
 
 
 def _gpu_readings(index: int | None, values: dict[str, str], absent: dict[str, str]) -> None:
-    nvml, why = Nvml.open(index or 0)
+    nvml, why = open_nvml(index or 0)
     if nvml is None:
         absent["GPU clocks, temperature and power"] = why
         return

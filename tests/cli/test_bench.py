@@ -20,10 +20,10 @@ from support.bench_runner import (
 )
 from support.precision_graphs import scenes, tiny_graph
 
-from gms_rt.bench.compare import compare
-from gms_rt.bench.latency import measure
+from gms_rt.bench.compare import compare_benches
+from gms_rt.bench.latency import TimingOptions, measure
 from gms_rt.bench.results import Ceiling, Roofline
-from gms_rt.bench.sweep import default_lanes, sweep
+from gms_rt.bench.sweep import SweepOptions, default_lanes, sweep
 from gms_rt.bench.waterfall import waterfall
 from gms_rt.cli.main import run
 from gms_rt.engine.build import engine_from_graph
@@ -152,51 +152,52 @@ def test_mistakes_end_in_one_line(tmp_path, monkeypatch, capsys, arguments, word
     assert len(error.splitlines()) == 1
 
 
-def _two(tmp_path, old_ms: float, new_ms: float, **options):
-    folder = engine_folder(tmp_path / "e")
-    results = []
-    for delay in (old_ms, new_ms):
-        runner = ThresholdRunner(delay=delay / 1e3, **options)
-        results.append(measure([folder], seconds=0.25, warmup=0, rounds=5, cold=False, opener=opener(e=runner)))
-    return results
+def _benches(tmp_path, *medians: float):
+    """Benches of one engine that differ in the medians of their five rounds, in milliseconds."""
+    quick = TimingOptions(seconds=0.1, warmup=0, rounds=5, cold=False)
+    found = measure([engine_folder(tmp_path / "e")], quick, opener=opener(e=ThresholdRunner(delay=0.001)))
+    (m,) = found.measured
+    for middle in medians:
+        rounds = tuple(middle * noise for noise in (0.99, 1.0, 1.0, 1.005, 1.01))
+        yield dataclasses.replace(found, measured=(dataclasses.replace(m, rounds=rounds),))
 
 
 def test_compare_finds_a_slowed_engine_and_lets_an_equal_one_pass(tmp_path):
-    old, new = _two(tmp_path, 1.0, 1.3)
-    assert [c.verdict for c in compare(old, new).changes] == ["regression"]
-    assert [c.verdict for c in compare(new, old).changes] == ["improvement"]
-    assert [c.verdict for c in compare(old, old).changes] == ["same"]
+    old, new = _benches(tmp_path, 1.0, 1.3)
+    assert [c.verdict for c in compare_benches(old, new).changes] == ["regression"]
+    assert [c.verdict for c in compare_benches(new, old).changes] == ["improvement"]
+    assert [c.verdict for c in compare_benches(old, old).changes] == ["same"]
 
 
 def test_compare_does_not_cry_wolf_over_noise(tmp_path):
-    old, _ = _two(tmp_path, 1.0, 1.0)
+    (old,) = _benches(tmp_path, 1.0)
     (m,) = old.measured
     noisy = dataclasses.replace(old, measured=(dataclasses.replace(m, rounds=(0.9, 1.0, 1.1, 1.4, 1.5)),))
     steady = dataclasses.replace(old, measured=(dataclasses.replace(m, rounds=(1.0,) * 5),))
-    (change,) = compare(steady, noisy).changes
+    (change,) = compare_benches(steady, noisy).changes
     assert change.ratio == pytest.approx(1.1)
     assert change.verdict == "unclear"
-    assert not compare(steady, noisy).regressions
+    assert not compare_benches(steady, noisy).regressions
 
 
 def test_compare_refuses_what_cannot_be_compared(tmp_path):
-    old, _ = _two(tmp_path, 1.0, 1.0)
+    (old,) = _benches(tmp_path, 1.0)
     with pytest.raises(UsageError, match="one device"):
-        compare(old, dataclasses.replace(old, device="another"))
+        compare_benches(old, dataclasses.replace(old, device="another"))
     (m,) = old.measured
     with pytest.raises(UsageError, match="in common"):
-        compare(old, dataclasses.replace(old, measured=(dataclasses.replace(m, name="other"),)))
+        compare_benches(old, dataclasses.replace(old, measured=(dataclasses.replace(m, name="other"),)))
     other = dataclasses.replace(old, measured=(dataclasses.replace(m, threads=9),))
-    assert compare(old, other).changes[0].verdict == "unclear"
+    assert compare_benches(old, other).changes[0].verdict == "unclear"
     few = dataclasses.replace(old, measured=(dataclasses.replace(m, rounds=(9.0,)),))
-    assert compare(old, few).changes[0].verdict == "unclear"
+    assert compare_benches(old, few).changes[0].verdict == "unclear"
 
 
 def test_compare_says_when_the_machine_itself_changed(tmp_path):
-    old, _ = _two(tmp_path, 1.0, 1.0)
+    (old,) = _benches(tmp_path, 1.0)
     ceilings = [Roofline((Ceiling("copy", value, "GB/s", "x"),), ()) for value in (20.0, 10.0)]
     before, after = (dataclasses.replace(old, roofline=c) for c in ceilings)
-    assert any("machine itself" in d for d in compare(before, after).doubts)
+    assert any("machine itself" in d for d in compare_benches(before, after).doubts)
 
 
 def test_work_is_counted_by_hand(tmp_path):
@@ -232,8 +233,8 @@ def test_the_sweep_opens_once_for_each_number_of_streams(tmp_path):
         return opener()(path)
 
     images = np.zeros((1, 8, 8, 3), np.uint8)
-    quick = {"seconds": 0.02, "warmup": 0, "threads": 3, "opener": open_engine}
-    points, why = sweep([folder], images, lanes=[1, 2], **quick)
+    quick = SweepOptions(lanes=(1, 2), seconds=0.02, warmup=0, threads=3)
+    points, why = sweep([folder], images, quick, opener=open_engine)
     assert asked == [(1, "latency", 3), (2, "throughput", 3)]
     assert why.startswith("No batch curve for e: its graph was exported for a batch of 1")
     assert all(p.throughput > 0 and p.median > 0 for p in points)
@@ -246,8 +247,8 @@ def test_batches_are_swept_where_the_graph_leaves_them_open(tmp_path, capsys):
     for name, batch in (("open", "batch"), ("fixed", 1)):
         graph = tiny_graph(tmp_path, batch=batch)
         engine_from_graph(graph, tmp_path / name, precision="fp32", targets=["cpu"], calibration=images)
-    points, why = sweep([tmp_path / "open", tmp_path / "fixed"], images.images, lanes=[1], batches=(2, 3),
-                        seconds=0.05, warmup=0, threads=1)  # fmt: skip
+    quick = SweepOptions(lanes=(1,), batches=(2, 3), seconds=0.05, warmup=0, threads=1)
+    points, why = sweep([tmp_path / "open", tmp_path / "fixed"], images.images, quick)
     assert [(p.engine, p.batch, p.lanes) for p in points] == [
         ("open", 1, 1), ("open", 2, 1), ("open", 3, 1), ("fixed", 1, 1)
     ]  # fmt: skip
@@ -279,7 +280,9 @@ def test_a_batch_that_would_take_too_long_is_left_out_and_named(tmp_path, monkey
     (folder / "model.onnx").write_bytes(graph.read_bytes())
     monkeypatch.setattr("gms_rt.bench.sweep._POINT_SECONDS", 0.01)
     slow = opener(slow=ThresholdRunner(delay=0.002))
-    points, why = sweep([folder], np.zeros((1, 8, 8, 3), np.uint8), lanes=[1], seconds=0.02, warmup=0, opener=slow)
+    points, why = sweep(
+        [folder], np.zeros((1, 8, 8, 3), np.uint8), SweepOptions(lanes=(1,), seconds=0.02, warmup=0), opener=slow
+    )
     assert len(points) == 1
     assert "slow: batch 2 and more would take longer" in why
 
