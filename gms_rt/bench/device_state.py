@@ -89,7 +89,7 @@ def load_between(before: Snapshot, after: Snapshot) -> Load:
 
 
 def warnings(before: Snapshot, after: Snapshot, load: Load) -> list[str]:
-    """What a reader must know before he believes a latency."""
+    """What a reader must know before trusting a latency."""
     lines = []
     if load.others is not None and load.others > OTHERS_LIMIT:
         lines.append(f"noisy machine: other programs used {load.others:.0f} % of the processor during the run")
@@ -218,7 +218,7 @@ def _gpu_readings(index: int | None, values: dict[str, str], absent: dict[str, s
         for kind in ("SM", "memory"):
             now, top = nvml.clock(kind), nvml.max_clock(kind)
             if now is None:
-                absent[f"GPU {kind} clock"] = f"the driver does not tell: {nvml.why('clock')}"
+                absent[f"GPU {kind} clock"] = f"the driver does not report it: {nvml.why('clock')}"
             else:
                 values[f"GPU {kind} clock"] = f"{now}{f' of {top}' if top else ''} MHz"
         for figure, number, unit, scale in (
@@ -227,7 +227,7 @@ def _gpu_readings(index: int | None, values: dict[str, str], absent: dict[str, s
             ("utilisation", nvml.utilisation(), "%", 1),
         ):
             if number is None:
-                absent[f"GPU {figure}"] = f"the driver does not tell: {nvml.why(figure)}"
+                absent[f"GPU {figure}"] = f"the driver does not report it: {nvml.why(figure)}"
             else:
                 values[f"GPU {figure}"] = f"{number / scale:.0f} {unit}"
         reasons = nvml.throttle_reasons()

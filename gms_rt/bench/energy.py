@@ -89,7 +89,7 @@ class EnergyAccount:
         return self.joules / self.seconds if self.joules > 0 and self.seconds > 0 else None
 
     def energy(self, images: int, idle: EnergyAccount | None = None) -> Energy:
-        """Joules per image, and the draw while nothing ran; a span without a reading makes it worthless."""
+        """Joules per image, and the draw while nothing ran; not given if a span had no reading."""
         if self.meter is None:
             return Energy(None, None, "", self.why)
         if self.meter.trouble or self.watts is None or images < 1:

@@ -19,7 +19,7 @@ def nvml_meter(gpu: int) -> tuple[Meter | None, str]:
         return NvmlPowerMeter(nvml), ""
     reasons = f"energy counter: {nvml.why('energy')}; power: {nvml.why('power')}"
     nvml.close()
-    return None, f"this GPU's driver tells neither energy nor power ({reasons})"
+    return None, f"this GPU's driver reports neither energy nor power ({reasons})"
 
 
 class NvmlMeter(Meter):

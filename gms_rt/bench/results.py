@@ -73,7 +73,7 @@ class Measured:
     """One engine or peer, timed in rounds between those of the others.
 
     `total` = h2d + compute + d2h. `rounds` are the medians of the rounds, `low` and `high` the 95 % interval of their
-    median: what two reports are compared by. `curve` holds 101 quantiles of `total`.
+    median: what two reports are compared by. `curve` has 101 quantiles of `total`.
     """
 
     name: str

@@ -54,6 +54,7 @@ class BenchRun:
     options: BenchOptions
     result: BenchResult
     proofs: tuple[Proof, ...]  # of each engine, in the order of the result
+    rebuild: tuple[str, ...]  # for each engine folder the command that builds it again
 
 
 def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) -> BenchRun:
@@ -88,7 +89,8 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
         sweep_why=why,
         roofline=roofline(result.measured, seconds=min(_CEILING_SECONDS, options.seconds / 4)),
     )
-    return BenchRun(options, _with_work(result), tuple(proofs))
+    rebuild = tuple(read_manifest(folder).rebuild for folder in options.engines)
+    return BenchRun(options, _with_work(result), tuple(proofs), rebuild)
 
 
 def _peer_options(options: BenchOptions) -> PeerOptions:

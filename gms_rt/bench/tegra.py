@@ -82,7 +82,7 @@ def module_rails(line: str) -> tuple[str, ...]:
 
 
 def module_watts(line: str) -> float | None:
-    """The module's draw, None where the line has no rail that tells.
+    """The module's draw, None where the line has no rail that adds up to it.
 
     >>> module_watts("VDD_GPU_SOC 3150mW/2971mW VDD_CPU_CV 14312mW/12415mW VIN_SYS_5V0 4968mW/5048mW")
     22.43

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 from collections.abc import Sequence
 
@@ -12,8 +11,6 @@ from gms_rt.bench.latency import COV_LIMIT
 from gms_rt.bench.proof import proof_from_folder
 from gms_rt.bench.results import BenchResult
 from gms_rt.bench.run import BenchOptions, BenchRun
-from gms_rt.engine.manifest import read_manifest
-from gms_rt.errors import GmsError
 from gms_rt.parity.golden import Golden
 from gms_rt.report import pictures
 from gms_rt.report.certificates import parity_from_proof
@@ -40,7 +37,7 @@ def report_from_bench(run: BenchRun, *, title: str = "") -> Report:
         lead=_lead(run.result, parity),
         parity=parity,
         galleries=galleries,
-        commands=_commands(run.options),
+        commands=_commands(run.options, run.rebuild),
     )
 
 
@@ -154,11 +151,8 @@ def _lead(result: BenchResult, parity: Sequence[Parity]) -> str:
     return f"{summary_sentence(result, parity)} {len(engines)} {many} measured{against}."
 
 
-def _commands(options: BenchOptions) -> list[Command]:
-    lines = []
-    for folder in options.engines:
-        with contextlib.suppress(GmsError):
-            lines.append(Command(f"Build {folder.name}", read_manifest(folder).rebuild))
+def _commands(options: BenchOptions, rebuild: Sequence[str]) -> list[Command]:
+    lines = [Command(f"Build {f.name}", line) for f, line in zip(options.engines, rebuild, strict=True)]
     words = ["gms-rt", "bench"]
     for folder in options.engines:
         words += ["--engine", str(folder)]

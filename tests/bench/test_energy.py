@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -56,7 +57,12 @@ class Fake:
 def use_library(monkeypatch, path: Path | None) -> None:
     """Let `nvidia-ml-py` find this library, or none."""
     pynvml = pytest.importorskip("pynvml")
-    # It keeps the library and its functions for the life of the process; None makes it look for the real one.
+
+    def absent(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    # It keeps the library and its functions for the life of the process.
+    monkeypatch.setattr(pynvml, "CDLL", absent)
     monkeypatch.setattr(pynvml, "nvmlLib", None if path is None else ctypes.CDLL(str(path)))
     monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
 
@@ -184,6 +190,16 @@ def test_a_library_that_is_none_is_no_traceback(gpu, monkeypatch):
     assert "GPU" in " ".join(device_state.snapshot(gpu=0).absent)
     use_library(monkeypatch, None)
     assert "not found" in open_nvml()[1]
+
+
+def test_without_the_driver_there_is_a_reason_and_not_a_word_of_output(monkeypatch, capfd):
+    use_library(monkeypatch, None)
+    why = "no NVML (libnvidia-ml.so.1 not found)"
+    assert open_nvml() == (None, why)
+    assert device_state.snapshot().absent["GPU clocks, temperature and power"] == why
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert open_nvml() == (None, "no NVML (nvidia-ml-py is not installed)")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_device_that_is_not_there(gpu):
