@@ -24,12 +24,12 @@ from gms_rt.bench.meters import open_meter
 from gms_rt.bench.percentiles import curve_from_samples, latency_from_samples
 from gms_rt.bench.results import BenchResult, ColdStart, Latency, Measured
 from gms_rt.bench.subjects import (
-    Contestant,
-    contestant_from_engine,
-    contestant_from_peer,
+    Subject,
     default_images,
     fit_images,
     labels,
+    subject_from_engine,
+    subject_from_peer,
 )
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.select import load
@@ -99,23 +99,23 @@ def measure(
     how = options or TimingOptions()
     say = progress or (lambda _: None)
     with contextlib.ExitStack() as stack:
-        contestants: list[Contestant] = []
+        subjects: list[Subject] = []
         for folder, label in zip(engines, labels([str(e) for e in engines]), strict=True):
             say(f"opening {label}")
             cold = ColdStart(None, None, None, None, why="not asked for")
             if how.cold:
                 cold = cold_start(folder, device=how.device, threads=how.threads)
             engine = stack.enter_context(opener(folder, device=how.device, threads=how.threads, lanes=how.lanes))
-            contestants.append(contestant_from_engine(engine, label, cold))
-        contestants += map(contestant_from_peer, peers)
-        return _timed(contestants, images if images is not None else default_images(engines), how, say)
+            subjects.append(subject_from_engine(engine, label, cold))
+        subjects += map(subject_from_peer, peers)
+        return _timed(subjects, images if images is not None else default_images(engines), how, say)
 
 
-def _timed(contestants: list[Contestant], pictures: U8, options: TimingOptions, say: Say) -> BenchResult:
-    fitted = {c.label: fit_images(pictures, c.info.height, c.info.width) for c in contestants}
-    gpu = _gpu_of(contestants)
+def _timed(subjects: list[Subject], pictures: U8, options: TimingOptions, say: Say) -> BenchResult:
+    fitted = {s.label: fit_images(pictures, s.info.height, s.info.width) for s in subjects}
+    gpu = _gpu_of(subjects)
     power, why = open_meter(gpu=gpu)
-    tallies = {c.label: _Tally(EnergyAccount(power, why)) for c in contestants}
+    tallies = {s.label: _Tally(EnergyAccount(power, why)) for s in subjects}
     idle = EnergyAccount(power, why)
     lost: dict[str, str] = {}
     try:
@@ -126,17 +126,17 @@ def _timed(contestants: list[Contestant], pictures: U8, options: TimingOptions, 
         before = device_state.snapshot(gpu=gpu)
         for turn in range(options.rounds):
             # Each round begins with another one, so that none always follows the same neighbour.
-            start = turn % len(contestants)
-            for contestant in [c for c in contestants[start:] + contestants[:start] if c.label not in lost]:
-                say(f"round {turn + 1} of {options.rounds}: {contestant.label}")
-                tally = tallies[contestant.label]
+            start = turn % len(subjects)
+            for subject in [s for s in subjects[start:] + subjects[:start] if s.label not in lost]:
+                say(f"round {turn + 1} of {options.rounds}: {subject.label}")
+                tally = tallies[subject.label]
                 try:
-                    tally.rounds.append(_round(contestant, tally, fitted[contestant.label], options))
+                    tally.rounds.append(_round(subject, tally, fitted[subject.label], options))
                 except GmsError as error:
-                    if contestant.kind != "peer":
+                    if subject.kind != "peer":
                         raise
                     # The engines' own figures must not be lost with somebody else's program.
-                    lost[contestant.label] = f"{contestant.label} was left out in round {turn + 1}: {error.what}"
+                    lost[subject.label] = f"{subject.label} was left out in round {turn + 1}: {error.what}"
         after = device_state.snapshot(gpu=gpu)
     finally:
         if power is not None:
@@ -147,7 +147,7 @@ def _timed(contestants: list[Contestant], pictures: U8, options: TimingOptions, 
         device=probe().name,
         state=device_state.readings(before, after),
         load=load_,
-        measured=tuple(_measured(c, tallies[c.label], idle) for c in contestants if c.label not in lost),
+        measured=tuple(_measured(s, tallies[s.label], idle) for s in subjects if s.label not in lost),
         round_count=options.rounds,
         round_seconds=options.share,
         images=len(pictures),
@@ -155,33 +155,33 @@ def _timed(contestants: list[Contestant], pictures: U8, options: TimingOptions, 
     )
 
 
-def _round(contestant: Contestant, tally: _Tally, images: U8, options: TimingOptions) -> Timings:
+def _round(subject: Subject, tally: _Tally, images: U8, options: TimingOptions) -> Timings:
     seconds, iterations = options.share, math.ceil(_MIN_SAMPLES / options.rounds)
     if tally.account.meter is None:
-        return contestant.bench(images, seconds=seconds, iterations=iterations, warmup=options.warmup)
+        return subject.bench(images, seconds=seconds, iterations=iterations, warmup=options.warmup)
     # The meter must not count the warm-up, so that comes first and by itself.
     if options.warmup > 0:
-        contestant.bench(images, seconds=options.warmup, iterations=1, warmup=0.0)
+        subject.bench(images, seconds=options.warmup, iterations=1, warmup=0.0)
     with tally.account.span():
-        return contestant.bench(images, seconds=seconds, iterations=iterations, warmup=0.0)
+        return subject.bench(images, seconds=seconds, iterations=iterations, warmup=0.0)
 
 
-def _measured(contestant: Contestant, tally: _Tally, idle: EnergyAccount) -> Measured:
+def _measured(subject: Subject, tally: _Tally, idle: EnergyAccount) -> Measured:
     parts = {
         part: np.concatenate([getattr(t, part) for t in tally.rounds])
         for part in ("total", "compute", "h2d", "d2h", "enqueue")
     }
-    info = contestant.info
+    info = subject.info
     total = latency_from_samples(parts["total"])
     medians = [float(np.median(t.total)) for t in tally.rounds]
     interval = bootstrap(medians, median)
     timed = sum(t.wall_seconds for t in tally.rounds)
     count = sum(len(t.total) * t.batch for t in tally.rounds)
     return Measured(
-        name=contestant.label,
-        kind=contestant.kind,
-        source=contestant.source,
-        precision=contestant.precision,
+        name=subject.label,
+        kind=subject.kind,
+        source=subject.source,
+        precision=subject.precision,
         execution=info.execution,
         backend=info.backend,
         device=info.device,
@@ -189,7 +189,7 @@ def _measured(contestant: Contestant, tally: _Tally, idle: EnergyAccount) -> Mea
         lanes=info.lanes,
         threads=info.threads,
         size=(info.height, info.width),
-        identity=contestant.identity,
+        identity=subject.identity,
         total=total,
         compute=latency_from_samples(parts["compute"]),
         h2d=latency_from_samples(parts["h2d"]),
@@ -202,7 +202,7 @@ def _measured(contestant: Contestant, tally: _Tally, idle: EnergyAccount) -> Mea
         low=interval.low,
         high=interval.high,
         curve=curve_from_samples(parts["total"]),
-        cold=contestant.cold,
+        cold=subject.cold,
         energy=tally.account.energy(count, idle),
         settings=tuple(
             f"{_SETTINGS.get(key, key)}: {value}" for key, value in info.details.items() if key != "open_ms"
@@ -225,8 +225,8 @@ def _doubts(total: Latency, timed: float) -> list[str]:
     return lines
 
 
-def _gpu_of(contestants: Sequence[Contestant]) -> int | None:
-    for contestant in contestants:
-        if contestant.info.backend.startswith("tensorrt"):
-            return int(contestant.info.details.get("gpu", 0))
+def _gpu_of(subjects: Sequence[Subject]) -> int | None:
+    for subject in subjects:
+        if subject.info.backend.startswith("tensorrt"):
+            return int(subject.info.details.get("gpu", 0))
     return None

@@ -21,7 +21,7 @@ from gms_rt.runtime.base import RunnerInfo, Timings
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Subject:
     """An opened engine or peer; whoever opened it closes it."""
 
     label: str  # unique in one bench
@@ -34,18 +34,18 @@ class Contestant:
     bench: Callable[..., Timings]  # one round in its own timing loop, as `Runner.bench`
 
 
-def contestant_from_engine(engine: Engine, label: str, cold: ColdStart) -> Contestant:
+def subject_from_engine(engine: Engine, label: str, cold: ColdStart) -> Subject:
     """An opened engine that takes turns."""
     identity = sha256_file(engine.folder / MANIFEST)
     runner, precision = engine.runner, engine.manifest.precision
-    return Contestant(label, "engine", str(engine.folder), precision, identity, runner.info, cold, runner.bench)
+    return Subject(label, "engine", str(engine.folder), precision, identity, runner.info, cold, runner.bench)
 
 
-def contestant_from_peer(peer: Peer) -> Contestant:
+def subject_from_peer(peer: Peer) -> Subject:
     """An opened peer that takes turns."""
     why = "load time is without starting Python"
     cold = ColdStart(peer.load_ms, peer.first_ms, peer.peak_bytes, None, why=why)
-    return Contestant(peer.label, "peer", peer.source, peer.precision, peer.identity, peer.info, cold, peer.bench)
+    return Subject(peer.label, "peer", peer.source, peer.precision, peer.identity, peer.info, cold, peer.bench)
 
 
 def labels(paths: Sequence[str]) -> list[str]:

@@ -85,6 +85,11 @@ class Peer:
         self.first_ms: float = about["first_ms"]
         self.peak_bytes = peak_resident_bytes(self._process.pid)
 
+    @property
+    def pid(self) -> int:
+        """The number of the peer's process."""
+        return self._process.pid
+
     def bench(self, images: U8, *, seconds: float, iterations: int, warmup: float) -> Timings:
         """One round in the peer's own loop."""
         self._send_images(images)

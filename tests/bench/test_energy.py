@@ -308,7 +308,10 @@ def _tool(folder: Path, body: str) -> TegraMeter:
 @pytest.mark.parametrize("board", ["AGX Orin, JetPack 6", "AGX Xavier, JetPack 4", "Nano"])
 def test_tegrastats_is_integrated_over_the_span(tmp_path, board):
     line, rails, watts = LINES[board]
-    source = _tool(tmp_path, f'echo "$@" > "{tmp_path}/asked"; while true; do echo "{line}"; sleep 0.05; done')
+    source = _tool(
+        tmp_path,
+        f'echo "$@" > "{tmp_path}/asked"; echo $$ > "{tmp_path}/pid"; while true; do echo "{line}"; sleep 0.05; done',
+    )
     account = EnergyAccount(source)
     for _ in range(2):
         with account.span():
@@ -319,7 +322,8 @@ def test_tegrastats_is_integrated_over_the_span(tmp_path, board):
     assert found.joules_per_image == pytest.approx(watts * account.seconds / 20, rel=0.02)
     assert found.source == f"tegrastats ({' + '.join(rails)})"
     assert (tmp_path / "asked").read_text() == "--interval 100\n"
-    assert source._process.poll() is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 @pytest.mark.parametrize(
