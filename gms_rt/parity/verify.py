@@ -38,7 +38,10 @@ def verify_certificate(certificate: Path, *, engine: Path | None = None, device:
             where=certificate,
             fix="verify it where it was made, or certify again: gms-rt parity ENGINE",
         )
-    gate = Gate(claimed["gate"]["mean"], claimed["gate"]["min"])
+    try:
+        gate = Gate(float(claimed["gate"]["mean"]), float(claimed["gate"]["min"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError("has no gate that can be read", where=certificate, fix="certify again") from error
     found = certify(folder, device=device, gate=gate, write=False)
     here, there = found["compared"], claimed["compared"]
     if (here["device"], here["backend"]) != (there.get("device"), there.get("backend")):

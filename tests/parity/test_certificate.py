@@ -162,6 +162,16 @@ def test_verify_notices_a_rebuilt_engine(tmp_path, loads):
     assert [line for line in found.differences if "rebuilt" in line]
 
 
+def test_verify_refuses_a_certificate_without_a_gate(tmp_path, loads):
+    folder = engine_folder(tmp_path / "e")
+    loads()
+    certificate = parity.certify(folder)
+    for gate in ({}, {"mean": "high", "min": 0.9}, {"mean": None, "min": None}):
+        (folder / "parity.json").write_text(json.dumps(certificate | {"gate": gate}))
+        with pytest.raises(ArtifactError, match="no gate"):
+            verify_certificate(folder / "parity.json")
+
+
 def test_verify_refuses_another_device_and_other_references(tmp_path, loads):
     folder = engine_folder(tmp_path / "e")
     loads()
