@@ -14,7 +14,7 @@ import numpy as np
 from gms_rt import scan
 from gms_rt.arrays import U8
 from gms_rt.artifacts import write_bytes
-from gms_rt.bench.results import Stage, Waterfall
+from gms_rt.bench.results import Waterfall, WaterfallStep
 from gms_rt.engine.loaded import Engine
 from gms_rt.scan.mask import mask_from_probability
 from gms_rt.scan.reader import fetch
@@ -39,7 +39,7 @@ def waterfall(engine: Engine, label: str, image: Path | None, golden: U8, *, rep
             for step, milliseconds in spent.items():
                 if turn:
                     times.setdefault(step, []).append(milliseconds)
-    stages = tuple(Stage(step, float(np.median(values)), step == _ENGINE) for step, values in times.items())
+    stages = tuple(WaterfallStep(step, float(np.median(values)), step == _ENGINE) for step, values in times.items())
     shown = image.name if image is not None else f"a sample enlarged {_UPSCALE}×"
     return Waterfall(label, shown, shape[:2], stages, max(map(len, times.values())))
 

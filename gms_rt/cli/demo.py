@@ -117,12 +117,12 @@ def _grey(path: Path) -> Any:
 def _measure_and_prove(
     engines: list[Path], seconds: float, console: Console
 ) -> tuple[BenchResult, dict[str, dict[str, Any]]]:
-    from gms_rt.bench.latency import measure
+    from gms_rt.bench.latency import TimingOptions, measure
     from gms_rt.parity.certificate import certify
 
     with console.progress("proving and timing", None) as bar:
         certificates = {folder.name: certify(folder) for folder in engines}
-        bench = measure(engines, seconds=seconds, progress=bar.say)
+        bench = measure(engines, TimingOptions(seconds=seconds), progress=bar.say)
     return bench, certificates
 
 
