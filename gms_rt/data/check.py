@@ -1,8 +1,8 @@
-"""What is wrong with a data set before anybody trains on it: `check(dataset, split)`.
+"""What is wrong with a data set before anybody trains on it: `check_dataset(dataset, split)`.
 
-Problems: pictures without partner, unreadable files, masks of another size. Remarks: empty masks, pictures that look
-alike (within a part, or across train and test, where they make results too good), and how much of each picture is
-foreground.
+Problems: images without mask, masks without image, unreadable files, masks of another size. Remarks: empty masks,
+pictures that look alike (within a part, or across train and test, where they make results too good), and how much of
+each picture is foreground.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy as np
 
 from gms_rt.arrays import U8
 from gms_rt.data.layouts import Case, Dataset
-from gms_rt.data.reading import read_image, read_mask
+from gms_rt.data.reading import read_mask
 from gms_rt.data.splits import PARTS, Split
 from gms_rt.errors import InputError
+from gms_rt.scan.reader import first_image
 
 # Bits of 64 that may differ between two pictures that look alike, and how well their thumbnails must correlate.
 NEAR_BITS = 6
@@ -45,8 +46,8 @@ class Alike:
 
 
 @dataclass(frozen=True)
-class Report:
-    """The findings; names are cases, or paths where there is no case."""
+class Findings:
+    """What was found; names are cases, or paths where there is no case."""
 
     dataset: str
     layout: str
@@ -100,7 +101,7 @@ class Report:
         return "\n".join(lines)
 
 
-def check(dataset: Dataset, split: Split, progress: Callable[[int], None] | None = None) -> Report:
+def check_dataset(dataset: Dataset, split: Split, progress: Callable[[int], None] | None = None) -> Findings:
     """Read every case and report."""
     part_of = {name: part for part in PARTS for name in split.part(part)}
     unreadable: dict[str, str] = {}
@@ -112,7 +113,7 @@ def check(dataset: Dataset, split: Split, progress: Callable[[int], None] | None
     for case in dataset.cases:
         part = part_of.get(case.name, "unused")
         try:
-            image, mask = read_image(case.image), read_mask(case)
+            image, mask = first_image(case.image), read_mask(case)
         except InputError as error:
             unreadable[case.name] = error.line()
         else:
@@ -125,7 +126,7 @@ def check(dataset: Dataset, split: Split, progress: Callable[[int], None] | None
             looks.append(_look(case, image))
         if progress is not None:
             progress(1)
-    return Report(
+    return Findings(
         dataset=dataset.name,
         layout=dataset.layout,
         cases=len(dataset.cases),

@@ -1,8 +1,8 @@
 """Which images and masks a folder holds, and how they belong together: `recognise(folder)`.
 
 Known layouts: BUSI, GlaS, HAM10000, BUS and Kvasir-Instrument as their sites ship them, the official preprocessed
-layout, and any pair of folders `images/` and `masks/`. Names of cases are those of the paper's lists: `benign (1)` of
-BUSI is `benign_1`. Nothing is decoded here.
+layout, and any pair of folders `images/` (pictures or DICOM files) and `masks/` (pictures). Names of cases are those
+of the paper's lists: `benign (1)` of BUSI is `benign_1`. Nothing is decoded here.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gms_rt.errors import UsageError
+from gms_rt.scan.dicom import DICOM_SUFFIXES
+from gms_rt.scan.reader import PICTURE_SUFFIXES
 
-PICTURES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"))
+_IMAGES = (*PICTURE_SUFFIXES, *DICOM_SUFFIXES)  # masks are pictures
 _MASK_ENDING = re.compile(r"[ _-](mask|masks|segmentation|seg|anno|gt|label)([ _-]?\d+)?$", re.IGNORECASE)
 _PAIRS = (("images", "masks"), ("image", "mask"), ("imgs", "masks"), ("images", "labels"))
 
@@ -51,7 +53,7 @@ def recognise(folder: Path) -> Dataset:
     """Find out a folder's layout and list its cases; one level of wrapping folders is looked through."""
     if not folder.is_dir():
         raise UsageError(
-            "is no folder", where=folder, fix="name a folder with images/ and masks/; see gms-rt data list"
+            "is not a folder", where=folder, fix="name a folder with images/ and masks/; see gms-rt data list"
         )
     found = _known(folder)
     if found is not None:
@@ -76,7 +78,7 @@ def _known(root: Path) -> Dataset | None:
 def found_below(root: Path) -> dict[Path, Dataset]:
     """The data sets in the folders directly below `root`."""
     if not root.is_dir():
-        raise UsageError("is no folder", where=root)
+        raise UsageError("is not a folder", where=root)
     found = {}
     for folder in sorted(child for child in root.iterdir() if child.is_dir()):
         try:
@@ -95,7 +97,7 @@ def _busi(root: Path) -> Dataset | None:
     groups = [root / name for name in ("benign", "malignant", "normal") if (root / name).is_dir()]
     if len(groups) < 2:
         return None
-    files = [path for group in groups for path in _pictures(group)]
+    files = [path for group in groups for path in _files(group)]
     return _matched("busi", "BUSI as shipped", root, files, files, group=lambda path: path.parent.name)
 
 
@@ -104,13 +106,13 @@ def _ham10000(root: Path) -> Dataset | None:
     images_at = [child for child in _inside(root) if "images" in child.name.lower()]
     if not masks_at or not images_at:
         return None
-    images = [path for child in images_at for path in _pictures(child, deep=True)]
-    masks = [path for child in masks_at for path in _pictures(child, deep=True)]
+    images = [path for child in images_at for path in _files(child, deep=True)]
+    masks = [path for child in masks_at for path in _files(child, deep=True)]
     return _matched("ham10000", "HAM10000 as shipped", root, images, masks)
 
 
 def _glas(root: Path) -> Dataset | None:
-    files = _pictures(root)
+    files = _files(root)
     if not any(path.stem.lower().endswith("_anno") for path in files):
         return None
     found = _matched("glas", "GlaS as shipped", root, files, files)
@@ -125,7 +127,7 @@ def _bus(root: Path) -> Dataset | None:
     images, masks = _child(root, "original"), _child(root, "gt")
     if images is None or masks is None:
         return None
-    return _matched("bus", "BUS as shipped", root, _pictures(images), _pictures(masks))
+    return _matched("bus", "BUS as shipped", root, _files(images), _files(masks))
 
 
 def _paired(root: Path) -> Dataset | None:
@@ -134,7 +136,9 @@ def _paired(root: Path) -> Dataset | None:
         if images is None or masks is None:
             continue
         layout = f"{images.name}/ and {masks.name}/"
-        found = _matched(root.resolve().name, layout, root, _pictures(images, deep=True), _pictures(masks, deep=True))
+        found = _matched(
+            root.resolve().name, layout, root, _files(images, _IMAGES, deep=True), _files(masks, deep=True)
+        )
         lists = {part: _listed(root / f"{part}.txt") for part in ("train", "test")}
         return _with_lists(found, lists if all(lists.values()) else {})
     return None
@@ -155,9 +159,9 @@ def _child(root: Path, name: str) -> Path | None:
     return next((child for child in sorted(root.iterdir()) if child.is_dir() and child.name.lower() == name), None)
 
 
-def _pictures(folder: Path, *, deep: bool = False) -> list[Path]:
+def _files(folder: Path, suffixes: tuple[str, ...] = PICTURE_SUFFIXES, *, deep: bool = False) -> list[Path]:
     paths = folder.rglob("*") if deep else folder.iterdir()
-    return sorted(p for p in paths if p.suffix.lower() in PICTURES and not p.name.startswith(".") and p.is_file())
+    return sorted(p for p in paths if p.suffix.lower() in suffixes and not p.name.startswith(".") and p.is_file())
 
 
 def case_name(file_name: str) -> str:
@@ -167,7 +171,7 @@ def case_name(file_name: str) -> str:
     ('benign_12', 'ISIC_0024306')
     """
     path = Path(file_name)
-    stem = path.stem if path.suffix.lower() in PICTURES else path.name
+    stem = path.stem if path.suffix.lower() in _IMAGES else path.name
     return re.sub(r"\s*\((\d+)\)", r"_\1", stem).strip()
 
 

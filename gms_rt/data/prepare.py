@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from gms_rt.artifacts import atomic_path, write_json
 from gms_rt.data.layouts import Case, Dataset
@@ -19,6 +18,7 @@ from gms_rt.data.reading import read_case
 from gms_rt.data.splits import Split, write_split
 from gms_rt.errors import GmsError, InputError, UsageError
 from gms_rt.scan import resize_image
+from gms_rt.scan.mask import resize_mask
 
 
 @dataclass
@@ -63,7 +63,7 @@ def _write(case: Case, out: Path, size: int | None) -> None:
     image, mask = read_case(case)
     if size is not None:
         image = resize_image(image, size, size)
-        mask = np.where(resize_image(mask, size, size) >= 128, 255, 0).astype(np.uint8)
+        mask = resize_mask(mask, size, size)
     for path, pixels in zip(_targets(case, out), (image[..., ::-1], mask), strict=True):
         coded, data = cv2.imencode(".png", pixels)
         if not coded:

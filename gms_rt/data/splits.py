@@ -64,10 +64,10 @@ def split_dataset(
 def read_lists(path: Path) -> dict[str, tuple[str, ...]]:
     """The lists of a split file: `{"train": […], "test": […]}`, or the official `{"train": {"name_list": […]}}`."""
     if not path.is_file():
-        raise UsageError("is no split file", where=path, fix='give JSON: {"train": [names], "test": [names]}')
+        raise UsageError("is not a split file", where=path, fix='give JSON: {"train": [names], "test": [names]}')
     content: Any = read_plain_pickle(path) if path.suffix in (".pkl", ".pickle") else read_json(path)
     if not isinstance(content, dict):
-        raise UsageError("holds no train and test lists", where=path)
+        raise UsageError("has no train and test lists", where=path)
     found = {}
     for part, keys in (("train", ("train",)), ("validation", ("validation", "val")), ("test", ("test",))):
         value = next((content[key] for key in keys if key in content), None)
@@ -88,7 +88,7 @@ def write_split(path: Path, split: Split) -> None:
     write_json(path, {"source": split.source, **{part: list(split.part(part)) for part in PARTS}})
 
 
-def fits(dataset: Dataset, lists: dict[str, tuple[str, ...]]) -> bool:
+def lists_fit(dataset: Dataset, lists: dict[str, tuple[str, ...]]) -> bool:
     """Whether every listed name is a case of this data set."""
     names = {case.name for case in dataset.cases}
     return all(name in names for part in lists.values() for name in part)

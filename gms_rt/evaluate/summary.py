@@ -40,10 +40,10 @@ def summarise(results: Sequence[CaseResult]) -> dict[str, Any]:
     }
 
 
-def describe(values: Sequence[float]) -> dict[str, float | list[float]] | None:
+def describe_values(values: Sequence[float]) -> dict[str, float | list[float]] | None:
     """Mean, standard deviation, median and the 95 % bootstrap interval of the mean.
 
-    >>> describe([1.0, 1.0])
+    >>> describe_values([1.0, 1.0])
     {'mean': 1.0, 'std': 0.0, 'median': 1.0, 'interval95': [1.0, 1.0]}
     """
     if not values:
@@ -61,10 +61,10 @@ def describe(values: Sequence[float]) -> dict[str, float | list[float]] | None:
 def _sized(results: Sequence[CaseResult], ending: str) -> dict[str, Any]:
     distances = [(r, float(getattr(r, f"hd95{ending}"))) for r in results]
     return {
-        "dice": describe([float(getattr(r, f"dice{ending}")) for r in results]),
-        "iou": describe([float(getattr(r, f"iou{ending}")) for r in results]),
-        "hd95": describe([d for r, d in distances if math.isfinite(d) and r.outcome == "hit"]),
-        "hd95_penalised": describe([d if math.isfinite(d) else _diagonal(r, ending) for r, d in distances]),
+        "dice": describe_values([float(getattr(r, f"dice{ending}")) for r in results]),
+        "iou": describe_values([float(getattr(r, f"iou{ending}")) for r in results]),
+        "hd95": describe_values([d for r, d in distances if math.isfinite(d) and r.outcome == "hit"]),
+        "hd95_penalised": describe_values([d if math.isfinite(d) else _diagonal(r, ending) for r, d in distances]),
     }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from gms_rt.arrays import U8
 
 
-def cleaned(mask: U8, *, largest: bool = False, fill: bool = False, min_area: int = 0) -> U8:
+def clean_mask(mask: U8, *, largest: bool = False, fill: bool = False, min_area: int = 0) -> U8:
     """A mask of 0 and 255 after the steps asked for: holes are filled first, then regions are chosen."""
     if fill:
         mask = fill_holes(mask)

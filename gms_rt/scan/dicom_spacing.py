@@ -11,7 +11,7 @@ _CENTIMETRES = 3  # PhysicalUnitsXDirection of an ultrasound region
 def pixel_spacing(header: Any, number: int) -> tuple[float, float] | None:
     """Spacing of frame `number` (from 1) as (between rows, between columns), None where it is not known.
 
-    An imager's own spacing is taken at the detector where nothing better is there: distances in a projection are not
+    Where nothing better is there, an imager's own spacing at the detector is used: distances in a projection are not
     corrected for magnification.
     """
     try:
@@ -26,7 +26,7 @@ def pixel_spacing(header: Any, number: int) -> tuple[float, float] | None:
                 return _checked(*holder.get(key))
         return _ultrasound(header)
     except (TypeError, ValueError, AttributeError, IndexError, KeyError):
-        return None  # a damaged tag is no spacing
+        return None  # a damaged tag gives no spacing
 
 
 def functional_group(header: Any, number: int, name: str) -> Any:

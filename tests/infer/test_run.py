@@ -20,7 +20,7 @@ from support.infer_engine import BrightnessRunner, brightness_engine
 
 from gms_rt.engine.loaded import Engine
 from gms_rt.errors import GmsError, NativeError, UsageError
-from gms_rt.infer import InferOptions, OutFolder, find_sources, run_cases
+from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases
 from gms_rt.infer.summary import Summary
 from gms_rt.scan.video import VideoWriter, read_video
 
@@ -53,7 +53,7 @@ def pictures(folder: Path, count: int = 6) -> Path:
 def segment(engine: Engine, out: Path, *inputs: Path, resume: bool = False, **options: Any) -> Summary:
     with OutFolder(out) as folder:
         found = find_sources([str(i) for i in inputs])
-        return run_cases(found, engine, folder, InferOptions(**options), resume=resume, workers=2)
+        return run_cases(found, InferJob(engine, folder, InferOptions(**options), workers=2), resume=resume)
 
 
 def rows_of(out: Path) -> list[dict[str, str]]:
@@ -224,7 +224,7 @@ def test_a_bad_case_is_a_line_with_the_reason_and_the_rest_is_written(
 
     monkeypatch.setattr(Path, "open", refusing)
     with OutFolder(tmp_path / "out") as out:
-        summary = run_cases(found, engine, out, InferOptions(), workers=2)
+        summary = run_cases(found, InferJob(engine, out, InferOptions(), workers=2))
     rows = {row["case"]: row for row in rows_of(tmp_path / "out")}
     assert summary.failed == len(reasons)
     for case, word in reasons.items():
@@ -382,7 +382,7 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with OutFolder(out) as folder, pytest.raises(KeyboardInterrupt):
-        run_cases(find_sources([str(scans)]), engine, folder, InferOptions(), report=interrupt)
+        run_cases(find_sources([str(scans)]), InferJob(engine, folder, InferOptions(), on_case=interrupt))
     assert pipeline_threads() == []
     assert [row["case"] for row in rows_of(out)] == [f"{i:03}" for i in range(10)]
     assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
