@@ -27,7 +27,6 @@ from gms_rt.scan.reader import fetch
 
 _AHEAD = 64  # sources begun before the oldest unfinished one
 _BYTES_A_PIXEL = 16  # image, probability as float, mask, overlay
-_BUDGET = 1 << 30
 
 
 @dataclass
@@ -41,7 +40,11 @@ class _Item:
 
 
 class Pipeline:
-    """One run's threads. `find` looks a finished source up, `done` is called as soon as a source is complete."""
+    """One run's threads.
+
+    `find` looks a finished source up, `done` is called as soon as a source is complete, `budget` bounds the bytes in
+    flight.
+    """
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class Pipeline:
         workers: int,
         find: Callable[[str, str], Entry | None],
         done: Callable[[ScanCase], None],
+        budget: int = 1 << 30,
     ) -> None:
         info = predictor.engine.runner.info
         self.lanes = max(1, info.lanes)
@@ -63,7 +67,7 @@ class Pipeline:
         self._todo: Channel[ScanCase] = Channel(workers)
         self._ready: Channel[_Item] = Channel(2 * self.lanes * self._batch)
         self._masks: Channel[_Item] = Channel(2 * workers)
-        self._budget = Budget(_BUDGET)
+        self._budget = Budget(budget)
         self._state = threading.Condition()
         self._complete: dict[int, ScanCase] = {}
         self._begun: dict[int, ScanCase] = {}

@@ -176,3 +176,21 @@ def test_pictures_that_are_not_whole_are_refused(tmp_path: Path) -> None:
     write_picture(tmp_path / "masks" / "case_01.png", GREY)
     with pytest.raises(InputError, match="its mask is 30x20, the image 64x48"):
         read_case(recognise(tmp_path).cases[1])
+
+
+def test_deep_pictures_and_dicom_are_read_as_infer_reads_them(tmp_path: Path) -> None:
+    from support.dicom_files import dataset, save
+
+    deep = (np.arange(600, dtype=np.uint16).reshape(20, 30) * 5).copy()
+    write_picture(tmp_path / "images" / "a.png", deep)
+    save(dataset(deep, "CT", RescaleIntercept=-1024, RescaleSlope=1), tmp_path / "images" / "b.dcm")
+    for name in "ab":
+        write_picture(tmp_path / "masks" / f"{name}.png", square(2))
+    found = recognise(tmp_path)
+    assert [case.name for case in found.cases] == ["a", "b"]
+    for case in found.cases:
+        image, mask = read_case(case)
+        assert np.array_equal(image, first_image(case.image))
+        assert image.shape == (20, 30, 3)
+        assert image.max() == 255
+        assert np.array_equal(mask, square(2))

@@ -55,6 +55,22 @@ def test_lossless_pictures_keep_their_values(kind: str, pixels: Any) -> None:
     assert frame.window == "8 bit as stored"
 
 
+@pytest.mark.parametrize(
+    "pixels", [PICTURE, np.dstack([PICTURE, np.full((30, 44), 255, np.uint8)])], ids=["rgb", "rgba"]
+)
+def test_webp_keeps_its_values_and_is_checked_before_it_is_decoded(pixels: Any) -> None:
+    data = saved(pixels, "WEBP", lossless=True, exact=True)
+    assert np.array_equal(only(data).image, PICTURE)
+    for part in (data[:40], data[:-3]):
+        with pytest.raises(InputError, match="truncated WebP"):
+            read_picture(part)
+    lossy = saved(pixels, "WEBP", quality=90)
+    assert only(lossy).image.shape == PICTURE.shape
+    for whole in (data, lossy):
+        with pytest.raises(InputError, match="44×30"):
+            read_picture(whole, max_pixels=30 * 44 - 1)
+
+
 def test_a_jpeg_reads_as_pillow_reads_it() -> None:
     data = saved(PICTURE, "JPEG", quality=95)
     assert np.array_equal(only(data).image, np.asarray(Image.open(io.BytesIO(data))))
