@@ -1,4 +1,4 @@
-"""What is wrong with a data set before anybody trains on it: `check_dataset(dataset, split)`.
+"""What is wrong with a data set before anyone trains on it: `check_dataset(dataset, split)`.
 
 Problems: images without mask, masks without image, unreadable files, masks of another size. Remarks: empty masks,
 pictures that look alike (within a part, or across train and test, where they make results too good), and how much of
@@ -23,7 +23,7 @@ from gms_rt.data.splits import PARTS, Split
 from gms_rt.errors import InputError
 from gms_rt.scan.reader import first_image
 
-# Bits of 64 that may differ between two pictures that look alike, and how well their thumbnails must correlate.
+# Two pictures look alike if at most this many of 64 bits differ and their thumbnails correlate at least so well.
 NEAR_BITS = 6
 NEAR_CORRELATION = 0.97
 
@@ -70,12 +70,12 @@ class Findings:
         return len(self.without_mask) + len(self.without_image) + len(self.unreadable) + len(self.mis_sized)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """The findings as JSON."""
         crossing = sum(pair.crosses for pair in self.alike)
         return {**asdict(self), "problems": self.problems, "alike_across_train_and_test": crossing}
 
     def text(self) -> str:
-        """A page for people."""
+        """The findings as text."""
         lines = [
             f"{self.dataset} ({self.layout}): {self.cases} cases, "
             + ", ".join(f"{count} {part}" for part, count in self.parts.items())
@@ -102,7 +102,7 @@ class Findings:
 
 
 def check_dataset(dataset: Dataset, split: Split, progress: Callable[[int], None] | None = None) -> Findings:
-    """Read every case and report."""
+    """Read every case and report what is wrong."""
     part_of = {name: part for part in PARTS for name in split.part(part)}
     unreadable: dict[str, str] = {}
     mis_sized: dict[str, str] = {}
@@ -145,7 +145,7 @@ def check_dataset(dataset: Dataset, split: Split, progress: Callable[[int], None
 
 
 def perceptual_hash(grey: U8) -> int:
-    """64 bits of a picture's coarse structure: signs of its low cosine frequencies against their median."""
+    """64 bits of a picture's coarse structure: whether each low cosine frequency lies above their median."""
     small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     low = cv2.dct(small)[:8, :8].ravel()
     bits = low > np.median(low[1:])

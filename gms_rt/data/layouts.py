@@ -28,12 +28,12 @@ class Case:
     name: str
     image: Path
     masks: tuple[Path, ...]
-    group: str = ""  # benign, malignant, normal, …: what the layout says about it
+    group: str = ""  # benign, malignant, normal, …, where the layout says so
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The cases of a folder, sorted by name. `lists` are the splits that the layout itself states."""
+    """The cases of a folder, sorted by name. `lists` are the splits that the layout itself has."""
 
     name: str
     layout: str
@@ -50,7 +50,7 @@ class Dataset:
 
 
 def recognise(folder: Path) -> Dataset:
-    """Find out a folder's layout and list its cases; one level of wrapping folders is looked through."""
+    """Find a folder's layout and list its cases; a folder that only wraps the data set is looked into."""
     if not folder.is_dir():
         raise UsageError(
             "is not a folder", where=folder, fix="name a folder with images/ and masks/; see gms-rt data list"
@@ -63,7 +63,7 @@ def recognise(folder: Path) -> Dataset:
         return inside[0]
     if inside:
         names = ", ".join(data.root.name for data in inside)
-        raise UsageError(f"holds several data sets ({names})", where=folder, fix="name one of them")
+        raise UsageError(f"has several data sets ({names})", where=folder, fix="name one of them")
     raise UsageError(
         "has no layout this program knows",
         where=folder,
@@ -98,7 +98,7 @@ def _busi(root: Path) -> Dataset | None:
     if len(groups) < 2:
         return None
     files = [path for group in groups for path in _files(group)]
-    return _matched("busi", "BUSI as shipped", root, files, files, group=lambda path: path.parent.name)
+    return _match("busi", "BUSI as shipped", root, files, files, group=lambda path: path.parent.name)
 
 
 def _ham10000(root: Path) -> Dataset | None:
@@ -108,14 +108,14 @@ def _ham10000(root: Path) -> Dataset | None:
         return None
     images = [path for child in images_at for path in _files(child, deep=True)]
     masks = [path for child in masks_at for path in _files(child, deep=True)]
-    return _matched("ham10000", "HAM10000 as shipped", root, images, masks)
+    return _match("ham10000", "HAM10000 as shipped", root, images, masks)
 
 
 def _glas(root: Path) -> Dataset | None:
     files = _files(root)
     if not any(path.stem.lower().endswith("_anno") for path in files):
         return None
-    found = _matched("glas", "GlaS as shipped", root, files, files)
+    found = _match("glas", "GlaS as shipped", root, files, files)
     lists = {
         "train": tuple(c.name for c in found.cases if c.name.startswith("train")),
         "test": tuple(c.name for c in found.cases if c.name.startswith("test")),
@@ -127,7 +127,7 @@ def _bus(root: Path) -> Dataset | None:
     images, masks = _child(root, "original"), _child(root, "gt")
     if images is None or masks is None:
         return None
-    return _matched("bus", "BUS as shipped", root, _files(images), _files(masks))
+    return _match("bus", "BUS as shipped", root, _files(images), _files(masks))
 
 
 def _paired(root: Path) -> Dataset | None:
@@ -136,10 +136,8 @@ def _paired(root: Path) -> Dataset | None:
         if images is None or masks is None:
             continue
         layout = f"{images.name}/ and {masks.name}/"
-        found = _matched(
-            root.resolve().name, layout, root, _files(images, _IMAGES, deep=True), _files(masks, deep=True)
-        )
-        lists = {part: _listed(root / f"{part}.txt") for part in ("train", "test")}
+        found = _match(root.resolve().name, layout, root, _files(images, _IMAGES, deep=True), _files(masks, deep=True))
+        lists = {part: _read_names(root / f"{part}.txt") for part in ("train", "test")}
         return _with_lists(found, lists if all(lists.values()) else {})
     return None
 
@@ -148,7 +146,7 @@ def _with_lists(found: Dataset, lists: dict[str, tuple[str, ...]]) -> Dataset:
     return Dataset(found.name, found.layout, found.root, found.cases, lists, found.without_mask, found.without_image)
 
 
-def _listed(path: Path) -> tuple[str, ...]:
+def _read_names(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         return ()
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -165,7 +163,7 @@ def _files(folder: Path, suffixes: tuple[str, ...] = PICTURE_SUFFIXES, *, deep: 
 
 
 def case_name(file_name: str) -> str:
-    """The name of a case from a file's: no ending, and `benign (1)` is `benign_1`.
+    """A case's name from a file's name: without its ending, and `benign (1)` becomes `benign_1`.
 
     >>> case_name("benign (12).png"), case_name("ISIC_0024306.jpg")
     ('benign_12', 'ISIC_0024306')
@@ -175,7 +173,7 @@ def case_name(file_name: str) -> str:
     return re.sub(r"\s*\((\d+)\)", r"_\1", stem).strip()
 
 
-def _matched(
+def _match(
     name: str,
     layout: str,
     root: Path,
@@ -196,14 +194,14 @@ def _matched(
             raise UsageError(f"two images are named {key}", where=path, fix=f"rename one; the other is {by_name[key]}")
         by_name[key] = path
     belonging: dict[str, list[Path]] = {key: [] for key in by_name}
-    lonely = []
+    unmatched = []
     for path in masks:
         exact = case_name(path.name)
         key = exact if exact in by_name and not together else case_name(_MASK_ENDING.sub("", path.stem))
         if key in belonging:
             belonging[key].append(path)
         else:
-            lonely.append(path)
+            unmatched.append(path)
     cases = tuple(
         Case(key, by_name[key], tuple(found), group(by_name[key])) for key, found in sorted(belonging.items()) if found
     )
@@ -214,4 +212,4 @@ def _matched(
             fix="give image and mask the same name, or add _mask to the mask's",
         )
     without = tuple(by_name[key] for key, found in sorted(belonging.items()) if not found)
-    return Dataset(name, layout, root, cases, {}, without, tuple(lonely))
+    return Dataset(name, layout, root, cases, {}, without, tuple(unmatched))

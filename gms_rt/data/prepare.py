@@ -1,7 +1,7 @@
 """Any known layout to the plain one: `images/NAME.png`, `masks/NAME.png` (merged, 0 and 255) and `split.json`.
 
-Pictures keep their size unless one is asked for. Files that are newer than their sources are left as they are, so a
-stopped preparation goes on.
+Pictures keep their size unless one is asked for. Files newer than their sources are left as they are, so that an
+interrupted preparation continues.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def prepare(
     size: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Prepared:
-    """Write the plain layout; `size` makes every picture a square of so many pixels."""
+    """Write the plain layout; `size` makes every picture a square of this side, in pixels."""
     if out.resolve() == dataset.root.resolve():
         raise UsageError("would overwrite the data set", where=out, fix="choose another --out")
     result = Prepared()
@@ -65,9 +65,9 @@ def _write(case: Case, out: Path, size: int | None) -> None:
         image = resize_image(image, size, size)
         mask = resize_mask(mask, size, size)
     for path, pixels in zip(_targets(case, out), (image[..., ::-1], mask), strict=True):
-        coded, data = cv2.imencode(".png", pixels)
-        if not coded:
-            raise GmsError("cannot be coded as PNG", where=path)
+        encoded, data = cv2.imencode(".png", pixels)
+        if not encoded:
+            raise GmsError("cannot be encoded as PNG", where=path)
         with atomic_path(path, durable=False) as part:
             part.write_bytes(data.tobytes())
 

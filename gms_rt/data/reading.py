@@ -25,7 +25,7 @@ def read_mask(case: Case) -> U8:
     """The masks of a case merged: uint8 H×W of 0 and 255."""
     merged: NDArray[np.bool_] | None = None
     for path in case.masks:
-        part = foreground(_stored(path))
+        part = foreground(_read_stored(path))
         if merged is not None and part.shape != merged.shape:
             raise InputError(f"its masks have different sizes, {part.shape} and {merged.shape}", where=path)
         merged = part if merged is None else merged | part
@@ -59,7 +59,7 @@ def foreground(values: NDArray[Any]) -> NDArray[np.bool_]:
     return result
 
 
-def _stored(path: Path) -> NDArray[Any]:
+def _read_stored(path: Path) -> NDArray[Any]:
     """A mask's values as stored: labels of a palette are its indices, not its colours."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 

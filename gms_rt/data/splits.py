@@ -1,7 +1,7 @@
-"""Who trains, who validates, who tests: by name, from lists or from a seed.
+"""Which cases train, validate and test: by name, from lists or from a seed.
 
-Validation is always carved from train, so that test cases choose nothing. Lists come from a file (JSON, or the
-official pickle), from the data set's own layout, or are drawn from a seed (80 % train, 20 % test).
+Validation cases are always taken from train, so that no test case has a say in training. Lists come from a file
+(JSON, or the official pickle), from the data set's own layout, or are drawn from a seed (80 % train, 20 % test).
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _lists(dataset: Dataset, file: Path | None) -> tuple[dict[str, tuple[str, ..
 
 
 def _drawn(names: Sequence[str], share: float, seed: list[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names that stay and names that are drawn, both sorted."""
+    """The names that stay and those that are drawn, both sorted."""
     if not 0 <= share < 1:
         raise UsageError(f"a share of {share} is not between 0 and 1")
     ordered = sorted(names)

@@ -28,7 +28,7 @@ class Wilcoxon:
 
 
 def compare_evaluations(first: Sequence[CaseResult], second: Sequence[CaseResult]) -> dict[str, Any]:
-    """Second minus first over the cases that both have, plain values for JSON."""
+    """Second minus first, over the cases that both have, as JSON values."""
     theirs = {result.name: result for result in second if not result.error}
     pairs = [(a, theirs[a.name]) for a in first if not a.error and a.name in theirs]
     if not pairs:

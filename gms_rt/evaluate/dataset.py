@@ -87,7 +87,7 @@ def evaluate(
     `facts` (what was evaluated, on what) are written into the summary.
     """
     if not cases:
-        raise UsageError("there is no case to evaluate", where=out, fix="choose another --split")
+        raise UsageError("there are no cases to evaluate", where=out, fix="choose another --split")
     results, scored = [], []
     for number, case in enumerate(cases):
         result = _measure(case, segmenter, spacing)

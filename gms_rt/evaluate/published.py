@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Numbers(NamedTuple):
-    """One published result; table 3 states no IoU."""
+    """One published result; table 3 gives no IoU."""
 
     dsc: float
     iou: float | None

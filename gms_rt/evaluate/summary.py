@@ -2,7 +2,7 @@
 
 Dice and IoU: both masks empty is 1, one empty is 0. HD95 of a miss or a false alarm has no distance, so the mean is
 given twice: over the cases where both masks have pixels (`hd95`), and with the picture's diagonal for every miss and
-false alarm (`hd95_penalised`). All kinds are counted.
+false alarm (`hd95_penalised`). Every outcome is counted.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def summarise(results: Sequence[CaseResult]) -> dict[str, Any]:
     return {
         "cases": {"all": len(results), **{name.replace(" ", "_"): counted[name] for name in OUTCOMES}},
         "empty_mask_policy": POLICY,
-        "source_size": _sized(good, ""),
-        "at_224": _sized(good, "_224"),
+        "source_size": _summary_at(good, ""),
+        "at_224": _summary_at(good, "_224"),
         "seconds_per_image_median": round(float(np.median([r.seconds for r in good])), 4) if good else None,
     }
 
@@ -58,7 +58,7 @@ def describe_values(values: Sequence[float]) -> dict[str, float | list[float]] |
     }
 
 
-def _sized(results: Sequence[CaseResult], ending: str) -> dict[str, Any]:
+def _summary_at(results: Sequence[CaseResult], ending: str) -> dict[str, Any]:
     distances = [(r, float(getattr(r, f"hd95{ending}"))) for r in results]
     return {
         "dice": describe_values([float(getattr(r, f"dice{ending}")) for r in results]),

@@ -1,4 +1,4 @@
-"""From files and folders of scans to masks people can use. Not for clinical use.
+"""From files and folders of scans to masks that people can use. Not for clinical use.
 
 sources.py      what is to be segmented, in a stable order, and the name each result gets
 options.py      how masks are made and what is written

@@ -1,4 +1,4 @@
-"""What is finished: one line of JSON for each source, appended when all its results are in place.
+"""The sources that are finished: one line of JSON each, appended when all results are in place.
 
 A kill can tear the last line only, and a torn line is ignored. An entry counts for a later run when the source's
 content, the engine and the options are the same and every result is still there at its size.

@@ -44,7 +44,7 @@ def as_text(name: str) -> str:
 
 
 class CaseTable:
-    """cases.csv, row by row. Text is quoted, numbers are not, so that every name survives."""
+    """cases.csv, row by row. Text is quoted and numbers are not, so that every name survives."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._writer = csv.writer(stream, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")

@@ -106,7 +106,7 @@ class OutFolder:
 
 
 def write_result(path: Path, data: bytes) -> int:
-    """Write one result and return its size; a name the file system refuses is the case's fault, not the run's."""
+    """Write one result and return its size; a name that the file system refuses fails the case, not the run."""
     try:
         write_bytes(path, data)
     except OSError as error:
@@ -121,7 +121,7 @@ def write_result(path: Path, data: bytes) -> int:
 
 def mask_png(mask: U8) -> bytes:
     """A mask or probability map as PNG: always the same bytes for the same pixels."""
-    # Flat areas compress best unfiltered, and five times faster; OpenCV before 4.11 chooses by itself.
+    # Flat areas compress best without filters, and five times as fast; OpenCV before 4.11 chooses itself.
     unfiltered = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE] if hasattr(cv2, "IMWRITE_PNG_FILTER") else []
     return _encode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 1, *unfiltered])
 
@@ -142,7 +142,7 @@ def draw_overlay(image: U8, mask: U8) -> U8:
 
 
 def overlay_jpeg(shown: U8) -> bytes:
-    """An overlay for looking at, not for measuring."""
+    """An overlay as JPEG: to look at, not to measure."""
     return _encode(".jpg", cv2.cvtColor(shown, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
 
 

@@ -1,8 +1,8 @@
-"""Decode, infer and write at the same time, with bounded queues between; results come out in the sources' order.
+"""Decode, infer and write at the same time, with bounded queues between; results come in the order of the sources.
 
 Decoding and writing run in OpenCV, Pillow and the operating system, inference in the engine: all release the GIL.
-A bad source is a row; an error of the engine or of the disk ends the run. What is in flight is bounded in items and in
-bytes, so memory does not grow with the number of files.
+A bad source becomes a failed row; an error of the engine or of the disk ends the run. What is in flight is bounded in
+items and in bytes, so memory does not grow with the number of files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gms_rt.scan import Frame
 from gms_rt.scan.reader import fetch
 
 _AHEAD = 64  # sources begun before the oldest unfinished one
-_BYTES_A_PIXEL = 16  # image, probability as float, mask, overlay
+_BYTES_PER_PIXEL = 16  # image, probability as float, mask, overlay
 
 
 @dataclass
@@ -182,7 +182,7 @@ class Pipeline:
             prepared = self._predictor.prepare(frame.image)
             seconds = time.perf_counter() - start
             self._add_busy("decode", seconds)
-            cost = frame.image.shape[0] * frame.image.shape[1] * _BYTES_A_PIXEL
+            cost = frame.image.shape[0] * frame.image.shape[1] * _BYTES_PER_PIXEL
             if not self._budget.take(cost):
                 return False
             case.expect()

@@ -1,4 +1,7 @@
-"""Clean-up of a mask, each step on request: largest region, holes, small regions. Regions touch at corners too."""
+"""Clean-up of a mask, each step on request: largest region, holes, small regions.
+
+Pixels that touch at a corner are of one region.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What is to be segmented, in a stable order, and the name each result gets.
+"""Which files a run segments, in a stable order, and the name that each result gets.
 
 Results keep the folders and names of their sources below the common root. A result is named by its source's stem,
-unless another source could claim the same name; then the source's ending stays in the name of both. The rule looks at
+unless another source could claim the same name; then both names keep the source's ending. The rule looks at
 all sources together, so that their order never matters and nothing is overwritten.
 """
 
@@ -114,11 +114,11 @@ def _expand(text: str) -> Iterator[str]:
 
 
 def _read_list(data: bytes, folder: str, where: str) -> Iterator[str]:
-    """Names of a list: one a line, or ended by NUL where the list holds any. A name that is gone becomes a bad case."""
+    """The names of a list, one per line, or ended by NUL if it has any. A file that is gone becomes a failed case."""
     lines = data.split(b"\0") if b"\0" in data else [line.rstrip(b"\r") for line in data.split(b"\n")]
     names = [os.fsdecode(line) for line in lines if line.strip()]
     if not names:
-        raise UsageError("lists no file", where=where)
+        raise UsageError("lists no files", where=where)
     for name in names:
         yield os.path.join(folder, name)  # noqa: PTH118 (keeps surrogate bytes as they are)
 
@@ -135,7 +135,7 @@ class _Walker:
             about = Path(folder).stat()
             entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
         except OSError:
-            yield folder  # becomes a bad case, which says why: scans must not go missing in silence
+            yield folder  # becomes a failed case that says why: scans must not go missing in silence
             return
         identity = (about.st_dev, about.st_ino)
         if identity in self._seen or any(entry.name == OUTPUT_MARK for entry in entries):
@@ -146,7 +146,7 @@ class _Walker:
                 continue
             try:
                 mode = entry.stat().st_mode
-            except OSError:  # a link to nothing, or to itself
+            except OSError:  # a link that leads nowhere or to itself
                 self.skipped += 1
                 continue
             if stat.S_ISDIR(mode):

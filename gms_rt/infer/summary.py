@@ -15,7 +15,7 @@ _KEPT = 1000  # failed and referred cases named in summary.json; cases.csv has t
 
 
 class Summary:
-    """Collects rows one by one, in little memory."""
+    """Collects rows one by one; memory does not grow with them."""
 
     def __init__(self, refer_below: float | None) -> None:
         self.refer_below = refer_below
@@ -33,7 +33,7 @@ class Summary:
         self.reused += reused
 
     def add(self, row: CaseRow) -> None:
-        """Count one row, which says by now whether a person should look at it."""
+        """Count one row, with its `refer` column set."""
         self.cases += 1
         if row["status"] == "failed":
             self.failed += 1
@@ -49,7 +49,7 @@ class Summary:
                 self._refer.append({"case": row["case"], "confidence": row["confidence"]})
 
     def value(self) -> dict[str, Any]:
-        """Everything, for summary.json."""
+        """The content of summary.json."""
         rate = (self.cases - self.failed) / self.seconds if self.seconds and not self.reused else None
         return {
             "note": NOT_CLINICAL,
@@ -74,7 +74,7 @@ class Summary:
         }
 
     def screen(self, out: str) -> str:
-        """One screen for people."""
+        """The summary as text of one screen."""
         value = self.value()
         head = f"{value['segmented']} segmented"
         head += f", {self.empty} of them empty" if self.empty else ""

@@ -16,7 +16,7 @@ _BATCH = 8
 
 
 def starts(length: int, tile: int, overlap: float) -> list[int]:
-    """Where tiles begin along one axis: evenly spread, at least `overlap` of a tile shared, the last one flush.
+    """Where tiles begin along one axis: evenly spread, at least `overlap` of a tile shared, the last one at the end.
 
     >>> starts(500, 224, 0.25)
     [0, 138, 276]

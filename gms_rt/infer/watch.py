@@ -1,7 +1,7 @@
-"""A folder in which scans keep arriving: each is segmented once it is whole, also across restarts.
+"""A folder in which scans keep arriving: each is segmented once it is complete, also across restarts.
 
-A file is whole when its size and time have not changed for `settle` seconds. Writers that rename a finished file into
-place, or use a hidden name until then, are never caught halfway. Results keep the source's ending in their names,
+A file is complete when its size and time have not changed for `settle` seconds. Writers that rename a finished file
+into place, or use a hidden name until then, are never caught halfway. Results keep the source's ending in their names,
 because a later file could claim any shorter name.
 """
 
@@ -24,7 +24,7 @@ _Seen = tuple[int, int]  # size, time of change
 
 
 def watch(folder: Path, job: InferJob, *, stop: threading.Event, poll: float = 1.0, settle: float = 2.0) -> Summary:
-    """Segment what is and what arrives in `folder` until `stop` is set; what is in flight is finished first."""
+    """Segment what is in `folder` and what arrives there until `stop` is set; what was begun is finished first."""
     job = dataclasses.replace(job, options=dataclasses.replace(job.options, keep_suffix=True))
     out = job.out
     record = run_record(job, FoundSources([], folder, 0, [str(folder)])) | {"watch": True}
@@ -62,7 +62,7 @@ def _write_tables(job: InferJob, journal: Journal, summary: Summary) -> None:
 
 
 class _Arrivals:
-    """Which files of a folder are whole and new since the last look."""
+    """Which files of a folder are complete and new since the last look."""
 
     def __init__(self, folder: Path, settle: float) -> None:
         self._folder = folder
@@ -77,7 +77,7 @@ class _Arrivals:
         except UsageError:
             if self._folder.is_dir():
                 raise
-            return []  # a share that is away for a while
+            return []  # a network share that is gone for a while
         present = {source.path for source in found.sources}
         for gone in [path for path in self._since if path not in present]:
             del self._since[gone]

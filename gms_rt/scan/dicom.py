@@ -69,7 +69,7 @@ def read_dicom(path: Path, *, max_pixels: int = MAX_PIXELS) -> ScanFrames:
 def _frames(path: Path, header: Any, count: int) -> Iterator[Frame]:
     number = 0
     try:
-        for stored in _stored(path):
+        for stored in _stored_frames(path):
             number += 1
             image, choice = values.image_from_stored(np.asarray(stored), header, number)
             yield Frame(np.ascontiguousarray(image), number, choice, pixel_spacing(header, number))
@@ -83,7 +83,7 @@ def _frames(path: Path, header: Any, count: int) -> Iterator[Frame]:
         raise InputError(f"ends after {number} of {count} frames")
 
 
-def _stored(path: Path) -> Iterator[Any]:
+def _stored_frames(path: Path) -> Iterator[Any]:
     import pydicom
     from pydicom.pixels import iter_pixels
 

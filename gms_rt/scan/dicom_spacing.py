@@ -1,4 +1,4 @@
-"""Millimetres between the rows and columns of a DICOM frame, from wherever a modality keeps them."""
+"""Millimetres between the rows and columns of a DICOM frame, from wherever its modality keeps them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pixel_spacing(header: Any, number: int) -> tuple[float, float] | None:
             (header, "ImagerPixelSpacing"),
         ):
             if holder is not None and holder.get(key) is not None and len(holder.get(key)) == 2:
-                return _checked(*holder.get(key))
+                return _valid_spacing(*holder.get(key))
         return _ultrasound(header)
     except (TypeError, ValueError, AttributeError, IndexError, KeyError):
         return None  # a damaged tag gives no spacing
@@ -46,9 +46,9 @@ def _ultrasound(header: Any) -> tuple[float, float] | None:
     for region in header.get("SequenceOfUltrasoundRegions") or []:
         if region.get("PhysicalUnitsXDirection") == _CENTIMETRES == region.get("PhysicalUnitsYDirection"):
             found.add((abs(float(region.PhysicalDeltaY)) * 10, abs(float(region.PhysicalDeltaX)) * 10))
-    return _checked(*found.pop()) if len(found) == 1 else None
+    return _valid_spacing(*found.pop()) if len(found) == 1 else None
 
 
-def _checked(rows: Any, columns: Any) -> tuple[float, float] | None:
+def _valid_spacing(rows: Any, columns: Any) -> tuple[float, float] | None:
     pair = float(rows), float(columns)
     return pair if all(math.isfinite(value) and value > 0 for value in pair) else None

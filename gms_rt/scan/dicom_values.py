@@ -57,7 +57,7 @@ def _grey(stored: NDArray[Any], header: Any, number: int) -> tuple[U8, str]:
         return window.to_8bit(picked, 0, 2**bits - 1), "VOI LUT of the dataset"
     asked = _window(interest)
     if asked is not None:
-        return _windowed(real, *asked), f"window {asked[0]:g}/{asked[1]:g} {asked[2]} of the dataset"
+        return _apply_window(real, *asked), f"window {asked[0]:g}/{asked[1]:g} {asked[2]} of the dataset"
     if stored.dtype == np.uint8 and int(header.get("BitsStored", 8)) == 8 and rescale == (1.0, 0.0):
         return np.asarray(stored, np.uint8), "8 bit as stored"
     padding = header.get("PixelPaddingValue")
@@ -98,7 +98,7 @@ def _first(value: Any) -> float | None:
     return float(value[0]) if len(value) else None
 
 
-def _windowed(real: NDArray[Any], centre: float, width: float, function: str) -> U8:
+def _apply_window(real: NDArray[Any], centre: float, width: float, function: str) -> U8:
     if function == "SIGMOID":
         exponent = np.clip(-4 * (real.astype(np.float32) - centre) / width, -80, 80)
         return np.asarray(np.rint(255 / (1 + np.exp(exponent))), np.uint8)

@@ -35,7 +35,7 @@ def read_nifti(path: Path, *, max_pixels: int = MAX_PIXELS) -> ScanFrames:
         raise InputError(f"is not a NIfTI file, or is damaged ({' '.join(str(error).split())})") from error
     shape = shape + (1,) * (4 - len(shape))
     if kind not in "iuf" or len(shape) > 4:
-        raise InputError(f"holds values of kind '{kind}' in {len(shape)} axes; a scan has real values in 2 to 4 axes")
+        raise InputError(f"has values of kind '{kind}' in {len(shape)} axes; a scan has real values in 2 to 4 axes")
     check_size(shape[0], shape[1], max_pixels)
     count = shape[2] * shape[3]
     if shape[0] * shape[1] * count > _VOLUME * max_pixels:

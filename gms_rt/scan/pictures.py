@@ -1,7 +1,7 @@
 """PNG, JPEG, TIFF, BMP and WebP from bytes: 8 or 16 bit, grey, RGB, RGBA, palette, rotated by EXIF, many pages.
 
 The format is taken from the first bytes, never from the name. Dimensions are checked in the header before anything is
-decoded. Anything that is not whole is refused: no half-grey picture passes as a scan.
+decoded. Anything that is not whole is refused: a half-grey picture never passes as a scan.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def _orientation(image: Any) -> int:
 
 
 class _AsInputErrors:
-    """Decoders meet hostile bytes with every kind of exception: all of them mean that this picture is bad."""
+    """Decoders raise all kinds of exceptions on hostile bytes: each means that this picture is bad."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

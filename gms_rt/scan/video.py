@@ -71,7 +71,7 @@ class VideoWriter:
         self._next = 1
         self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, self._size)
         if not self._writer.isOpened():
-            raise GmsError("this machine's OpenCV cannot write MP4 video", where=path, fix="leave --overlay-video out")
+            raise GmsError("this machine's OpenCV cannot write MP4 video", where=path, fix="leave out --overlay-video")
 
     def put(self, number: int, image: U8 | None) -> None:
         """Give frame `number`, None where it is missing; it is written once all before it are.
