@@ -1,4 +1,4 @@
-"""The order of an image's way through a model: prepare, infer, restore, threshold. It stands nowhere else.
+"""The order of an image's way through a model: prepare_image, infer, restore, threshold. It stands nowhere else.
 
 What computes the probabilities does not matter: an engine, a run in PyTorch, an average over flips. A caller that
 overlaps the steps, or times them, calls them one by one.
@@ -55,14 +55,14 @@ class Segmenter:
 
     def prepare(self, image: U8) -> U8:
         """An image at network size, RGB."""
-        return prepare(image, self.height, self.width)
+        return prepare_image(image, self.height, self.width)
 
     def predict(self, prepared: list[U8]) -> list[NDArray[Any]]:
         """The probability maps (0-255) of prepared images."""
         return list(self.infer(np.stack(prepared)))
 
 
-def prepare(image: U8, height: int, width: int) -> U8:
+def prepare_image(image: U8, height: int, width: int) -> U8:
     """An image as a model of this size takes it: resized, RGB."""
     if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))):
         raise InputError(
