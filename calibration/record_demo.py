@@ -14,16 +14,16 @@ import click
 from gms_rt.artifacts import write_bytes
 from gms_rt.engine.build import engine_from_graph
 from gms_rt.engine.bundled import CALIBRATION_SEEDS, demo_graph, phantoms
-from gms_rt.graph.graph import graph_size
+from gms_rt.graph.read import graph_size
 from gms_rt.precision.gate import Gate
-from gms_rt.precision.recipe import FILE
+from gms_rt.precision.recipe import RECIPE_FILE
 
 SEARCH_SEEDS = range(6_200_000, 6_200_120)
 STRICT = Gate(mean=0.997, minimum=0.985)
 
 
 def main() -> None:
-    """Search, and write the recipe beside the bundled graph."""
+    """Search, and write the recipe next to the bundled graph."""
     graph = demo_graph()
     size = graph_size(graph)
     last = ""
@@ -47,8 +47,8 @@ def main() -> None:
         progress=report,
         force=True,
     )
-    write_bytes(graph.parent / FILE, (folder / FILE).read_bytes())
-    click.echo(f"wrote {graph.parent / FILE}: {manifest.gate}")
+    write_bytes(graph.parent / RECIPE_FILE, (folder / RECIPE_FILE).read_bytes())
+    click.echo(f"wrote {graph.parent / RECIPE_FILE}: {manifest.gate}")
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def _bundled(options: _Options, report: Callable[[str, int, int], None]) -> Path
 def _own(source: Path, options: _Options, report: Callable[[str, int, int], None], console: Console) -> Path:
     from gms_rt.engine.build import engine_from_graph
     from gms_rt.engine.bundled import default_targets
-    from gms_rt.graph.graph import graph_size
+    from gms_rt.graph.read import graph_size
     from gms_rt.precision.gate import Gate
     from gms_rt.precision.recipe import read_recipe
 
@@ -176,11 +176,11 @@ def _graph(source: Path, options: _Options, report: Callable[[str, int, int], No
     if graph.is_file() and weights.is_file() and _exported_from(graph) == sha256_file(weights):
         return graph, about
     try:
-        from gms_rt.export.fuse import graph_from_run
+        from gms_rt.export.fuse import ExportOptions, graph_from_run
     except ImportError as error:
         raise MissingExtraError("building from a run", "train") from error
     report("export", 0, 1)
-    return graph_from_run(source, graph, height=height, width=width), about
+    return graph_from_run(source, graph, ExportOptions(height, width)), about
 
 
 def _exported_from(graph: Path) -> str | None:

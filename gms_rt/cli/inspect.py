@@ -26,8 +26,8 @@ def command(engine: Path | None, as_json: bool) -> None:
       gms-rt inspect engines/demo-fp16 --json
     """
     from gms_rt.engine.select import ENGINES, fits, newest_that_fits
-    from gms_rt.graph.graph import read_graph
-    from gms_rt.precision.blocks import stages
+    from gms_rt.graph.count import stages
+    from gms_rt.graph.read import read_graph
 
     folder = engine or newest_that_fits(ENGINES, None)
     manifest = read_manifest(folder)

@@ -28,14 +28,16 @@ from gms_rt.engine.manifest import (
     write_manifest,
 )
 from gms_rt.errors import GmsError, UsageError
-from gms_rt.graph.graph import Graph, read_graph, takes_any_batch, write_graph
-from gms_rt.graph.layer_counts import census
+from gms_rt.graph.graph import Graph
+from gms_rt.graph.layer_counts import layer_counts
+from gms_rt.graph.read import read_graph, takes_any_batch
+from gms_rt.graph.write import write_graph
 from gms_rt.precision import PRECISIONS, TARGETS
 from gms_rt.precision.gate import Gate
 from gms_rt.precision.images import ImageSet
-from gms_rt.precision.ranges import Progress
-from gms_rt.precision.recipe import Recipe, write_recipe
-from gms_rt.precision.recipe_from_graph import Request, recipe_from_graph
+from gms_rt.precision.recipe import PrecisionRecipe, write_recipe
+from gms_rt.precision.recipe_from_graph import RecipeRequest, recipe_from_graph
+from gms_rt.progress import OnProgress
 from gms_rt.runtime.binding import check_graph
 from gms_rt.runtime.device import cpu_execution
 
@@ -54,12 +56,12 @@ def engine_from_graph(
     gate_images: ImageSet | None = None,
     gate: Gate | None = None,
     calibrator: str = "auto",
-    recipe: Recipe | None = None,
+    recipe: PrecisionRecipe | None = None,
     batch: int | None = None,
     source: dict[str, Any] | None = None,
     rebuild: str | None = None,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> EngineManifest:
     """Build an engine folder for some targets; returns its manifest.
 
@@ -72,7 +74,7 @@ def engine_from_graph(
         check_graph(graph, trial="never")  # before onnx and OpenVINO read it in this process
     fused = read_graph(graph, batch=batch)
     check_graph(graph)
-    request = Request(
+    request = RecipeRequest(
         precision,
         wanted,
         calibration,
@@ -112,7 +114,7 @@ def engine_from_graph(
     return manifest
 
 
-def default_rebuild(graph: Path, out: Path, request: Request, plans: Sequence[Plan]) -> str:
+def default_rebuild(graph: Path, out: Path, request: RecipeRequest, plans: Sequence[Plan]) -> str:
     """The command that builds the same engine again."""
     sms = sorted({plan.sm for plan in plans})
     targets = ",".join(request.targets)
@@ -126,8 +128,8 @@ class _Made:
 
     out: Path
     graph: Graph
-    recipe: Recipe
-    request: Request
+    recipe: PrecisionRecipe
+    request: RecipeRequest
     targets: tuple[str, ...]
     open_batch: bool = False  # the exported graph takes any number of images
 
@@ -144,31 +146,31 @@ class _Made:
             self._typed[kind] = self.recipe.apply(self.graph, target)
         return self._typed[kind]
 
-    def cpu_graph(self, folder: Path, progress: Progress | None) -> None:
+    def cpu_graph(self, folder: Path, progress: OnProgress | None) -> None:
         target = "cpu" if "cpu" in self.targets else self.targets[0]
         typed = self.typed(target)
         if progress:
             progress("write graph", 0, 1)
         written = typed
         if self.open_batch and target == "cpu":
-            opened = typed.opened()
+            opened = typed.with_open_batch()
             if openvino.batch_stays_open(typed, opened):
                 written = opened
             else:
                 self.notes.append("the graph's range of batches was lost: a shape in it is fixed at one image")
         write_graph(written, folder / MODEL)
-        self.census["graph"] = census(typed)
+        self.census["graph"] = layer_counts(typed)
         if "cpu" in self.targets:
-            quantised = len(self.recipe.quantised("cpu"))
+            quantised = len(self.recipe.int8_nodes("cpu"))
             self.census["cpu"] = openvino.inspect_execution(typed, self.recipe.precision, quantised)
             self._cpu_notes()
             if self.recipe.precision == "int8" and self.request.gate_images is not None:
                 self._cpu_speed(typed)
 
-    def plan(self, folder: Path, flavour: str, sm: int, progress: Progress | None) -> None:
+    def plan(self, folder: Path, flavour: str, sm: int, progress: OnProgress | None) -> None:
         typed = self.typed(flavour)
         built = tensorrt.build_plan(typed, flavour, sm, folder=self.out, progress=progress)
-        quantised = len(self.recipe.quantised(flavour))
+        quantised = len(self.recipe.int8_nodes(flavour))
         tensorrt.check_network(built, self.recipe.precision, self.recipe.remainder(flavour), quantised)
         name = tensorrt.plan_name(flavour, built.version, sm)
         (folder / name).write_bytes(built.data)
@@ -186,7 +188,7 @@ class _Made:
         )
         if built.cache:
             (folder / timing_cache.FILE).write_bytes(built.cache)
-        about: dict[str, Any] = {"graph": census(typed), "network": built.network}
+        about: dict[str, Any] = {"graph": layer_counts(typed), "network": built.network}
         if built.inspected is not None:
             about["engine"] = built.inspected
         if built.warnings:
@@ -273,7 +275,7 @@ def _checked(precision: str, targets: Sequence[str]) -> tuple[str, ...]:
     return tuple(target for target in TARGETS if target in targets)
 
 
-def _fitting(recipe: Recipe, precision: str, graph: Path) -> Recipe:
+def _fitting(recipe: PrecisionRecipe, precision: str, graph: Path) -> PrecisionRecipe:
     if recipe.precision != precision:
         raise UsageError(f"is for {recipe.precision}, not {precision}", where="--recipe", fix="change --precision")
     if recipe.graph_sha256 != sha256_file(graph):
@@ -305,7 +307,7 @@ def _older(out: Path) -> EngineManifest | None:
         return None  # damaged or newer: it is built again
 
 
-def _holds(older: EngineManifest, out: Path, request: Request, plans: list[tuple[str, int]]) -> bool:
+def _holds(older: EngineManifest, out: Path, request: RecipeRequest, plans: list[tuple[str, int]]) -> bool:
     if older.source.get("recipe_key") != request.key or not set(request.targets) <= set(older.targets):
         return False
     have = {(plan.target, plan.sm, plan.version) for plan in older.plans}

@@ -12,11 +12,10 @@ from gms_rt.demo.phantoms import phantom
 from gms_rt.engine import tensorrt
 from gms_rt.engine.build import engine_from_graph
 from gms_rt.errors import ArtifactError
-from gms_rt.graph.graph import graph_size
+from gms_rt.graph.read import graph_size
 from gms_rt.precision.images import ImageSet
-from gms_rt.precision.ranges import Progress
-from gms_rt.precision.recipe import FILE as RECIPE
-from gms_rt.precision.recipe import Recipe, read_recipe
+from gms_rt.precision.recipe import RECIPE_FILE, PrecisionRecipe, read_recipe
+from gms_rt.progress import OnProgress
 from gms_rt.runtime.device import Machine, probe
 
 ROOT = Path("engines")
@@ -37,7 +36,7 @@ def demo_engine(
     root: Path = ROOT,
     precision: str = "fp16",
     targets: Sequence[str] | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     *,
     sms: Sequence[int] = (),
     out: Path | None = None,
@@ -73,9 +72,9 @@ def demo_engine(
     return folder
 
 
-def recorded_recipe(graph: Path, precision: str) -> Recipe | None:
+def recorded_recipe(graph: Path, precision: str) -> PrecisionRecipe | None:
     """The bundled INT8 recipe, if it is for this very graph."""
-    if precision != "int8" or not (graph.parent / RECIPE).is_file():
+    if precision != "int8" or not (graph.parent / RECIPE_FILE).is_file():
         return None
     recipe = read_recipe(graph.parent)
     return recipe if recipe.graph_sha256 == sha256_file(graph) else None

@@ -10,7 +10,6 @@ import importlib
 import importlib.util
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,8 @@ from typing import Any
 from gms_rt.engine import timing_cache
 from gms_rt.errors import DeviceError, GmsError, MissingExtraError, UsageError
 from gms_rt.graph.graph import INPUT, Graph
+from gms_rt.progress import OnProgress
 from gms_rt.runtime.device import Machine, probe
-
-Progress = Callable[[str, int, int], None]
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_bindings"}
 # Why the ahead-of-time compiler leaves an SM out, and what to do instead.
@@ -102,7 +100,7 @@ def plan_name(flavour: str, version: str, sm: int) -> str:
 
 
 def build_plan(
-    graph: Graph, flavour: str, sm: int, *, folder: Path | None = None, progress: Progress | None = None
+    graph: Graph, flavour: str, sm: int, *, folder: Path | None = None, progress: OnProgress | None = None
 ) -> BuiltPlan:
     """Build one plan. `folder` is an older engine folder whose timing cache goes first."""
     trt = load_module(flavour)
@@ -205,7 +203,7 @@ def _tail(log: Any) -> str:
     return "; ".join(" ".join(line.split()) for line in lines[-2:]) or "it gave no reason"
 
 
-def _monitor(trt: Any, label: str, progress: Progress) -> Any:
+def _monitor(trt: Any, label: str, progress: OnProgress) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         """Phase names and steps as TensorRT reports them; they cover a part of the build, so no percentage."""
 

@@ -20,7 +20,7 @@ from gms_rt.demo.phantoms import phantom
 from gms_rt.metrics import dice
 
 ASSETS = Path(gms_rt.__file__).parent / "demo"
-DEMO = ASSETS / "demo"
+DEMO = ASSETS / "model"
 SAMPLES = sorted((ASSETS / "samples").iterdir())
 
 

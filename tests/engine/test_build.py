@@ -16,11 +16,11 @@ from gms_rt.engine.build import engine_from_graph
 from gms_rt.engine.manifest import read_manifest, verify_files
 from gms_rt.engine.select import fits
 from gms_rt.errors import ArtifactError, DeviceError, GateError, GmsError, MissingExtraError, UsageError
-from gms_rt.graph.graph import read_graph
+from gms_rt.graph.read import read_graph
 from gms_rt.graph.run import Session
 from gms_rt.precision.gate import Gate, judge
 from gms_rt.precision.images import ImageSet
-from gms_rt.precision.recipe import Recipe, read_recipe, write_recipe
+from gms_rt.precision.recipe import PrecisionRecipe, read_recipe, write_recipe
 from gms_rt.runtime.device import Cpu, Gpu, Machine, cpu_execution
 
 CALIBRATION = ImageSet(scenes(4, seed=11), "scenes 11")
@@ -266,7 +266,9 @@ def test_engine_runs_for_its_batch(graph, tmp_path):
 
 
 def test_recipe_survives_the_disk_and_refuses_the_future(tmp_path):
-    recipe = Recipe("int8", "ab", int8=["x"], kept={"y": "magnitude 70000"}, ranges={"t": 1.5}, calibrator="mse")
+    recipe = PrecisionRecipe(
+        "int8", "ab", int8=["x"], kept={"y": "magnitude 70000"}, ranges={"t": 1.5}, calibrator="mse"
+    )
     write_recipe(tmp_path, recipe)
     assert read_recipe(tmp_path) == recipe
     data = json.loads((tmp_path / "precision.json").read_text())
@@ -323,16 +325,16 @@ def test_timing_cache_places(monkeypatch, tmp_path):
 def test_full_sd_vae_architecture_builds_at_fp16(tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("diffusers")
-    from gms_rt.export.fuse import graph_from_model as fuse
+    from gms_rt.export.fuse import graph_from_gms
 
     gms = sd_vae_pipeline()
-    path = fuse(gms, tmp_path / "sd.onnx", source={"kind": "random weights"}, height=224, width=224)
+    path = graph_from_gms(gms, tmp_path / "sd.onnx", source={"kind": "random weights"})
     graph = read_graph(path)
-    from gms_rt.graph.layer_counts import census
-    from gms_rt.precision.floating import low_graph
+    from gms_rt.graph.layer_counts import layer_counts
+    from gms_rt.precision.floating import low_precision_graph
 
-    typed = low_graph(graph, "fp16", ())
-    assert set(census(typed)["compute"]["Conv"]) == {"fp16"}
+    typed = low_precision_graph(graph, "fp16", ())
+    assert set(layer_counts(typed)["compute"]["Conv"]) == {"fp16"}
     built = tensorrt.build_plan(typed, "tensorrt-rtx", 80)
     tensorrt.check_network(built, "fp16", "fp16", 0)
     # 84 million parameters at two bytes.
@@ -366,23 +368,3 @@ def test_bundled_recipe_is_for_the_bundled_graph():
     assert recipe is not None, "run calibration/record_demo.py after changing the bundled model"
     assert {row["decision"] for row in recipe.blocks} == {"int8", "returned"}
     assert recorded_recipe(demo_graph(), "fp16") is None
-
-
-def test_several_precisions_share_the_fp32_masks(graph, tmp_path, monkeypatch):
-    """The reference is computed once for a graph and its gate images, and again for others."""
-    from gms_rt.precision import recipe_from_graph as recipes
-
-    seen = []
-
-    class Counted(Session):
-        def __init__(self, typed, **options):
-            super().__init__(typed, **options)
-            seen.append(typed.model.graph.ByteSize())
-
-    monkeypatch.setattr(recipes, "Session", Counted)
-    monkeypatch.setattr(recipes, "_LATEST", {})
-    for name in ("a", "b"):
-        build(graph, tmp_path / name, "fp16")
-    assert len(seen) == 3  # one reference, two engines
-    build(graph, tmp_path / "c", "fp16", gate_images=ImageSet(scenes(4, seed=77), "others"))
-    assert len(seen) == 5
