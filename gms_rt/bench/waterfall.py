@@ -11,7 +11,6 @@ from typing import Any
 import cv2
 import numpy as np
 
-from gms_rt import scan
 from gms_rt.arrays import U8
 from gms_rt.artifacts import write_bytes
 from gms_rt.bench.results import Waterfall, WaterfallStep
@@ -57,9 +56,9 @@ def _once(engine: Engine, path: Path, out: Path) -> tuple[dict[str, float], tupl
         return value
 
     data = timed("read file", lambda: fetch(path))
-    image = timed("decode", lambda: next(iter(data.open(scan.MAX_PIXELS).frames)).image)
+    image = timed("decode", lambda: next(data.open().frames).image)
     ready = timed("resize to network", lambda: engine.prepare(image))
-    raw = timed(_ENGINE, lambda: engine.runner.infer(ready[None])[0])
+    raw = timed(_ENGINE, lambda: engine.infer(ready[None])[0])
     probability = timed("resize to source", lambda: engine.restore(raw, image.shape))
     mask = timed("threshold", lambda: mask_from_probability(probability))
     png = timed("encode PNG", lambda: _encoded(mask))
