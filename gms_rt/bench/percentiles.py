@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gms_rt.arrays import F64
 from gms_rt.bench.results import Latency
 from gms_rt.errors import UsageError
-from gms_rt.statistics import F64
 
 CURVE_POINTS = 101
 
