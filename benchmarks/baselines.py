@@ -28,8 +28,8 @@ from torch.nn import functional as F
 
 from gms_rt import metrics
 from gms_rt.artifacts import atomic_path, write_json
-from gms_rt.bench.latency import fit_images
 from gms_rt.bench.run import BenchOptions, bench
+from gms_rt.bench.subjects import fit_images
 from gms_rt.data.layouts import recognise
 from gms_rt.data.reading import read_case
 from gms_rt.demo.phantoms import phantom
@@ -37,10 +37,11 @@ from gms_rt.engine.select import load
 from gms_rt.errors import GmsError
 from gms_rt.peers.client import Peer
 from gms_rt.report import write_report
+from gms_rt.report.assemble import report_from_bench
 from gms_rt.report.model import Report
 from gms_rt.runtime.device import probe
 from gms_rt.scan import resize_image
-from gms_rt.scan.mask import FOREGROUND, mask_from_levels
+from gms_rt.scan.mask import FOREGROUND, resize_mask
 
 TRAIN_SEEDS, TEST_SEEDS = 3_000_000, 3_500_000
 BATCH, RATE = 8, 1e-3
@@ -143,7 +144,7 @@ def folder_cases(data: Path, size: int, test: int) -> tuple[Cases, Cases]:
         raise SystemExit(f"{data}: {len(pairs)} pairs of image and mask are too few for {test} test cases")
     order = np.random.default_rng(0).permutation(len(pairs))
     stacked = np.stack([resize_image(image, size, size) for image, _ in pairs])[order]
-    truth = np.stack([mask_from_levels(resize_image(mask, size, size)) for _, mask in pairs])[order]
+    truth = np.stack([resize_mask(mask, size, size) for _, mask in pairs])[order]
     return Cases(stacked[:-test], truth[:-test]), Cases(stacked[-test:], truth[-test:])
 
 
@@ -277,12 +278,12 @@ def main() -> None:
         against=tuple(map(str, paths)),
         seconds=options.seconds,
         sweep=False,
-        title=f"GMS and other segmentation models on {probe().name}",
     )
     try:
-        report = bench(order, lambda text: print(text, flush=True))
+        run = bench(order, lambda text: print(text, flush=True))
     except GmsError as error:
         raise SystemExit(error.line()) from error
+    report = report_from_bench(run, title=f"GMS and other segmentation models on {probe().name}")
     dices = {p.stem: peer_dice(p, test) for p in paths}
     dices |= {m.name: engine_dice(Path(m.source), test) for m in report.measured() if m.kind == "engine"}
     source = f"the folder {options.data.name}" if options.data else "phantoms"

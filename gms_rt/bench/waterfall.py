@@ -11,10 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from gms_rt import scan
 from gms_rt.arrays import U8
 from gms_rt.artifacts import write_bytes
-from gms_rt.bench.results import Stage, Waterfall
+from gms_rt.bench.results import Waterfall, WaterfallStep
 from gms_rt.engine.loaded import Engine
 from gms_rt.scan.mask import mask_from_probability
 from gms_rt.scan.reader import fetch
@@ -39,7 +38,7 @@ def waterfall(engine: Engine, label: str, image: Path | None, golden: U8, *, rep
             for step, milliseconds in spent.items():
                 if turn:
                     times.setdefault(step, []).append(milliseconds)
-    stages = tuple(Stage(step, float(np.median(values)), step == _ENGINE) for step, values in times.items())
+    stages = tuple(WaterfallStep(step, float(np.median(values)), step == _ENGINE) for step, values in times.items())
     shown = image.name if image is not None else f"a sample enlarged {_UPSCALE}×"
     return Waterfall(label, shown, shape[:2], stages, max(map(len, times.values())))
 
@@ -57,9 +56,9 @@ def _once(engine: Engine, path: Path, out: Path) -> tuple[dict[str, float], tupl
         return value
 
     data = timed("read file", lambda: fetch(path))
-    image = timed("decode", lambda: next(iter(data.open(scan.MAX_PIXELS).frames)).image)
+    image = timed("decode", lambda: next(data.open().frames).image)
     ready = timed("resize to network", lambda: engine.prepare(image))
-    raw = timed(_ENGINE, lambda: engine.runner.infer(ready[None])[0])
+    raw = timed(_ENGINE, lambda: engine.infer(ready[None])[0])
     probability = timed("resize to source", lambda: engine.restore(raw, image.shape))
     mask = timed("threshold", lambda: mask_from_probability(probability))
     png = timed("encode PNG", lambda: _encoded(mask))

@@ -9,7 +9,7 @@ import click
 
 from gms_rt.artifacts import write_json
 from gms_rt.cli.console import Console, StageBars, table
-from gms_rt.cli.eval import HEADER, measured_row
+from gms_rt.cli.eval import HEADER, result_row
 from gms_rt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def command(
         split = split_dataset(dataset, file=splits, seed=how.seed, validation=how.validation)
         request = TrainingRequest(dataset, split, load_tokenizer(tokenizer), how, folder, device=where, resume=True)
         values[label] = summary = _train_and_test(request, splits, console)
-        rows.append(measured_row(label, summary))
+        rows.append(result_row(label, summary))
         known = published.get(label.partition(":")[0], {}).get(name)
         if known is not None:
             rows.append(row(f"  published (paper, table {5 if grid == 'tokenizer' else 4})", known))
@@ -109,14 +109,14 @@ def _train_and_test(request: TrainingRequest, splits: Path | None, console: Cons
     from gms_rt.evaluate.choice import chosen_cases
     from gms_rt.evaluate.dataset import evaluate
     from gms_rt.train.loop import train
-    from gms_rt.train.predict import predictor
+    from gms_rt.train.predict import segmenter_from_run
 
     with StageBars() as bars:
         train(request, bars.show)
     run, dataset = request.out, request.dataset
-    predict, size = predictor(run, device=request.device)
+    segmenter = segmenter_from_run(run, device=request.device)
     cases, source = chosen_cases(dataset, "test", file=splits, run=run)
     facts = {"run": str(run), "data": dataset.name, "split": "test", "split_source": source}
     with console.progress("eval", len(cases)) as bar:
-        result = evaluate(cases, predict, (size, size), run / "test", facts=facts, progress=bar.advance)
+        result = evaluate(cases, segmenter, run / "test", facts=facts, progress=bar.advance)
     return result.summary

@@ -224,7 +224,7 @@ def _images(
         )
     golden = graph.with_suffix(".golden.npz")
     if golden.is_file():
-        from gms_rt.parity.certificate import read_golden
+        from gms_rt.parity.golden import read_golden
 
         first, rest = halves(ImageSet(read_golden(golden).images, "the graph's reference pictures"))
         return first, gate or rest
@@ -258,7 +258,8 @@ def _rebuild(source: Path, out: Path, options: _Options) -> str:
 def _certified(folder: Path, unchanged: bool) -> dict[str, Any]:
     """The certificate's verdict, or why there is none; a build does not fail for want of a device to certify on."""
     from gms_rt.artifacts import read_json
-    from gms_rt.parity.certificate import CERTIFICATE, GOLDEN, certify
+    from gms_rt.engine.manifest import CERTIFICATE, GOLDEN
+    from gms_rt.parity.certificate import certify
 
     if not (folder / GOLDEN).is_file():
         return {"verdict": None, "reason": "the graph came without reference masks"}

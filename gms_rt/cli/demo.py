@@ -71,7 +71,7 @@ def _build(root: Path, console: Console) -> list[Path]:
 def _segment(engine: Path, out: Path, console: Console) -> tuple[Summary, dict[str, float], list[Card]]:
     """Masks of the bundled samples, their Dice against the phantoms' true masks, and a picture card of each."""
     from gms_rt.engine.select import load
-    from gms_rt.infer import InferOptions, OutFolder, find_sources, run_cases
+    from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases
 
     assets = resources.files("gms_rt.demo")
     with resources.as_file(assets / "samples") as samples, resources.as_file(assets / "samples-truth") as truths:
@@ -82,7 +82,7 @@ def _segment(engine: Path, out: Path, console: Console) -> tuple[Summary, dict[s
             console.progress("segmenting", len(found.sources)) as bar,
         ):
             options = InferOptions(dicom_seg=False)
-            summary = run_cases(found, opened, folder, options, report=lambda *_: bar.advance())
+            summary = run_cases(found, InferJob(opened, folder, options, on_case=lambda *_: bar.advance()))
             scores, cards = {}, []
             for source in found.sources:
                 mask = folder.path("masks", source.stem)
@@ -95,6 +95,7 @@ def _segment(engine: Path, out: Path, console: Console) -> tuple[Summary, dict[s
 def _card(source: Path, mask_file: Path, truth_file: Path) -> tuple[float, Card]:
     from gms_rt import metrics, scan
     from gms_rt.report.assemble import case_card
+    from gms_rt.scan.mask import mask_from_levels
     from gms_rt.scan.reader import fetch
 
     frame = next(iter(fetch(source).open(scan.MAX_PIXELS).frames))
@@ -103,26 +104,26 @@ def _card(source: Path, mask_file: Path, truth_file: Path) -> tuple[float, Card]
     height, width = images[0].shape[:2]
     scale = min(1.0, _SHOWN_SIDE / max(height, width))
     small = [scan.resize_image(i, max(1, round(height * scale)), max(1, round(width * scale))) for i in images]
-    masks = [(i >= 128).astype("uint8") * 255 for i in small[1:]]
+    masks = [mask_from_levels(i) for i in small[1:]]
     subtitle = f"{width}×{height}, {frame.window}"
     return score, case_card(source.name, small[0], masks[0], truth=masks[1], subtitle=subtitle)
 
 
 def _grey(path: Path) -> Any:
-    from gms_rt import scan
+    from gms_rt.scan.reader import fetch
 
-    return next(iter(scan.read_picture(path.read_bytes()).frames)).image
+    return next(fetch(path).open().frames).image
 
 
 def _measure_and_prove(
     engines: list[Path], seconds: float, console: Console
 ) -> tuple[BenchResult, dict[str, dict[str, Any]]]:
-    from gms_rt.bench.latency import measure
+    from gms_rt.bench.latency import TimingOptions, measure
     from gms_rt.parity.certificate import certify
 
     with console.progress("proving and timing", None) as bar:
         certificates = {folder.name: certify(folder) for folder in engines}
-        bench = measure(engines, seconds=seconds, progress=bar.say)
+        bench = measure(engines, TimingOptions(seconds=seconds), progress=bar.say)
     return bench, certificates
 
 

@@ -12,7 +12,7 @@ from gms_rt.arrays import U8
 from gms_rt.data.layouts import Case
 from gms_rt.data.reading import read_case
 from gms_rt.scan import resize_image
-from gms_rt.scan.mask import FOREGROUND, mask_from_levels
+from gms_rt.scan.mask import FOREGROUND, resize_mask
 from gms_rt.train.augment import augment
 from gms_rt.train.recipe import TrainingRecipe
 
@@ -38,7 +38,7 @@ class Samples:
             return self._kept[number]
         image, mask = read_case(self.cases[number])
         size = self.recipe.size
-        found = resize_image(image, size, size), mask_from_levels(resize_image(mask, size, size))
+        found = resize_image(image, size, size), resize_mask(mask, size, size)
         if self._keep:
             self._kept[number] = found
         return found

@@ -27,7 +27,7 @@ from gms_rt.model.loading import load_tokenizer
 from gms_rt.model.run import load_run
 from gms_rt.model.tokenizer import Tokenizer
 from gms_rt.train.loop import train, training_fingerprint
-from gms_rt.train.predict import predictor
+from gms_rt.train.predict import segmenter_from_run
 from gms_rt.train.recipe import TrainingRecipe, load_recipe
 from gms_rt.train.request import Outcome, TrainingRequest
 from gms_rt.train.start import first_weights
@@ -96,10 +96,11 @@ def test_a_training_leaves_a_whole_run(
     assert [int(row["epoch"]) for row in rows] == list(range(1, outcome.epochs + 1))
     assert max(float(row["validation_dice"]) for row in rows) == outcome.best_dice
     assert events(tmp_path / "run") == [int(row["step"]) for row in rows]
-    predict, size = predictor(tmp_path / "run")
-    images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
-    assert predict(images).shape == (2, size, size)
-    assert predict(images).dtype == np.uint8
+    segmenter = segmenter_from_run(tmp_path / "run")
+    assert (segmenter.height, segmenter.width) == (how.size, how.size)
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    assert set(np.unique(segmenter(image))) <= {0, 255}
+    assert segmenter(image).shape == (40, 50)
 
 
 def test_the_loss_falls(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ def test_a_training_of_the_first_version_goes_on(phantoms: Path, pair: str, tmp_
     run(phantoms, pair, tmp_path / "run", recipe("fast", *settings, "sketch=1"), resume=True)
     assert weights(tmp_path / "run") == weights(tmp_path / "whole")
     assert read_toml(tmp_path / "run" / "config.toml")["training"]["sketch"] == 1
-    assert predictor(tmp_path / "run")[1] == 32
+    assert segmenter_from_run(tmp_path / "run").width == 32
     before = "e74fd569efc1395c13187b8f46414dfbf7cb69c37a446639082ebccb4624c46c"  # written by the first version
     how = load_recipe("fast", ["size=32", "width=8"])
     assert training_fingerprint(how, split, tokenizer, first_weights(load_recipe("fast"), 4))["recipe"] == before
