@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gms_rt.bench.run import BenchOptions, bench
-from gms_rt.engine import tensorrt
 from gms_rt.engine.build import engine_from_graph
 from gms_rt.engine.select import load
 from gms_rt.errors import GmsError
@@ -26,6 +25,7 @@ from gms_rt.precision.images import ImageSet
 from gms_rt.precision.recipe import Recipe
 from gms_rt.report.model import Report
 from gms_rt.runtime.device import Machine, parse_device
+from gms_rt.runtime.tensorrt_module import tensorrt_installed
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ def targets_for(machine: Machine, device: str) -> list[str]:
         raise GmsError(f"this machine has no GPU ({machine.driver_note})", fix="run with --device cpu")
     if gpu_number(device) not in [gpu.index for gpu in machine.gpus]:
         raise GmsError(f"there is no {device}, GPUs here: {len(machine.gpus)}", fix="run with --device cuda:0")
-    found = [t for t in ("tensorrt", "tensorrt-rtx") if tensorrt.available(t)]
+    found = [t for t in ("tensorrt", "tensorrt-rtx") if tensorrt_installed(t)]
     if not found:
         raise GmsError(
             f"no TensorRT for {machine.gpus[0].name} is installed",

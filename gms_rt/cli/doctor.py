@@ -13,7 +13,8 @@ import click
 from gms_rt import __version__
 from gms_rt.cli.console import Console
 from gms_rt.errors import GmsError
-from gms_rt.runtime.device import Machine, package_version, probe, tensorrt_version
+from gms_rt.runtime.device import Machine, package_version, probe
+from gms_rt.runtime.tensorrt_module import MODULES, tensorrt_version
 
 # What a person gains by installing an extra; its packages come from the distribution's own metadata.
 GAINS = {
@@ -46,7 +47,7 @@ def command(as_json: bool) -> None:
         "machine": dataclasses.asdict(machine),
         "native": _native(),
         "openvino": machine.packages["openvino"],
-        "tensorrt": {flavour: tensorrt_version(flavour) for flavour in ("tensorrt", "tensorrt-rtx")},
+        "tensorrt": {flavour: tensorrt_version(flavour) for flavour in MODULES},
         "extras": _extras(),
     }
     Console(json=as_json).result(facts, _screen(machine, facts))

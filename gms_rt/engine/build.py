@@ -38,6 +38,7 @@ from gms_rt.precision.recipe import Recipe, write_recipe
 from gms_rt.precision.recipe_from_graph import Request, recipe_from_graph
 from gms_rt.runtime.binding import check_graph
 from gms_rt.runtime.device import cpu_execution
+from gms_rt.runtime.tensorrt_module import load_tensorrt
 
 MODEL = "model.onnx"
 UNCHANGED = "unchanged"  # the phase that tells a caller that nothing had to be built
@@ -288,7 +289,7 @@ def _wanted_plans(targets: tuple[str, ...], sms: tuple[int, ...]) -> list[tuple[
         (flavour, sm)
         for flavour in targets
         if flavour != "cpu"
-        for sm in tensorrt.choose_sms(flavour, tensorrt.load_module(flavour), sms)
+        for sm in tensorrt.choose_sms(flavour, load_tensorrt(flavour, f"building for {flavour}"), sms)
     ]
 
 
@@ -309,7 +310,10 @@ def _holds(older: EngineManifest, out: Path, request: Request, plans: list[tuple
     if older.source.get("recipe_key") != request.key or not set(request.targets) <= set(older.targets):
         return False
     have = {(plan.target, plan.sm, plan.version) for plan in older.plans}
-    if any((flavour, sm, str(tensorrt.load_module(flavour).__version__)) not in have for flavour, sm in plans):
+    if any(
+        (flavour, sm, str(load_tensorrt(flavour, f"building for {flavour}").__version__)) not in have
+        for flavour, sm in plans
+    ):
         return False
     try:
         verify_files(out, older)

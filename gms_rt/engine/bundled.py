@@ -9,7 +9,6 @@ import numpy as np
 
 from gms_rt.artifacts import sha256_file
 from gms_rt.demo.phantoms import phantom
-from gms_rt.engine import tensorrt
 from gms_rt.engine.build import engine_from_graph
 from gms_rt.errors import ArtifactError
 from gms_rt.graph.graph import graph_size
@@ -18,6 +17,7 @@ from gms_rt.precision.ranges import Progress
 from gms_rt.precision.recipe import FILE as RECIPE
 from gms_rt.precision.recipe import Recipe, read_recipe
 from gms_rt.runtime.device import Machine, probe
+from gms_rt.runtime.tensorrt_module import tensorrt_installed
 
 ROOT = Path("engines")
 # Seeds apart from those that the demo model was trained and is shown with.
@@ -87,9 +87,9 @@ def default_targets(precision: str, machine: Machine | None = None) -> list[str]
     found = ["cpu"]
     if precision == "bf16" and not here.cpu.bf16:
         found = []
-    if here.gpus and tensorrt.available("tensorrt"):
+    if here.gpus and tensorrt_installed("tensorrt"):
         found.append("tensorrt")
-    if tensorrt.available("tensorrt-rtx") and "tensorrt" not in found:
+    if tensorrt_installed("tensorrt-rtx") and "tensorrt" not in found:
         found.append("tensorrt-rtx")
     return found or ["cpu"]  # the CPU's refusal names the reason and the alternatives
 

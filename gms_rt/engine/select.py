@@ -10,7 +10,8 @@ from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import EngineManifest, Plan, newest_engines, read_manifest, verify_files
 from gms_rt.errors import ArtifactError, DeviceError, NativeError, UsageError
 from gms_rt.runtime.base import Runner
-from gms_rt.runtime.device import Machine, parse_device, probe, tensorrt_version
+from gms_rt.runtime.device import Machine, parse_device, probe
+from gms_rt.runtime.tensorrt_module import tensorrt_version
 
 ENGINES = Path("engines")
 

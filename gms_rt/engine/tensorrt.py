@@ -6,23 +6,19 @@ or does not exist. TensorRT-RTX builds for the SMs it knows without a GPU; full 
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gms_rt.engine import timing_cache
-from gms_rt.errors import DeviceError, GmsError, MissingExtraError, UsageError
+from gms_rt.errors import DeviceError, GmsError, UsageError
 from gms_rt.graph.graph import INPUT, Graph
+from gms_rt.precision.ranges import Progress
 from gms_rt.runtime.device import Machine, probe
+from gms_rt.runtime.tensorrt_module import load_tensorrt, tensorrt_logger
 
-Progress = Callable[[str, int, int], None]
-
-MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_bindings"}
 # Why the ahead-of-time compiler leaves an SM out, and what to do instead.
 _REFUSED = {
     87: "Jetson Orin runs the full TensorRT of its JetPack: build there with --target tensorrt",
@@ -44,19 +40,6 @@ class BuiltPlan:
     network: dict[str, dict[str, int]]  # layers by type and output type, as the parser made them
     inspected: dict[str, int] | None  # layers of the finished engine, where a GPU let it be opened
     warnings: list[str]
-
-
-def load_module(flavour: str) -> Any:
-    """The flavour's Python module, or the extra to install."""
-    try:
-        return importlib.import_module(MODULES[flavour])
-    except ImportError as error:
-        raise MissingExtraError(f"building for {flavour}", flavour) from error
-
-
-def available(flavour: str) -> bool:
-    """Whether the flavour's module is installed (it is not imported)."""
-    return importlib.util.find_spec(MODULES[flavour]) is not None
 
 
 def ahead_of_time_sms(trt: Any) -> tuple[int, ...]:
@@ -105,11 +88,11 @@ def build_plan(
     graph: Graph, flavour: str, sm: int, *, folder: Path | None = None, progress: Progress | None = None
 ) -> BuiltPlan:
     """Build one plan. `folder` is an older engine folder whose timing cache goes first."""
-    trt = load_module(flavour)
+    trt = load_tensorrt(flavour, f"building for {flavour}")
     machine = probe()
     if flavour == "tensorrt-rtx" and sm not in ahead_of_time_sms(trt):
         raise _refusal(sm, ahead_of_time_sms(trt))
-    log = _logger(trt)
+    log = tensorrt_logger(trt)
     builder = trt.Builder(log)
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, log)
@@ -180,24 +163,6 @@ def _configure(trt: Any, builder: Any, config: Any, network: Any, graph: Graph, 
         config.num_compute_capabilities = 1
         if not config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{sm}"), 0):
             raise _refusal(sm, ahead_of_time_sms(trt))
-
-
-def _logger(trt: Any) -> Any:
-    class Log(trt.ILogger):  # type: ignore[misc]  # the class exists at run time only
-        """Keeps what a failed build must report."""
-
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.warnings: list[str] = []
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(message)
-            elif severity == trt.ILogger.WARNING and message not in self.warnings:
-                self.warnings.append(message)
-
-    return Log()
 
 
 def _tail(log: Any) -> str:

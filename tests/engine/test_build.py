@@ -22,10 +22,11 @@ from gms_rt.precision.gate import Gate, judge
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.recipe import Recipe, read_recipe, write_recipe
 from gms_rt.runtime.device import Cpu, Gpu, Machine, cpu_execution
+from gms_rt.runtime.tensorrt_module import load_tensorrt, tensorrt_installed
 
 CALIBRATION = ImageSet(scenes(4, seed=11), "scenes 11")
 GATE = ImageSet(scenes(6, seed=12), "scenes 12")
-RTX = tensorrt.available("tensorrt-rtx")
+RTX = tensorrt_installed("tensorrt-rtx")
 needs_rtx = pytest.mark.skipif(not RTX, reason="the tensorrt-rtx extra is not installed")
 PLAIN = Cpu("plain cpu", "x86_64", 2, ("avx2",))
 
@@ -139,7 +140,7 @@ def test_refused_sms_name_reason_and_alternative(graph, tmp_path, sm, words):
 
 
 def test_full_tensorrt_without_its_module_names_the_extra(graph, tmp_path):
-    if tensorrt.available("tensorrt"):
+    if tensorrt_installed("tensorrt"):
         pytest.skip("full TensorRT is installed here")
     with pytest.raises(MissingExtraError, match=r"gms-rt\[tensorrt\]"):
         build(graph, tmp_path / "e", "fp32", ("tensorrt",))
@@ -162,7 +163,7 @@ def test_full_tensorrt_builds_for_the_gpu_it_sees():
 
 @needs_rtx
 def test_ahead_of_time_builder_prefers_the_gpus_here():
-    trt = tensorrt.load_module("tensorrt-rtx")
+    trt = load_tensorrt("tensorrt-rtx", "testing")
     known = tensorrt.ahead_of_time_sms(trt)
     assert {75, 80, 86, 89} <= set(known)
     here = Machine(PLAIN, (Gpu(0, "A", 86, 1), Gpu(1, "B", 90, 1)), "13.0", "", {})
