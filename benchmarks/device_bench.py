@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gms_rt.bench.run import BenchOptions, bench
-from gms_rt.engine.build import engine_from_graph
+from gms_rt.engine.build import build_engine
+from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.select import load
 from gms_rt.errors import GmsError
 from gms_rt.peers.client import TORCH
@@ -178,21 +179,19 @@ def build_all(subject: Subject, settings: Settings, machine: Machine, diary: Dia
         choose = partial(targets_for, machine, device)
         for target in diary.attempt(f"choose builders for {precision}", choose) or []:
             folder = settings.engines / f"{subject.graph.stem}-{precision}-{target}"
-            build = partial(
-                engine_from_graph,
+            request = BuildRequest(
                 subject.graph,
                 folder,
-                precision=precision,
-                targets=[target],
-                sms=[] if target == "cpu" else [_sm(machine, device)],
+                precision,
+                targets=(target,),
+                sms=() if target == "cpu" else (_sm(machine, device),),
                 calibration=subject.calibration,
                 gate_images=subject.gate_images,
                 gate=subject.gate,
                 calibrator=subject.calibrator,
                 recipe=subject.recipe if precision == "int8" else None,
-                source={"kind": "graph"},
-                progress=_phases(diary),
             )
+            build = partial(build_engine, request, _phases(diary))
             if diary.attempt(f"build {folder.name}", build) and diary.attempt(
                 f"open {folder.name} on {device}", partial(_opened, folder, device)
             ):

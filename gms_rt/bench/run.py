@@ -17,7 +17,7 @@ from gms_rt.bench.results import BenchResult, Measured, SweepPoint, Waterfall
 from gms_rt.bench.roofline import roofline
 from gms_rt.bench.sweep import sweep
 from gms_rt.bench.waterfall import waterfall
-from gms_rt.engine.bundled import demo_graph
+from gms_rt.demo.bundled import demo_graph
 from gms_rt.engine.manifest import read_manifest
 from gms_rt.engine.select import load
 from gms_rt.errors import ArtifactError, GmsError, UsageError

@@ -1,4 +1,4 @@
-"""`gms-rt inspect`: what an engine folder holds, in which precision, at what cost, and what of it runs here."""
+"""`gms-rt inspect`: what an engine folder contains, in which precision, at what cost, and what of it runs here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gms_rt.cli.console import Console, table
-from gms_rt.cli.engine_text import census_words, execution_words
+from gms_rt.cli.engine_text import execution_text, layer_counts_text
 from gms_rt.engine.manifest import EngineManifest, read_manifest, verify_files
 from gms_rt.errors import GmsError
 
@@ -18,7 +18,7 @@ from gms_rt.errors import GmsError
 @click.argument("engine", type=click.Path(path_type=Path), required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(engine: Path | None, as_json: bool) -> None:
-    """Show what an engine folder holds and where it runs (by default the newest in engines/).
+    """Show what an engine folder contains and where it runs (by default the newest in engines/).
 
     \b
     Examples:
@@ -68,10 +68,10 @@ def _screen(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> st
     lines = [
         f"{folder}: {manifest.name}, {manifest.precision}, {manifest.width}x{manifest.height}, batch {manifest.batch}",
         f"built {manifest.created} by gms-rt {manifest.gms_rt} from {kind} {manifest.source.get('name', '')}",
-        f"graph: {census_words(manifest.census.get('graph', {}))}",
+        f"graph: {layer_counts_text(manifest.census.get('graph', {}))}",
     ]
     if "cpu" in manifest.targets:
-        lines.append(f"cpu:   {execution_words(manifest)} (on {manifest.census.get('cpu', {}).get('cpu', 'unknown')})")
+        lines.append(f"cpu:   {execution_text(manifest)} (on {manifest.census.get('cpu', {}).get('cpu', 'unknown')})")
     if manifest.gate:
         mean, low, count = (manifest.gate[key] for key in ("mean", "minimum", "images"))
         lines.append(f"gate:  Dice to FP32 mean {mean:.4f}, minimum {low:.4f}, {count} images")

@@ -24,7 +24,7 @@ VERBS = {
     "infer": "Segment files and folders with an engine.",
     "bench": "Measure engines on this machine; write a latency report.",
     "parity": "Certify that an engine's masks equal the reference.",
-    "inspect": "Show what an engine folder holds and where it runs.",
+    "inspect": "Show what an engine folder contains and where it runs.",
     "data": "Recognise, check and prepare data sets.",
     "train": "Train a latent mapping model.",
     "eval": "Evaluate runs and engines on a data set.",
