@@ -25,58 +25,26 @@ Examples:
 
 @click.command("build", epilog=_EXAMPLES)
 @click.argument("source", metavar="[RUN|GRAPH]", type=click.Path(path_type=Path), required=False)
-@click.option(
-    "--precision", type=click.Choice(PRECISIONS), default="fp16", show_default=True, help="Precision of the engine."
-)
-@click.option(
-    "--target",
-    "target_list",
-    multiple=True,
-    metavar="LIST",
-    help="What to build for: cpu, tensorrt, "
-    "tensorrt-rtx; repeatable or separated by commas  [default: what this machine has]",
-)
+@click.option("--precision", type=click.Choice(PRECISIONS), default="fp16", show_default=True, help="Precision of the "
+              "engine.")  # fmt: skip
+@click.option("--target", "target_list", multiple=True, metavar="LIST", help="What to build for: cpu, tensorrt, "
+              "tensorrt-rtx; repeatable or separated by commas  [default: what this machine has]")  # fmt: skip
 @click.option("--sm", "sm_list", multiple=True, metavar="LIST", help="Compute capabilities for tensorrt-rtx: 80,86,89.")
-@click.option(
-    "--calib",
-    "calibration",
-    type=click.Path(path_type=Path),
-    help="Calibration images: a folder, or a text file of paths.",
-)
-@click.option(
-    "--gate-data",
-    "gate_images",
-    type=click.Path(path_type=Path),
-    help="Images that masks are compared on  [default: those of --calib that calibration does not use]",
-)
-@click.option(
-    "--gate-mean",
-    type=click.FloatRange(0, 1),
-    default=GATE_MEAN,
-    show_default=True,
-    help="Lowest mean Dice to the FP32 masks allowed.",
-)
-@click.option(
-    "--gate-min",
-    type=click.FloatRange(0, 1),
-    default=GATE_MIN,
-    show_default=True,
-    help="Lowest Dice allowed for any image.",
-)
-@click.option(
-    "--calibrator",
-    default="auto",
-    show_default=True,
-    metavar="NAME",
-    help="How ranges are clipped: minmax, percentile[:99.99], entropy, mse; auto tries several.",
-)
-@click.option(
-    "--recipe",
-    type=click.Path(path_type=Path),
-    help="Apply a precision.json (or an engine's) instead of calibrating and searching.",
-)
+@click.option("--calib", "calibration", type=click.Path(path_type=Path), help="Calibration images: a folder, or a text "
+              "file of paths.")  # fmt: skip
+@click.option("--gate-data", "gate_images", type=click.Path(path_type=Path), help="Images that masks are compared on  "
+              "[default: those of --calib that calibration does not use]")  # fmt: skip
+@click.option("--gate-mean", type=click.FloatRange(0, 1), default=GATE_MEAN, show_default=True, help="Lowest mean Dice "
+              "to the FP32 masks allowed.")  # fmt: skip
+@click.option("--gate-min", type=click.FloatRange(0, 1), default=GATE_MIN, show_default=True, help="Lowest Dice "
+              "allowed for any image.")  # fmt: skip
+@click.option("--calibrator", default="auto", show_default=True, metavar="NAME", help="How ranges are clipped: minmax, "
+              "percentile[:99.99], entropy, mse; auto tries several.")  # fmt: skip
+@click.option("--recipe", type=click.Path(path_type=Path), help="Apply a precision.json (or an engine's) instead of "
+              "calibrating and searching.")  # fmt: skip
 @click.option("--size", help="Size of a run's graph: 224 or 256x320  [default: as the run was trained]")
-@click.option("--batch", type=click.IntRange(1, 1024), help="Images at once  [default: as the graph was exported]")
+@click.option("--batch", type=click.IntRange(1, 1024), help="Images at once  [default: as the graph was exported, 1 if "
+              "it takes any number]")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Engine folder  [default: engines/NAME-PRECISION]")
 @click.option("--force", is_flag=True, help="Build even if the same engine is already there.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")

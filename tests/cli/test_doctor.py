@@ -62,9 +62,3 @@ def test_absent_things_are_reported_as_absent(
     assert "reinstall gms-rt" in text
     assert text.count("not installed") >= 3
     assert "pip install 'gms-rt[dicom-seg]'" in text
-
-
-def test_a_gpu_gives_the_machine_its_name() -> None:
-    cpu = device.Cpu("AMD", "x86_64", 2, ())
-    orin = device.Machine(cpu, (device.Gpu(0, "Orin (nvgpu)", 87, 2**33),), "12.6", "", {})
-    assert orin.name == "orin-nvgpu"
