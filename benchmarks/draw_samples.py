@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gms_rt.demo.bundled import SAMPLES, TRUTHS
+from gms_rt.demo.bundled import SAMPLE_SCANS, SAMPLE_TRUTHS
 from gms_rt.demo.phantoms import Phantom, phantom
 from gms_rt.demo.seeds import SAMPLE_SEEDS
 
@@ -60,7 +60,7 @@ def main() -> None:
 
 def draw_samples(out: Path) -> int:
     """Write all samples and their masks below `out`; the bytes written."""
-    folders = out / SAMPLES.name, out / TRUTHS.name
+    folders = out / SAMPLE_SCANS.name, out / SAMPLE_TRUTHS.name
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

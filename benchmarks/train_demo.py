@@ -149,7 +149,7 @@ def _flipped(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _near_border(mask: np.ndarray, crop: int, rng: np.random.Generator) -> tuple[int, int]:
-    """A crop's corner; for a mask with a lesion, mostly one that holds some of its border."""
+    """A crop's corner; for a mask with a lesion, mostly one with some of its border."""
     rows, columns = np.nonzero(mask)
     if len(rows) == 0 or rng.random() < 0.15:
         return int(rng.integers(0, SIZE - crop)), int(rng.integers(0, SIZE - crop))
@@ -267,7 +267,7 @@ project's licence.
 def main() -> None:
     """Train, judge, export."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="the run folder to write; samples go beside it")
+    parser.add_argument("--out", type=Path, required=True, help="the run folder to write; samples go next to it")
     parser.add_argument("--work", type=Path, default=Path("build/train-demo"), help="checkpoints of each phase")
     options = parser.parse_args()
     torch.set_num_threads(2)

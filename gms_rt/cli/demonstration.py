@@ -11,7 +11,7 @@ from typing import Any
 from gms_rt import metrics, scan
 from gms_rt.bench.latency import measure
 from gms_rt.bench.results import BenchResult
-from gms_rt.demo.bundled import SAMPLES, Sample, samples
+from gms_rt.demo.bundled import SAMPLE_SCANS, Sample, samples
 from gms_rt.engine.build import build_engine
 from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.select import load
@@ -25,7 +25,7 @@ from gms_rt.report.write import write_report
 from gms_rt.scan.mask import mask_from_levels
 from gms_rt.scan.reader import fetch
 
-PRECISIONS = ("fp16", "int8")
+DEMO_PRECISIONS = ("fp16", "int8")
 NOTICE = "The bundled model is a demonstration, trained on synthetic ultrasound phantoms. Not for clinical use."
 _SHOWN_SIDE = 440  # pixels of the longer side of a picture in the report
 
@@ -44,7 +44,7 @@ class Demonstration:
 
 def demonstrate(out: Path, seconds: float, say: Callable[[str], None]) -> Demonstration:
     """Do it all below `out`; `seconds` are timed per engine, `say` hears what is being done."""
-    engines = [_build(out / "engines" / f"demo-{precision}", precision, say) for precision in PRECISIONS]
+    engines = [_build(out / "engines" / f"demo-{precision}", precision, say) for precision in DEMO_PRECISIONS]
     summary, scores, cards = _segment(engines[0], out / "segmented", say)
     say("certifying")
     certificates = {engine.name: certify(engine) for engine in engines}
@@ -64,7 +64,7 @@ def _build(folder: Path, precision: str, say: Callable[[str], None]) -> Path:
 
 def _segment(engine: Path, out: Path, say: Callable[[str], None]) -> tuple[Summary, list[float], list[Card]]:
     """Masks of the bundled samples, their Dice to the phantoms' true masks, and a picture card of each."""
-    found = find_sources([str(SAMPLES)])
+    found = find_sources([str(SAMPLE_SCANS)])
     scores, cards = [], []
     with load(engine) as opened, OutFolder(out) as folder:
         number = itertools.count(1)
@@ -112,9 +112,9 @@ def _report(out: Path, bench: BenchResult, cards: list[Card]) -> Report:
         commands=[
             Command("everything on this page", f"gms-rt demo --out {out}"),
             *(Command(f"the {p} engine", f"gms-rt build --precision {p} --out {out}/engines/demo-{p}")
-              for p in PRECISIONS),
-            Command("the masks", f"gms-rt infer folder/ --engine {out}/engines/demo-{PRECISIONS[0]}"),
-            *(Command(f"the {p} certificate", f"gms-rt parity {out}/engines/demo-{p}") for p in PRECISIONS),
+              for p in DEMO_PRECISIONS),
+            Command("the masks", f"gms-rt infer folder/ --engine {out}/engines/demo-{DEMO_PRECISIONS[0]}"),
+            *(Command(f"the {p} certificate", f"gms-rt parity {out}/engines/demo-{p}") for p in DEMO_PRECISIONS),
         ],
         notes=[NOTICE],
     )  # fmt: skip

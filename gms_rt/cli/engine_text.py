@@ -79,6 +79,6 @@ def layer_counts_text(graph: dict[str, Any]) -> str:
 
 
 def _mib(path: Path) -> str:
-    beside = path.with_name(path.name + ".data")
-    size = path.stat().st_size + (beside.stat().st_size if beside.is_file() else 0)
+    weights = path.with_name(path.name + ".data")
+    size = path.stat().st_size + (weights.stat().st_size if weights.is_file() else 0)
     return f"{size / 2**20:.2f}"

@@ -9,8 +9,8 @@ from gms_rt.errors import ArtifactError
 
 _HERE = Path(__file__).parent
 DEMO_RUN = _HERE / "model"
-SAMPLES = _HERE / "samples"
-TRUTHS = _HERE / "samples-truth"  # a folder of their own, so that segmenting the samples never meets a mask
+SAMPLE_SCANS = _HERE / "samples"
+SAMPLE_TRUTHS = _HERE / "samples-truth"  # a folder of their own, so that segmenting the samples never meets a mask
 
 
 @dataclass(frozen=True)
@@ -31,4 +31,4 @@ def demo_graph() -> Path:
 
 def samples() -> list[Sample]:
     """The bundled samples, in order of name."""
-    return [Sample(scan, TRUTHS / f"{scan.stem}.png") for scan in sorted(SAMPLES.iterdir())]
+    return [Sample(scan, SAMPLE_TRUTHS / f"{scan.stem}.png") for scan in sorted(SAMPLE_SCANS.iterdir())]

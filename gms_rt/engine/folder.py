@@ -78,7 +78,7 @@ class UnfinishedEngine:
         )
         (self.folder / plan.file).write_bytes(built.data)
         if built.cache:
-            (self.folder / timing_cache.FILE).write_bytes(built.cache)
+            (self.folder / timing_cache.TIMING_CACHE).write_bytes(built.cache)
         self.plans.append(plan)
         self.counts[plan.file] = {
             "graph": census(typed),
@@ -112,7 +112,7 @@ class UnfinishedEngine:
         files = {
             path.name: sha256_file(path)
             for path in sorted(self.folder.iterdir())
-            if path.name not in plans and path.name not in (MANIFEST, timing_cache.FILE)
+            if path.name not in plans and path.name not in (MANIFEST, timing_cache.TIMING_CACHE)
         }
         source, exported = self.source, self.source.graph.metadata()
         batch, height, width = source.graph.size

@@ -66,7 +66,7 @@ def build_plan(
     # TensorRT-RTX measures nothing at build: its kernels are chosen on the device, and it has no timings to keep.
     shared = timing_cache.shared_path(flavour, version, sm) if flavour == "tensorrt" else None
     if shared is not None:
-        own = [folder / timing_cache.FILE] if folder else []
+        own = [folder / timing_cache.TIMING_CACHE] if folder else []
         cache = config.create_timing_cache(timing_cache.stored(*own, shared))
         config.set_timing_cache(cache, True)  # a cache of another device is ignored rather than refused
     if progress and hasattr(config, "progress_monitor"):

@@ -13,7 +13,7 @@ from support.trees import ROOT
 
 from gms_rt.engine import tensorrt
 from gms_rt.engine.manifest import read_manifest, verify_files
-from gms_rt.engine.select import fits
+from gms_rt.engine.select import engine_fits
 from gms_rt.errors import GateError, UsageError
 from gms_rt.graph.graph import read_graph
 from gms_rt.graph.run import Session
@@ -144,7 +144,7 @@ def test_engine_runs_for_its_batch(graph, tmp_path):
     path = tiny_graph(tmp_path, batch="n")
     manifest = build(path, tmp_path / "e", "fp32", batch=4)
     assert manifest.batch == 4
-    assert fits(manifest)[0].fits
+    assert engine_fits(manifest)[0].fits
 
 
 def test_golden_formats_are_still_read():
