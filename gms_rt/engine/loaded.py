@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +15,6 @@ from gms_rt.engine.manifest import EngineManifest
 from gms_rt.errors import InputError
 from gms_rt.runtime.base import Runner
 from gms_rt.scan.mask import mask_from_probability
-
-E = TypeVar("E", bound="Engine")
 
 
 class Engine:
@@ -68,7 +65,7 @@ class Engine:
         """Release the runner; a second call does nothing."""
         self.runner.close()
 
-    def __enter__(self: E) -> E:
+    def __enter__(self) -> Engine:
         return self
 
     def __exit__(
