@@ -23,7 +23,7 @@ from gms_rt.errors import GmsError
 from gms_rt.peers.client import TORCH
 from gms_rt.precision.gate import Gate
 from gms_rt.precision.images import ImageSet
-from gms_rt.precision.recipe import Recipe
+from gms_rt.precision.recipe import PrecisionRecipe
 from gms_rt.report.model import Report
 from gms_rt.runtime.device import Machine, parse_device
 from gms_rt.runtime.tensorrt_module import tensorrt_installed
@@ -65,7 +65,7 @@ class Subject:
     gate_images: ImageSet
     gate: Gate = field(default_factory=Gate)
     calibrator: str = "auto"
-    recipe: Recipe | None = None
+    recipe: PrecisionRecipe | None = None
     note: str = ""  # what the model is, for the report
 
 

@@ -17,9 +17,9 @@ from gms_rt.demo.seeds import CALIBRATION_SEEDS, SEARCH_SEEDS
 from gms_rt.engine.build import build_engine
 from gms_rt.engine.images import phantoms
 from gms_rt.engine.request import BuildRequest
-from gms_rt.graph.graph import graph_size
+from gms_rt.graph.read import graph_size
 from gms_rt.precision.gate import Gate
-from gms_rt.precision.recipe import FILE
+from gms_rt.precision.recipe import RECIPE_FILE
 
 STRICT = Gate(mean=0.997, minimum=0.985)
 
@@ -49,8 +49,8 @@ def main() -> None:
         force=True,
     )
     manifest = build_engine(request, report).manifest
-    write_bytes(graph.parent / FILE, (folder / FILE).read_bytes())
-    click.echo(f"wrote {graph.parent / FILE}: {manifest.gate}")
+    write_bytes(graph.parent / RECIPE_FILE, (folder / RECIPE_FILE).read_bytes())
+    click.echo(f"wrote {graph.parent / RECIPE_FILE}: {manifest.gate}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import numpy as np
 from gms_rt.bench.results import Ceiling, Measured, Roofline, RooflineRow
 from gms_rt.engine.manifest import read_manifest
 from gms_rt.errors import GmsError
-from gms_rt.graph.work import work_of
+from gms_rt.graph.count import work_from_file
 
 _SIDE, _CHANNELS, _MAP = 1536, 256, 96
 _COPY_BYTES = 256 << 20
@@ -43,7 +43,7 @@ def _row(m: Measured, products: dict[str, Ceiling], copy: Ceiling) -> RooflineRo
     folder = Path(m.source)
     manifest = read_manifest(folder)
     base = "bf16" if "bf16" in products and "bf16" in m.execution else "f32"
-    work = work_of(folder / manifest.model, float_bytes=2 if base == "bf16" else 4, batch=m.batch)
+    work = work_from_file(folder / manifest.model, float_bytes=2 if base == "bf16" else 4, batch=m.batch)
     # Each kind of operation at its own ceiling, one after the other.
     arithmetic = work.flop * (1 - work.int8_share) / products[base].value
     name = products[base].name

@@ -156,7 +156,7 @@ def _judged(result: BenchResult, peers: list[Peer], golden: Golden | None) -> Be
 
 def _with_work(result: BenchResult) -> BenchResult:
     """FLOP and parameters of each engine and ONNX peer, from their graphs."""
-    from gms_rt.graph.work import work_of
+    from gms_rt.graph.count import work_from_file
 
     rows = []
     for m in result.measured:
@@ -165,7 +165,7 @@ def _with_work(result: BenchResult) -> BenchResult:
             path = path / read_manifest(path).model
         if path.suffix == ".onnx":
             try:
-                work = work_of(path, batch=m.batch)
+                work = work_from_file(path, batch=m.batch)
                 m = dataclasses.replace(m, flop=work.flop or None, parameters=work.parameters)
             except ArtifactError:
                 pass  # a foreign graph that cannot be counted is still a peer

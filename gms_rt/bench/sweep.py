@@ -20,7 +20,7 @@ from gms_rt.bench.results import SweepPoint
 from gms_rt.engine.manifest import read_manifest
 from gms_rt.engine.select import load
 from gms_rt.errors import ArtifactError
-from gms_rt.graph.graph import takes_any_batch
+from gms_rt.graph.read import takes_any_batch
 from gms_rt.runtime.device import probe
 
 BATCHES = (2, 4, 8)

@@ -24,7 +24,7 @@ def command(run: Path, out: Path | None, size: str | None, batch: str, opset: in
     """Fuse a run's encoder, latent mapping and decoder into one ONNX graph.
 
     Pixels go in as uint8 and probabilities come out as uint8. Reference results of the PyTorch pipeline are written
-    beside the graph.
+    next to the graph.
 
     \b
     Examples:
@@ -38,14 +38,14 @@ def command(run: Path, out: Path | None, size: str | None, batch: str, opset: in
     if target.suffix != ".onnx":
         raise UsageError("should end in .onnx", where=f"--out {target}")
     try:
-        from gms_rt.export.fuse import graph_from_run
+        from gms_rt.export.fuse import ExportOptions, graph_from_run
         from gms_rt.model.run import check_run
     except ImportError as error:
         raise MissingExtraError("export", "train") from error
     check_run(run)
     console.note(f"exporting {run} at {height}x{width}")
     start = time.monotonic()
-    graph = graph_from_run(run, target, height=height, width=width, batch=(low, high), opset=opset)
+    graph = graph_from_run(run, target, ExportOptions(height, width, (low, high), opset))
     seconds = time.monotonic() - start
     data = graph.with_name(f"{graph.name}.data")
     total = graph.stat().st_size + (data.stat().st_size if data.is_file() else 0)
@@ -71,5 +71,5 @@ def _batch(text: str) -> tuple[int, int]:
     """
     found = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", text)
     if found is None:
-        raise UsageError("is no batch", where=f"--batch {text}", fix="give one number or a range such as 1-8")
+        raise UsageError("is not a batch size", where=f"--batch {text}", fix="give one number or a range such as 1-8")
     return int(found[1]), int(found[2] or found[1])

@@ -26,10 +26,9 @@ from gms_rt.engine.source import SourceGraph, read_source
 from gms_rt.engine.targets import default_targets, wanted_plans
 from gms_rt.errors import UsageError
 from gms_rt.precision import TARGETS
-from gms_rt.precision.ranges import Progress
-from gms_rt.precision.recipe import FILE as RECIPE
-from gms_rt.precision.recipe import Recipe, read_recipe
-from gms_rt.precision.recipe_from_graph import Request, recipe_from_graph
+from gms_rt.precision.recipe import RECIPE_FILE, PrecisionRecipe, read_recipe
+from gms_rt.precision.recipe_from_graph import RecipeRequest, recipe_from_graph
+from gms_rt.progress import OnProgress, silent
 from gms_rt.runtime.device import cpu_execution
 
 
@@ -42,7 +41,7 @@ class BuiltEngine:
     unchanged: bool
 
 
-def build_engine(request: BuildRequest, progress: Progress | None = None) -> BuiltEngine:
+def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltEngine:
     """Build the engine folder that a request describes."""
     out = request.folder
     check_writable(out)
@@ -54,7 +53,7 @@ def build_engine(request: BuildRequest, progress: Progress | None = None) -> Bui
         cpu_execution(request.precision)  # refuse before the long part
     source = read_source(request, progress)
     images = build_images(request, source)
-    wanted = Request(
+    wanted = RecipeRequest(
         precision=request.precision,
         targets=targets,
         calibration=images.calibration,
@@ -76,8 +75,7 @@ def build_engine(request: BuildRequest, progress: Progress | None = None) -> Bui
     with atomic_folder(out) as folder:
         engine = UnfinishedEngine(folder, out, source, recipe, targets, images.gate)
         engine.notes += [images.note] if images.note else []
-        if progress:
-            progress("write graph", 0, 1)
+        progress("write graph", 0, 1)
         engine.write_graph()
         for flavour, sm in plans:
             engine.write_plan(flavour, sm, progress)
@@ -89,12 +87,12 @@ def build_engine(request: BuildRequest, progress: Progress | None = None) -> Bui
     return BuiltEngine(out, manifest, unchanged=False)
 
 
-def _given_recipe(request: BuildRequest, source: SourceGraph) -> Recipe | None:
+def _given_recipe(request: BuildRequest, source: SourceGraph) -> PrecisionRecipe | None:
     """The recipe to apply instead of searching: the one given, or the one that is bundled with the bundled model."""
     if request.recipe is None:
         own = request.calibration is None and request.calibrator == AUTO_CALIBRATOR
         return recorded_recipe(source.path) if source.bundled and own and request.precision == "int8" else None
-    recipe = request.recipe if isinstance(request.recipe, Recipe) else read_recipe(request.recipe)
+    recipe = request.recipe if isinstance(request.recipe, PrecisionRecipe) else read_recipe(request.recipe)
     if recipe.precision != request.precision:
         raise UsageError(
             f"is for {recipe.precision}, not {request.precision}", where="--recipe", fix="change --precision"
@@ -106,9 +104,9 @@ def _given_recipe(request: BuildRequest, source: SourceGraph) -> Recipe | None:
     return recipe
 
 
-def recorded_recipe(graph: Path) -> Recipe | None:
+def recorded_recipe(graph: Path) -> PrecisionRecipe | None:
     """The INT8 recipe that stands next to a graph, if it is for this very graph."""
-    if not (graph.parent / RECIPE).is_file():
+    if not (graph.parent / RECIPE_FILE).is_file():
         return None
     recipe = read_recipe(graph.parent)
     return recipe if recipe.graph_sha256 == sha256_file(graph) else None

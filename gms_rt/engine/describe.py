@@ -9,8 +9,8 @@ from typing import Any
 from gms_rt.engine.manifest import EngineManifest, read_manifest, verify_files
 from gms_rt.engine.select import engine_fits
 from gms_rt.errors import GmsError
-from gms_rt.graph.graph import read_graph
-from gms_rt.precision.blocks import stages
+from gms_rt.graph.count import stages
+from gms_rt.graph.read import read_graph
 
 
 @dataclasses.dataclass(frozen=True)

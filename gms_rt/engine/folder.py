@@ -16,11 +16,12 @@ from gms_rt.artifacts import sha256_bytes, sha256_file
 from gms_rt.engine import openvino, tensorrt, timing_cache
 from gms_rt.engine.manifest import GOLDEN, MANIFEST, EngineManifest, Plan, write_manifest
 from gms_rt.engine.source import SourceGraph
-from gms_rt.graph.graph import Graph, write_graph
-from gms_rt.graph.layer_counts import census
+from gms_rt.graph.graph import Graph
+from gms_rt.graph.layer_counts import layer_counts
+from gms_rt.graph.write import write_graph
 from gms_rt.precision.images import ImageSet
-from gms_rt.precision.ranges import Progress
-from gms_rt.precision.recipe import Recipe, write_recipe
+from gms_rt.precision.recipe import PrecisionRecipe, write_recipe
+from gms_rt.progress import OnProgress
 from gms_rt.runtime.device import cpu_execution
 
 MODEL = "model.onnx"
@@ -33,7 +34,7 @@ class UnfinishedEngine:
     folder: Path  # written to; renamed to `out` when all is there
     out: Path  # where the engine will stand, and where an older one may stand now
     source: SourceGraph
-    recipe: Recipe
+    recipe: PrecisionRecipe
     targets: tuple[str, ...]
     gate_images: ImageSet | None  # one of them times INT8 against FP32
     plans: list[Plan] = field(default_factory=list)
@@ -46,25 +47,25 @@ class UnfinishedEngine:
         target = "cpu" if "cpu" in self.targets else self.targets[0]
         typed = written = self._typed_graph(target)
         if self.source.any_batch and target == "cpu":
-            opened = typed.opened()
+            opened = typed.with_open_batch()
             if openvino.batch_stays_open(typed, opened):
                 written = opened
             else:
                 self.notes.append("the graph's range of batches was lost: a shape in it is fixed at one image")
         write_graph(written, self.folder / MODEL)
-        self.counts["graph"] = census(typed)
+        self.counts["graph"] = layer_counts(typed)
         if "cpu" in self.targets:
-            quantised = len(self.recipe.quantised("cpu"))
+            quantised = len(self.recipe.int8_nodes("cpu"))
             self.counts["cpu"] = openvino.inspect_execution(typed, self.recipe.precision, quantised)
             self._note_execution()
             if self.recipe.precision == "int8" and self.gate_images is not None:
                 self._time_int8(typed, self.gate_images)
 
-    def write_plan(self, flavour: str, sm: int, progress: Progress | None) -> None:
+    def write_plan(self, flavour: str, sm: int, progress: OnProgress) -> None:
         """Build a plan, check that it is of the precision asked for, and write it."""
         typed = self._typed_graph(flavour)
         built = tensorrt.build_plan(typed, flavour, sm, folder=self.out, progress=progress)
-        quantised = len(self.recipe.quantised(flavour))
+        quantised = len(self.recipe.int8_nodes(flavour))
         tensorrt.check_network(built, self.recipe.precision, self.recipe.remainder(flavour), quantised)
         plan = Plan(
             target=flavour,
@@ -81,7 +82,7 @@ class UnfinishedEngine:
             (self.folder / timing_cache.TIMING_CACHE).write_bytes(built.cache)
         self.plans.append(plan)
         self.counts[plan.file] = {
-            "graph": census(typed),
+            "graph": layer_counts(typed),
             "network": built.network,
             **({} if built.inspected is None else {"engine": built.inspected}),
             **({"warnings": built.warnings[:5]} if built.warnings else {}),

@@ -18,7 +18,7 @@ def inspect_execution(graph: Graph, precision: str, quantised: int) -> dict[str,
     """Compile for this CPU and count its layers by arithmetic; refuse what is not the precision asked for."""
     asked = cpu_execution(precision)
     session = Session(graph, execution=asked)
-    executed = session.executed()
+    executed = session.executed_layers()
     found: dict[str, Any] = {"cpu": probe().cpu.name, "asked": asked, "layers": executed}
     if precision == "int8":
         found["int8_layers"] = check_int8_execution(executed, quantised)

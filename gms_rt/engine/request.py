@@ -11,7 +11,7 @@ from gms_rt.errors import UsageError
 from gms_rt.precision import PRECISIONS, TARGETS
 from gms_rt.precision.gate import GATE_MEAN, GATE_MIN, Gate
 from gms_rt.precision.images import ImageSet
-from gms_rt.precision.recipe import Recipe
+from gms_rt.precision.recipe import PrecisionRecipe
 
 AUTO_CALIBRATOR = "auto"
 
@@ -31,7 +31,9 @@ class BuildRequest:
     gate_images: Path | ImageSet | None = None  # images to compare masks on; None: those that calibration leaves over
     gate: Gate = field(default_factory=Gate)  # lowest Dice to the FP32 masks that passes
     calibrator: str = AUTO_CALIBRATOR  # minmax, percentile[:99.99], entropy or mse; auto tries several
-    recipe: Path | Recipe | None = None  # an earlier build's precision by node, applied and judged instead of searched
+    recipe: Path | PrecisionRecipe | None = (
+        None  # an earlier build's precision by node, applied and judged instead of searched
+    )
     size: str | None = None  # of a run's graph, "224" or "256x320"; None: as the run was trained
     batch: int | None = None  # images at once; None: as the graph was exported, 1 where it leaves that open
     force: bool = False  # build even if the same engine is already there

@@ -11,10 +11,11 @@ from gms_rt.artifacts import sha256_file
 from gms_rt.demo.bundled import demo_graph
 from gms_rt.engine.manifest import is_engine
 from gms_rt.engine.request import BuildRequest
-from gms_rt.errors import MissingExtraError, UsageError
-from gms_rt.graph.graph import Graph, read_graph, takes_any_batch
+from gms_rt.errors import GmsError, MissingExtraError, UsageError
+from gms_rt.graph.graph import Graph
+from gms_rt.graph.read import graph_facts, read_graph
 from gms_rt.model.size import run_size
-from gms_rt.precision.ranges import Progress
+from gms_rt.progress import OnProgress, silent
 from gms_rt.runtime.binding import check_graph
 
 
@@ -39,22 +40,22 @@ class SourceGraph:
         return self.path.with_suffix(".golden.npz")
 
 
-def read_source(request: BuildRequest, progress: Progress | None = None) -> SourceGraph:
+def read_source(request: BuildRequest, progress: OnProgress = silent) -> SourceGraph:
     """The fused graph of a request, exported first where the source is a run."""
     path, about = _graph_file(request, progress)
     check_graph(path)  # before onnx and OpenVINO read it in this process
-    any_batch = takes_any_batch(path)
-    graph = read_graph(path, batch=request.batch if any_batch else None)
-    if request.batch not in (None, graph.size[0]):
+    facts = graph_facts(path)
+    if facts.batch is not None and request.batch not in (None, facts.batch):
         raise UsageError(
-            f"{request.batch} was asked for, but the graph was exported for {graph.size[0]}",
+            f"{request.batch} was asked for, but the graph was exported for {facts.batch}",
             where="--batch",
             fix=f"export it again with --batch {request.batch} or --batch 1-{request.batch}",
         )
-    return SourceGraph(path, sha256_file(path), graph, any_batch and request.batch is None, about)
+    any_batch = facts.batch is None and request.batch is None
+    return SourceGraph(path, facts.sha256, read_graph(path, batch=request.batch), any_batch, about)
 
 
-def _graph_file(request: BuildRequest, progress: Progress | None) -> tuple[Path, dict[str, Any]]:
+def _graph_file(request: BuildRequest, progress: OnProgress) -> tuple[Path, dict[str, Any]]:
     source = request.source
     if source is not None and is_engine(source):
         raise UsageError("is an engine already", where=source, fix="give the run or graph it was built from")
@@ -67,29 +68,24 @@ def _graph_file(request: BuildRequest, progress: Progress | None) -> tuple[Path,
     return (demo_graph(), {"kind": "bundled"}) if source is None else (source, {"kind": "graph"})
 
 
-def _graph_of_run(run: Path, size: str | None, progress: Progress | None) -> Path:
+def _graph_of_run(run: Path, size: str | None, progress: OnProgress) -> Path:
     """The run's graph of this size: the one exported from these very weights, else a new export."""
     height, width = run_size(run, size)
     graph, weights = run / f"fused-{height}x{width}.onnx", run / "lmm.safetensors"
     if graph.is_file() and weights.is_file() and _exported_from(graph) == sha256_file(weights):
         return graph
     try:
-        from gms_rt.export.fuse import graph_from_run
+        from gms_rt.export.fuse import ExportOptions, graph_from_run
     except ImportError as error:
         raise MissingExtraError("building from a run", "train") from error
-    if progress:
-        progress("export", 0, 1)
-    return graph_from_run(run, graph, height=height, width=width)
+    progress("export", 0, 1)
+    return graph_from_run(run, graph, ExportOptions(height, width))
 
 
 def _exported_from(graph: Path) -> str | None:
     """The hash of the weights that a graph was exported from, as it says itself."""
-    import onnx
-
     try:
-        model = onnx.load(graph, load_external_data=False)
-        source = next(p.value for p in model.metadata_props if p.key == "gms_rt.source")
-        value = json.loads(source)["sha256"]
-    except Exception:  # damaged in whatever way: it is exported again
+        value = json.loads(graph_facts(graph).metadata["gms_rt.source"])["sha256"]
+    except (GmsError, ValueError, LookupError, TypeError):  # damaged in whatever way: it is exported again
         return None
     return value if isinstance(value, str) else None

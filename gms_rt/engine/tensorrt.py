@@ -16,7 +16,7 @@ from gms_rt.engine import timing_cache
 from gms_rt.engine.targets import check_ahead_of_time
 from gms_rt.errors import DeviceError, GmsError
 from gms_rt.graph.graph import INPUT, Graph
-from gms_rt.precision.ranges import Progress
+from gms_rt.progress import OnProgress
 from gms_rt.runtime.device import Machine, probe
 from gms_rt.runtime.tensorrt_module import load_tensorrt, tensorrt_logger
 
@@ -46,7 +46,7 @@ def plan_name(flavour: str, version: str, sm: int) -> str:
 
 
 def build_plan(
-    graph: Graph, flavour: str, sm: int, *, folder: Path | None = None, progress: Progress | None = None
+    graph: Graph, flavour: str, sm: int, *, folder: Path | None = None, progress: OnProgress | None = None
 ) -> BuiltPlan:
     """Build one plan. `folder` is an older engine folder whose timing cache goes first."""
     trt = load_tensorrt(flavour, f"building for {flavour}")
@@ -126,7 +126,7 @@ def _tail(log: Any) -> str:
     return "; ".join(" ".join(line.split()) for line in lines[-2:]) or "it gave no reason"
 
 
-def _monitor(trt: Any, label: str, progress: Progress) -> Any:
+def _monitor(trt: Any, label: str, progress: OnProgress) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         """Phase names and steps as TensorRT reports them; they cover a part of the build, so no percentage."""
 

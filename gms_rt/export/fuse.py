@@ -1,12 +1,12 @@
 """A run becomes one graph: encoder, latent mapping and decoder fused, uint8 picture in, uint8 probability out.
 
 The stages are exported one by one, so that every node's name tells where it belongs, joined, folded (exactly) and
-written with the reference results of the PyTorch pipeline beside it.
+written with the reference results of the PyTorch pipeline in a file next to it.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +18,34 @@ from gms_rt.artifacts import atomic_path, sha256_file
 from gms_rt.demo.phantoms import phantom
 from gms_rt.demo.seeds import REFERENCE_SEEDS
 from gms_rt.errors import UsageError
-from gms_rt.export.onnx_graph import Stage, describe, export_stage, join, name_edges, write_graph
-from gms_rt.graph.fold import fold
+from gms_rt.export.torch_to_onnx import ExportStage, export_stage
+from gms_rt.graph.fold import fold_exactly
+from gms_rt.graph.graph import INPUT, OUTPUT, Graph
+from gms_rt.graph.join import describe_graph, join_stages, name_pixel_arithmetic
+from gms_rt.graph.write import write_graph
 from gms_rt.model.gms import Gms
 from gms_rt.model.run import WEIGHTS, load_run
 
 OPSETS = (18, 21)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a graph is exported."""
+
+    height: int = 224  # of the input, in pixels: a multiple of the tokenizer's stride
+    width: int = 224
+    batch: tuple[int, int] = (1, 1)  # the smallest and the largest number of images at once
+    opset: int = 18  # one of OPSETS
+
+
+@dataclass(frozen=True)
+class ReferencePictures:
+    """The pictures whose PyTorch masks are stored with a graph."""
+
+    images: U8  # [K,H,W,3] RGB at the graph's size
+    truth: U8 | None  # [K,H,W] masks of 0 and 255, where the truth is known
+    names: list[str]  # one for each picture, for reports
 
 
 class EncoderStage(nn.Module):
@@ -62,73 +84,72 @@ class DecoderStage(nn.Module):
         return (self.gms.probability(latent) * 255).round().permute(0, 2, 3, 1).to(torch.uint8)
 
 
-def graph_from_run(
-    run: Path, out: Path, *, height: int = 224, width: int = 224, batch: tuple[int, int] = (1, 1), opset: int = 18
-) -> Path:
-    """Export a run folder to `out` with `<out>.golden.npz` beside it; the graph's path."""
+def graph_from_run(run: Path, out: Path, options: ExportOptions | None = None) -> Path:
+    """Export a run folder to `out` with `<out>.golden.npz` next to it; returns the graph's path."""
     gms = load_run(run)
     source = {"kind": "run", "name": run.resolve().name, "sha256": sha256_file(run / WEIGHTS)}
-    return graph_from_model(gms, out, source=source, height=height, width=width, batch=batch, opset=opset)
+    return graph_from_gms(gms, out, source=source, options=options)
 
 
-def graph_from_model(
+def graph_from_gms(
     gms: Gms,
     out: Path,
     *,
     source: dict[str, str],
-    height: int = 224,
-    width: int = 224,
-    batch: tuple[int, int] = (1, 1),
-    opset: int = 18,
-    golden: tuple[U8, U8 | None, list[str]] | None = None,
+    options: ExportOptions | None = None,
+    pictures: ReferencePictures | None = None,
 ) -> Path:
-    """Export a model in memory; `golden` (images, truth, names) replaces the phantoms as reference pictures."""
-    _check(gms, height, width, batch, opset)
+    """Export a model in memory; `pictures` replaces the phantoms as reference, `source` says where it comes from."""
+    options = options or ExportOptions()
+    _check(gms, options)
+    height, width, batch = options.height, options.width, options.batch
     spec, low = gms.tokenizer.spec, max(batch[0], min(2, batch[1]))
     grid = (low, spec.channels, height // spec.stride, width // spec.stride)
     stages = [
-        Stage("encoder", EncoderStage(gms), torch.zeros(low, height, width, 3, dtype=torch.uint8)),
-        Stage("lmm", MapperStage(gms), torch.zeros(grid)),
-        Stage("decoder", DecoderStage(gms), torch.zeros(grid)),
+        ExportStage("encoder", EncoderStage(gms), torch.zeros(low, height, width, 3, dtype=torch.uint8)),
+        ExportStage("lmm", MapperStage(gms), torch.zeros(grid)),
+        ExportStage("decoder", DecoderStage(gms), torch.zeros(grid)),
     ]
     gms.eval()
-    model = join([export_stage(stage, opset, batch) for stage in stages], "image", "mask")
-    fold(model)
-    name_edges(model)
-    # Where the tokenizer lay on this machine is nobody's business; its name and hash are.
+    graph = Graph(join_stages([export_stage(stage, options.opset, batch) for stage in stages], INPUT, OUTPUT))
+    fold_exactly(graph)
+    name_pixel_arithmetic(graph.model)
+    # The graph tells the tokenizer's name and hash, not where it was on this machine.
     place = Path(spec.source)
     named = replace(spec, source=place.name if place.is_absolute() else spec.source)
-    describe(model, out.stem, replace(named, sha256=gms.tokenizer.weights_sha256()).to_json(), dict(source))
-    images, truth, names = golden if golden is not None else golden_phantoms(height, width)
-    write_golden(gms, out.with_suffix(".golden.npz"), images, truth, names)
-    write_graph(model, out)
+    tokenizer = replace(named, sha256=gms.tokenizer.weights_sha256()).to_json()
+    describe_graph(graph.model, out.stem, tokenizer, dict(source))
+    write_golden(gms, out.with_suffix(".golden.npz"), pictures or phantom_pictures(height, width))
+    write_graph(graph, out, check=True)
     return out
 
 
-def golden_phantoms(height: int, width: int) -> tuple[U8, U8, list[str]]:
+def phantom_pictures(height: int, width: int) -> ReferencePictures:
     """The reference pictures of a graph: phantoms that nothing was trained on."""
     drawn = [phantom(seed, height, width) for seed in REFERENCE_SEEDS]
     names = [f"phantom-{seed}" for seed in REFERENCE_SEEDS]
-    return np.stack([p.rgb for p in drawn]), np.stack([p.mask for p in drawn]), names
+    return ReferencePictures(np.stack([p.rgb for p in drawn]), np.stack([p.mask for p in drawn]), names)
 
 
-def write_golden(gms: Gms, path: Path, images: U8, truth: U8 | None, names: list[str]) -> None:
+def write_golden(gms: Gms, path: Path, pictures: ReferencePictures) -> None:
     """Write pictures and what PyTorch in FP32 makes of them, the reference for every later engine."""
+    images = pictures.images
     probabilities = np.concatenate([gms.segment(torch.from_numpy(image[None])).numpy() for image in images])
-    arrays = {"images": images, "probabilities": probabilities, "names": np.array(names)}
-    if truth is not None:
-        arrays["truth"] = truth
+    arrays = {"images": images, "probabilities": probabilities, "names": np.array(pictures.names)}
+    if pictures.truth is not None:
+        arrays["truth"] = pictures.truth
     with atomic_path(path) as part, part.open("wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
 
-def _check(gms: Gms, height: int, width: int, batch: tuple[int, int], opset: int) -> None:
+def _check(gms: Gms, options: ExportOptions) -> None:
     stride = gms.tokenizer.spec.stride
+    height, width, batch = options.height, options.width, options.batch
     if height < stride or width < stride or height % stride or width % stride:
         raise UsageError(
             f"{height}x{width} does not fit this tokenizer", where="--size", fix=f"use multiples of {stride}"
         )
     if not 1 <= batch[0] <= batch[1]:
-        raise UsageError(f"{batch[0]}-{batch[1]} is no batch range", where="--batch", fix="give 1 or 1-8")
-    if opset not in OPSETS:
-        raise UsageError(f"{opset} is not supported", where="--opset", fix="use 18 (widest reach) or 21")
+        raise UsageError(f"{batch[0]}-{batch[1]} is not a batch range", where="--batch", fix="give 1 or 1-8")
+    if options.opset not in OPSETS:
+        raise UsageError(f"{options.opset} is not supported", where="--opset", fix="use 18 (widest reach) or 21")

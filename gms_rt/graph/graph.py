@@ -1,28 +1,24 @@
-"""A fused ONNX graph in memory: who makes which tensor, who takes it, what is constant, and of what shape.
+"""A graph in memory: who makes which tensor, who takes it, what is constant, of what type and shape.
 
-`read_graph` accepts only what the exporter writes: one uint8 `image` [N,H,W,3] in, one uint8 `mask` [N,H,W,1] out.
-Every node leaves it with a unique name, every constant as an initialiser, every shape inferred, the batch fixed.
+The indices are made when first asked for and are those of that moment. Change a copy and index it again
+(`graph_from_model`), or change the graph in place and call `refresh`.
 """
 
 from __future__ import annotations
 
 import functools
-from pathlib import Path
+from collections import Counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gms_rt.artifacts import atomic_path
-from gms_rt.errors import ArtifactError
-
+# What every fused graph takes and gives: uint8 [N,H,W,3] and uint8 [N,H,W,1].
 INPUT, OUTPUT = "image", "mask"
-# Above this many bytes of weights the model file keeps them beside it, as ONNX's own limit asks at 2 GB.
-EXTERNAL_BYTES = 256 << 20
 
 
 class Graph:
-    """A model with its indices. The indices are those of the moment: change a copy, then index it again."""
+    """An ONNX model with its indices."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -48,6 +44,13 @@ class Graph:
         return found
 
     @functools.cached_property
+    def uses(self) -> Counter[str]:
+        """How often a tensor is taken, by nodes and as an output of the graph."""
+        found = Counter(name for node in self.nodes for name in node.input)
+        found.update(output.name for output in self.model.graph.output)
+        return found
+
+    @functools.cached_property
     def initialisers(self) -> dict[str, Any]:
         """The constants as stored."""
         return {tensor.name: tensor for tensor in self.model.graph.initializer}
@@ -56,7 +59,7 @@ class Graph:
     def dtype(self) -> dict[str, int]:
         """ONNX element type of each tensor that is known."""
         types = {tensor.name: int(tensor.data_type) for tensor in self.model.graph.initializer}
-        for value in [*self.model.graph.input, *self.model.graph.value_info, *self.model.graph.output]:
+        for value in self._values():
             types[value.name] = int(value.type.tensor_type.elem_type)
         return types
 
@@ -64,11 +67,16 @@ class Graph:
     def shape(self) -> dict[str, tuple[int, ...]]:
         """Shape of each tensor whose sizes are all known."""
         shapes = {tensor.name: tuple(tensor.dims) for tensor in self.model.graph.initializer}
-        for value in [*self.model.graph.input, *self.model.graph.value_info, *self.model.graph.output]:
-            dims = value.type.tensor_type.shape.dim
-            if all(dim.HasField("dim_value") for dim in dims):
-                shapes[value.name] = tuple(dim.dim_value for dim in dims)
+        for value in self._values():
+            kind = value.type.tensor_type
+            if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):
+                shapes[value.name] = tuple(dim.dim_value for dim in kind.shape.dim)
         return shapes
+
+    def refresh(self) -> None:
+        """Drop the indices after a change in place."""
+        for name in ("producer", "consumers", "uses", "initialisers", "dtype", "shape"):
+            self.__dict__.pop(name, None)
 
     @property
     def opset(self) -> int:
@@ -89,9 +97,9 @@ class Graph:
 
     def metadata(self) -> dict[str, str]:
         """The exporter's `gms_rt.*` properties."""
-        return {p.key: p.value for p in self.model.metadata_props if p.key.startswith("gms_rt.")}
+        return metadata_of(self.model)
 
-    def opened(self) -> Graph:
+    def with_open_batch(self) -> Graph:
         """A copy that takes any number of images at once; the shapes inside are left to whoever runs it."""
         free = self.copy()
         del free.model.graph.value_info[:]
@@ -112,59 +120,14 @@ class Graph:
         data: bytes = self.model.SerializeToString()
         return data
 
-
-def read_graph(path: Path, *, batch: int | None = None) -> Graph:
-    """Read a fused graph and make it ready for typing; `batch` fixes an open batch (1 if not given)."""
-    model = _load(path, weights=True)
-    _fix_batch(model, batch)
-    try:
-        return graph_from_model(model)
-    except Exception as error:  # whatever the checker stumbles over, the file is at fault
-        raise _unfit(path, "valid", error) from error
+    def _values(self) -> list[Any]:
+        inside = self.model.graph
+        return [*inside.input, *inside.value_info, *inside.output]
 
 
-def takes_any_batch(path: Path) -> bool:
-    """Whether a fused graph's batch is open, without reading its weights."""
-    return not _load(path, weights=False).graph.input[0].type.tensor_type.shape.dim[0].HasField("dim_value")
-
-
-def graph_size(path: Path) -> tuple[int, int]:
-    """Height and width of a fused graph, without reading its weights."""
-    dims = _load(path, weights=False).graph.input[0].type.tensor_type.shape.dim
-    return int(dims[1].dim_value), int(dims[2].dim_value)
-
-
-def graph_from_model(model: Any) -> Graph:
-    """Name the nodes, hoist the constants, infer the shapes."""
-    import onnx
-
-    # Joined graphs may import the standard operators once a part; raising one of the versions must raise all.
-    imports = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
-    del model.opset_import[:]
-    model.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in imports.items())
-    _hoist_constants(model)
-    seen: set[str] = set()
-    for number, node in enumerate(model.graph.node):
-        if not node.name or node.name in seen:
-            node.name = f"{node.name or node.op_type}#{number}"
-        seen.add(node.name)
-    del model.graph.value_info[:]
-    return Graph(onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True))
-
-
-def write_graph(graph: Graph, path: Path) -> list[Path]:
-    """Write a graph, with its weights beside it where they are large; returns the files written."""
-    import onnx
-
-    size = sum(len(t.raw_data) for t in graph.model.graph.initializer)
-    if size <= EXTERNAL_BYTES:
-        with atomic_path(path) as part:
-            part.write_bytes(graph.bytes())
-        return [path]
-    beside = path.with_name(path.name + ".data")
-    beside.unlink(missing_ok=True)
-    onnx.save(graph.copy().model, path, save_as_external_data=True, location=beside.name, size_threshold=1024)
-    return [path, beside]
+def metadata_of(model: Any) -> dict[str, str]:
+    """A model's `gms_rt.*` properties."""
+    return {p.key: p.value for p in model.metadata_props if p.key.startswith("gms_rt.")}
 
 
 def stage(name: str) -> str:
@@ -184,71 +147,3 @@ def attribute(node: Any, name: str, default: Any) -> Any:
         if found.name == name:
             return helper.get_attribute_value(found)
     return default
-
-
-def _load(path: Path, *, weights: bool) -> Any:
-    import onnx
-
-    if not path.is_file():
-        raise ArtifactError("is not a file", where=path, fix="give a graph written by gms-rt export")
-    try:
-        model = onnx.load(path, load_external_data=weights)
-    except Exception as error:  # protobuf, missing external data, truncated file: all mean the same to the user
-        raise _unfit(path, "readable", error) from error
-    _check_ends(model, path)
-    return model
-
-
-def _unfit(path: Path, kind: str, error: Exception) -> ArtifactError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return ArtifactError(f"is not a {kind} ONNX graph ({reason})", where=path, fix="export it again")
-
-
-def _check_ends(model: Any, path: Path) -> None:
-    import onnx
-
-    stored = {tensor.name for tensor in model.graph.initializer}
-    ends = [
-        ("input", [v for v in model.graph.input if v.name not in stored], INPUT, 3),
-        ("output", list(model.graph.output), OUTPUT, 1),
-    ]
-    for kind, values, name, channels in ends:
-        where = values[0].type.tensor_type if len(values) == 1 and values[0].name == name else None
-        dims = list(where.shape.dim) if where is not None else []
-        fits = where is not None and where.elem_type == onnx.TensorProto.UINT8 and len(dims) == 4
-        if not fits or dims[3].dim_value != channels or (kind == "input" and not all(d.dim_value for d in dims[1:])):
-            raise ArtifactError(
-                f"is not a fused GMS graph: its {kind} is not '{name}', uint8 [N,H,W,{channels}]",
-                where=path,
-                fix="write one with gms-rt export",
-            )
-
-
-def _fix_batch(model: Any, batch: int | None) -> None:
-    first = model.graph.input[0].type.tensor_type.shape.dim[0]
-    wanted = batch or (first.dim_value if first.dim_value > 0 else 1)
-    for value in (*model.graph.input, *model.graph.output):
-        if value.name in (INPUT, OUTPUT):
-            value.type.tensor_type.shape.dim[0].Clear()
-            value.type.tensor_type.shape.dim[0].dim_value = wanted
-
-
-def _hoist_constants(model: Any) -> None:
-    from onnx import numpy_helper
-
-    kept = []
-    for node in model.graph.node:
-        value = attribute(node, "value", None) if node.op_type == "Constant" else None
-        if value is None:
-            kept.append(node)
-            continue
-        tensor = model.graph.initializer.add()
-        tensor.CopyFrom(value)
-        tensor.name = node.output[0]
-    # Raw bytes everywhere, so that a size is the length of its bytes and typing sees one form.
-    for tensor in model.graph.initializer:
-        if not tensor.HasField("raw_data"):
-            name = tensor.name
-            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), name))
-    del model.graph.node[:]
-    model.graph.node.extend(kept)

@@ -1,7 +1,7 @@
-"""What is really in a typed graph, and whether that is what was asked for.
+"""Layers by type: what is really in a typed graph, and whether that is what was asked for.
 
-The graph's census counts types; the execution census (from the runtime) says in which arithmetic a CPU ran the
-layers. They are kept apart: a CPU without FP16 units runs an FP16 graph in FP32, and then says so.
+The graph's counts (`census` in `engine.json`) say how layers are typed; the runtime's say in which arithmetic a CPU ran
+them. They are kept apart: a CPU without FP16 units runs an FP16 graph in FP32, and then says so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gms_rt.graph.graph import Graph
 COMPUTE = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 
 
-def census(graph: Graph) -> dict[str, Any]:
+def layer_counts(graph: Graph) -> dict[str, Any]:
     """Types in a graph: computing nodes by type, all nodes by type, bytes of weights by type, Q/DQ pairs."""
     compute: dict[str, Counter[str]] = {}
     nodes: Counter[str] = Counter()
@@ -38,13 +38,24 @@ def census(graph: Graph) -> dict[str, Any]:
 
 
 def compute_type(graph: Graph, node: Any) -> str:
-    """The type in which a node computes: int8 where both operands come out of a DequantizeLinear."""
-    if node.op_type in COMPUTE and all(_dequantised(graph, name) for name in node.input[:2]):
-        return "int8"
-    return _name(graph.dtype.get(node.output[0], 0))
+    """The type in which a node computes."""
+    return "int8" if computes_in_int8(graph, node) else _name(graph.dtype.get(node.output[0], 0))
 
 
-def check_census(
+def computes_in_int8(graph: Graph, node: Any) -> bool:
+    """Whether both operands of a computing node are quantised."""
+    return node.op_type in COMPUTE and all(is_dequantised(graph, name) for name in node.input[:2])
+
+
+def is_dequantised(graph: Graph, tensor: str) -> bool:
+    """Whether a tensor comes out of a DequantizeLinear."""
+    maker = graph.producer.get(tensor)
+    while maker is not None and maker.op_type == "DepthToSpace":  # moves values, whatever their type
+        maker = graph.producer.get(maker.input[0])
+    return maker is not None and maker.op_type == "DequantizeLinear"
+
+
+def check_layer_counts(
     graph: Graph, precision: str, remainder: str, *, kept: Collection[str] = (), quantised: Collection[str] = ()
 ) -> None:
     """Refuse a typed graph that differs from the request: `kept` nodes are FP32, `quantised` int8, others remainder."""
@@ -81,13 +92,6 @@ def check_int8_execution(executed: dict[str, dict[str, int]], quantised: int) ->
             fix="use --precision fp32 on this machine",
         )
     return run
-
-
-def _dequantised(graph: Graph, tensor: str) -> bool:
-    maker = graph.producer.get(tensor)
-    while maker is not None and maker.op_type == "DepthToSpace":  # moves values, whatever their type
-        maker = graph.producer.get(maker.input[0])
-    return maker is not None and maker.op_type == "DequantizeLinear"
 
 
 def _name(kind: int) -> str:

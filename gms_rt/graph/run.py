@@ -1,6 +1,6 @@
 """Run a graph from memory on this machine's CPU, for calibration and for the accuracy gate.
 
-OpenVINO does the arithmetic. This is no runner for users (see `gms_rt.runtime`): it opens graphs that were never
+OpenVINO does the arithmetic. This is not a runner for users (see `gms_rt.runtime`): it opens graphs that were never
 written to disk, as often as the search needs, and can return tensors from the middle.
 """
 
@@ -69,7 +69,7 @@ class Session:
                 samples.append(time.perf_counter() - start)
         return float(np.median(samples)) * 1e3
 
-    def executed(self) -> dict[str, dict[str, int]]:
+    def executed_layers(self) -> dict[str, dict[str, int]]:
         """How many layers of each type run in which arithmetic, as the compiled model reports."""
         found: dict[str, Counter[str]] = {}
         for op in self._compiled.get_runtime_model().get_ops():

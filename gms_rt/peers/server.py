@@ -185,8 +185,9 @@ def _graph_types(path: Path) -> str:
 def _parameters(path: Path) -> int:
     import onnx
 
-    graph = onnx.load(path, load_external_data=False).graph
-    return int(sum(int(np.prod(t.dims)) for t in graph.initializer if len(t.dims) > 1))
+    from gms_rt.graph.count import parameter_count
+
+    return parameter_count(onnx.load(path, load_external_data=False))
 
 
 def _timed(pipeline: Pipeline, images: U8, seconds: float, iterations: int, warmup: float) -> dict[str, Any]:

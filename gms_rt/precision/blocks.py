@@ -6,76 +6,39 @@ A block is a group of convolutions that belong together: those of one module, as
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from gms_rt.graph.graph import Graph, attribute, stage
-from gms_rt.graph.layer_counts import COMPUTE
+from gms_rt.graph.count import node_flop
+from gms_rt.graph.graph import Graph, stage
 
-# Time of an INT8 operation in FP32 operations, and of taking one value through Q/DQ: a cost model, not a measurement.
+# Time of an INT8 operation in FP32 operations: a cost model, not a measurement.
 INT8_COST = 0.35
-STAGES = ("input", "encoder", "lmm", "decoder", "output")
 
 
 @dataclass(frozen=True)
-class Block:
-    """Some convolutions with one fate. `saves` is the model's estimate of FLOP-equivalents that INT8 spares."""
+class PrecisionBlock:
+    """Some convolutions that change their precision together."""
 
     name: str
-    nodes: tuple[str, ...]
+    nodes: tuple[str, ...]  # the convolutions, in graph order
     flop: int
-    saves: float
+    saves: float  # FLOP that INT8 saves, by the cost model above
 
 
-def blocks(graph: Graph, candidates: Collection[str]) -> list[Block]:
+def convolution_blocks(graph: Graph, candidates: Collection[str]) -> list[PrecisionBlock]:
     """The candidates in blocks, in graph order."""
+    wanted = set(candidates)
     groups: dict[str, list[Any]] = {}
     for node in graph.nodes:
-        if node.name in set(candidates):
+        if node.name in wanted:
             groups.setdefault(_module(node), []).append(node)
     found = []
     for name, nodes in groups.items():
         flop = sum(node_flop(graph, node) for node in nodes)
-        found.append(Block(name, tuple(n.name for n in nodes), flop, flop * (1 - INT8_COST)))
+        found.append(PrecisionBlock(name, tuple(n.name for n in nodes), flop, flop * (1 - INT8_COST)))
     return found
-
-
-def node_flop(graph: Graph, node: Any) -> int:
-    """Floating-point operations of a computing node: two a multiply-add."""
-    if node.op_type not in COMPUTE or any(name not in graph.shape for name in (*node.input[:2], node.output[0])):
-        return 0
-    out, weights = graph.shape[node.output[0]], graph.shape[node.input[1]]
-    if node.op_type == "Conv":
-        return 2 * math.prod(out) * math.prod(weights[1:])
-    if node.op_type == "ConvTranspose":
-        return 2 * math.prod(graph.shape[node.input[0]]) * math.prod(weights[1:])
-    inner = graph.shape[node.input[0]][-2 if attribute(node, "transA", 0) else -1]
-    return 2 * math.prod(out) * inner
-
-
-def stages(graph: Graph) -> list[dict[str, Any]]:
-    """FLOP, parameters and nodes by stage, in the order of the pipeline."""
-    from onnx import TensorProto
-
-    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT8)
-    rows: dict[str, dict[str, Any]] = {}
-    counted: set[str] = set()
-    for node in graph.nodes:
-        row = rows.setdefault(stage(node.name) or "other", {"nodes": 0, "flop": 0, "parameters": 0})
-        row["nodes"] += 1
-        row["flop"] += node_flop(graph, node)
-        for name in node.input:
-            tensor = graph.initialisers.get(name)
-            # Scales and zero points are how weights are stored, not weights.
-            if tensor is None or name in counted or tensor.data_type not in floats:
-                continue
-            counted.add(name)
-            if not name.endswith(("/scale", "/zero")):
-                row["parameters"] += math.prod(tensor.dims)
-    order = [*STAGES, *sorted(set(rows) - set(STAGES))]
-    return [{"stage": name, **rows[name]} for name in order if name in rows]
 
 
 def _module(node: Any) -> str:

@@ -1,8 +1,8 @@
 """From a histogram of magnitudes to the largest magnitude that INT8 should still represent.
 
 Every calibrator answers the same question: where to clip. `minmax` does not clip; `percentile` drops a fixed share of
-values; `entropy` keeps the distribution (least Kullback-Leibler divergence); `mse` keeps the values (least squared
-error of clipping and rounding together).
+values; `entropy` keeps the distribution (smallest Kullback-Leibler divergence); `mse` keeps the values (smallest
+squared error of clipping and rounding together).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gms_rt.errors import UsageError
 from gms_rt.precision.ranges import Histogram
 
-LEVELS = 127  # steps on one side of zero
+INT8_LEVELS = 127  # steps on one side of zero
 F64 = NDArray[np.float64]
 
 
@@ -27,30 +27,30 @@ def clip(histogram: Histogram, method: str) -> float:
     if histogram.top <= 0 or not histogram.counts.any():
         return max(histogram.top, 1e-6)  # a tensor that is always zero: any scale will do
     if name == "percentile":
-        return percentile(histogram, _share(figure or "99.999", method))
+        return percentile_clip(histogram, _share(figure or "99.999", method))
     return METHODS[name](histogram)
 
 
-def minmax(histogram: Histogram) -> float:
+def minmax_clip(histogram: Histogram) -> float:
     """The largest magnitude seen."""
     return histogram.top
 
 
-def percentile(histogram: Histogram, share: float = 99.999) -> float:
+def percentile_clip(histogram: Histogram, share: float = 99.999) -> float:
     """The magnitude that `share` per cent of values do not exceed."""
     reached = np.cumsum(histogram.counts) >= share / 100 * histogram.counts.sum()
     return float((int(np.argmax(reached)) + 1) * histogram.top / len(histogram.counts))
 
 
-def mse(histogram: Histogram) -> float:
-    """The magnitude with the least mean squared error after clipping and rounding to 127 steps."""
+def mse_clip(histogram: Histogram) -> float:
+    """The magnitude with the smallest mean squared error after clipping and rounding to 127 steps."""
     width = histogram.top / len(histogram.counts)
     centres = (np.arange(len(histogram.counts)) + 0.5) * width
     weights = histogram.counts.astype(np.float64)
     best, best_error = histogram.top, np.inf
     for last in range(len(weights) // 16, len(weights) + 1, 8):
         limit = last * width
-        step = limit / LEVELS
+        step = limit / INT8_LEVELS
         # Inside a bin wider than a step the rounding error is that of a uniform spread.
         inside = np.minimum(centres, limit)
         fine = step <= width
@@ -61,13 +61,13 @@ def mse(histogram: Histogram) -> float:
     return float(best)
 
 
-def entropy(histogram: Histogram) -> float:
+def entropy_clip(histogram: Histogram) -> float:
     """The magnitude whose 128-level distribution diverges least from the measured one."""
     counts = histogram.counts.astype(np.float64)
     counts[0] = counts[1] if len(counts) > 1 else counts[0]  # exact zeros say nothing about the shape
     width = histogram.top / len(counts)
     best, best_divergence = histogram.top, np.inf
-    for last in range(LEVELS + 1, len(counts) + 1, 8):
+    for last in range(INT8_LEVELS + 1, len(counts) + 1, 8):
         divergence = _divergence(counts, last)
         if divergence < best_divergence:
             best, best_divergence = last * width, divergence
@@ -75,22 +75,22 @@ def entropy(histogram: Histogram) -> float:
 
 
 METHODS: dict[str, Callable[[Histogram], float]] = {
-    "minmax": minmax,
-    "percentile": percentile,
-    "entropy": entropy,
-    "mse": mse,
+    "minmax": minmax_clip,
+    "percentile": percentile_clip,
+    "entropy": entropy_clip,
+    "mse": mse_clip,
 }
 
 
 def _divergence(counts: F64, last: int) -> float:
     measured = counts[:last].copy()
     measured[-1] += counts[last:].sum()
-    # Each of the 128 levels spreads its sum evenly over those of its bins that hold anything.
-    level = np.arange(last) * (LEVELS + 1) // last
+    # Each of the 128 levels spreads its sum evenly over those of its bins that are not empty.
+    level = np.arange(last) * (INT8_LEVELS + 1) // last
     kept = counts[:last]
     filled = kept > 0
-    sums = np.bincount(level, weights=kept, minlength=LEVELS + 1)
-    holders = np.bincount(level, weights=filled, minlength=LEVELS + 1)
+    sums = np.bincount(level, weights=kept, minlength=INT8_LEVELS + 1)
+    holders = np.bincount(level, weights=filled, minlength=INT8_LEVELS + 1)
     spread = np.where(filled, (sums / np.maximum(holders, 1))[level], 0)
     p, q = measured / measured.sum(), spread / max(spread.sum(), 1e-30)
     both = p > 0

@@ -1,4 +1,4 @@
-"""Concat as a sum of padded parts: the same tensor, in a form that OpenVINO quantises rightly.
+"""Concat as a sum of padded parts: works around a bug of OpenVINO's quantisation.
 
 OpenVINO 2026.4 gets some quantised graphs wrong that contain a Concat anywhere: with one present, its low-precision
 pass aligns the ranges around everything that merely moves values (joining, shuffling, pooling) and loses some on the
@@ -13,21 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from gms_rt.graph.graph import Graph, attribute, graph_from_model
-from gms_rt.precision.int8 import add_constant
+from gms_rt.graph.edit import add_constant, replace_nodes
+from gms_rt.graph.graph import Graph, attribute
+from gms_rt.graph.read import graph_from_model
 
 _FLOAT = 1  # TensorProto.FLOAT
 
 
-def summed_joins(typed: Graph) -> Graph:
+def concats_as_sums(typed: Graph) -> Graph:
     """A copy whose Concats of floats are sums; those that join images of a batch stay, as do those of integers."""
-    joins = {node.name for node in typed.nodes if node.op_type == "Concat" and _paddable(typed, node)}
-    if not joins:
+    concats = {node.name for node in typed.nodes if node.op_type == "Concat" and _paddable(typed, node)}
+    if not concats:
         return typed
     model = typed.copy().model
-    ordered = [new for node in typed.nodes for new in (_as_sum(typed, model, node) if node.name in joins else [node])]
-    del model.graph.node[:]
-    model.graph.node.extend(ordered)
+    replace_nodes(
+        model,
+        (new for node in typed.nodes for new in (_as_sum(typed, model, node) if node.name in concats else [node])),
+    )
     return graph_from_model(model)
 
 
@@ -45,9 +47,9 @@ def _as_sum(typed: Graph, model: Any, node: Any) -> list[Any]:
     sizes = [typed.shape[name][axis] for name in node.input]
     parts = []
     for number, name in enumerate(node.input):
-        ends = np.zeros(2 * rank, np.int64)
-        ends[axis], ends[rank + axis] = sum(sizes[:number]), sum(sizes[number + 1 :])
+        pad = np.zeros(2 * rank, np.int64)
+        pad[axis], pad[rank + axis] = sum(sizes[:number]), sum(sizes[number + 1 :])
         own = f"{node.name}/padded/{number}"
-        pads = add_constant(model, f"{node.name}/pads/{number}", ends)
+        pads = add_constant(model, f"{node.name}/pads/{number}", pad)
         parts.append(helper.make_node("Pad", [name, pads], [own], own))
     return [*parts, helper.make_node("Sum", [part.output[0] for part in parts], list(node.output), node.name)]

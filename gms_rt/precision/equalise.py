@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gms_rt.arrays import U8
-from gms_rt.graph.graph import Graph, attribute, graph_from_model
-from gms_rt.graph.run import Session
-from gms_rt.precision.int8 import drop_unused
+from gms_rt.graph.edit import drop_unused
+from gms_rt.graph.graph import Graph, attribute
+from gms_rt.graph.read import graph_from_model
+from gms_rt.precision.ranges import channel_peaks
 
 _COMMUTING = ("Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Resize")
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -58,7 +59,7 @@ def exponents(graph: Graph, found: Collection[Link], images: U8) -> dict[str, li
         return {}
     nodes = {node.name: node for node in graph.nodes}
     some = images[np.linspace(0, len(images) - 1, min(_IMAGES, len(images))).astype(int)]
-    peaks = _peaks(graph, [link.tensor for link in found], some)
+    peaks = channel_peaks(graph, [link.tensor for link in found], some)
     chosen = {}
     for link in found:
         weights = np.max([_taken(graph, nodes[name]) for name in link.takers], axis=0)
@@ -75,7 +76,7 @@ def exponents(graph: Graph, found: Collection[Link], images: U8) -> dict[str, li
     return chosen
 
 
-def equalised(graph: Graph, steps: Mapping[str, list[int]]) -> Graph:
+def equalise(graph: Graph, steps: Mapping[str, list[int]]) -> Graph:
     """A copy with channel c of each tensor divided by 2**steps[c]; its results are those of the graph."""
     if not steps:
         return graph
@@ -160,26 +161,6 @@ def _taken(graph: Graph, node: Any) -> NDArray[np.float64]:
     flat = weights.reshape(*weights.shape[:2], -1).max(2)
     top = flat.max(1, keepdims=True)
     return np.asarray((flat / np.where(top > 0, top, 1)).max(0))
-
-
-def _peaks(graph: Graph, tensors: list[str], images: U8) -> dict[str, NDArray[np.float64]]:
-    """Each channel's largest magnitude, averaged over images."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    probed = graph.copy().model
-    probed.graph.initializer.append(numpy_helper.from_array(np.array([0, 2, 3], np.int64), "peak/axes"))
-    for number, name in enumerate(tensors):
-        probed.graph.node.append(helper.make_node("Abs", [name], [f"peak/{number}/abs"]))
-        reduce = helper.make_node("ReduceMax", [f"peak/{number}/abs", "peak/axes"], [f"peak/{number}"], keepdims=0)
-        probed.graph.node.append(reduce)
-    parts = [f"peak/{number}" for number in range(len(tensors))]
-    probed.graph.node.append(helper.make_node("Concat", parts, ["peak/all"], axis=0))
-    counts = [graph.shape[name][1] for name in tensors]
-    probed.graph.output.append(helper.make_tensor_value_info("peak/all", TensorProto.FLOAT, [sum(counts)]))
-    session = Session(graph_from_model(probed))
-    rows = [session.outputs(np.repeat(image[None], session.batch, axis=0))[1].copy() for image in images]
-    mean = np.asarray(rows, np.float64).mean(0)
-    return dict(zip(tensors, np.split(mean, np.cumsum(counts)[:-1]), strict=True))
 
 
 def _rescale(model: Any, values: dict[str, Any], node: Any, place: int, axis: int, factor: NDArray[Any]) -> None:

@@ -1,8 +1,8 @@
 """FP16 and BF16 as a property of the graph: typed constants, and Casts where the type changes.
 
-What stays FP32 is found out, not listed: `islands` looks at the ranges that the calibration images produced. Three
-things are FP32 by structure: the arithmetic before the first convolution works on grey levels, that after the last
-one rounds to grey levels, and a tensor that enters or leaves an island is cast at its border.
+What stays FP32 is found out, not listed: `fp32_nodes` looks at the ranges that the calibration images produced. Two
+things are FP32 by structure: the arithmetic before the first convolution works on grey levels, and that after the last
+one rounds to grey levels (`pixel_arithmetic_nodes`).
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from gms_rt.graph.edit import drop_unused, replace_nodes
 from gms_rt.graph.graph import INPUT, OUTPUT, Graph, attribute
+from gms_rt.graph.read import graph_from_model
 from gms_rt.precision.ranges import Extremes
 
 # A quarter of FP16's largest number: calibration images are a sample, patients go beyond it.
-LIMIT = 65504 / 4
+FP16_LIMIT = 65504 / 4
 # Below this FP16 loses digits (subnormal) or everything.
-SMALLEST_NORMAL = 2.0**-14
+FP16_SMALLEST_NORMAL = 2.0**-14
 
 LAYOUT = ("Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten", "Identity", "Slice", "Split")
 _ELEMENTWISE = ("Cast", "Mul", "Add", "Sub", "Div", "Clip", "Round", "Min", "Max", *LAYOUT)
@@ -52,8 +54,8 @@ def summed_tensors(graph: Graph) -> list[str]:
     return [name for name in dict.fromkeys(sources) if graph.dtype.get(name) == TensorProto.FLOAT]
 
 
-def islands(graph: Graph, ranges: Mapping[str, Extremes]) -> dict[str, str]:
-    """The nodes that FP16 cannot hold, each with the reason in words."""
+def fp32_nodes(graph: Graph, ranges: Mapping[str, Extremes]) -> dict[str, str]:
+    """The nodes that FP16 cannot represent, each with the reason."""
     found = {}
     for node in graph.nodes:
         reason = _reason(graph, node, ranges)
@@ -62,7 +64,7 @@ def islands(graph: Graph, ranges: Mapping[str, Extremes]) -> dict[str, str]:
     return found
 
 
-def ends(graph: Graph) -> set[str]:
+def pixel_arithmetic_nodes(graph: Graph) -> set[str]:
     """Nodes between the input or output and the first or last real computation: grey-level arithmetic."""
     found: set[str] = set()
     reached = {INPUT}
@@ -79,12 +81,12 @@ def ends(graph: Graph) -> set[str]:
     return found
 
 
-def low_graph(graph: Graph, kind: str, keep: Collection[str]) -> Graph:
-    """A copy typed "fp16" or "bf16", with the nodes in `keep` and the ends in FP32."""
+def low_precision_graph(graph: Graph, kind: str, keep: Collection[str]) -> Graph:
+    """A copy typed "fp16" or "bf16", with the nodes in `keep` and the pixel arithmetic at both ends in FP32."""
     from onnx import TensorProto, helper
 
     low = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}[kind]
-    high = _high_nodes(graph, set(keep) | ends(graph))
+    high = _high_nodes(graph, set(keep) | pixel_arithmetic_nodes(graph))
     typed = graph.copy().model
     if kind == "fp16" and graph.opset < 19 and any(node.op_type == "QuantizeLinear" for node in graph.nodes):
         # Opset 19 is the first whose Q/DQ may have FP16 scales; it changes nothing else that these graphs use.
@@ -104,7 +106,7 @@ def low_graph(graph: Graph, kind: str, keep: Collection[str]) -> Graph:
             if (name, wanted) not in made:
                 made[name, wanted] = f"{name}/{'f32' if wanted == TensorProto.FLOAT else kind}"
                 if name in graph.initialisers:
-                    typed.graph.initializer.append(_converted(graph, name, made[name, wanted], wanted))
+                    typed.graph.initializer.append(_constant_as(graph, name, made[name, wanted], wanted))
                 else:
                     label = f"{graph.producer[name].name}/cast_{'f32' if wanted == TensorProto.FLOAT else kind}"
                     nodes.append(helper.make_node("Cast", [name], [made[name, wanted]], f"{label}#{place}", to=wanted))
@@ -113,15 +115,11 @@ def low_graph(graph: Graph, kind: str, keep: Collection[str]) -> Graph:
             if name and name not in kept_type:
                 now[name] = TensorProto.FLOAT if node.op_type == "Cast" else wanted
         nodes.append(node)
-    del typed.graph.node[:]
-    typed.graph.node.extend(nodes)
-    return _finished(typed, now, kind)
+    replace_nodes(typed, nodes)
+    return _retyped(typed, now, kind)
 
 
-def _finished(model: Any, now: dict[str, int], kind: str) -> Graph:
-    from gms_rt.graph.graph import graph_from_model
-    from gms_rt.precision.int8 import drop_unused
-
+def _retyped(model: Any, now: dict[str, int], kind: str) -> Graph:
     drop_unused(model)
     if kind == "fp16":
         return graph_from_model(model)
@@ -148,14 +146,14 @@ def _reason(graph: Graph, node: Any, ranges: Mapping[str, Extremes]) -> str:
     if not touched:
         return ""
     worst = max(touched, key=lambda name: ranges[name].magnitude)
-    if not ranges[worst].magnitude <= LIMIT:
+    if not ranges[worst].magnitude <= FP16_LIMIT:
         return f"magnitude {ranges[worst].magnitude:.0f} at {worst}"
     source = ranges.get(node.input[0])
     if source is not None and node.op_type in (*_NORMS, *_SUMS):
         count = _reduced(graph, node)
         squares = node.op_type in _NORMS or node.op_type in ("ReduceSumSquare", "ReduceL2")
         total = count * (source.mean_square if squares else 1.0 if node.op_type == "Softmax" else source.mean_magnitude)
-        if total > LIMIT:
+        if total > FP16_LIMIT:
             return f"{'squares' if squares else 'values'} add up to {total:.0f} over {count} elements"
     return _constant_reason(graph, node, ranges)
 
@@ -169,14 +167,14 @@ def _constant_reason(graph: Graph, node: Any, ranges: Mapping[str, Extremes]) ->
             continue
         values = np.abs(graph.constant(name))
         peak = float(values.max(initial=0))
-        if peak > LIMIT:
+        if peak > FP16_LIMIT:
             return f"constant {peak:.3g}"
         # What is added to a result a thousand times larger is below FP16's rounding of that result anyway.
         added = node.op_type in ("Add", "Sub") or (place == 2 and node.op_type in ("Conv", "ConvTranspose", "Gemm"))
         result = ranges.get(node.output[0])
         if added and result is not None and peak <= result.magnitude * 2.0**-11:
             continue
-        if 0 < peak < SMALLEST_NORMAL:
+        if 0 < peak < FP16_SMALLEST_NORMAL:
             return f"constant {peak:.3g} below FP16's normal range"
     return ""
 
@@ -195,7 +193,7 @@ def _reduced(graph: Graph, node: Any) -> int:
     return math.prod(shape) // max(1, math.prod(graph.shape[node.output[0]]))
 
 
-def _converted(graph: Graph, name: str, fresh: str, kind: int) -> Any:
+def _constant_as(graph: Graph, name: str, fresh: str, kind: int) -> Any:
     from onnx import TensorProto, helper, numpy_helper
 
     values = graph.constant(name)

@@ -1,4 +1,4 @@
-"""The Dice gate: how far masks may move from the FP32 masks, and how far they moved."""
+"""The Dice gate: how far masks may differ from the FP32 masks, and how far they do."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ GATE_MEAN, GATE_MIN = 0.99, 0.95  # what an engine must keep unless told otherwi
 
 @dataclass(frozen=True)
 class Gate:
-    """Smallest mean and smallest single Dice that pass."""
+    """What passes."""
 
-    mean: float = GATE_MEAN
-    minimum: float = GATE_MIN
+    mean: float = GATE_MEAN  # the lowest mean Dice
+    minimum: float = GATE_MIN  # the lowest Dice of any image
 
     def __post_init__(self) -> None:
         for name, value in (("--gate-mean", self.mean), ("--gate-min", self.minimum)):
@@ -30,7 +30,7 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateVerdict:
     """Dice of each gate image against its FP32 mask, and whether that passes."""
 
     dice: NDArray[np.float64]
@@ -43,18 +43,20 @@ class Verdict:
 
     @property
     def minimum(self) -> float:
-        """The worst image's Dice."""
+        """The lowest Dice of any image."""
         return float(self.dice.min())
 
     @property
     def passed(self) -> bool:
-        """Whether both bounds hold."""
+        """Whether mean and minimum are high enough."""
         return self.mean >= self.gate.mean and self.minimum >= self.gate.minimum
 
-    @property
-    def shortfall(self) -> float:
-        """How much is missing, 0 where the gate holds: lets a search move towards it."""
-        return max(0.0, self.gate.mean - self.mean) + max(0.0, self.gate.minimum - self.minimum)
+    def failure(self) -> str:
+        """What to say where it did not pass."""
+        return (
+            f"the accuracy gate is not met: Dice to FP32 mean {self.mean:.4f} (gate {self.gate.mean}), "
+            f"minimum {self.minimum:.4f} (gate {self.gate.minimum})"
+        )
 
     def record(self) -> dict[str, Any]:
         """For `engine.json`."""
@@ -68,7 +70,7 @@ class Verdict:
         }
 
 
-def judge(probabilities: U8, reference: U8, gate: Gate) -> Verdict:
+def judge(probabilities: U8, reference: U8, gate: Gate) -> GateVerdict:
     """Compare masks image by image."""
     pairs = zip(probabilities, reference, strict=True)
-    return Verdict(np.array([metrics.dice(mask_from_levels(a), mask_from_levels(b)) for a, b in pairs]), gate)
+    return GateVerdict(np.array([metrics.dice(mask_from_levels(a), mask_from_levels(b)) for a, b in pairs]), gate)

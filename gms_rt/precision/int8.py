@@ -1,8 +1,8 @@
 """Explicit INT8: pairs of QuantizeLinear and DequantizeLinear around the convolutions that are to run in INT8.
 
-Signed and symmetric everywhere (zero point 0), one scale a tensor for activations, one an output channel for weights;
-biases stay as they are. Weights are stored as int8. What is outside the pairs keeps its type, so the remainder is
-typed afterwards: FP16 for TensorRT, FP32 for a CPU.
+Signed and symmetric everywhere (zero point 0), one scale per tensor for activations, one per output channel for
+weights; biases stay as they are. Weights are stored as int8. What is outside the pairs keeps its type, so the
+remainder is typed afterwards: FP16 for TensorRT, FP32 for a CPU.
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gms_rt.graph.graph import Graph, attribute, graph_from_model
+from gms_rt.graph.edit import add_constant, drop_unused, replace_nodes
+from gms_rt.graph.graph import Graph, attribute
+from gms_rt.graph.read import graph_from_model
+from gms_rt.precision.calibrators import INT8_LEVELS
+from gms_rt.precision.concat_as_sum import concats_as_sums
+from gms_rt.precision.upsampling import pointwise_upsampling
 
 QUANTISABLE = ("Conv", "ConvTranspose")
-LEVELS = 127
 
 
 def quantisable(graph: Graph) -> list[str]:
@@ -31,9 +35,28 @@ def quantisable(graph: Graph) -> list[str]:
 
 
 def int8_graph(
-    graph: Graph, nodes: Collection[str], clips: dict[str, float], *, levels: int = LEVELS, skips: Collection[str] = ()
+    graph: Graph, nodes: Collection[str], clips: dict[str, float], target: str, *, levels: int, skips: Collection[str]
 ) -> Graph:
-    """A copy in which `nodes` are quantised; `clips` holds each input's clipping magnitude.
+    """The INT8 graph of a target: `qdq_graph`, on a CPU without `skips` and in the form that OpenVINO runs best."""
+    if target == "cpu":
+        return openvino_form(qdq_graph(graph, nodes, clips, levels=levels))
+    return qdq_graph(graph, nodes, clips, levels=levels, skips=skips)
+
+
+def openvino_form(typed: Graph) -> Graph:
+    """The same values as a graph with Q/DQ pairs, computed in the way that OpenVINO does correctly and fastest."""
+    return pointwise_upsampling(concats_as_sums(typed))
+
+
+def qdq_graph(
+    graph: Graph,
+    nodes: Collection[str],
+    clips: dict[str, float],
+    *,
+    levels: int = INT8_LEVELS,
+    skips: Collection[str] = (),
+) -> Graph:
+    """A copy in which `nodes` are quantised; `clips` gives each input's clipping magnitude.
 
     `levels` below 127 keeps weights small enough that a processor which adds pairs of products in 16 bits cannot
     saturate. `skips` names tensors whose way into a residual Add is quantised as well.
@@ -49,7 +72,7 @@ def int8_graph(
         source = node.input[0]
         if source not in taken:
             taken[source] = f"{source}/dq"
-            fresh.setdefault(name, []).extend(_pair(typed, source, clips[source] / LEVELS))
+            fresh.setdefault(name, []).extend(_pair(typed, source, clips[source] / INT8_LEVELS))
         node.input[0] = taken[source]
         axis = 1 if node.op_type == "ConvTranspose" else 0
         stored = f"{name}/{node.input[1]}"
@@ -66,12 +89,10 @@ def int8_graph(
         for node in typed.graph.node:
             if node.op_type == "Add" and name in node.input and name not in taken:
                 taken[name] = f"{name}/dq"
-                fresh.setdefault(node.name, []).extend(_pair(typed, name, clips[name] / LEVELS))
+                fresh.setdefault(node.name, []).extend(_pair(typed, name, clips[name] / INT8_LEVELS))
             if node.op_type == "Add" and name in node.input:
                 node.input[list(node.input).index(name)] = taken[name]
-    ordered = [new for node in typed.graph.node for new in [*fresh.get(node.name, []), node]]
-    del typed.graph.node[:]
-    typed.graph.node.extend(ordered)
+    replace_nodes(typed, (new for node in typed.graph.node for new in [*fresh.get(node.name, []), node]))
     drop_unused(typed)
     return graph_from_model(typed)
 
@@ -93,7 +114,7 @@ def residual_skips(graph: Graph) -> dict[str, str]:
 
 
 def quantise_weights(weights: NDArray[Any], axis: int, levels: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Weights as int8 with one scale an output channel.
+    """Weights as int8 with one scale per output channel.
 
     >>> q, scale = quantise_weights(np.array([[1.0, -0.5]], np.float32), 0, 127)
     >>> q.tolist(), float(scale[0] * 127)
@@ -107,29 +128,13 @@ def quantise_weights(weights: NDArray[Any], axis: int, levels: int) -> tuple[NDA
     return rounded, scale.astype(np.float32)
 
 
-def drop_unused(model: Any) -> None:
-    """Remove initialisers that nothing takes."""
-    taken = {name for node in model.graph.node for name in node.input} | {v.name for v in model.graph.output}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in taken]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-
-
-def add_constant(model: Any, name: str, value: Any) -> str:
-    """Store a constant in a model; returns its name."""
-    from onnx import numpy_helper
-
-    model.graph.initializer.append(numpy_helper.from_array(np.array(value, order="C"), name))
-    return name
-
-
 def _pair(model: Any, source: str, scale: float) -> list[Any]:
     from onnx import helper
 
     add_constant(model, f"{source}/scale", np.float32(scale))
     add_constant(model, f"{source}/zero", np.int8(0))
-    ends = [f"{source}/scale", f"{source}/zero"]
+    form = [f"{source}/scale", f"{source}/zero"]
     return [
-        helper.make_node("QuantizeLinear", [source, *ends], [f"{source}/q"], f"{source}/quantise"),
-        helper.make_node("DequantizeLinear", [f"{source}/q", *ends], [f"{source}/dq"], f"{source}/dequantise"),
+        helper.make_node("QuantizeLinear", [source, *form], [f"{source}/q"], f"{source}/quantise"),
+        helper.make_node("DequantizeLinear", [f"{source}/q", *form], [f"{source}/dq"], f"{source}/dequantise"),
     ]

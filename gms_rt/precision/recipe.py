@@ -13,40 +13,41 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gms_rt.artifacts import read_json, write_json
+from gms_rt.artifacts import check_format, read_json, write_json
 from gms_rt.errors import ArtifactError
 from gms_rt.graph.graph import Graph
-from gms_rt.graph.layer_counts import check_census
-from gms_rt.precision import PRECISIONS, floating, int8
-from gms_rt.precision.equalise import equalised
-from gms_rt.precision.processor import for_processor
+from gms_rt.graph.layer_counts import check_layer_counts
+from gms_rt.precision import PRECISIONS
+from gms_rt.precision.equalise import equalise
+from gms_rt.precision.floating import low_precision_graph, pixel_arithmetic_nodes
+from gms_rt.precision.int8 import int8_graph
 
-FILE = "precision.json"
-FORMAT = "gms-rt-precision"
-VERSION = 2  # 2 added `channels` and `cpu_only`
+RECIPE_FILE = "precision.json"
+RECIPE_FORMAT = "gms-rt-precision"
+RECIPE_VERSION = 2  # 2 added `channels` and `cpu_only`
 # Seven bits for weights. Processors without VNNI add pairs of u8·s8 products in 16 bits: 255·64·2 is the most that
 # cannot saturate. With it a graph gives the same masks on every processor, and those are the ones the gate has seen.
 WEIGHT_LEVELS = 64
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Precision by node. `ranges` are clipping magnitudes of the tensors that INT8 nodes take."""
+class PrecisionRecipe:
+    """Precision by node."""
 
-    precision: str
-    graph_sha256: str
-    int8: list[str] = field(default_factory=list)
-    kept: dict[str, str] = field(default_factory=dict)  # node kept in FP32 beside FP16: the reason
-    ranges: dict[str, float] = field(default_factory=dict)
+    precision: str  # one of PRECISIONS
+    graph_sha256: str  # of the graph that it is for
+    int8: list[str] = field(default_factory=list)  # nodes in INT8
+    kept: dict[str, str] = field(default_factory=dict)  # node kept in FP32 among FP16: the reason
+    ranges: dict[str, float] = field(default_factory=dict)  # clipping magnitude of each tensor that is quantised
     skips: list[str] = field(default_factory=list)  # tensors quantised on their way around a residual
     cpu_only: list[str] = field(default_factory=list)  # of `int8`, those that TensorRT keeps in its remainder
     channels: dict[str, str] = field(default_factory=dict)  # powers of two that even out a tensor: "0 -1 3"
-    calibrator: str | None = None
-    calibration: dict[str, Any] | None = None
+    calibrator: str | None = None  # by name, INT8 only
+    calibration: dict[str, Any] | None = None  # which images gave the ranges: source, count, hash
     blocks: list[dict[str, Any]] = field(default_factory=list)  # the search's table
-    weight_levels: int = WEIGHT_LEVELS
-    format: str = FORMAT
-    version: int = VERSION
+    weight_levels: int = WEIGHT_LEVELS  # steps of a weight on one side of zero
+    format: str = RECIPE_FORMAT
+    version: int = RECIPE_VERSION
 
     def remainder(self, target: str) -> str:
         """The type of what is not INT8."""
@@ -56,21 +57,18 @@ class Recipe:
 
     def apply(self, graph: Graph, target: str) -> Graph:
         """The typed graph for "cpu", "tensorrt" or "tensorrt-rtx", checked against this recipe."""
-        remainder = self.remainder(target)
-        nodes = self.quantised(target)
-        even = typed = equalised(graph, steps_from_text(self.channels))
+        remainder, nodes = self.remainder(target), self.int8_nodes(target)
+        even = typed = equalise(graph, steps_from_text(self.channels))
         if nodes:
-            skips = self.skips if target != "cpu" else []
-            typed = int8.int8_graph(even, nodes, self.ranges, levels=self.weight_levels, skips=skips)
-            typed = for_processor(typed) if target == "cpu" else typed
-        kept = set(self.kept) | floating.ends(even)
+            typed = int8_graph(even, nodes, self.ranges, target, levels=self.weight_levels, skips=self.skips)
+        kept = set(self.kept) | pixel_arithmetic_nodes(even)
         if remainder != "fp32":
-            typed = floating.low_graph(typed, remainder, kept)
+            typed = low_precision_graph(typed, remainder, kept)
         asked = remainder if self.precision == "bf16" else self.precision
-        check_census(typed, asked, remainder, kept=kept, quantised=nodes)
+        check_layer_counts(typed, asked, remainder, kept=kept, quantised=nodes)
         return typed
 
-    def quantised(self, target: str) -> list[str]:
+    def int8_nodes(self, target: str) -> list[str]:
         """The nodes that are INT8 on a target."""
         return self.int8 if target == "cpu" else [name for name in self.int8 if name not in set(self.cpu_only)]
 
@@ -84,20 +82,18 @@ def steps_from_text(channels: dict[str, str]) -> dict[str, list[int]]:
     return {name: [int(step) for step in text.split()] for name, text in channels.items()}
 
 
-def write_recipe(folder: Path, recipe: Recipe) -> None:
+def write_recipe(folder: Path, recipe: PrecisionRecipe) -> None:
     """Write `precision.json`."""
-    write_json(folder / FILE, dataclasses.asdict(recipe))
+    write_json(folder / RECIPE_FILE, dataclasses.asdict(recipe))
 
 
-def read_recipe(place: Path) -> Recipe:
+def read_recipe(place: Path) -> PrecisionRecipe:
     """Read and check a recipe: a file, or the `precision.json` of a folder."""
-    path = place / FILE if place.is_dir() else place
+    path = place / RECIPE_FILE if place.is_dir() else place
     data = read_json(path)
-    version = data.get("version")
-    if data.get("format") != FORMAT or not isinstance(version, int) or version > VERSION:
-        raise ArtifactError(f"is no {FORMAT} file this program reads (version {version!r})", where=path)
+    check_format(data, RECIPE_FORMAT, RECIPE_VERSION, where=path, fix="build the engine again")
     try:
-        recipe = Recipe(**data)
+        recipe = PrecisionRecipe(**data)
     except TypeError as error:
         raise ArtifactError(f"has missing or unknown keys ({error})", where=path) from error
     if recipe.precision not in PRECISIONS:

@@ -1,4 +1,4 @@
-"""From a fused graph and images to a precision recipe that holds the gate."""
+"""From a fused graph and images to a precision recipe that passes the gate."""
 
 from __future__ import annotations
 
@@ -11,32 +11,35 @@ from pathlib import Path
 from typing import Any
 
 from gms_rt import __version__
-from gms_rt.arrays import U8
 from gms_rt.errors import GateError, GmsError, UsageError
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.run import Session
-from gms_rt.precision import equalise, floating, int8
-from gms_rt.precision.gate import Gate, judge
+from gms_rt.precision.equalise import equalise, exponents, links
+from gms_rt.precision.floating import float_tensors, fp32_nodes, summed_tensors
+from gms_rt.precision.fp32_masks import SHARED, Fp32Masks
+from gms_rt.precision.gate import Gate, GateVerdict, judge
 from gms_rt.precision.images import ImageSet, check_disjoint
-from gms_rt.precision.ranges import Extremes, Progress, extremes, histograms
-from gms_rt.precision.recipe import VERSION, WEIGHT_LEVELS, Recipe
+from gms_rt.precision.int8 import QUANTISABLE, quantisable, residual_skips
+from gms_rt.precision.ranges import Extremes, extremes, histograms
+from gms_rt.precision.recipe import RECIPE_VERSION, WEIGHT_LEVELS, PrecisionRecipe
 from gms_rt.precision.search import AUTO, Search
+from gms_rt.progress import OnProgress, silent
 from gms_rt.runtime.device import cpu_execution, package_version
 
 
 @dataclass(frozen=True)
-class Request:
+class RecipeRequest:
     """Everything that decides a recipe."""
 
-    precision: str
-    targets: tuple[str, ...]
-    calibration: ImageSet | None
-    gate_images: ImageSet | None
+    precision: str  # one of PRECISIONS
+    targets: tuple[str, ...]  # some of TARGETS
+    calibration: ImageSet | None  # gives the ranges; FP16 and INT8 need it
+    gate_images: ImageSet | None  # those that masks are compared on; INT8 needs them
     gate: Gate
-    calibrator: str
-    graph_sha256: str
-    batch: int
-    recorded: Recipe | None = None  # an earlier build's recipe, to be applied and judged instead of searched for
+    calibrator: str  # by name, or "auto" to try several
+    graph_sha256: str  # of the graph's file
+    batch: int  # images at once
+    recorded: PrecisionRecipe | None = None  # of an earlier build: applied and judged instead of searched for
 
     @property
     def key(self) -> str:
@@ -45,102 +48,95 @@ class Request:
             __version__, self.precision,
             self.calibration and self.calibration.sha256, self.gate_images and self.gate_images.sha256,
             self.gate.mean, self.gate.minimum, self.calibrator, self.graph_sha256, self.batch,
-            package_version("openvino"), WEIGHT_LEVELS, VERSION,
+            package_version("openvino"), WEIGHT_LEVELS, RECIPE_VERSION,
             self.recorded and dataclasses.asdict(self.recorded),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def recipe_from_graph(
-    graph: Graph, request: Request, checkpoint: Path | None, progress: Progress | None
-) -> tuple[Recipe, dict[str, Any] | None]:
-    """The recipe and what the gate said about it (None where there is nothing to compare)."""
+    graph: Graph,
+    request: RecipeRequest,
+    checkpoint: Path | None,
+    progress: OnProgress | None = None,
+    masks: Fp32Masks = SHARED,
+) -> tuple[PrecisionRecipe, dict[str, Any] | None]:
+    """The recipe and what the gate said about it (None where there is nothing to compare).
+
+    `checkpoint` is the file in which an interrupted search goes on; `masks` remembers FP32 masks between builds.
+    """
+    progress = progress or silent
     if request.calibration is not None and request.gate_images is not None:
         check_disjoint(request.calibration, request.gate_images)
     if request.recorded is not None:
         try:
-            return request.recorded, _gated(graph, request.recorded, request, progress)
+            return request.recorded, _check_gate(graph, request.recorded, request, masks, progress)
         except GateError:
             # Another processor rounds otherwise: what held where it was recorded may miss here, so search anew.
             if request.precision != "int8" or request.calibration is None:
                 raise
-            if progress:
-                progress("the recorded recipe misses the gate, searching", 0, 1)
+            progress("the recorded recipe misses the gate, searching", 0, 1)
     if request.precision == "fp32":
-        return Recipe("fp32", request.graph_sha256), None
+        return PrecisionRecipe("fp32", request.graph_sha256), None
     kept: dict[str, str] = {}
     ranges: dict[str, Extremes] = {}
     steps: dict[str, list[int]] = {}
     if request.precision == "int8" and request.calibration is not None:
         # Exact, so it comes first: everything after it is measured on the graph that will be quantised.
-        found = equalise.links(graph, int8.quantisable(graph))
-        steps = equalise.exponents(graph, found, request.calibration.images)
-        graph = equalise.equalised(graph, steps)
+        found = links(graph, quantisable(graph))
+        steps = exponents(graph, found, request.calibration.images)
+        graph = equalise(graph, steps)
     if request.precision in ("fp16", "int8"):
-        summed = floating.summed_tensors(graph)
-        names = list(dict.fromkeys([*floating.float_tensors(graph), *summed]))
-        ranges = _measured(graph, names, request, progress, summed)
-        kept = floating.islands(graph, ranges)
+        summed = summed_tensors(graph)
+        names = list(dict.fromkeys([*float_tensors(graph), *summed]))
+        ranges = _extremes(graph, names, request, progress, summed)
+        kept = fp32_nodes(graph, ranges)
     if request.precision == "bf16":
         kept = {n.name: "TensorRT-RTX has no BF16 deconvolution" for n in graph.nodes if n.op_type == "ConvTranspose"}
     if request.precision == "int8":
-        recipe, verdict = _int8(graph, request, kept, ranges, checkpoint, progress)
+        recipe, verdict = _int8(graph, request, kept, ranges, masks, checkpoint, progress)
         channels = {name: " ".join(map(str, values)) for name, values in steps.items()}
         return dataclasses.replace(recipe, channels=channels), verdict
     calibration = request.calibration.record() if request.calibration is not None else None
-    recipe = Recipe(request.precision, request.graph_sha256, kept=kept, calibration=calibration)
-    return recipe, _gated(graph, recipe, request, progress)
+    recipe = PrecisionRecipe(request.precision, request.graph_sha256, kept=kept, calibration=calibration)
+    return recipe, _check_gate(graph, recipe, request, masks, progress)
 
 
-def _gated(graph: Graph, recipe: Recipe, request: Request, progress: Progress | None) -> dict[str, Any] | None:
+def _check_gate(
+    graph: Graph, recipe: PrecisionRecipe, request: RecipeRequest, masks: Fp32Masks, progress: OnProgress
+) -> dict[str, Any] | None:
     if request.gate_images is None or (recipe.precision == "bf16" and "cpu" not in request.targets):
         return None  # nothing to compare, or arithmetic that this CPU was not asked to have
     images = request.gate_images
-    if progress:
-        progress("gate", 0, 2)
-    reference = _reference(graph, request, images)
-    if progress:
-        progress("gate", 1, 2)
-    typed = recipe.apply(graph, "cpu")
-    session = Session(typed, execution=cpu_execution(recipe.precision))
+    progress("gate", 0, 2)
+    reference = masks.of(graph, request.graph_sha256, images)
+    progress("gate", 1, 2)
+    session = Session(recipe.apply(graph, "cpu"), execution=cpu_execution(recipe.precision))
     verdict = judge(session.probabilities(images.images), reference, request.gate)
-    if progress:
-        progress("gate", 2, 2)
+    progress("gate", 2, 2)
     if not verdict.passed:
         raise GateError(
-            f"the accuracy gate is not met: Dice to FP32 mean {verdict.mean:.4f} (gate {request.gate.mean}), "
-            f"minimum {verdict.minimum:.4f} (gate {request.gate.minimum}) on {len(verdict.dice)} images",
-            fix="use a higher precision or a wider gate",
+            f"{verdict.failure()} on {len(verdict.dice)} images", fix="use a higher precision or a wider gate"
         )
+    return _gate_record(verdict, images)
+
+
+def _gate_record(verdict: GateVerdict, images: ImageSet) -> dict[str, Any]:
     return {**verdict.record(), "data": images.record(), "reference": "FP32 graph on this CPU"}
-
-
-# The latest FP32 masks: who builds several precisions of a graph one after the other needs the same ones again.
-_LATEST: dict[tuple[str, str, int], U8] = {}
-
-
-def _reference(graph: Graph, request: Request, images: ImageSet) -> U8:
-    """The FP32 masks of the gate images, in their order."""
-    order = hashlib.sha256("".join(images.each_sha256()).encode()).hexdigest()
-    key = (request.graph_sha256, order, request.batch)
-    if key not in _LATEST:
-        masks = Session(graph).probabilities(images.images)
-        _LATEST.clear()
-        _LATEST[key] = masks
-    return _LATEST[key]
 
 
 def _int8(
     graph: Graph,
-    request: Request,
+    request: RecipeRequest,
     kept: dict[str, str],
     ranges: dict[str, Extremes],
+    masks: Fp32Masks,
     checkpoint: Path | None,
-    progress: Progress | None,
-) -> tuple[Recipe, dict[str, Any]]:
+    progress: OnProgress,
+) -> tuple[PrecisionRecipe, dict[str, Any]]:
     if request.calibration is None or request.gate_images is None:
         raise UsageError("INT8 needs images to calibrate on and others to be judged on", fix="give --calib FOLDER")
-    candidates = [name for name in int8.quantisable(graph) if name not in kept]
+    candidates = [name for name in quantisable(graph) if name not in kept]
     # The first convolution sees pixels, and eight bits there show in every mask. The last draws one channel: a CPU
     # gains from INT8 there, and the search may return it; a GPU gains nothing.
     first, last = _outer(graph)
@@ -148,14 +144,14 @@ def _int8(
     if all(name in last for name in candidates):
         raise GmsError("the graph has no convolution between the first and the last to quantise")
     nodes = {node.name: node for node in graph.nodes}
-    skips = int8.residual_skips(graph)
+    skips = residual_skips(graph)
     watched = list(dict.fromkeys([*(nodes[n].input[0] for n in candidates), *skips.values()]))
     missing = [name for name in watched if name not in ranges]
     if missing:
-        ranges = {**ranges, **_measured(graph, missing, request, progress)}
+        ranges = {**ranges, **_extremes(graph, missing, request, progress)}
     counts = histograms(graph, {n: ranges[n].magnitude for n in watched}, request.calibration.images, progress)
     images = request.gate_images.images
-    reference = _reference(graph, request, request.gate_images)
+    reference = masks.of(graph, request.graph_sha256, request.gate_images)
     search = Search(
         graph, candidates, counts, images, reference, request.gate, WEIGHT_LEVELS, checkpoint, request.key, progress
     )
@@ -164,7 +160,7 @@ def _int8(
     chosen = set(found.nodes)
     clips = search.clips(found.calibrator)
     taken = [name for add, name in skips.items() if _feeds(graph, add, chosen)]
-    recipe = Recipe(
+    recipe = PrecisionRecipe(
         "int8",
         request.graph_sha256,
         int8=found.nodes,
@@ -176,13 +172,7 @@ def _int8(
         blocks=found.rows,
         cpu_only=[name for name in found.nodes if name in last],
     )
-    record = {
-        **found.verdict.record(),
-        "data": request.gate_images.record(),
-        "reference": "FP32 graph on this CPU",
-        "evaluations": found.evaluations,
-    }
-    return recipe, record
+    return recipe, {**_gate_record(found.verdict, request.gate_images), "evaluations": found.evaluations}
 
 
 def _outer(graph: Graph) -> tuple[set[str], set[str]]:
@@ -191,16 +181,16 @@ def _outer(graph: Graph) -> tuple[set[str], set[str]]:
     first, last = set(), set()
     for node in graph.nodes:
         seen = any(before.get(name, False) for name in node.input)
-        if node.op_type in int8.QUANTISABLE and not seen:
+        if node.op_type in QUANTISABLE and not seen:
             first.add(node.name)
-        before.update(dict.fromkeys(node.output, seen or node.op_type in int8.QUANTISABLE))
+        before.update(dict.fromkeys(node.output, seen or node.op_type in QUANTISABLE))
     after: dict[str, bool] = {}
     for node in reversed(graph.nodes):
         seen = any(after.get(name, False) for name in node.output)
-        if node.op_type in int8.QUANTISABLE and not seen:
+        if node.op_type in QUANTISABLE and not seen:
             last.add(node.name)
         for name in node.input:
-            after[name] = after.get(name, False) or seen or node.op_type in int8.QUANTISABLE
+            after[name] = after.get(name, False) or seen or node.op_type in QUANTISABLE
     return first, last
 
 
@@ -211,8 +201,8 @@ def _feeds(graph: Graph, add: str, chosen: set[str]) -> bool:
     return any(maker is not None and maker.name in chosen for maker in makers)
 
 
-def _measured(
-    graph: Graph, names: list[str], request: Request, progress: Progress | None, means: Collection[str] = ()
+def _extremes(
+    graph: Graph, names: list[str], request: RecipeRequest, progress: OnProgress, means: Collection[str] = ()
 ) -> dict[str, Extremes]:
     if request.calibration is None:
         raise UsageError(

@@ -1,10 +1,10 @@
 """The search for an INT8 engine that keeps the masks: give precision back where it hurts, as little as possible.
 
-1. Quantise every candidate. If that holds the gate, done; else take the calibrator that does best on the images that
+1. Quantise every candidate. If that passes the gate, done; else take the calibrator that does best on the images that
    suffer most.
 2. Rank the blocks: quantise one block alone and look at the Dice it costs on those images. A stage that costs next to
    nothing as a whole is one block, and stays INT8 while the others are ranked, which makes that faster.
-3. Return blocks to the higher precision in the order of damage by time saved, until the gate holds (by bisection).
+3. Return blocks to the higher precision in the order of damage by time saved, until the gate is passed (by bisection).
 4. Try to win back returned blocks, the most expensive first, and keep each that still passes.
 
 Every judgement is stored at once, so that an interrupted search goes on where it stopped.
@@ -26,12 +26,12 @@ from gms_rt.artifacts import read_json, write_json
 from gms_rt.errors import ArtifactError, GateError
 from gms_rt.graph.graph import Graph, stage
 from gms_rt.graph.run import Session
-from gms_rt.precision.blocks import Block, blocks
+from gms_rt.precision.blocks import PrecisionBlock, convolution_blocks
 from gms_rt.precision.calibrators import clip
-from gms_rt.precision.gate import Gate, Verdict, judge
+from gms_rt.precision.gate import Gate, GateVerdict, judge
 from gms_rt.precision.int8 import int8_graph
-from gms_rt.precision.processor import for_processor
-from gms_rt.precision.ranges import Histogram, Progress
+from gms_rt.precision.ranges import Histogram
+from gms_rt.progress import OnProgress, silent
 
 AUTO = ("mse", "percentile:99.99", "minmax")
 RANKING_IMAGES = 16
@@ -41,59 +41,61 @@ HARMLESS = 0.5
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the search settled on, and its table."""
+class SearchResult:
+    """What the search settled on."""
 
-    nodes: list[str]
-    calibrator: str
-    clips: dict[str, float]
-    verdict: Verdict
-    rows: list[dict[str, Any]]
-    evaluations: int
+    nodes: list[str]  # the convolutions in INT8
+    calibrator: str  # by name
+    clips: dict[str, float]  # the clipping magnitude of each tensor that they take
+    verdict: GateVerdict  # on all images
+    rows: list[dict[str, Any]]  # each block: its size, what it costs, and what was decided
+    evaluations: int  # how many assignments had to be run
 
 
 @dataclass
 class Search:
-    """One search. `levels` is the weights' resolution; `checkpoint` the file that makes it resumable."""
+    """One search."""
 
     graph: Graph
-    candidates: Sequence[str]
-    histograms: dict[str, Histogram]
-    images: U8
-    reference: U8
+    candidates: Sequence[str]  # convolutions that may be INT8
+    histograms: dict[str, Histogram]  # of the tensors that the candidates take
+    images: U8  # the gate's
+    reference: U8  # their FP32 probabilities
     gate: Gate
-    levels: int
-    checkpoint: Path | None = None
-    key: str = ""
-    progress: Progress | None = None
+    levels: int  # steps of a weight on one side of zero
+    checkpoint: Path | None = None  # the file that makes the search resumable
+    key: str = ""  # names the search: a checkpoint of another one is ignored
+    progress: OnProgress = silent
     evaluations: int = 0
-    _store: dict[str, list[float]] = field(default_factory=dict)
+    _store: dict[str, list[float]] = field(default_factory=dict)  # Dice of each image, by assignment
 
-    def run(self, calibrators: Sequence[str] = AUTO) -> Found:
+    def run(self, calibrators: Sequence[str] = AUTO) -> SearchResult:
         """Find the assignment, or raise GateError with the table."""
         self._load()
-        self._say("plain int8", 0, 1)
+        self.progress("plain int8", 0, 1)
         method = calibrators[0]
         verdict = self._judge(method, self.candidates)
         hardest = np.argsort(verdict.dice)[:RANKING_IMAGES]
         if not verdict.passed and len(calibrators) > 1:
             method = max(calibrators, key=lambda name: self._judge(name, self.candidates, hardest).mean)
             verdict = self._judge(method, self.candidates)
-        self._say("plain int8", 1, 1)
-        units = blocks(self.graph, self.candidates)
+        self.progress("plain int8", 1, 1)
+        units = convolution_blocks(self.graph, self.candidates)
         if verdict.passed:
             rows = [self._row(unit, None, "int8") for unit in units]
             return self._found(list(self.candidates), method, verdict, rows)
         return self._search(units, method, hardest)
 
-    def _search(self, units: list[Block], method: str, hardest: NDArray[np.intp]) -> Found:
+    def _search(self, units: list[PrecisionBlock], method: str, hardest: NDArray[np.intp]) -> SearchResult:
         units, damage = self._ranked(units, method, hardest)
         # Return first what hurts most for the time it saves; the square keeps harmful blocks ahead of cheap ones.
         order = sorted(units, key=lambda unit: -(damage[unit.name] ** 2) / max(unit.saves, 1))
         kept, verdict = self._fewest_returned(order, method, hardest)
         if kept is None:
             rows = [self._row(unit, damage[unit.name], "returned") for unit in units]
-            raise GateError(_missed(verdict, rows), fix="use --precision fp16, or more calibration images")
+            raise GateError(
+                f"{verdict.failure()}; {_table(rows)}", fix="use --precision fp16, or more calibration images"
+            )
         chosen = self._win_back(kept, [u for u in order if u not in kept], method, hardest)
         nodes = _nodes(self.candidates, chosen)
         verdict = self._judge(method, nodes)
@@ -101,18 +103,18 @@ class Search:
         return self._found(nodes, method, verdict, rows)
 
     def _ranked(
-        self, units: list[Block], method: str, hardest: NDArray[np.intp]
-    ) -> tuple[list[Block], dict[str, float]]:
+        self, units: list[PrecisionBlock], method: str, hardest: NDArray[np.intp]
+    ) -> tuple[list[PrecisionBlock], dict[str, float]]:
         """The Dice each block costs alone. A stage that costs next to nothing as a whole is not taken apart."""
-        stages: dict[str, list[Block]] = {}
+        stages: dict[str, list[PrecisionBlock]] = {}
         for unit in units:
             stages.setdefault(stage(unit.name), []).append(unit)
         damage: dict[str, float] = {}
-        calm: list[Block] = []
-        parts: list[Block] = []
+        calm: list[PrecisionBlock] = []
+        parts: list[PrecisionBlock] = []
         for number, (name, members) in enumerate(stages.items()):
-            self._say("damage by stage", number, len(stages))
-            whole = Block(
+            self.progress("damage by stage", number, len(stages))
+            whole = PrecisionBlock(
                 f"{name}/* ({len(members)} blocks)",
                 tuple(node for unit in members for node in unit.nodes),
                 sum(unit.flop for unit in members),
@@ -131,22 +133,22 @@ class Search:
         always = [node for whole in calm for node in whole.nodes]
         ground = 1 - self._judge(method, always, hardest).mean if calm else 0.0
         for number, unit in enumerate(parts):
-            self._say("damage by block", number, len(parts))
+            self.progress("damage by block", number, len(parts))
             cost = 1 - self._judge(method, [*always, *unit.nodes], hardest).mean
             damage[unit.name] = max(0.0, cost - ground)
-        self._say("damage by block", len(parts), len(parts))
+        self.progress("damage by block", len(parts), len(parts))
         return [*calm, *parts], damage
 
     def _fewest_returned(
-        self, order: list[Block], method: str, hardest: NDArray[np.intp]
-    ) -> tuple[list[Block] | None, Verdict]:
-        """The shortest prefix of `order` to return so that the gate holds, assuming that more is never worse."""
+        self, order: list[PrecisionBlock], method: str, hardest: NDArray[np.intp]
+    ) -> tuple[list[PrecisionBlock] | None, GateVerdict]:
+        """The shortest prefix of `order` to return so that the gate is passed, assuming that more is never worse."""
         low, high = 0, len(order)  # `low` returned blocks do not suffice; `high` (all) would be no INT8 at all
-        passing: list[Block] | None = None
+        passing: list[PrecisionBlock] | None = None
         worst = None
         while high - low > 1:
             middle = (low + high) // 2
-            self._say("search", high - low, len(order))
+            self.progress("search", high - low, len(order))
             rest = order[middle:]
             verdict = self._judge(method, _nodes(self.candidates, rest), first=hardest)
             if verdict.passed:
@@ -161,15 +163,15 @@ class Search:
         return passing, worst if worst is not None else self._judge(method, self.candidates)
 
     def _win_back(
-        self, kept: list[Block], returned: list[Block], method: str, hardest: NDArray[np.intp]
-    ) -> list[Block]:
+        self, kept: list[PrecisionBlock], returned: list[PrecisionBlock], method: str, hardest: NDArray[np.intp]
+    ) -> list[PrecisionBlock]:
         chosen = list(kept)
         worth = sorted(returned, key=lambda unit: -unit.saves)[:WIN_BACK]
         for number, unit in enumerate(worth):
-            self._say("win back", number, len(worth))
+            self.progress("win back", number, len(worth))
             if self._judge(method, _nodes(self.candidates, [*chosen, unit]), first=hardest).passed:
                 chosen.append(unit)
-        self._say("win back", len(worth), len(worth))
+        self.progress("win back", len(worth), len(worth))
         return chosen
 
     def clips(self, method: str) -> dict[str, float]:
@@ -183,21 +185,20 @@ class Search:
         which: NDArray[np.intp] | None = None,
         *,
         first: NDArray[np.intp] | None = None,
-    ) -> Verdict:
+    ) -> GateVerdict:
         """Dice on all images or on those in `which`; only on those in `first` where they settle that the gate fails."""
         images = self.images if which is None else self.images[which]
         reference = self.reference if which is None else self.reference[which]
         text = "\n".join([method, *sorted(nodes), *(map(str, which.tolist()) if which is not None else [])])
         entry = hashlib.sha256(text.encode()).hexdigest()[:24]
         if entry not in self._store:
-            typed = int8_graph(self.graph, nodes, self.clips(method), levels=self.levels)
-            session = Session(for_processor(typed))
-            dice = self._dice(session, images, reference, first)
+            typed = int8_graph(self.graph, nodes, self.clips(method), "cpu", levels=self.levels, skips=())
+            dice = self._dice(Session(typed), images, reference, first)
             self._store[entry] = [round(float(value), 6) for value in dice]
             self.evaluations += 1
             if self.checkpoint is not None:
                 write_json(self.checkpoint, {"key": self.key, "dice": self._store})
-        return Verdict(np.array(self._store[entry]), self.gate)
+        return GateVerdict(np.array(self._store[entry]), self.gate)
 
     def _dice(self, session: Session, images: U8, reference: U8, first: NDArray[np.intp] | None) -> NDArray[np.float64]:
         if first is None:
@@ -223,13 +224,13 @@ class Search:
         if data.get("key") == self.key and isinstance(data.get("dice"), dict):
             self._store = dict(data["dice"])
 
-    def _found(self, nodes: list[str], method: str, verdict: Verdict, rows: list[dict[str, Any]]) -> Found:
+    def _found(self, nodes: list[str], method: str, verdict: GateVerdict, rows: list[dict[str, Any]]) -> SearchResult:
         clips = self.clips(method)
         taken = {node.input[0] for node in self.graph.nodes if node.name in set(nodes)}
         used = {name: value for name, value in clips.items() if name in taken}
-        return Found(nodes, method, used, verdict, rows, self.evaluations)
+        return SearchResult(nodes, method, used, verdict, rows, self.evaluations)
 
-    def _row(self, unit: Block, damage: float | None, decision: str) -> dict[str, Any]:
+    def _row(self, unit: PrecisionBlock, damage: float | None, decision: str) -> dict[str, Any]:
         return {
             "block": unit.name,
             "convolutions": len(unit.nodes),
@@ -238,20 +239,12 @@ class Search:
             "decision": decision,
         }
 
-    def _say(self, phase: str, done: int, total: int) -> None:
-        if self.progress:
-            self.progress(phase, done, total)
 
-
-def _nodes(candidates: Sequence[str], units: Sequence[Block]) -> list[str]:
+def _nodes(candidates: Sequence[str], units: Sequence[PrecisionBlock]) -> list[str]:
     wanted = {name for unit in units for name in unit.nodes}
     return [name for name in candidates if name in wanted]
 
 
-def _missed(verdict: Verdict, rows: list[dict[str, Any]]) -> str:
-    gate = verdict.gate
-    table = "; ".join(f"{row['block']} {row['damage']} {row['decision']}" for row in rows)
-    return (
-        f"the accuracy gate is not met: Dice to FP32 mean {verdict.mean:.4f} (gate {gate.mean}), "
-        f"minimum {verdict.minimum:.4f} (gate {gate.minimum}); block, damage, decision: {table}"
-    )
+def _table(rows: list[dict[str, Any]]) -> str:
+    lines = "; ".join(f"{row['block']} {row['damage']} {row['decision']}" for row in rows)
+    return f"block, damage, decision: {lines}"

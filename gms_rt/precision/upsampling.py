@@ -5,8 +5,8 @@ convolution with a channel for each place in the kernel, and a DepthToSpace. Wha
 quantisation) is done before the values move, so that bytes move and not floats. Weights, scales and sums stay what
 they are. OpenVINO runs an INT8 deconvolution slower than an FP32 one, and above a certain size not at all.
 
-OpenVINO gets a quantised DepthToSpace wrong beside a Concat (see `joins.py`), so a graph that still has one is left as
-it is.
+OpenVINO gets a quantised DepthToSpace wrong in a graph with a Concat (see `concat_as_sum.py`), so a graph that still
+has one is left as it is.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from gms_rt.graph.graph import Graph, attribute, graph_from_model
-from gms_rt.precision.int8 import add_constant, drop_unused
+from gms_rt.graph.edit import add_constant, drop_unused, replace_nodes
+from gms_rt.graph.graph import Graph, attribute
+from gms_rt.graph.read import graph_from_model
 
 # What works value by value, with constants that hold for the whole tensor.
 _PLAIN = ("LeakyRelu", "Relu", "Clip", "Sigmoid", "Tanh", "PRelu", "QuantizeLinear", "DequantizeLinear")
@@ -35,12 +36,10 @@ def pointwise_upsampling(typed: Graph) -> Graph:
         before[node.name] = _as_convolution(typed, model, by_name[node.name])
         last = _moved_behind(typed, by_name, node)
         behind[last.name] = [_shuffle(node, last)]
-    ordered = [
-        new for node in model.graph.node for new in [*before.get(node.name, []), node, *behind.get(node.name, [])]
-    ]
-    fresh = [type(node).FromString(node.SerializeToString()) for node in ordered]
-    del model.graph.node[:]
-    model.graph.node.extend(fresh)
+    replace_nodes(
+        model,
+        (new for node in model.graph.node for new in [*before.get(node.name, []), node, *behind.get(node.name, [])]),
+    )
     drop_unused(model)
     return graph_from_model(model)
 

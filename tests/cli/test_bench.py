@@ -30,7 +30,7 @@ from gms_rt.engine.build import build_engine
 from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.select import load
 from gms_rt.errors import ArtifactError, UsageError
-from gms_rt.graph.work import work_of
+from gms_rt.graph.count import work_from_file
 from gms_rt.precision.images import ImageSet
 
 native = pytest.mark.skipif(bool(native_missing()), reason=native_missing() or "-")
@@ -201,7 +201,7 @@ def test_compare_says_when_the_machine_itself_changed(tmp_path):
 
 
 def test_work_is_counted_by_hand(tmp_path):
-    work = work_of(fused_graph(tmp_path / "g.onnx", side=16))
+    work = work_from_file(fused_graph(tmp_path / "g.onnx", side=16))
     assert work.flop == 2 * 16 * 16 * (8 * 27 + 8)
     assert work.parameters == 8 * 27 + 8
     assert work.int8_share == 0
@@ -209,7 +209,7 @@ def test_work_is_counted_by_hand(tmp_path):
     assert work.bytes == 4 * (16 * 16 * (3 + 8) + 16 * 16 * (8 + 1) + 8 * 27 + 8)
     (tmp_path / "bad.onnx").write_bytes(b"nonsense")
     with pytest.raises(ArtifactError):
-        work_of(tmp_path / "bad.onnx")
+        work_from_file(tmp_path / "bad.onnx")
 
 
 def test_the_waterfall_adds_up_and_knows_the_engine(tmp_path):

@@ -53,8 +53,8 @@ def test_build_then_inspect(graph, pictures, capsys):
     assert code == 0 and seen["manifest"] == manifest
     assert [row["stage"] for row in seen["stages"]] == ["input", "encoder", "lmm", "decoder", "output"]
     # Quantising changes how weights are stored, not how many there are.
-    from gms_rt.graph.graph import read_graph
-    from gms_rt.precision.blocks import stages
+    from gms_rt.graph.count import stages
+    from gms_rt.graph.read import read_graph
 
     plain = {row["stage"]: (row["flop"], row["parameters"]) for row in stages(read_graph(graph))}
     assert {row["stage"]: (row["flop"], row["parameters"]) for row in seen["stages"]} == plain

@@ -15,7 +15,7 @@ from gms_rt.engine import tensorrt
 from gms_rt.engine.manifest import read_manifest, verify_files
 from gms_rt.engine.select import engine_fits
 from gms_rt.errors import GateError, UsageError
-from gms_rt.graph.graph import read_graph
+from gms_rt.graph.read import read_graph
 from gms_rt.graph.run import Session
 from gms_rt.precision.gate import Gate, judge
 from gms_rt.precision.images import ImageSet
@@ -186,22 +186,3 @@ def test_bundled_recipe_is_for_the_bundled_graph():
     assert recipe is not None, "run calibration/record_demo.py after changing the bundled model"
     assert {row["decision"] for row in recipe.blocks} == {"int8", "returned"}
     assert recipe.precision == "int8"
-
-
-def test_several_precisions_share_the_fp32_masks(graph, tmp_path, monkeypatch):
-    """The reference is computed once for a graph and its gate images, and again for others."""
-    from gms_rt.precision import recipe_from_graph as recipes
-
-    seen = []
-
-    class Counted(Session):
-        def __init__(self, typed, **options):
-            super().__init__(typed, **options)
-            seen.append(typed.model.graph.ByteSize())
-
-    monkeypatch.setattr(recipes, "Session", Counted)
-    for seed, total in ((701, 3), (702, 6)):  # one reference, two engines; then other images
-        images = ImageSet(scenes(4, seed=seed), "others")
-        for name in ("a", "b"):
-            build(graph, tmp_path / f"{name}{seed}", "fp16", gate_images=images)
-        assert len(seen) == total

@@ -7,9 +7,9 @@ from support.small_builds import PLAIN_CPU, build, needs_rtx
 
 from gms_rt.engine import targets, tensorrt, timing_cache
 from gms_rt.errors import DeviceError, GmsError, MissingExtraError
-from gms_rt.graph.graph import read_graph
-from gms_rt.graph.layer_counts import census
-from gms_rt.precision.floating import low_graph
+from gms_rt.graph.layer_counts import layer_counts
+from gms_rt.graph.read import read_graph
+from gms_rt.precision.floating import low_precision_graph
 from gms_rt.precision.recipe import read_recipe
 from gms_rt.runtime.device import Gpu, Machine
 from gms_rt.runtime.tensorrt_module import load_tensorrt, tensorrt_installed
@@ -113,13 +113,13 @@ def test_timing_cache_places(monkeypatch, tmp_path):
 def test_full_sd_vae_architecture_builds_at_fp16(tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("diffusers")
-    from gms_rt.export.fuse import graph_from_model as fuse
+    from gms_rt.export.fuse import graph_from_gms
 
     gms = sd_vae_pipeline()
-    path = fuse(gms, tmp_path / "sd.onnx", source={"kind": "random weights"}, height=224, width=224)
+    path = graph_from_gms(gms, tmp_path / "sd.onnx", source={"kind": "random weights"})
     graph = read_graph(path)
-    typed = low_graph(graph, "fp16", ())
-    assert set(census(typed)["compute"]["Conv"]) == {"fp16"}
+    typed = low_precision_graph(graph, "fp16", ())
+    assert set(layer_counts(typed)["compute"]["Conv"]) == {"fp16"}
     built = tensorrt.build_plan(typed, "tensorrt-rtx", 80)
     tensorrt.check_network(built, "fp16", "fp16", 0)
     # 84 million parameters at two bytes.

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from gms_rt.errors import ArtifactError, UsageError
-from gms_rt.export import onnx_graph
-from gms_rt.export.fuse import graph_from_model, graph_from_run
+from gms_rt.export.fuse import ExportOptions, graph_from_gms, graph_from_run
+from gms_rt.graph import write
 from gms_rt.model.diffusers_tokenizer import wrap_autoencoder
 from gms_rt.model.gms import Gms
 from gms_rt.model.lmm import LatentMapper, LmmConfig
@@ -68,7 +68,7 @@ def spread(graph: Path, gms: Gms, images: np.ndarray) -> int:
 def exported(request, tmp_path_factory):
     gms = model_of(request.param)
     out = tmp_path_factory.mktemp(request.param) / "small.onnx"
-    return gms, graph_from_model(gms, out, source={"kind": "test"}, height=48, width=32)
+    return gms, graph_from_gms(gms, out, source={"kind": "test"}, options=ExportOptions(48, 32))
 
 
 def test_the_graph_equals_the_pipeline(exported):
@@ -118,25 +118,25 @@ def test_folding_leaves_one_channel_to_draw(exported):
 @pytest.mark.parametrize("opset", [18, 21])
 def test_a_range_of_batches(tmp_path, opset):
     gms = model_of("taesd")
-    options = {"height": 32, "width": 64, "batch": (1, 3), "opset": opset}
-    graph = graph_from_model(gms, tmp_path / "b.onnx", source={"kind": "test"}, **options)
+    options = ExportOptions(32, 64, batch=(1, 3), opset=opset)
+    graph = graph_from_gms(gms, tmp_path / "b.onnx", source={"kind": "test"}, options=options)
     for count in (1, 2, 3):
         assert spread(graph, gms, pictures(count, 32, 64)) <= 1
 
 
-def test_heavy_weights_go_beside_the_graph(tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_graph, "EXTERNAL_DATA_BYTES", 50_000)
+def test_large_weights_get_a_file_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(write, "EXTERNAL_BYTES", 50_000)
     gms = model_of("taesd")
-    graph = graph_from_model(gms, tmp_path / "big.onnx", source={"kind": "test"}, height=32, width=32)
+    graph = graph_from_gms(gms, tmp_path / "big.onnx", source={"kind": "test"}, options=ExportOptions(32, 32))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["big.golden.npz", "big.onnx", "big.onnx.data"]
     assert graph.stat().st_size < 300_000 < (tmp_path / "big.onnx.data").stat().st_size + 300_000
     assert spread(graph, gms, pictures(1, 32, 32)) <= 1
 
 
 @pytest.mark.parametrize("wrong", [{"height": 50}, {"width": 0}, {"batch": (3, 1)}, {"batch": (0, 1)}, {"opset": 12}])
-def test_impossible_wishes_are_refused(tmp_path, wrong):
+def test_impossible_options_are_refused(tmp_path, wrong):
     with pytest.raises(UsageError):
-        graph_from_model(model_of("taesd"), tmp_path / "g.onnx", source={}, **wrong)
+        graph_from_gms(model_of("taesd"), tmp_path / "g.onnx", source={}, options=ExportOptions(**wrong))
     assert not any(tmp_path.iterdir())
 
 
@@ -147,7 +147,7 @@ def test_a_run_comes_back_and_exports(tmp_path):
     save_run(tmp_path / "run", gms, {"training": {"steps": 3, "recipe": "fast"}})
     images = torch.from_numpy(pictures(2, 32, 32))
     assert torch.equal(load_run(tmp_path / "run").segment(images), gms.segment(images))
-    graph = graph_from_run(tmp_path / "run", tmp_path / "g.onnx", height=32, width=32)
+    graph = graph_from_run(tmp_path / "run", tmp_path / "g.onnx", ExportOptions(32, 32))
     facts = {p.key: p.value for p in onnx.load(graph).metadata_props}
     assert json.loads(facts["gms_rt.source"])["name"] == "run"
     assert json.loads(facts["gms_rt.tokenizer"])["source"] == "tokenizer"
@@ -201,7 +201,7 @@ def test_onnx_pairs_fuse_and_agree_on_real_pictures(tmp_path, name):
     torch.manual_seed(0)
     mapper = load_official(official).mapper if name == "vaelight" else LatentMapper(LmmConfig(32, 16, (1, 2)))
     gms = Gms(tokenizer, mapper).eval()
-    graph = graph_from_model(gms, tmp_path / "pair.onnx", source={"kind": "test"}, height=96, width=128)
+    graph = graph_from_gms(gms, tmp_path / "pair.onnx", source={"kind": "test"}, options=ExportOptions(96, 128))
     files = sorted((Path(DATA) / "ham10000/images").iterdir())[:2]
     real = [cv2.resize(cv2.imread(str(f))[..., ::-1], (128, 96), interpolation=cv2.INTER_AREA) for f in files]
     for image in [*real, pictures(1, 96, 128)[0]]:

@@ -7,14 +7,19 @@ import math
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import helper
+from support.graphs import FLOAT, model_of
 from support.precision_graphs import SIZE, scenes, tiny_graph, tiny_model
 
+from gms_rt.artifacts import sha256_file
 from gms_rt.errors import ArtifactError, GmsError, UsageError
-from gms_rt.graph.graph import graph_from_model, read_graph, stage, write_graph
-from gms_rt.graph.layer_counts import census, check_census, check_int8_execution
+from gms_rt.graph.count import node_flop, parameter_count, stages, work_from_file
+from gms_rt.graph.graph import stage
+from gms_rt.graph.layer_counts import check_int8_execution, check_layer_counts, layer_counts
+from gms_rt.graph.read import graph_facts, graph_from_model, read_graph
 from gms_rt.graph.run import Session
-from gms_rt.precision.blocks import blocks, node_flop, stages
+from gms_rt.graph.write import write_graph
+from gms_rt.precision.blocks import convolution_blocks
 from gms_rt.precision.images import ImageSet, check_disjoint, halves, read_images
 from gms_rt.precision.int8 import quantisable
 
@@ -46,11 +51,9 @@ def test_tiny_model_draws_the_dark_region():
 
 
 def test_foreign_graphs_are_refused(tmp_path):
-    value = helper.make_tensor_value_info
     node = helper.make_node("Identity", ["x"], ["y"])
-    foreign = helper.make_graph([node], "f", [value("x", TensorProto.FLOAT, [1])], [value("y", TensorProto.FLOAT, [1])])
     path = tmp_path / "foreign.onnx"
-    onnx.save(helper.make_model(foreign), path)
+    onnx.save(model_of([node], [("x", FLOAT, [1])], [("y", FLOAT, [1])]), path)
     with pytest.raises(ArtifactError, match="is not a fused GMS graph"):
         read_graph(path)
     path.write_bytes(b"\x08\x99no onnx at all")
@@ -67,6 +70,34 @@ def test_truncated_graph_is_refused(tmp_path):
         read_graph(path)
 
 
+def test_one_reading_tells_size_batch_metadata_and_hash(tmp_path):
+    path = tiny_graph(tmp_path)
+    facts = graph_facts(path)
+    assert facts.size == (SIZE, SIZE) and facts.batch == 1
+    assert facts.metadata["gms_rt.name"] == "tiny"
+    assert facts.sha256 == sha256_file(path)
+    assert graph_facts(tiny_graph(tmp_path, batch="n")).batch is None
+
+
+def test_absent_weights_beside_a_graph_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("gms_rt.graph.write.EXTERNAL_BYTES", 1000)
+    path, weights = write_graph(graph_from_model(tiny_model()), tmp_path / "m.onnx")
+    weights.unlink()
+    assert graph_facts(path).size == (SIZE, SIZE)
+    with pytest.raises(ArtifactError, match=r"m\.onnx: is not a readable ONNX graph"):
+        read_graph(path)
+
+
+@pytest.mark.parametrize("limit", [1000, 1 << 30])
+def test_a_graph_that_the_checker_refuses_is_not_written(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr("gms_rt.graph.write.EXTERNAL_BYTES", limit)
+    graph = graph_from_model(tiny_model())
+    graph.nodes[3].op_type = "NoSuchOperator"
+    with pytest.raises(onnx.checker.ValidationError):
+        write_graph(graph, tmp_path / "m.onnx", check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_constant_nodes_become_initialisers():
     model = tiny_model()
     moved = model.graph.initializer[0]
@@ -78,8 +109,8 @@ def test_constant_nodes_become_initialisers():
     assert all(n.op_type != "Constant" for n in graph.nodes)
 
 
-def test_large_weights_go_beside_the_graph(tmp_path, monkeypatch):
-    monkeypatch.setattr("gms_rt.graph.graph.EXTERNAL_BYTES", 1000)
+def test_large_weights_get_a_file_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("gms_rt.graph.write.EXTERNAL_BYTES", 1000)
     graph = graph_from_model(tiny_model())
     files = write_graph(graph, tmp_path / "m.onnx")
     assert [f.name for f in files] == ["m.onnx", "m.onnx.data"]
@@ -99,6 +130,21 @@ def test_flop_follow_the_definition():
     assert node_flop(graph, by_name["encoder/act"]) == 0
 
 
+def test_work_of_a_foreign_graph_is_counted_as_far_as_its_shapes_are_known(tmp_path):
+    weights = {"w": np.zeros((5, 3, 3, 3), np.float32), "v": np.zeros((7, 4), np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1] * 4),
+        helper.make_node("Gemm", ["y", "v"], ["g"], transA=1),
+        helper.make_node("MatMul", ["z", "z"], ["m"]),
+    ]
+    inputs = [("x", FLOAT, ["n", 3, 8, 8]), ("y", FLOAT, [7, 2]), ("z", FLOAT, ["n", "side", "side"])]
+    model = model_of(nodes, inputs, [(name, FLOAT, None) for name in ("c", "g", "m")], weights)
+    onnx.save(model, tmp_path / "foreign.onnx")
+    work = work_from_file(tmp_path / "foreign.onnx", batch=2)
+    assert work.flop == 2 * (2 * 5 * 8 * 8 * 27 + 2 * 4 * 7)
+    assert work.parameters == 5 * 27 + 7 * 4 == parameter_count(model)
+
+
 def test_stages_add_up():
     graph = graph_from_model(tiny_model())
     rows = stages(graph)
@@ -111,7 +157,7 @@ def test_stages_add_up():
 
 def test_blocks_follow_modules():
     graph = graph_from_model(tiny_model())
-    found = blocks(graph, quantisable(graph))
+    found = convolution_blocks(graph, quantisable(graph))
     names = {b.name: len(b.nodes) for b in found}
     assert names["lmm/down.0"] == 2
     assert names["lmm/attention"] == 2
@@ -119,16 +165,16 @@ def test_blocks_follow_modules():
     assert math.isclose(sum(b.flop for b in found), sum(node_flop(graph, n) for n in graph.nodes if "onv" in n.op_type))
 
 
-def test_census_tells_the_truth_and_refuses_lies():
+def test_layer_counts_tell_the_truth_and_refuse_lies():
     graph = graph_from_model(tiny_model())
-    found = census(graph)
+    found = layer_counts(graph)
     assert found["compute"]["Conv"] == {"fp32": 11}
     assert found["qdq_pairs"] == 0
-    check_census(graph, "fp32", "fp32")
+    check_layer_counts(graph, "fp32", "fp32")
     with pytest.raises(GmsError, match="is fp32, asked fp16"):
-        check_census(graph, "fp16", "fp16")
+        check_layer_counts(graph, "fp16", "fp16")
     with pytest.raises(GmsError, match="no computing node could be typed fp16"):
-        check_census(graph, "fp16", "fp16", kept=[n.name for n in graph.nodes])
+        check_layer_counts(graph, "fp16", "fp16", kept=[n.name for n in graph.nodes])
 
 
 def test_int8_that_the_cpu_does_not_run_is_an_error():

@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
+from support.graphs import FLOAT, model_of
 
 from gms_rt.errors import ArtifactError, ConfigError, UsageError
 from gms_rt.model.diffusers_tokenizer import snapped
@@ -218,15 +219,8 @@ def _synthetic_graph(path: Path) -> None:
         node("Relu", ["o"], ["p"]),
         node("Conv", ["p", "w3"], ["y"], pads=[0, 1, 2, 1]),
     ]
-    shape = ["n", 3, "h", "w"]
-    graph = helper.make_graph(
-        nodes,
-        "all",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 6, "p", "q"])],
-        initialisers,
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    ends = [("x", FLOAT, ["n", 3, "h", "w"])], [("y", FLOAT, ["n", 6, "p", "q"])]
+    onnx.save(model_of(nodes, *ends, initialisers, opset=17, ir_version=8), path)
 
 
 def _agrees_with_onnxruntime(path: Path, x: torch.Tensor) -> None:
@@ -247,13 +241,9 @@ def test_every_handled_operator_agrees_with_onnxruntime_and_has_a_gradient(tmp_p
 
 
 def test_an_unknown_operator_is_named(tmp_path):
-    graph = helper.make_graph(
-        [helper.make_node("Erf", ["x"], ["y"], name="strange")],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 8, 8])],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "e.onnx")
+    node = helper.make_node("Erf", ["x"], ["y"], name="strange")
+    ends = [("x", FLOAT, [1, 3, 8, 8])], [("y", FLOAT, [1, 3, 8, 8])]
+    onnx.save(model_of([node], *ends, opset=17, ir_version=8), tmp_path / "e.onnx")
     with pytest.raises(ArtifactError, match="'Erf'"):
         OnnxModule(tmp_path / "e.onnx")
 

@@ -22,21 +22,16 @@ pytest.importorskip("onnxruntime")
 
 def foreign_model(path: Path, *, classes: int = 2, side: int = 16) -> Path:
     """A float N×3×H×W segmentation model of another make: bright is class one."""
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import helper
+    from support.graphs import FLOAT, model_of
 
     weight = np.zeros((classes, 3, 1, 1), np.float32)
     weight[-1] = 20 / 3
     # Class 0 is the ground, those between never win.
     bias = np.full(classes, -30, np.float32)
     bias[0], bias[-1] = 0, -10
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["x", "w", "b"], ["y"])],
-        "foreign",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, side, side])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, classes, side, side])],
-        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    ends = [("x", FLOAT, [1, 3, side, side])], [("y", FLOAT, [1, classes, side, side])]
+    model = model_of([helper.make_node("Conv", ["x", "w", "b"], ["y"])], *ends, {"w": weight, "b": bias}, ir_version=9)
     path.write_bytes(model.SerializeToString())
     return path
 

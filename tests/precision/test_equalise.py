@@ -7,16 +7,17 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from support.graphs import FLOAT, model_of
 from support.precision_graphs import scenes, tiny_model
 
-from gms_rt.graph.graph import graph_from_model
+from gms_rt.graph.read import graph_from_model
 from gms_rt.graph.run import Session
-from gms_rt.precision.equalise import equalised, exponents, links
-from gms_rt.precision.int8 import int8_graph, quantisable
+from gms_rt.precision.equalise import equalise, exponents, links
+from gms_rt.precision.int8 import qdq_graph, quantisable
 from gms_rt.precision.ranges import extremes
-from gms_rt.precision.recipe import Recipe
+from gms_rt.precision.recipe import PrecisionRecipe
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +41,11 @@ def block(*, shared=False, transposed=False, slope=0.25):
         helper.make_node("PRelu", ["a", "slope"], ["p"], "lmm/act"),
         helper.make_node("ConvTranspose" if transposed else "Conv", ["p", "weights"], ["mask"], "lmm/conv"),
     ]
-    outputs = [helper.make_tensor_value_info("mask", TensorProto.FLOAT, None)]
+    outputs = [("mask", FLOAT, None)]
     if shared:
         nodes.append(helper.make_node("Add", ["p", "image"], ["sum"], "lmm/sum"))
-        outputs.append(helper.make_tensor_value_info("sum", TensorProto.FLOAT, None))
-    model = helper.make_graph(
-        nodes,
-        "block",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 4, 6, 6])],
-        outputs,
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    return graph_from_model(helper.make_model(model, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
+        outputs.append(("sum", FLOAT, None))
+    return graph_from_model(model_of(nodes, [("image", FLOAT, [1, 4, 6, 6])], outputs, constants))
 
 
 @settings(max_examples=20, deadline=None)
@@ -59,7 +53,7 @@ def block(*, shared=False, transposed=False, slope=0.25):
 def test_an_affine_and_its_convolution_are_scaled_exactly(steps, transposed, slope):
     graph = block(transposed=transposed, slope=slope)
     assert [link.tensor for link in links(graph, ["lmm/conv"])] == ["p"]
-    even = equalised(graph, {"p": steps})
+    even = equalise(graph, {"p": steps})
     image = np.random.default_rng(0).normal(0, 1, (1, 4, 6, 6)).astype(np.float32)
     first, second = (ReferenceEvaluator(g.model).run(None, {"image": image})[0] for g in (graph, even))
     assert np.array_equal(first, second)
@@ -89,7 +83,7 @@ def test_masks_of_the_evened_graph_are_the_same(graph):
     images = scenes(3, seed=11)
     steps = exponents(graph, links(graph, quantisable(graph)), images)
     assert steps
-    even = equalised(graph, steps)
+    even = equalise(graph, steps)
     onnx.checker.check_model(even.model, full_check=True)
     assert np.array_equal(Session(graph).probabilities(images), Session(even).probabilities(images))
     assert [n.name for n in even.nodes] == [n.name for n in graph.nodes]
@@ -113,10 +107,10 @@ def test_a_small_channel_survives_int8():
     def error(candidate):
         name = next(n for n in candidate.nodes if n.name == "decoder/conv_out").input[0]
         clips = {name: extremes(candidate, [name], images)[name].magnitude}
-        typed = int8_graph(candidate, ["decoder/conv_out"], clips, levels=64)
+        typed = qdq_graph(candidate, ["decoder/conv_out"], clips, levels=64)
         return np.abs(Session(typed).probabilities(images) - reference).mean()
 
-    even = equalised(graph, exponents(graph, links(graph, quantisable(graph)), images))
+    even = equalise(graph, exponents(graph, links(graph, quantisable(graph)), images))
     assert error(even) < 0.6 * error(graph)
 
 
@@ -125,12 +119,14 @@ def test_recipe_carries_channels_and_what_only_a_cpu_quantises(graph):
     steps = exponents(graph, links(graph, quantisable(graph)), images)
     nodes = ["decoder/conv_mid", "decoder/conv_out"]
     taken = [next(n for n in graph.nodes if n.name == name).input[0] for name in nodes]
-    even = equalised(graph, steps)
+    even = equalise(graph, steps)
     ranges = {name: seen.magnitude for name, seen in extremes(even, taken, images).items()}
     channels = {name: " ".join(map(str, values)) for name, values in steps.items()}
-    recipe = Recipe("int8", "0" * 64, int8=nodes, ranges=ranges, cpu_only=["decoder/conv_out"], channels=channels)
-    assert recipe.quantised("cpu") == nodes
-    assert recipe.quantised("tensorrt") == ["decoder/conv_mid"]
+    recipe = PrecisionRecipe(
+        "int8", "0" * 64, int8=nodes, ranges=ranges, cpu_only=["decoder/conv_out"], channels=channels
+    )
+    assert recipe.int8_nodes("cpu") == nodes
+    assert recipe.int8_nodes("tensorrt") == ["decoder/conv_mid"]
     cpu, other = recipe.apply(graph, "cpu"), recipe.apply(graph, "tensorrt-rtx")
     kinds = [{n.name for n in g.nodes if n.name.endswith("/weights/dq")} for g in (cpu, other)]
     assert kinds == [{f"{name}/weights/dq" for name in nodes}, {"decoder/conv_mid/weights/dq"}]

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from support.precision_graphs import scenes, tiny_model
 
 from gms_rt.errors import GateError, UsageError
-from gms_rt.graph.graph import graph_from_model
-from gms_rt.graph.layer_counts import census
+from gms_rt.graph.layer_counts import layer_counts
+from gms_rt.graph.read import graph_from_model
 from gms_rt.graph.run import Session
 from gms_rt.precision import calibrators
 from gms_rt.precision.gate import Gate, judge
-from gms_rt.precision.int8 import int8_graph, quantisable, quantise_weights, residual_skips
+from gms_rt.precision.int8 import qdq_graph, quantisable, quantise_weights, residual_skips
 from gms_rt.precision.ranges import Histogram, extremes, histograms
 from gms_rt.precision.search import Search
 
@@ -25,7 +25,7 @@ from gms_rt.precision.search import Search
 def histogram_of(values, bins=2048):
     top = float(np.abs(values).max())
     counts = np.histogram(np.abs(values), bins, (0, top))[0]
-    return Histogram(counts.astype(np.int64), top, bool((values < 0).any()))
+    return Histogram(counts.astype(np.int64), top)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_calibrator_mistakes_are_named():
 
 
 def test_a_tensor_that_is_always_zero_gets_some_scale():
-    assert calibrators.clip(Histogram(np.zeros(2048, np.int64), 0.0, False), "mse") > 0
+    assert calibrators.clip(Histogram(np.zeros(2048, np.int64), 0.0), "mse") > 0
 
 
 @settings(max_examples=30, deadline=None)
@@ -107,15 +107,14 @@ def test_extremes_and_histograms_see_the_tensor(graph):
     assert found[name].mean_square == pytest.approx((values**2).mean((1, 2, 3, 4)).max(), rel=1e-4)
     counts = histograms(graph, {name: found[name].magnitude}, images)[name]
     assert counts.counts.sum() == values.size
-    assert counts.signed
 
 
 def test_quantised_graph_is_symmetric_explicit_int8(graph, counted):
     clips = {name: calibrators.clip(h, "mse") for name, h in counted.items()}
-    typed = int8_graph(graph, quantisable(graph), clips)
+    typed = qdq_graph(graph, quantisable(graph), clips)
     onnx.checker.check_model(typed.model, full_check=True)
-    assert census(typed)["compute"]["Conv"] == {"int8": 11}
-    assert census(typed)["compute"]["ConvTranspose"] == {"int8": 1}
+    assert layer_counts(typed)["compute"]["Conv"] == {"int8": 11}
+    assert layer_counts(typed)["compute"]["ConvTranspose"] == {"int8": 1}
     for node in typed.nodes:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             zero = typed.constant(node.input[2])
@@ -129,7 +128,7 @@ def test_quantised_graph_is_symmetric_explicit_int8(graph, counted):
 def test_onnxruntime_and_openvino_agree_on_the_quantised_graph(graph, counted):
     onnxruntime = pytest.importorskip("onnxruntime")
     clips = {name: calibrators.clip(h, "minmax") for name, h in counted.items()}
-    typed = int8_graph(graph, quantisable(graph)[1:-1], clips, levels=64)
+    typed = qdq_graph(graph, quantisable(graph)[1:-1], clips, levels=64)
     images = scenes(4, seed=9)
     ours = Session(typed).probabilities(images)
     options = onnxruntime.SessionOptions()
@@ -143,7 +142,7 @@ def test_onnxruntime_and_openvino_agree_on_the_quantised_graph(graph, counted):
 
 def test_cpu_runs_the_quantised_convolutions_in_int8(graph, counted):
     clips = {name: calibrators.clip(h, "mse") for name, h in counted.items()}
-    executed = Session(int8_graph(graph, quantisable(graph), clips, levels=64)).executed()
+    executed = Session(qdq_graph(graph, quantisable(graph), clips, levels=64)).executed_layers()
     eight_bit = sum(count for kind, count in executed["Convolution"].items() if kind in ("u8", "i8"))
     assert eight_bit >= 9, executed
 
@@ -157,7 +156,7 @@ def test_residual_skip_is_the_branch_without_convolutions(graph):
 def test_skip_branch_alone_is_quantised(graph, counted):
     clips = {name: calibrators.clip(h, "minmax") for name, h in counted.items()}
     skip = "lmm/down.0.add/out"
-    typed = int8_graph(graph, ["lmm/down.1.conv2"], clips, skips=[skip])
+    typed = qdq_graph(graph, ["lmm/down.1.conv2"], clips, skips=[skip])
     add = next(n for n in typed.nodes if n.name == "lmm/down.1.add")
     assert sorted(add.input) == sorted([f"{skip}/dq", "lmm/down.1.conv2/out"])
 
@@ -180,7 +179,7 @@ def spoiled(graph, counted):
     """The same counts, but one block's input is clipped to a hundredth: a block that INT8 ruins."""
     bad = next(n for n in graph.nodes if n.name == "decoder/conv_mid").input[0]
     worse = counted[bad]
-    return counted | {bad: Histogram(worse.counts, worse.top / 100, worse.signed)}
+    return counted | {bad: Histogram(worse.counts, worse.top / 100)}
 
 
 def test_search_returns_the_block_that_hurts(graph, counted, tmp_path):
@@ -219,7 +218,7 @@ def test_search_resumes_from_its_checkpoint(graph, counted, tmp_path):
 
 
 def test_nothing_passes_ends_with_the_table(graph, counted):
-    ruined = {name: Histogram(h.counts, h.top / 1000, h.signed) for name, h in counted.items()}
+    ruined = {name: Histogram(h.counts, h.top / 1000) for name, h in counted.items()}
     with pytest.raises(GateError, match="accuracy gate is not met") as caught:
         search_of(graph, ruined, Gate(0.999, 0.999)).run(["minmax"])
     assert caught.value.exit_code == 3

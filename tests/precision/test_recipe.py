@@ -1,17 +1,76 @@
-"""A recipe on disk."""
+"""From a graph and images to a recipe: what is asked for, what is remembered, what is refused."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
+from support.precision_graphs import scenes, tiny_model
 
-from gms_rt.errors import ArtifactError
-from gms_rt.precision.recipe import Recipe, read_recipe, write_recipe
+from gms_rt.errors import ArtifactError, GateError, UsageError
+from gms_rt.graph.graph import Graph
+from gms_rt.graph.read import graph_from_model
+from gms_rt.graph.run import Session
+from gms_rt.precision.fp32_masks import Fp32Masks
+from gms_rt.precision.gate import Gate
+from gms_rt.precision.images import ImageSet
+from gms_rt.precision.recipe import PrecisionRecipe, read_recipe, write_recipe
+from gms_rt.precision.recipe_from_graph import RecipeRequest, recipe_from_graph
+
+CALIBRATION = ImageSet(scenes(3, seed=11), "scenes 11")
+GATE = ImageSet(scenes(4, seed=12), "scenes 12")
+SHA = "0" * 64
 
 
-def test_recipe_survives_the_disk_and_refuses_the_future(tmp_path):
-    recipe = Recipe("int8", "ab", int8=["x"], kept={"y": "magnitude 70000"}, ranges={"t": 1.5}, calibrator="mse")
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return graph_from_model(tiny_model())
+
+
+def request(precision: str, gate: Gate | None = None, gate_images: ImageSet | None = GATE) -> RecipeRequest:
+    return RecipeRequest(precision, ("cpu",), CALIBRATION, gate_images, gate or Gate(0.9, 0.8), "minmax", SHA, 1)
+
+
+def test_the_fp32_masks_of_the_latest_images_are_computed_once(graph: Graph) -> None:
+    masks = Fp32Masks()
+    first = masks.of(graph, SHA, GATE)
+    assert np.array_equal(first, Session(graph).probabilities(GATE.images))
+    assert masks.of(graph, SHA, ImageSet(GATE.images.copy(), "the same by content")) is first
+    turned = ImageSet(GATE.images[::-1], "in another order")
+    assert np.array_equal(masks.of(graph, SHA, turned), first[::-1])
+    assert masks.of(graph, "1" * 64, turned) is not masks.of(graph, SHA, turned)
+
+
+def test_several_precisions_share_the_fp32_masks(graph: Graph) -> None:
+    masks = Fp32Masks()
+    shared = masks.of(graph, SHA, GATE)
+    for precision in ("fp16", "int8"):
+        recipe, verdict = recipe_from_graph(graph, request(precision), None, None, masks)
+        assert recipe.precision == precision
+        assert verdict is not None and verdict["passed"] and verdict["images"] == len(GATE.images)
+        assert masks.of(graph, SHA, GATE) is shared
+
+
+def test_the_recipe_is_judged_against_the_masks_it_is_given(graph: Graph) -> None:
+    class Inverted(Fp32Masks):
+        def of(self, graph: Graph, graph_sha256: str, images: ImageSet) -> np.ndarray:
+            return 255 - super().of(graph, graph_sha256, images)
+
+    with pytest.raises(GateError, match=r"Dice to FP32 mean 0\.0.* on 4 images"):
+        recipe_from_graph(graph, request("fp16"), None, None, Inverted())
+
+
+def test_int8_without_images_is_refused(graph: Graph) -> None:
+    with pytest.raises(UsageError, match="others to be judged on"):
+        recipe_from_graph(graph, request("int8", gate_images=None), None)
+
+
+def test_recipe_survives_the_disk_and_refuses_the_future(tmp_path: Path) -> None:
+    recipe = PrecisionRecipe(
+        "int8", "ab", int8=["x"], kept={"y": "magnitude 70000"}, ranges={"t": 1.5}, calibrator="mse"
+    )
     write_recipe(tmp_path, recipe)
     assert read_recipe(tmp_path) == recipe
     data = json.loads((tmp_path / "precision.json").read_text())

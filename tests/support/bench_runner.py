@@ -97,13 +97,15 @@ def replaced(folder: Path, **changes: object) -> None:
 def fused_graph(path: Path, *, side: int = SIDE, weight: float = 1.0, seed: int = 0) -> Path:
     """A small fused graph with convolutions: bright is foreground."""
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import helper
+
+    from support.graphs import FLOAT, UINT8, model_of
 
     generator = np.random.default_rng(seed)
     first = generator.uniform(0.5, 1.5, (8, 3, 3, 3)).astype(np.float32) * weight / 27
     last = np.full((1, 8, 1, 1), 2.0 / 255, np.float32)
     nodes = [
-        helper.make_node("Cast", ["image"], ["f"], "input/cast", to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["image"], ["f"], "input/cast", to=FLOAT),
         helper.make_node("Transpose", ["f"], ["t"], "input/transpose", perm=[0, 3, 1, 2]),
         helper.make_node("Conv", ["t", "first"], ["c"], "encoder/conv", pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["c"], ["r"], "encoder/relu"),
@@ -112,17 +114,11 @@ def fused_graph(path: Path, *, side: int = SIDE, weight: float = 1.0, seed: int 
         helper.make_node("Mul", ["p", "scale"], ["s"], "output/scale"),
         helper.make_node("Round", ["s"], ["o"], "output/round"),
         helper.make_node("Transpose", ["o"], ["n"], "output/transpose", perm=[0, 2, 3, 1]),
-        helper.make_node("Cast", ["n"], ["mask"], "output/cast", to=TensorProto.UINT8),
+        helper.make_node("Cast", ["n"], ["mask"], "output/cast", to=UINT8),
     ]
     constants = {"first": first, "last": last, "bias": np.array([-8.0], np.float32), "scale": np.float32(255)}
-    graph = helper.make_graph(
-        nodes,
-        "threshold",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, [1, side, side, 3])],
-        [helper.make_tensor_value_info("mask", TensorProto.UINT8, [1, side, side, 1])],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    image, mask = ("image", UINT8, [1, side, side, 3]), ("mask", UINT8, [1, side, side, 1])
+    model = model_of(nodes, [image], [mask], constants, name="threshold", ir_version=9)
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
     return path

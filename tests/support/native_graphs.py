@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
-UINT8 = TensorProto.UINT8
-FLOAT = TensorProto.FLOAT
+from support.graphs import FLOAT, UINT8, model_of
 
 
 def mean_graph(
@@ -159,15 +158,7 @@ def save(
     weights: list[Any] | None = None,
 ) -> Path:
     """Write a graph of opset 13."""
-    graph = helper.make_graph(
-        nodes,
-        "test",
-        [helper.make_tensor_value_info(*port) for port in inputs],
-        [helper.make_tensor_value_info(*port) for port in outputs],
-        weights or [],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    onnx.save(model, str(path))
+    onnx.save(model_of(nodes, inputs, outputs, weights or [], opset=13, ir_version=8), str(path))
     return path
 
 

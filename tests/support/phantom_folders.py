@@ -46,7 +46,9 @@ def write_tokenizer(folder: Path) -> str:
 def write_pair(folder: Path) -> str:
     """A pair of ONNX graphs whose latents are the grey means of each 4x4 patch's quarters."""
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import helper
+
+    from support.graphs import FLOAT, model_of
 
     quarters = np.zeros((4, 1, 4, 4), np.float32)
     for channel, (row, column) in enumerate(np.ndindex(2, 2)):
@@ -55,15 +57,10 @@ def write_pair(folder: Path) -> str:
         ("encoder", "Conv", np.repeat(quarters, 3, axis=1) / 12, (3, 4)),
         ("decoder", "ConvTranspose", np.repeat(quarters, 3, axis=1), (4, 3)),
     ):
-        graph = helper.make_graph(
-            [helper.make_node(operator, ["x", "w"], ["y"], strides=[4, 4])],
-            name,
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", channels[0], "h", "w"])],
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", channels[1], "k", "l"])],
-            [numpy_helper.from_array(weight, "w")],
-        )
+        node = helper.make_node(operator, ["x", "w"], ["y"], strides=[4, 4])
+        ends = [("x", FLOAT, ["n", channels[0], "h", "w"])], [("y", FLOAT, ["n", channels[1], "k", "l"])]
+        model = model_of([node], *ends, {"w": weight}, name=name, ir_version=9)
         folder.mkdir(parents=True, exist_ok=True)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
         onnx.save(model, folder / f"{name}.onnx")
     facts = {"latent_channels": 4, "downsample": 4, "scale_factor": 1.5, "image_range": [-1, 1]}
     (folder / "tokenizer.json").write_text(json.dumps(facts))

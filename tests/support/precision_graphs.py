@@ -12,25 +12,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
+
+from support.graphs import FLOAT, UINT8, GraphWriter
 
 SIZE = 64
+UPSAMPLING_SIDE = 18
 
 
-class _Writer:
-    def __init__(self, seed: int) -> None:
-        self.random = np.random.default_rng(seed)
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-
-    def constant(self, name: str, value: Any) -> str:
-        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def node(self, op: str, name: str, *inputs: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(op, list(inputs), [f"{name}/out"], name, **attributes))
-        return f"{name}/out"
-
+class _Writer(GraphWriter):
     def conv(
         self, name: str, x: str, inputs: int, outputs: int, *, size: int = 3, stride: int = 1, gain: float = 1.0
     ) -> str:
@@ -60,7 +50,7 @@ def tiny_model(
 ) -> Any:
     """The graph as a model; `blow_up` scales the middle so far that FP16 would overflow (and scales it back)."""
     w = _Writer(seed)
-    x = w.node("Cast", "input/cast", "image", to=TensorProto.FLOAT)
+    x = w.node("Cast", "input/cast", "image", to=FLOAT)
     x = w.node("Transpose", "input/transpose", x, perm=[0, 3, 1, 2])
     x = w.node("Mul", "input/scale", x, w.constant("input/by", np.float32(1 / 127.5)))
     x = w.node("Sub", "input/shift", x, w.constant("input/one", np.float32(1)))
@@ -75,13 +65,13 @@ def tiny_model(
         h = w.conv(f"{block}.conv2", h, channels, channels, gain=0.1)
         x = w.node("Add", f"{block}.add", x, h)
     tokens = w.constant("lmm/tokens", np.array([0, channels, -1], np.int64))
-    image = w.constant("lmm/image", np.array([0, channels, side, side], np.int64))
+    spatial = w.constant("lmm/image", np.array([0, channels, side, side], np.int64))
     q = w.node("Reshape", "lmm/attention.q_flat", w.conv("lmm/attention.q", x, channels, channels, size=1), tokens)
     v = w.node("Reshape", "lmm/attention.v_flat", w.conv("lmm/attention.v", x, channels, channels, size=1), tokens)
     scores = w.node("MatMul", "lmm/attention.scores", w.node("Transpose", "lmm/attention.t", q, perm=[0, 2, 1]), q)
     mixed = w.node("MatMul", "lmm/attention.mix", v, w.node("Softmax", "lmm/attention.softmax", scores, axis=-1))
     mixed = w.node("Mul", "lmm/attention.small", mixed, w.constant("lmm/tenth", np.float32(0.1)))
-    x = w.node("Add", "lmm/attention.add", x, w.node("Reshape", "lmm/attention.back", mixed, image))
+    x = w.node("Add", "lmm/attention.add", x, w.node("Reshape", "lmm/attention.back", mixed, spatial))
     if blow_up != 1:
         x = w.node("Mul", "lmm/blow_up", x, w.constant("lmm/up_by", np.float32(blow_up)))
         x = w.node("Mul", "lmm/shrink", x, w.constant("lmm/down_by", np.float32(1 / blow_up)))
@@ -101,19 +91,45 @@ def tiny_model(
     x = w.node("Clip", "output/clamp", x, low, high)
     x = w.node("Mul", "output/scale", x, w.constant("output/by", np.float32(255)))
     x = w.node("Transpose", "output/transpose", w.node("Round", "output/round", x), perm=[0, 2, 3, 1])
-    w.nodes.append(helper.make_node("Cast", [x], ["mask"], "output/cast", to=TensorProto.UINT8))
-    graph = helper.make_graph(
-        w.nodes,
-        "tiny",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, [batch, size, size, 3])],
-        [helper.make_tensor_value_info("mask", TensorProto.UINT8, [batch, size, size, 1])],
-        w.constants,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    w.result("Cast", "output/cast", x, "mask", to=UINT8)
+    image, mask = [batch, size, size, 3], [batch, size, size, 1]
+    model = w.model([("image", UINT8, image)], [("mask", UINT8, mask)], name="tiny")
     about = {"format": "1", "name": "tiny", "tokenizer": json.dumps({"name": "tiny"}), "source": "{}"}
     helper.set_model_props(model, {f"gms_rt.{key}": value for key, value in about.items()})
     onnx.checker.check_model(model)
     return model
+
+
+def upsampling_model(*, joined: bool = True, concat_axis: int = 1, **deconvolution: Any) -> Any:
+    """Image, two activations of one convolution joined, upsampled by a deconvolution of these attributes, and drawn."""
+    w = GraphWriter()
+
+    def constant(name: str, value: Any) -> str:
+        return w.constant(name, np.asarray(value, np.float32))
+
+    def conv(name: str, x: str, inputs: int, outputs: int, stride: int = 1) -> str:
+        weights = constant(f"{name}/w", w.random.normal(0, 1 / np.sqrt(9 * inputs), (outputs, inputs, 3, 3)))
+        bias = constant(f"{name}/b", w.random.normal(0, 0.3, outputs))
+        return w.node("Conv", name, x, weights, bias, pads=[1] * 4, strides=[stride] * 2)
+
+    x = w.node("Transpose", "input/t", w.node("Cast", "input/c", "image", to=FLOAT), perm=[0, 3, 1, 2])
+    x = w.node("Mul", "input/m", x, constant("input/by", 1 / 64))
+    options = {"strides": [2, 2], "kernel_shape": [2, 2], **deconvolution}
+    x = conv("first", x, 3, 8, stride=options["strides"][0])
+    parts = [w.node("LeakyRelu", "left", x, alpha=0.1), w.node("Sigmoid", "right", x)]
+    if joined:
+        x = w.node("Concat", "join", *parts, axis=concat_axis)
+        x = conv("mix", x, 16 if concat_axis in (1, -3) else 8, 8)
+    x = w.node("LeakyRelu", "mixed", x, alpha=0.1)
+    kernel, group = options["kernel_shape"], options.get("group", 1)
+    weights = constant("up/w", w.random.normal(0, 0.3, (8, 8 // group, *kernel)))
+    x = w.node("ConvTranspose", "up", x, weights, constant("up/b", w.random.normal(0, 0.3, 8)), **options)
+    x = conv("draw", w.node("LeakyRelu", "act", x, alpha=0.01), 8, 1)
+    x = w.node("Add", "grey", w.node("Mul", "contrast", x, constant("gain", 80)), constant("middle", 128))
+    x = w.node("Clip", "clip", x, constant("low", 0), constant("high", 255))
+    w.result("Cast", "cast", w.node("Transpose", "out", x, perm=[0, 2, 3, 1]), "mask", to=UINT8)
+    side = UPSAMPLING_SIDE
+    return w.model([("image", UINT8, [1, side, side, 3])], [("mask", UINT8, None)], name="small")
 
 
 def tiny_graph(folder: Path, **options: Any) -> Path:

@@ -11,7 +11,7 @@ from gms_rt.engine.build import BuiltEngine, build_engine
 from gms_rt.engine.manifest import EngineManifest
 from gms_rt.engine.request import BuildRequest
 from gms_rt.precision.images import ImageSet
-from gms_rt.precision.ranges import Progress
+from gms_rt.progress import OnProgress, silent
 from gms_rt.runtime.device import Cpu
 from gms_rt.runtime.tensorrt_module import tensorrt_installed
 from support.precision_graphs import scenes
@@ -27,7 +27,7 @@ def built(
     out: Path,
     precision: str = "fp16",
     targets: tuple[str, ...] = ("cpu",),
-    progress: Progress | None = None,
+    progress: OnProgress = silent,
     **options: Any,
 ) -> BuiltEngine:
     """Build with these scenes, unless options name others."""

@@ -1,0 +1,85 @@
+"""One torch module of one input and one output to ONNX, every name in it beginning with its stage's."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gms_rt.errors import GmsError, MissingExtraError
+
+
+@dataclass(frozen=True)
+class ExportStage:
+    """One part of the pipeline as a module of one input and one output."""
+
+    name: str
+    module: nn.Module
+    example: Tensor  # an input of the right shape and type; only these matter
+
+
+def export_stage(stage: ExportStage, opset: int, batch: tuple[int, int]) -> Any:
+    """The ONNX model of a stage, for a batch from the first to the second of `batch`."""
+    import onnx
+
+    try:
+        import onnxscript  # noqa: F401 - the exporter needs it and says so late
+    except ImportError as error:
+        raise MissingExtraError("export", "train") from error
+    low, high = batch
+    shapes = None if low == high else ({0: torch.export.Dim("batch", min=low, max=high)},)
+    with _silence(), torch.no_grad():
+        program = torch.onnx.export(
+            stage.module,
+            (stage.example,),
+            dynamo=True,
+            opset_version=opset,
+            input_names=["in"],
+            output_names=["out"],
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+    if program is None:
+        raise GmsError("torch gave no graph", where=f"stage {stage.name}")
+    model = _simplify(program.model_proto)
+    del model.graph.value_info[:]
+    del model.graph.metadata_props[:]
+    del model.metadata_props[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+        node.name = node.name or node.output[0]
+    if model.functions:
+        raise GmsError("torch left functions in the graph", where=f"stage {stage.name}")
+    return onnx.compose.add_prefix(model, f"{stage.name}/")
+
+
+def _simplify(model: Any) -> Any:
+    """The graph after onnxsim, where that is installed, makes it smaller, and agrees."""
+    try:
+        import onnxsim
+    except ImportError:
+        return model
+    with _silence():
+        smaller, same = onnxsim.simplify(model)
+    return smaller if same and len(smaller.graph.node) < len(model.graph.node) else model
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Exporters print to stdout and warn about their own insides; errors still come out."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,67 @@
+"""Stage graphs become one: chained, named by stage, and described.
+
+A stage graph has one input and one output, and every name in it begins with the stage's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+GRAPH_FORMAT = "1"
+
+
+def join_stages(models: Sequence[Any], inputs: str, outputs: str) -> Any:
+    """Chain stage graphs, each one's output the next one's input; `inputs` and `outputs` name what is left open."""
+    import onnx
+
+    joined = models[0]
+    for following in models[1:]:
+        wires = [(joined.graph.output[0].name, following.graph.input[0].name)]
+        joined = onnx.compose.merge_models(joined, following, io_map=wires)
+    # Merging lists the operator set once for each part, and all parts share one.
+    versions = {opset.domain: opset for opset in joined.opset_import}
+    del joined.opset_import[:]
+    joined.opset_import.extend(versions.values())
+    _rename_value(joined.graph, joined.graph.input[0].name, inputs)
+    _rename_value(joined.graph, joined.graph.output[0].name, outputs)
+    return joined
+
+
+def name_pixel_arithmetic(model: Any) -> None:
+    """Rename what lies before the first and behind the last convolution to `input/…` and `output/…`."""
+    nodes = model.graph.node
+    convolutions = [i for i, node in enumerate(nodes) if node.op_type in ("Conv", "ConvTranspose")]
+    for place, part in (("input", nodes[: convolutions[0]]), ("output", nodes[convolutions[-1] + 1 :])):
+        for node in part:
+            node.name = f"{place}/{node.name.partition('/')[2]}"
+
+
+def describe_graph(model: Any, name: str, tokenizer: dict[str, Any], source: dict[str, Any]) -> None:
+    """Write into the graph what it is and where it comes from."""
+    import onnx
+
+    from gms_rt import __version__
+
+    model.producer_name, model.producer_version = "gms-rt", __version__
+    model.graph.name = name
+    model.doc_string = "Not for clinical use."
+    properties = {
+        "format": GRAPH_FORMAT,
+        "name": name,
+        "tokenizer": json.dumps(tokenizer),
+        "source": json.dumps(source),
+    }
+    onnx.helper.set_model_props(model, {f"gms_rt.{key}": value for key, value in properties.items()})
+
+
+def _rename_value(graph: Any, old: str, new: str) -> None:
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for position, name in enumerate(names):
+                if name == old:
+                    names[position] = new
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        if value.name == old:
+            value.name = new
