@@ -18,7 +18,9 @@ from gms_rt.model.size import run_size
 @click.option("--out", type=click.Path(path_type=Path), help="The graph to write  [default: RUN.onnx]")
 @click.option("--size", help="Height x width, such as 224 or 256x320  [default: as the run was trained, else 224]")
 @click.option("--batch", default="1", show_default=True, help="A batch size, or a range such as 1-8.")
-@click.option("--opset", type=int, default=18, show_default=True, help="18 reaches JetPack 6; 21 is the other choice.")
+@click.option(
+    "--opset", type=int, default=18, show_default=True, help="ONNX operator set: 18 (JetPack 6 reads it) or 21."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(run: Path, out: Path | None, size: str | None, batch: str, opset: int, as_json: bool) -> None:
     """Fuse a run's encoder, latent mapping and decoder into one ONNX graph.

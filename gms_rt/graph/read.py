@@ -35,7 +35,7 @@ class GraphFacts:
 def graph_facts(path: Path) -> GraphFacts:
     """Read a fused graph's size, batch, metadata and hash."""
     data = _bytes(path)
-    model = _checked(data, path)
+    model = _parse(data, path)
     first, height, width, _ = model.graph.input[0].type.tensor_type.shape.dim
     return GraphFacts(
         int(height.dim_value),
@@ -60,7 +60,7 @@ def read_graph(path: Path, *, batch: int | None = None) -> Graph:
     """Read a fused graph and make it ready for typing; `batch` fixes an open batch (1 if not given)."""
     from onnx.external_data_helper import load_external_data_for_model
 
-    model = _checked(_bytes(path), path)
+    model = _parse(_bytes(path), path)
     try:
         load_external_data_for_model(model, str(path.parent))
     except Exception as error:  # absent, outside the folder, too short
@@ -99,7 +99,7 @@ def _bytes(path: Path) -> bytes:
         raise _unfit(path, "readable", error) from error
 
 
-def _checked(data: bytes, path: Path) -> Any:
+def _parse(data: bytes, path: Path) -> Any:
     """The model in a file's content, if its input and output are a fused graph's."""
     import onnx
 

@@ -62,7 +62,7 @@ def exponents(graph: Graph, found: Collection[Link], images: U8) -> dict[str, li
     peaks = channel_peaks(graph, [link.tensor for link in found], some)
     chosen = {}
     for link in found:
-        weights = np.max([_taken(graph, nodes[name]) for name in link.takers], axis=0)
+        weights = np.max([_largest_weights(graph, nodes[name]) for name in link.takers], axis=0)
         peak = peaks[link.tensor]
         live = (peak > 0) & (weights > 0)
         if not live.any():
@@ -153,7 +153,7 @@ def _scalable(graph: Graph, node: Any, tensor: str) -> bool:
     return bool(whole and node.input[1] in graph.initialisers)
 
 
-def _taken(graph: Graph, node: Any) -> NDArray[np.float64]:
+def _largest_weights(graph: Graph, node: Any) -> NDArray[np.float64]:
     """The largest weight on each input channel, relative to its output channel's largest."""
     weights = np.abs(graph.constant(node.input[1])).astype(np.float64)
     if node.op_type == "ConvTranspose":

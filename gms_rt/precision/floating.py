@@ -116,10 +116,10 @@ def low_precision_graph(graph: Graph, kind: str, keep: Collection[str]) -> Graph
                 now[name] = TensorProto.FLOAT if node.op_type == "Cast" else wanted
         nodes.append(node)
     replace_nodes(typed, nodes)
-    return _retyped(typed, now, kind)
+    return _infer_types(typed, now, kind)
 
 
-def _retyped(model: Any, now: dict[str, int], kind: str) -> Graph:
+def _infer_types(model: Any, now: dict[str, int], kind: str) -> Graph:
     drop_unused(model)
     if kind == "fp16":
         return graph_from_model(model)
@@ -150,7 +150,7 @@ def _reason(graph: Graph, node: Any, ranges: Mapping[str, Extremes]) -> str:
         return f"magnitude {ranges[worst].magnitude:.0f} at {worst}"
     source = ranges.get(node.input[0])
     if source is not None and node.op_type in (*_NORMS, *_SUMS):
-        count = _reduced(graph, node)
+        count = _elements_per_result(graph, node)
         squares = node.op_type in _NORMS or node.op_type in ("ReduceSumSquare", "ReduceL2")
         total = count * (source.mean_square if squares else 1.0 if node.op_type == "Softmax" else source.mean_magnitude)
         if total > FP16_LIMIT:
@@ -179,7 +179,7 @@ def _constant_reason(graph: Graph, node: Any, ranges: Mapping[str, Extremes]) ->
     return ""
 
 
-def _reduced(graph: Graph, node: Any) -> int:
+def _elements_per_result(graph: Graph, node: Any) -> int:
     """How many elements one result of a reduction is made of."""
     shape = graph.shape[node.input[0]]
     if node.op_type in ("InstanceNormalization", "BatchNormalization", "GlobalAveragePool"):

@@ -87,7 +87,7 @@ class Search:
         return self._search(units, method, hardest)
 
     def _search(self, units: list[PrecisionBlock], method: str, hardest: NDArray[np.intp]) -> SearchResult:
-        units, damage = self._ranked(units, method, hardest)
+        units, damage = self._rank(units, method, hardest)
         # Return first what hurts most for the time it saves; the square keeps harmful blocks ahead of cheap ones.
         order = sorted(units, key=lambda unit: -(damage[unit.name] ** 2) / max(unit.saves, 1))
         kept, verdict = self._fewest_returned(order, method, hardest)
@@ -102,7 +102,7 @@ class Search:
         rows = [self._row(u, damage[u.name], "int8" if u in chosen else "returned") for u in units]
         return self._found(nodes, method, verdict, rows)
 
-    def _ranked(
+    def _rank(
         self, units: list[PrecisionBlock], method: str, hardest: NDArray[np.intp]
     ) -> tuple[list[PrecisionBlock], dict[str, float]]:
         """The Dice each block costs alone. A stage that costs next to nothing as a whole is not taken apart."""
