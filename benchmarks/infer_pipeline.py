@@ -22,7 +22,7 @@ from PIL import Image
 
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.select import load
-from gms_rt.infer import InferOptions, OutFolder, find_sources, run_cases
+from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases
 from gms_rt.runtime.device import probe
 
 KINDS = ("jpg", "jpg", "jpg", "jpg", "png", "png", "bmp", "tif", "dcm", "dcm")
@@ -104,7 +104,7 @@ def main() -> None:
         options = InferOptions(dicom_seg=not arguments.no_dicom_seg)
         with OutFolder(root / "out") as out:
             start = time.perf_counter()
-            summary = run_cases(found, engine, out, options)
+            summary = run_cases(found, InferJob(engine, out, options))
             seconds = time.perf_counter() - start
         after = engine_rate(engine, arguments.seconds)
         if summary.failed:

@@ -39,10 +39,10 @@ def iou(a: Mask, b: Mask) -> float:
     return 1.0 if union == 0 else int(np.count_nonzero(left & right)) / union
 
 
-def flipped(a: Mask, b: Mask) -> int:
+def differing_pixels(a: Mask, b: Mask) -> int:
     """How many pixels differ.
 
-    >>> flipped(np.array([[1, 1, 0]]), np.array([[1, 0, 0]]))
+    >>> differing_pixels(np.array([[1, 1, 0]]), np.array([[1, 0, 0]]))
     1
     """
     left, right = _pair(a, b)

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gms_rt.arrays import F64
 from gms_rt.errors import UsageError
 
-F64 = NDArray[np.float64]
 Statistic = Callable[[F64], F64]
 
 _RESAMPLES = 4000
@@ -45,7 +44,7 @@ def bootstrap(
     >>> 0.97 <= interval.low <= 0.985 <= interval.high <= 1.0
     True
     """
-    draws = statistic(_resampled(_checked(values), np.random.default_rng(seed)))
+    draws = statistic(_resample(_as_samples(values), np.random.default_rng(seed)))
     return _interval(draws, level)
 
 
@@ -59,21 +58,21 @@ def bootstrap_ratio(
     Interval(low=2.0, high=2.0, level=0.95)
     """
     generator = np.random.default_rng(seed)
-    above = statistic(_resampled(_checked(new), generator))
-    below = statistic(_resampled(_checked(old), generator))
+    above = statistic(_resample(_as_samples(new), generator))
+    below = statistic(_resample(_as_samples(old), generator))
     if not (below > 0).all():
         raise UsageError("a ratio needs positive values below", where="bootstrap_ratio")
     return _interval(above / below, level)
 
 
-def _checked(values: Sequence[float] | F64) -> F64:
+def _as_samples(values: Sequence[float] | F64) -> F64:
     array = np.asarray(values, np.float64)
     if array.ndim != 1 or array.size == 0 or not np.isfinite(array).all():
         raise UsageError("an interval needs at least one finite number", where="bootstrap")
     return array
 
 
-def _resampled(values: F64, generator: np.random.Generator) -> F64:
+def _resample(values: F64, generator: np.random.Generator) -> F64:
     return np.asarray(values[generator.integers(0, values.size, (_RESAMPLES, values.size))], np.float64)
 
 

@@ -34,7 +34,7 @@ def test_dice_and_iou_agree_with_their_definitions(pair: tuple[NDArray[np.bool_]
     assert metrics.dice(a, b) == (2 * both / (a.sum() + b.sum()) if either else 1.0)
     assert metrics.iou(a, b) == (both / either if either else 1.0)
     assert metrics.dice(a, b) == metrics.dice(b, a)
-    assert metrics.flipped(a, b) == (a != b).sum()
+    assert metrics.differing_pixels(a, b) == (a != b).sum()
 
 
 @settings(max_examples=150, deadline=None)

@@ -9,7 +9,7 @@ import click
 
 from gms_rt.artifacts import write_json
 from gms_rt.cli.console import Console, table
-from gms_rt.cli.eval import HEADER, measured_row
+from gms_rt.cli.eval import HEADER, result_row
 from gms_rt.errors import UsageError
 
 
@@ -69,7 +69,7 @@ def command(
         console.note(f"{grid}: {label}")
         summary = _cell(data, tokenizer, recipe, (*settings, *fixed, f"loss={loss}"), splits, device, folder, console)
         values[label] = summary
-        rows.append(measured_row(label, summary))
+        rows.append(result_row(label, summary))
         known = published.get(label.partition(":")[0], {}).get(name)
         if known is not None:
             rows.append(row(f"  published (paper, table {5 if grid == 'tokenizer' else 4})", known))
@@ -94,6 +94,7 @@ def _cell(
     from gms_rt.evaluate.choice import chosen_cases
     from gms_rt.evaluate.dataset import evaluate
     from gms_rt.model.loading import load_tokenizer
+    from gms_rt.scan.segmenter import Segmenter
     from gms_rt.train.device import torch_device
     from gms_rt.train.loop import train
     from gms_rt.train.predict import predictor
@@ -108,5 +109,5 @@ def _cell(
     cases, source = chosen_cases(dataset, "test", file=splits, run=folder)
     facts = {"run": str(folder), "data": dataset.name, "split": "test", "split_source": source}
     with console.progress("eval", len(cases)) as bar:
-        result = evaluate(cases, predict, (size, size), folder / "test", facts=facts, progress=bar.advance)
+        result = evaluate(cases, Segmenter(predict, size, size), folder / "test", facts=facts, progress=bar.advance)
     return result.summary

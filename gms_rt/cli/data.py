@@ -26,7 +26,7 @@ def command() -> None:
 
 @command.command("list")
 @click.argument("root", type=click.Path(path_type=Path), required=False)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def list_command(root: Path | None, as_json: bool) -> None:
     """List the known data sets, and those found in the folders below ROOT.
 
@@ -61,11 +61,17 @@ def list_command(root: Path | None, as_json: bool) -> None:
 
 @command.command("prepare")
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder to write the prepared data set into."
+)
 @click.option("--splits", type=click.Path(path_type=Path), help="Lists of names: JSON, or the official pickle.")
-@click.option("--seed", default=0, show_default=True, help="For lists that are drawn.")
-@click.option("--size", type=click.IntRange(min=8), help="Squares of so many pixels  [default: keep the size].")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--seed", default=0, show_default=True, help="Seed for lists that are drawn.")
+@click.option(
+    "--size",
+    type=click.IntRange(min=8),
+    help="Resize every image to a square of this many pixels  [default: keep the size].",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def prepare_command(data: Path, out: Path, splits: Path | None, seed: int, size: int | None, as_json: bool) -> None:
     """Write DATA as images/, masks/ (merged, 0 and 255) and split.json.
 
@@ -93,9 +99,9 @@ def prepare_command(data: Path, out: Path, splits: Path | None, seed: int, size:
 @command.command("check")
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--splits", type=click.Path(path_type=Path), help="Lists of names: JSON, or the official pickle.")
-@click.option("--seed", default=0, show_default=True, help="For lists that are drawn.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the report as JSON here too.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--seed", default=0, show_default=True, help="Seed for lists that are drawn.")
+@click.option("--out", type=click.Path(path_type=Path), help="Also write the report as JSON into this file.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def check_command(data: Path, splits: Path | None, seed: int, out: Path | None, as_json: bool) -> None:
     """Report what is wrong with DATA: pairs, files, sizes, empty masks, look-alikes across train and test.
 
@@ -104,7 +110,7 @@ def check_command(data: Path, splits: Path | None, seed: int, out: Path | None, 
       gms-rt data check busi/ --splits busi.json
       gms-rt data check images-and-masks/ --json
     """
-    from gms_rt.data.check import check
+    from gms_rt.data.check import check_dataset
     from gms_rt.data.layouts import recognise
     from gms_rt.data.splits import split_dataset
 
@@ -112,7 +118,7 @@ def check_command(data: Path, splits: Path | None, seed: int, out: Path | None, 
     dataset = recognise(data)
     split = split_dataset(dataset, file=splits, seed=seed)
     with console.progress("check", len(dataset.cases)) as bar:
-        report = check(dataset, split, bar.advance)
+        report = check_dataset(dataset, split, bar.advance)
     if out is not None:
         write_json(out, report.to_json())
     console.result(report.to_json(), report.text())

@@ -15,7 +15,7 @@ from gms_rt.demo.bundled import SAMPLE_SCANS, Sample, samples
 from gms_rt.engine.build import build_engine
 from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.select import load
-from gms_rt.infer import InferOptions, OutFolder, find_sources, run_cases
+from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases
 from gms_rt.infer.summary import Summary
 from gms_rt.parity.certificate import certify
 from gms_rt.report.assemble import bench_report, case_card
@@ -68,10 +68,11 @@ def _segment(engine: Path, out: Path, say: Callable[[str], None]) -> tuple[Summa
     scores, cards = [], []
     with load(engine) as opened, OutFolder(out) as folder:
         number = itertools.count(1)
-        summary = run_cases(
-            found, opened, folder, InferOptions(dicom_seg=False),
-            report=lambda *_: say(f"segmenting {next(number)}/{len(found.sources)}"),
-        )  # fmt: skip
+
+        def on_case(*_: object) -> None:
+            say(f"segmenting {next(number)}/{len(found.sources)}")
+
+        summary = run_cases(found, InferJob(opened, folder, InferOptions(dicom_seg=False), on_case=on_case))
         masks = {source.name: folder.path("masks", source.stem) for source in found.sources}
     for sample in samples():
         mask = masks[sample.scan.name]
@@ -83,7 +84,7 @@ def _segment(engine: Path, out: Path, say: Callable[[str], None]) -> tuple[Summa
 
 
 def _card(sample: Sample, mask: Path) -> tuple[float, Card]:
-    frames = [next(iter(fetch(path).open(scan.MAX_PIXELS).frames)) for path in (sample.scan, mask, sample.truth)]
+    frames = [next(fetch(path).open().frames) for path in (sample.scan, mask, sample.truth)]
     image, found, truth = (frame.image for frame in frames)
     height, width = image.shape[:2]
     scale = min(1.0, _SHOWN_SIDE / max(height, width))

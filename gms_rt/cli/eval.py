@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +16,10 @@ from gms_rt.artifacts import sha256_file, write_json
 from gms_rt.cli.console import Console, table
 from gms_rt.errors import CasesFailedError, UsageError
 from gms_rt.infer.flips import FLIPS, check_flips, mean_over_flips
+from gms_rt.scan.segmenter import Segmenter
 
 if TYPE_CHECKING:
-    from gms_rt.evaluate.dataset import Evaluation, Predictor
+    from gms_rt.evaluate.dataset import Evaluation
 
 HEADER = ["", "DSC", "IoU", "HD95"]
 
@@ -24,31 +27,45 @@ HEADER = ["", "DSC", "IoU", "HD95"]
 @click.command("eval")
 @click.argument("data", type=click.Path(path_type=Path), nargs=-1)
 @click.option(
-    "--run", "runs", type=click.Path(path_type=Path), multiple=True, help="Run folder; with --matrix one a DATA."
+    "--run",
+    "runs",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Run folder to evaluate; with --matrix one for each DATA.",
 )
-@click.option("--engine", type=click.Path(path_type=Path), help="Engine folder.")
-@click.option("--split", "part", default="test", show_default=True, help="train, validation, test or all.")
+@click.option("--engine", type=click.Path(path_type=Path), help="Engine folder to evaluate.")
 @click.option(
-    "--splits", type=click.Path(path_type=Path), multiple=True, help="Lists of names; with --matrix one a DATA."
+    "--split", "part", default="test", show_default=True, help="Part of the data set: train, validation, test or all."
 )
 @click.option(
-    "--every", default=1, show_default=True, type=click.IntRange(min=1), help="Every Nth case by sorted name."
+    "--splits",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Lists of names, JSON or the official pickle; with --matrix one for each DATA.",
 )
 @click.option(
-    "--spacing", type=(float, float), default=(1.0, 1.0), help="Row and column spacing for HD95 at source size."
+    "--every", default=1, show_default=True, type=click.IntRange(min=1), help="Take every Nth case, sorted by name."
 )
-@click.option("--matrix", is_flag=True, help="Train on one, test on the other: every run on every other DATA.")
-@click.option("--compare", type=click.Path(path_type=Path), help="An earlier evaluation: paired difference to it.")
+@click.option(
+    "--spacing",
+    type=(float, float),
+    default=(1.0, 1.0),
+    help="Spacing of rows and columns, the unit of HD95 at source size.",
+)
+@click.option("--matrix", is_flag=True, help="Evaluate every run on every other DATA (cross-domain table).")
+@click.option(
+    "--compare", type=click.Path(path_type=Path), help="Folder of an earlier evaluation to compare with, case by case."
+)
 @click.option("--tta", is_flag=True, help="Average over flips of each image, as gms-rt infer --tta does.")
 @click.option(
     "--flips",
     type=click.Choice(list(FLIPS)),
-    help="With --tta: which flips [both]; horizontal where up and down differ, as in ultrasound.",
+    help="Flips that --tta averages over; horizontal where up and down differ, as in ultrasound  [default: both].",
 )
-@click.option("--gallery", default=12, show_default=True, help="Worst cases to draw.")
-@click.option("--device", help="cpu or cuda[:N].")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--gallery", default=12, show_default=True, help="Number of worst cases to draw.")
+@click.option("--device", help="Device to run on: cpu, cuda or cuda:N.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the evaluation into.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(
     data: tuple[Path, ...],
     runs: tuple[Path, ...],
@@ -89,69 +106,66 @@ def command(
         )
     lists = splits[0] if splits else None
     if engine is not None:
-        with _engine(engine, device) as (predict, size, facts):
-            result = options.evaluated(data[0], lists, None, predict, size, facts, out)
+        with _engine(engine, device) as model:
+            result = _evaluate(data[0], lists, model, options, out)
     else:
-        predict, size, facts = _run(runs[0], device)
-        result = options.evaluated(data[0], lists, runs[0], predict, size, facts, out)
+        result = _evaluate(data[0], lists, _run(runs[0], device), options, out)
     values, text = result.summary, _screen(result.summary, out)
     if compare is not None:
-        values, text = _compared(result, compare, out, text)
+        values, text = _compare(result, compare, out, text)
     console.result(values, text)
     _complain(result, out)
 
 
+@dataclass(frozen=True)
 class _Options:
     """What holds for every evaluation of one call."""
 
-    def __init__(
-        self,
-        part: str,
-        every: int,
-        spacing: tuple[float, float],
-        flips: str | None,
-        gallery: int,
-        device: str | None,
-        console: Console,
-    ) -> None:
-        self.part, self.every, self.spacing, self.flips, self.gallery = part, every, spacing, flips, gallery
-        self.device, self.console = device, console
-
-    def evaluated(
-        self,
-        data: Path,
-        lists: Path | None,
-        run: Path | None,
-        predict: Predictor,
-        size: tuple[int, int],
-        facts: dict[str, Any],
-        out: Path,
-    ) -> Evaluation:
-        """One evaluation into its folder."""
-        from gms_rt.data.layouts import recognise
-        from gms_rt.evaluate.choice import chosen_cases
-        from gms_rt.evaluate.dataset import evaluate
-
-        dataset = recognise(data)
-        cases, source = chosen_cases(dataset, self.part, file=lists, run=run, every=self.every)
-        if self.flips:
-            predict = partial(mean_over_flips, predict, which=self.flips)
-        chosen = {"data": dataset.name, "split": self.part, "every": self.every, "split_source": source}
-        known = {**facts, "tta": self.flips is not None, "flips": self.flips, **chosen}
-        with self.console.progress(f"eval {dataset.name}", len(cases)) as bar:
-            return evaluate(
-                cases,
-                predict,
-                size,
-                out,
-                spacing=self.spacing,
-                gallery=self.gallery,
-                facts=known,
-                progress=bar.advance,
-            )
+    part: str
+    every: int
+    spacing: tuple[float, float]
+    flips: str | None  # to average over
+    gallery: int
+    device: str | None
+    console: Console
 
 
-def _run(run: Path, device: str | None) -> tuple[Predictor, tuple[int, int], dict[str, Any]]:
+@dataclass(frozen=True)
+class _Model:
+    """What is evaluated, and the facts about it for the summary."""
+
+    segmenter: Segmenter
+    facts: dict[str, Any]
+    run: Path | None = None
+
+
+def _evaluate(data: Path, lists: Path | None, model: _Model, options: _Options, out: Path) -> Evaluation:
+    """One evaluation into its folder."""
+    from gms_rt.data.layouts import recognise
+    from gms_rt.evaluate.choice import chosen_cases
+    from gms_rt.evaluate.dataset import evaluate
+
+    dataset = recognise(data)
+    cases, source = chosen_cases(dataset, options.part, file=lists, run=model.run, every=options.every)
+    segmenter = model.segmenter
+    if options.flips:
+        averaged = partial(mean_over_flips, segmenter.infer, which=options.flips)
+        segmenter = Segmenter(averaged, segmenter.height, segmenter.width)
+    chosen = {"data": dataset.name, "split": options.part, "every": options.every, "split_source": source}
+    facts = {**model.facts, "tta": options.flips is not None, "flips": options.flips, **chosen}
+    with options.console.progress(f"eval {dataset.name}", len(cases)) as bar:
+        return evaluate(
+            cases,
+            segmenter,
+            out,
+            spacing=options.spacing,
+            gallery=options.gallery,
+            facts=facts,
+            progress=bar.advance,
+        )
+
+
+def _run(run: Path, device: str | None) -> _Model:
     from gms_rt.cli.extras import train_extra
 
     train_extra("the evaluation of a run")
@@ -159,11 +173,12 @@ def _run(run: Path, device: str | None) -> tuple[Predictor, tuple[int, int], dic
     from gms_rt.train.predict import predictor
 
     predict, size = predictor(run, device=torch_device(device or "cpu"))
-    return predict, (size, size), {"run": str(run), "weights_sha256": sha256_file(run / "lmm.safetensors")}
+    facts = {"run": str(run), "weights_sha256": sha256_file(run / "lmm.safetensors")}
+    return _Model(Segmenter(predict, size, size), facts, run)
 
 
 @contextmanager
-def _engine(folder: Path, device: str | None) -> Iterator[tuple[Predictor, tuple[int, int], dict[str, Any]]]:
+def _engine(folder: Path, device: str | None) -> Iterator[_Model]:
     from gms_rt.engine.select import load
 
     with load(folder, device=device) as engine:
@@ -174,7 +189,7 @@ def _engine(folder: Path, device: str | None) -> Iterator[tuple[Predictor, tuple
             "device": engine.runner.info.device,
             "model_sha256": manifest.files.get(manifest.model),
         }
-        yield engine.runner.infer, (manifest.height, manifest.width), facts
+        yield _Model(engine, facts)
 
 
 def _matrix(
@@ -191,7 +206,7 @@ def _matrix(
         )
     rows, values = [], {}
     for source, run in zip(data, runs, strict=True):
-        predict, size, facts = _run(run, options.device)
+        model = dataclasses.replace(_run(run, options.device), run=None)  # its lists are of the data it was trained on
         trained = key_of(recognise(source).name)
         for index, target in enumerate(data):
             if target == source:
@@ -199,16 +214,16 @@ def _matrix(
             tested = key_of(recognise(target).name)
             name = f"{trained} to {tested}"
             lists = splits[index] if splits else None
-            result = options.evaluated(target, lists, None, predict, size, facts, out / name.replace(" ", "-"))
+            result = _evaluate(target, lists, model, options, out / name.replace(" ", "-"))
             values[name] = result.summary
-            rows.append(measured_row(name, result.summary))
+            rows.append(result_row(name, result.summary))
             if (trained, tested) in CROSS:
                 rows.append(row("  published (paper, table 3)", CROSS[trained, tested]))
     write_json(out / "matrix.json", values)
     options.console.result(values, table(rows, header=HEADER))
 
 
-def measured_row(label: str, summary: dict[str, Any]) -> list[str]:
+def result_row(label: str, summary: dict[str, Any]) -> list[str]:
     """DSC and IoU in percent and HD95, at 224x224 as published."""
     at = summary["at_224"]
     dice, iou, distance = (at[name]["mean"] if at[name] else None for name in ("dice", "iou", "hd95"))
@@ -224,7 +239,7 @@ def _screen(summary: dict[str, Any], out: Path) -> str:
         "-" if at[name] is None else f"{at[name]['mean'] * (1 if name == 'hd95' else 100):.2f}"
         for name in ("dice", "iou", "hd95")
     ]
-    rows = [["at source size", *source], measured_row("at 224x224", summary)]
+    rows = [["at source size", *source], result_row("at 224x224", summary)]
     published = GMS.get(key_of(str(summary["data"])))
     rows += [row("published (paper, SD-VAE, 224x224)", published)] if published else []
     counts = summary["cases"]
@@ -240,11 +255,11 @@ def _screen(summary: dict[str, Any], out: Path) -> str:
     )
 
 
-def _compared(result: Evaluation, other: Path, out: Path, text: str) -> tuple[dict[str, Any], str]:
-    from gms_rt.evaluate.comparison import compare
+def _compare(result: Evaluation, other: Path, out: Path, text: str) -> tuple[dict[str, Any], str]:
+    from gms_rt.evaluate.comparison import compare_evaluations
     from gms_rt.evaluate.dataset import read_cases
 
-    found = compare(read_cases(other), result.cases)
+    found = compare_evaluations(read_cases(other), result.cases)
     write_json(out / "comparison.json", found)
     dice, area = found["dice"], found["area"]
     low, high = dice["interval95"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -20,13 +21,13 @@ from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import newest_engines
 from gms_rt.engine.select import ENGINES, load
 from gms_rt.errors import CasesFailedError, MissingExtraError, UsageError
-from gms_rt.infer import InferOptions, OutFolder, find_sources, run_cases, watch
-from gms_rt.infer.case import Case
+from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases, watch
+from gms_rt.infer.case import ScanCase
 from gms_rt.infer.confidence import DEFINITION
 from gms_rt.infer.dicom_seg import seg_available
 from gms_rt.infer.flips import FLIPS
-from gms_rt.infer.measure import Row
-from gms_rt.infer.sources import Found
+from gms_rt.infer.measure import CaseRow
+from gms_rt.infer.sources import FoundSources
 from gms_rt.infer.summary import Summary
 from gms_rt.runtime.device import parse_device
 from gms_rt.scan import MAX_PIXELS
@@ -57,37 +58,77 @@ Exit codes:
 
 @click.command("infer", epilog=_EPILOG)
 @click.argument("inputs", nargs=-1)
-@click.option("--engine", type=click.Path(), help="Engine folder; without it the newest in engines/ that fits.")
-@click.option("--out", type=click.Path(), help="Output folder; without it gms-rt-out/ and the folder's name.")
-@click.option("--device", help="cpu, cuda or cuda:N; without it a GPU engine that fits wins.")
-@click.option("--threshold", type=float, default=0.5, show_default=True, help="Probability that counts as foreground.")
-@click.option("--tta", is_flag=True, help="Average over flips of each image: up to four times the work.")
+@click.option(
+    "--engine", type=click.Path(), help="Engine folder  [default: the newest in engines/ that fits this device]."
+)
+@click.option("--out", type=click.Path(), help="Output folder  [default: gms-rt-out/ and the name of the input].")
+@click.option("--device", help="Device to run on: cpu, cuda or cuda:N  [default: a GPU if the engine fits one].")
+@click.option(
+    "--threshold", type=float, default=0.5, show_default=True, help="Lowest probability that counts as foreground."
+)
+@click.option("--tta", is_flag=True, help="Average over flips of each image, up to four times the work.")
 @click.option(
     "--flips",
     type=click.Choice(list(FLIPS)),
-    help="With --tta: which flips [both]; horizontal where up and down differ, as in ultrasound.",
+    help="Flips that --tta averages over; horizontal where up and down differ, as in ultrasound  [default: both].",
 )
-@click.option("--tile", type=int, default=0, help="Segment large images in tiles of this many pixels.")
-@click.option("--overlap", type=float, default=0.25, show_default=True, help="Share of a tile that its neighbours see.")
-@click.option("--largest", is_flag=True, help="Keep only the largest region.")
-@click.option("--fill-holes", is_flag=True, help="Fill holes inside regions.")
-@click.option("--min-area", type=int, default=0, help="Drop regions of fewer pixels.")
-@click.option("--refer-below", type=float, help="List cases of lower confidence for a person to look at.")
-@click.option("--overlay/--no-overlay", default=True, show_default=True, help="Write the image with the mask over it.")
-@click.option("--contours/--no-contours", default=True, show_default=True, help="Write polygons as JSON.")
-@click.option("--probability", is_flag=True, help="Write the probability map as PNG, 0-255.")
 @click.option(
-    "--dicom-seg/--no-dicom-seg", default=None, help="Write DICOM SEG for DICOM input (default: if possible)."
+    "--tile", type=int, default=0, help="Segment large images in tiles of this many pixels  [default: whole images]."
 )
-@click.option("--overlay-video", is_flag=True, help="Write an MP4 for videos and multi-frame files.")
-@click.option("--continue", "resume", is_flag=True, help="Skip sources that are finished and unchanged.")
-@click.option("--watch", "watched", type=click.Path(), help="Segment what is and what arrives in this folder.")
-@click.option("--settle", type=float, default=2.0, show_default=True, help="With --watch: seconds a file must rest.")
-@click.option("--max-pixels", type=int, default=MAX_PIXELS, show_default=True, help="Refuse larger images unread.")
-@click.option("--workers", type=int, default=0, help="Threads that decode, and as many that write (default: by cores).")
-@click.option("--threads", type=int, default=0, help="Processor threads of the engine (default: all).")
-@click.option("--quiet", is_flag=True, help="Only results and errors.")
-@click.option("--json", "as_json", is_flag=True, help="Events as JSON on stdout, one object a line.")
+@click.option(
+    "--overlap", type=float, default=0.25, show_default=True, help="Share of a tile that overlaps its neighbours."
+)
+@click.option("--largest", is_flag=True, help="Keep only the largest region of each mask.")
+@click.option("--fill-holes", is_flag=True, help="Fill holes inside regions of the mask.")
+@click.option("--min-area", type=int, default=0, help="Remove regions with fewer pixels than this.")
+@click.option("--refer-below", type=float, help="List cases with a confidence below this for a person to look at.")
+@click.option(
+    "--overlay/--no-overlay", default=True, show_default=True, help="Write each image with its mask drawn over it."
+)
+@click.option(
+    "--contours/--no-contours",
+    default=True,
+    show_default=True,
+    help="Write the outlines of each mask as polygons in JSON.",
+)
+@click.option("--probability", is_flag=True, help="Write each probability map as PNG, 0-255.")
+@click.option(
+    "--dicom-seg/--no-dicom-seg",
+    default=None,
+    help="Write DICOM SEG for DICOM input  [default: if highdicom is installed].",
+)
+@click.option(
+    "--overlay-video", is_flag=True, help="Write an MP4 with the masks drawn in, for videos and multi-frame files."
+)
+@click.option(
+    "--continue", "resume", is_flag=True, help="Skip sources that an earlier run finished and that have not changed."
+)
+@click.option(
+    "--watch", "watched", type=click.Path(), help="Segment what is in this folder and what arrives there, until Ctrl-C."
+)
+@click.option(
+    "--settle",
+    type=float,
+    default=2.0,
+    show_default=True,
+    help="Seconds for which a file must not change before --watch takes it.",
+)
+@click.option(
+    "--max-pixels",
+    type=int,
+    default=MAX_PIXELS,
+    show_default=True,
+    help="Refuse images with more pixels than this before reading them.",
+)
+@click.option(
+    "--workers",
+    type=int,
+    default=0,
+    help="Threads that read scans, and as many that write files  [default: one per core, at most 4].",
+)
+@click.option("--threads", type=int, default=0, help="CPU threads of the engine  [default: all cores].")
+@click.option("--quiet", is_flag=True, help="Print only results and errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print events as JSON on stdout, one object per line.")
 def command(
     inputs: tuple[str, ...],
     engine: str | None,
@@ -105,9 +146,9 @@ def command(
 ) -> int:
     """Segment files and folders. Not for clinical use.
 
-    INPUTS are images (PNG, JPEG, TIFF, BMP), DICOM, NIfTI and video files, folders (searched through), globs, text
-    files that list any of these, or - for a list on standard input. Masks, overlays, contours and DICOM SEG keep the
-    sources' folders and names; cases.csv has a line for every case, summary.json and run.json say what was done.
+    INPUTS are images (PNG, JPEG, TIFF, BMP, WebP), DICOM, NIfTI and video files, folders (searched through), globs,
+    text files that list any of these, or - for a list on standard input. Masks, overlays, contours and DICOM SEG keep
+    the sources' folders and names; cases.csv has a line for every case; summary.json and run.json say what was done.
 
     \b
     gms-rt infer scans/
@@ -120,16 +161,17 @@ def command(
         raise MissingExtraError("writing DICOM SEG", "dicom-seg")
     options = _options(making, seg_available() if dicom_seg is None else dicom_seg)
     hint = dicom_seg is None and not seg_available()
-    with _tuned():
-        if watched is not None:
-            return _watch(console, Path(watched), inputs, engine, out, device, threads, options, workers, settle, hint)
-        found = find_sources(inputs)
-        if not found.sources:
-            raise UsageError(f"holds no scan ({found.skipped} other files)", where=found.root)
-        target = Path(out) if out else OUT / _name(inputs, found)
-        with OutFolder(target) as folder, _opened(console, engine, device, threads) as opened:
-            _announce(console, opened, target, found)
-            return _run(console, found, opened, folder, options, resume, workers, hint)
+    watched_folder = None if watched is None else _check_watched(Path(watched), inputs)
+    found = find_sources(inputs) if watched_folder is None else FoundSources([], watched_folder.resolve(), 0)
+    if watched_folder is None and not found.sources:
+        raise UsageError(f"has no scans ({found.skipped} other files)", where=found.root)
+    target = Path(out) if out else OUT / _name(inputs, found)
+    with _tuned(), OutFolder(target) as held, _opened(console, engine, device, threads) as opened:
+        _announce(console, opened, target, None if watched_folder else found)
+        job = InferJob(opened, held, options, workers)
+        if watched_folder is not None:
+            return _watch(console, watched_folder, job, settle, hint)
+        return _run(console, found, job, resume, hint)
 
 
 def _options(making: dict[str, Any], dicom_seg: bool) -> InferOptions:
@@ -137,7 +179,15 @@ def _options(making: dict[str, Any], dicom_seg: bool) -> InferOptions:
     return InferOptions(dicom_seg=dicom_seg, **{names.get(key, key): value for key, value in making.items()})
 
 
-def _name(inputs: tuple[str, ...], found: Found) -> str:
+def _check_watched(folder: Path, inputs: tuple[str, ...]) -> Path:
+    if inputs:
+        raise UsageError("--watch takes one folder and no other inputs", where=inputs[0])
+    if not folder.is_dir():
+        raise UsageError("is not a folder", where=folder)
+    return folder
+
+
+def _name(inputs: tuple[str, ...], found: FoundSources) -> str:
     if len(inputs) == 1 and inputs[0].lower().endswith(".txt"):
         return Path(inputs[0]).stem
     return found.root.name or "root"
@@ -158,7 +208,7 @@ def _opened(console: Console, engine: str | None, device: str | None, threads: i
         yield opened
 
 
-def _announce(console: Console, engine: Engine, target: Path, found: Found | None) -> None:
+def _announce(console: Console, engine: Engine, target: Path, found: FoundSources | None) -> None:
     info = engine.runner.info
     console.say(f"engine: {engine.folder} ({engine.manifest.precision}, runs as {info.execution} on {info.device})")
     console.say(f"results: {target}")
@@ -176,67 +226,31 @@ def _announce(console: Console, engine: Engine, target: Path, found: Found | Non
         )
 
 
-def _run(
-    console: Console,
-    found: Found,
-    engine: Engine,
-    folder: OutFolder,
-    options: InferOptions,
-    resume: bool,
-    workers: int,
-    hint: bool,
-) -> int:
+def _run(console: Console, found: FoundSources, job: InferJob, resume: bool, hint: bool) -> int:
     try:
         with console.progress("segmenting", len(found.sources)) as bar:
-            report = _reporter(console, bar, hint)
-            summary = run_cases(found, engine, folder, options, resume=resume, workers=workers, report=report)
+            job = dataclasses.replace(job, on_case=_reporter(console, bar, hint))
+            summary = run_cases(found, job, resume=resume)
     except KeyboardInterrupt:
         click.echo("gms-rt: interrupted; add --continue to go on from here", err=True)
         return 130
-    return _end(console, summary, folder)
+    return _end(console, summary, job.out)
 
 
-def _watch(
-    console: Console,
-    watched: Path,
-    inputs: tuple[str, ...],
-    engine: str | None,
-    out: str | None,
-    device: str | None,
-    threads: int,
-    options: InferOptions,
-    workers: int,
-    settle: float,
-    hint: bool,
-) -> int:
-    if inputs:
-        raise UsageError("--watch takes one folder and no other inputs", where=inputs[0])
-    if not watched.is_dir():
-        raise UsageError("is not a folder", where=watched)
-    target = Path(out) if out else OUT / watched.resolve().name
+def _watch(console: Console, folder: Path, job: InferJob, settle: float, hint: bool) -> int:
     stop = threading.Event()
-    with OutFolder(target) as folder, _opened(console, engine, device, threads) as opened, _stopped_by_signals(stop):
-        _announce(console, opened, target, None)
-        console.say(f"watching {watched}; Ctrl-C ends it")
+    with _stopped_by_signals(stop):
+        console.say(f"watching {folder}; Ctrl-C ends it")
         with console.progress("segmented", None) as bar:
-            summary = watch(
-                watched,
-                opened,
-                folder,
-                options,
-                stop=stop,
-                workers=workers,
-                poll=min(1.0, max(0.05, settle / 2)),
-                settle=settle,
-                report=_reporter(console, bar, hint),
-            )
-        return _end(console, summary, folder)
+            job = dataclasses.replace(job, on_case=_reporter(console, bar, hint))
+            summary = watch(folder, job, stop=stop, poll=min(1.0, max(0.05, settle / 2)), settle=settle)
+        return _end(console, summary, job.out)
 
 
-def _reporter(console: Console, bar: Progress, hint: bool) -> Callable[[Case, list[Row]], None]:
+def _reporter(console: Console, bar: Progress, hint: bool) -> Callable[[ScanCase, list[CaseRow]], None]:
     pending = [hint]
 
-    def report(case: Case, rows: list[Row]) -> None:
+    def report(case: ScanCase, rows: list[CaseRow]) -> None:
         if pending[0] and case.kind == "dicom":
             pending[0] = False
             console.note("DICOM SEG is not written: pip install 'gms-rt[dicom-seg]'")
@@ -284,7 +298,7 @@ def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
 @contextmanager
 def _tuned() -> Iterator[None]:
     """The process as a run wants it. Readers warn about every oddity of a file; what matters stands in cases.csv."""
-    # The pipeline's own threads decode and write; OpenCV's beside them would only wait for the same cores.
+    # The pipeline's own threads decode and write; OpenCV's own would only wait for the same cores.
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     level = os.environ.get("OPENCV_FFMPEG_LOGLEVEL")

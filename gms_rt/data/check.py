@@ -1,8 +1,8 @@
-"""What is wrong with a data set before anybody trains on it: `check(dataset, split)`.
+"""What is wrong with a data set before anyone trains on it: `check_dataset(dataset, split)`.
 
-Problems: pictures without partner, unreadable files, masks of another size. Remarks: empty masks, pictures that look
-alike (within a part, or across train and test, where they make results too good), and how much of each picture is
-foreground.
+Problems: images without mask, masks without image, unreadable files, masks of another size. Remarks: empty masks,
+pictures that look alike (within a part, or across train and test, where they make results too good), and how much of
+each picture is foreground.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import numpy as np
 
 from gms_rt.arrays import U8
 from gms_rt.data.layouts import Case, Dataset
-from gms_rt.data.reading import read_image, read_mask
+from gms_rt.data.reading import read_mask
 from gms_rt.data.splits import PARTS, Split
 from gms_rt.errors import InputError
+from gms_rt.scan.reader import first_image
 
-# Bits of 64 that may differ between two pictures that look alike, and how well their thumbnails must correlate.
+# Two pictures look alike if at most this many of 64 bits differ and their thumbnails correlate at least so well.
 NEAR_BITS = 6
 NEAR_CORRELATION = 0.97
 
@@ -45,8 +46,8 @@ class Alike:
 
 
 @dataclass(frozen=True)
-class Report:
-    """The findings; names are cases, or paths where there is no case."""
+class Findings:
+    """What was found; names are cases, or paths where there is no case."""
 
     dataset: str
     layout: str
@@ -69,12 +70,12 @@ class Report:
         return len(self.without_mask) + len(self.without_image) + len(self.unreadable) + len(self.mis_sized)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """The findings as JSON."""
         crossing = sum(pair.crosses for pair in self.alike)
         return {**asdict(self), "problems": self.problems, "alike_across_train_and_test": crossing}
 
     def text(self) -> str:
-        """A page for people."""
+        """The findings as text."""
         lines = [
             f"{self.dataset} ({self.layout}): {self.cases} cases, "
             + ", ".join(f"{count} {part}" for part, count in self.parts.items())
@@ -100,8 +101,8 @@ class Report:
         return "\n".join(lines)
 
 
-def check(dataset: Dataset, split: Split, progress: Callable[[int], None] | None = None) -> Report:
-    """Read every case and report."""
+def check_dataset(dataset: Dataset, split: Split, progress: Callable[[int], None] | None = None) -> Findings:
+    """Read every case and report what is wrong."""
     part_of = {name: part for part in PARTS for name in split.part(part)}
     unreadable: dict[str, str] = {}
     mis_sized: dict[str, str] = {}
@@ -112,7 +113,7 @@ def check(dataset: Dataset, split: Split, progress: Callable[[int], None] | None
     for case in dataset.cases:
         part = part_of.get(case.name, "unused")
         try:
-            image, mask = read_image(case.image), read_mask(case)
+            image, mask = first_image(case.image), read_mask(case)
         except InputError as error:
             unreadable[case.name] = error.line()
         else:
@@ -125,7 +126,7 @@ def check(dataset: Dataset, split: Split, progress: Callable[[int], None] | None
             looks.append(_look(case, image))
         if progress is not None:
             progress(1)
-    return Report(
+    return Findings(
         dataset=dataset.name,
         layout=dataset.layout,
         cases=len(dataset.cases),
@@ -144,7 +145,7 @@ def check(dataset: Dataset, split: Split, progress: Callable[[int], None] | None
 
 
 def perceptual_hash(grey: U8) -> int:
-    """64 bits of a picture's coarse structure: signs of its low cosine frequencies against their median."""
+    """64 bits of a picture's coarse structure: whether each low cosine frequency lies above their median."""
     small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     low = cv2.dct(small)[:8, :8].ravel()
     bits = low > np.median(low[1:])

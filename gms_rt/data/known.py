@@ -1,4 +1,4 @@
-"""The five data sets of the method: where they come from, how they look when downloaded, under which terms."""
+"""The five data sets of the paper: where to get them, how the downloaded folder looks, under which terms."""
 
 from __future__ import annotations
 

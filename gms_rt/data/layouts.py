@@ -1,8 +1,8 @@
 """Which images and masks a folder holds, and how they belong together: `recognise(folder)`.
 
 Known layouts: BUSI, GlaS, HAM10000, BUS and Kvasir-Instrument as their sites ship them, the official preprocessed
-layout, and any pair of folders `images/` and `masks/`. Names of cases are those of the paper's lists: `benign (1)` of
-BUSI is `benign_1`. Nothing is decoded here.
+layout, and any pair of folders `images/` (pictures or DICOM files) and `masks/` (pictures). Names of cases are those
+of the paper's lists: `benign (1)` of BUSI is `benign_1`. Nothing is decoded here.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gms_rt.errors import UsageError
+from gms_rt.scan.dicom import DICOM_SUFFIXES
+from gms_rt.scan.reader import PICTURE_SUFFIXES
 
-PICTURES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"))
+_IMAGES = (*PICTURE_SUFFIXES, *DICOM_SUFFIXES)  # masks are pictures
 _MASK_ENDING = re.compile(r"[ _-](mask|masks|segmentation|seg|anno|gt|label)([ _-]?\d+)?$", re.IGNORECASE)
 _PAIRS = (("images", "masks"), ("image", "mask"), ("imgs", "masks"), ("images", "labels"))
 
@@ -26,12 +28,12 @@ class Case:
     name: str
     image: Path
     masks: tuple[Path, ...]
-    group: str = ""  # benign, malignant, normal, …: what the layout says about it
+    group: str = ""  # benign, malignant, normal, …, where the layout says so
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The cases of a folder, sorted by name. `lists` are the splits that the layout itself states."""
+    """The cases of a folder, sorted by name. `lists` are the splits that the layout itself has."""
 
     name: str
     layout: str
@@ -48,10 +50,10 @@ class Dataset:
 
 
 def recognise(folder: Path) -> Dataset:
-    """Find out a folder's layout and list its cases; one level of wrapping folders is looked through."""
+    """Find a folder's layout and list its cases; a folder that only wraps the data set is looked into."""
     if not folder.is_dir():
         raise UsageError(
-            "is no folder", where=folder, fix="name a folder with images/ and masks/; see gms-rt data list"
+            "is not a folder", where=folder, fix="name a folder with images/ and masks/; see gms-rt data list"
         )
     found = _known(folder)
     if found is not None:
@@ -61,7 +63,7 @@ def recognise(folder: Path) -> Dataset:
         return inside[0]
     if inside:
         names = ", ".join(data.root.name for data in inside)
-        raise UsageError(f"holds several data sets ({names})", where=folder, fix="name one of them")
+        raise UsageError(f"has several data sets ({names})", where=folder, fix="name one of them")
     raise UsageError(
         "has no layout this program knows",
         where=folder,
@@ -76,7 +78,7 @@ def _known(root: Path) -> Dataset | None:
 def found_below(root: Path) -> dict[Path, Dataset]:
     """The data sets in the folders directly below `root`."""
     if not root.is_dir():
-        raise UsageError("is no folder", where=root)
+        raise UsageError("is not a folder", where=root)
     found = {}
     for folder in sorted(child for child in root.iterdir() if child.is_dir()):
         try:
@@ -95,8 +97,8 @@ def _busi(root: Path) -> Dataset | None:
     groups = [root / name for name in ("benign", "malignant", "normal") if (root / name).is_dir()]
     if len(groups) < 2:
         return None
-    files = [path for group in groups for path in _pictures(group)]
-    return _matched("busi", "BUSI as shipped", root, files, files, group=lambda path: path.parent.name)
+    files = [path for group in groups for path in _files(group)]
+    return _match("busi", "BUSI as shipped", root, files, files, group=lambda path: path.parent.name)
 
 
 def _ham10000(root: Path) -> Dataset | None:
@@ -104,16 +106,16 @@ def _ham10000(root: Path) -> Dataset | None:
     images_at = [child for child in _inside(root) if "images" in child.name.lower()]
     if not masks_at or not images_at:
         return None
-    images = [path for child in images_at for path in _pictures(child, deep=True)]
-    masks = [path for child in masks_at for path in _pictures(child, deep=True)]
-    return _matched("ham10000", "HAM10000 as shipped", root, images, masks)
+    images = [path for child in images_at for path in _files(child, deep=True)]
+    masks = [path for child in masks_at for path in _files(child, deep=True)]
+    return _match("ham10000", "HAM10000 as shipped", root, images, masks)
 
 
 def _glas(root: Path) -> Dataset | None:
-    files = _pictures(root)
+    files = _files(root)
     if not any(path.stem.lower().endswith("_anno") for path in files):
         return None
-    found = _matched("glas", "GlaS as shipped", root, files, files)
+    found = _match("glas", "GlaS as shipped", root, files, files)
     lists = {
         "train": tuple(c.name for c in found.cases if c.name.startswith("train")),
         "test": tuple(c.name for c in found.cases if c.name.startswith("test")),
@@ -125,7 +127,7 @@ def _bus(root: Path) -> Dataset | None:
     images, masks = _child(root, "original"), _child(root, "gt")
     if images is None or masks is None:
         return None
-    return _matched("bus", "BUS as shipped", root, _pictures(images), _pictures(masks))
+    return _match("bus", "BUS as shipped", root, _files(images), _files(masks))
 
 
 def _paired(root: Path) -> Dataset | None:
@@ -134,8 +136,8 @@ def _paired(root: Path) -> Dataset | None:
         if images is None or masks is None:
             continue
         layout = f"{images.name}/ and {masks.name}/"
-        found = _matched(root.resolve().name, layout, root, _pictures(images, deep=True), _pictures(masks, deep=True))
-        lists = {part: _listed(root / f"{part}.txt") for part in ("train", "test")}
+        found = _match(root.resolve().name, layout, root, _files(images, _IMAGES, deep=True), _files(masks, deep=True))
+        lists = {part: _read_names(root / f"{part}.txt") for part in ("train", "test")}
         return _with_lists(found, lists if all(lists.values()) else {})
     return None
 
@@ -144,7 +146,7 @@ def _with_lists(found: Dataset, lists: dict[str, tuple[str, ...]]) -> Dataset:
     return Dataset(found.name, found.layout, found.root, found.cases, lists, found.without_mask, found.without_image)
 
 
-def _listed(path: Path) -> tuple[str, ...]:
+def _read_names(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         return ()
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -155,23 +157,23 @@ def _child(root: Path, name: str) -> Path | None:
     return next((child for child in sorted(root.iterdir()) if child.is_dir() and child.name.lower() == name), None)
 
 
-def _pictures(folder: Path, *, deep: bool = False) -> list[Path]:
+def _files(folder: Path, suffixes: tuple[str, ...] = PICTURE_SUFFIXES, *, deep: bool = False) -> list[Path]:
     paths = folder.rglob("*") if deep else folder.iterdir()
-    return sorted(p for p in paths if p.suffix.lower() in PICTURES and not p.name.startswith(".") and p.is_file())
+    return sorted(p for p in paths if p.suffix.lower() in suffixes and not p.name.startswith(".") and p.is_file())
 
 
 def case_name(file_name: str) -> str:
-    """The name of a case from a file's: no ending, and `benign (1)` is `benign_1`.
+    """A case's name from a file's name: without its ending, and `benign (1)` becomes `benign_1`.
 
     >>> case_name("benign (12).png"), case_name("ISIC_0024306.jpg")
     ('benign_12', 'ISIC_0024306')
     """
     path = Path(file_name)
-    stem = path.stem if path.suffix.lower() in PICTURES else path.name
+    stem = path.stem if path.suffix.lower() in _IMAGES else path.name
     return re.sub(r"\s*\((\d+)\)", r"_\1", stem).strip()
 
 
-def _matched(
+def _match(
     name: str,
     layout: str,
     root: Path,
@@ -192,14 +194,14 @@ def _matched(
             raise UsageError(f"two images are named {key}", where=path, fix=f"rename one; the other is {by_name[key]}")
         by_name[key] = path
     belonging: dict[str, list[Path]] = {key: [] for key in by_name}
-    lonely = []
+    unmatched = []
     for path in masks:
         exact = case_name(path.name)
         key = exact if exact in by_name and not together else case_name(_MASK_ENDING.sub("", path.stem))
         if key in belonging:
             belonging[key].append(path)
         else:
-            lonely.append(path)
+            unmatched.append(path)
     cases = tuple(
         Case(key, by_name[key], tuple(found), group(by_name[key])) for key, found in sorted(belonging.items()) if found
     )
@@ -210,4 +212,4 @@ def _matched(
             fix="give image and mask the same name, or add _mask to the mask's",
         )
     without = tuple(by_name[key] for key, found in sorted(belonging.items()) if not found)
-    return Dataset(name, layout, root, cases, {}, without, tuple(lonely))
+    return Dataset(name, layout, root, cases, {}, without, tuple(unmatched))

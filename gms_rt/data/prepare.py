@@ -1,7 +1,7 @@
 """Any known layout to the plain one: `images/NAME.png`, `masks/NAME.png` (merged, 0 and 255) and `split.json`.
 
-Pictures keep their size unless one is asked for. Files that are newer than their sources are left as they are, so a
-stopped preparation goes on.
+Pictures keep their size unless one is asked for. Files newer than their sources are left as they are, so that an
+interrupted preparation continues.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from gms_rt.artifacts import atomic_path, write_json
 from gms_rt.data.layouts import Case, Dataset
@@ -19,6 +18,7 @@ from gms_rt.data.reading import read_case
 from gms_rt.data.splits import Split, write_split
 from gms_rt.errors import GmsError, InputError, UsageError
 from gms_rt.scan import resize_image
+from gms_rt.scan.mask import resize_mask
 
 
 @dataclass
@@ -38,7 +38,7 @@ def prepare(
     size: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Prepared:
-    """Write the plain layout; `size` makes every picture a square of so many pixels."""
+    """Write the plain layout; `size` makes every picture a square of this side, in pixels."""
     if out.resolve() == dataset.root.resolve():
         raise UsageError("would overwrite the data set", where=out, fix="choose another --out")
     result = Prepared()
@@ -63,11 +63,11 @@ def _write(case: Case, out: Path, size: int | None) -> None:
     image, mask = read_case(case)
     if size is not None:
         image = resize_image(image, size, size)
-        mask = np.where(resize_image(mask, size, size) >= 128, 255, 0).astype(np.uint8)
+        mask = resize_mask(mask, size, size)
     for path, pixels in zip(_targets(case, out), (image[..., ::-1], mask), strict=True):
-        coded, data = cv2.imencode(".png", pixels)
-        if not coded:
-            raise GmsError("cannot be coded as PNG", where=path)
+        encoded, data = cv2.imencode(".png", pixels)
+        if not encoded:
+            raise GmsError("cannot be encoded as PNG", where=path)
         with atomic_path(path, durable=False) as part:
             part.write_bytes(data.tobytes())
 

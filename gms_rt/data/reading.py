@@ -1,4 +1,4 @@
-"""Pixels of a case: the image as RGB, its masks merged into one of 0 and 255.
+"""Pixels of a case: the image as `gms-rt infer` reads it, its masks merged into one of 0 and 255.
 
 A mask file may be black and white, a palette of labels (each gland its own number) or a compressed grey picture. Where
 8-bit values above 127 occur, the border is at 128; otherwise every value but 0 is foreground.
@@ -13,36 +13,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gms_rt import scan
 from gms_rt.arrays import U8
 from gms_rt.data.layouts import Case
 from gms_rt.errors import InputError
-
-
-def read_image(path: Path) -> U8:
-    """An image file as uint8 H×W×3, turned as its EXIF says."""
-    try:
-        return scan.rgb(next(scan.read_picture(_bytes(path)).frames).image)
-    except InputError as error:
-        raise InputError(error.what, where=path, fix=error.fix) from error
+from gms_rt.scan import check_size
+from gms_rt.scan.mask import FOREGROUND
+from gms_rt.scan.reader import first_image
 
 
 def read_mask(case: Case) -> U8:
     """The masks of a case merged: uint8 H×W of 0 and 255."""
     merged: NDArray[np.bool_] | None = None
     for path in case.masks:
-        part = foreground(_stored(path))
+        part = foreground(_read_stored(path))
         if merged is not None and part.shape != merged.shape:
             raise InputError(f"its masks have different sizes, {part.shape} and {merged.shape}", where=path)
         merged = part if merged is None else merged | part
     if merged is None:
         raise InputError("has no mask", where=case.image)
-    return np.where(merged, 255, 0).astype(np.uint8)
+    return merged.astype(np.uint8) * np.uint8(255)
 
 
 def read_case(case: Case) -> tuple[U8, U8]:
     """Image and mask of equal size."""
-    image, mask = read_image(case.image), read_mask(case)
+    image, mask = first_image(case.image), read_mask(case)
     if image.shape[:2] != mask.shape:
         raise InputError(
             f"its mask is {mask.shape[1]}x{mask.shape[0]}, the image {image.shape[1]}x{image.shape[0]}",
@@ -60,19 +54,18 @@ def foreground(values: NDArray[Any]) -> NDArray[np.bool_]:
     """
     if values.ndim == 3:
         values = values[..., :3].max(axis=2)
-    grey = values.dtype == np.uint8 and values.size > 0 and int(values.max()) > 127
-    result: NDArray[np.bool_] = values > (127 if grey else 0)
+    grey = values.dtype == np.uint8 and values.size > 0 and int(values.max()) >= FOREGROUND
+    result: NDArray[np.bool_] = values >= FOREGROUND if grey else values > 0
     return result
 
 
-def _stored(path: Path) -> NDArray[Any]:
+def _read_stored(path: Path) -> NDArray[Any]:
     """A mask's values as stored: labels of a palette are its indices, not its colours."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    data = _bytes(path)
     try:
-        with Image.open(io.BytesIO(data)) as picture:
-            scan.check_size(picture.width, picture.height)
+        with Image.open(io.BytesIO(_bytes(path))) as picture:
+            check_size(picture.width, picture.height)
             turned = ImageOps.exif_transpose(picture)
             # Transparency says nothing about labels.
             plain = {"1": "L", "LA": "L", "RGBA": "RGB"}.get(turned.mode)

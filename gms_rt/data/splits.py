@@ -1,7 +1,7 @@
-"""Who trains, who validates, who tests: by name, from lists or from a seed.
+"""Which cases train, validate and test: by name, from lists or from a seed.
 
-Validation is always carved from train, so that test cases choose nothing. Lists come from a file (JSON, or the
-official pickle), from the data set's own layout, or are drawn from a seed (80 % train, 20 % test).
+Validation cases are always taken from train, so that no test case has a say in training. Lists come from a file
+(JSON, or the official pickle), from the data set's own layout, or are drawn from a seed (80 % train, 20 % test).
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ def split_dataset(
 def read_lists(path: Path) -> dict[str, tuple[str, ...]]:
     """The lists of a split file: `{"train": […], "test": […]}`, or the official `{"train": {"name_list": […]}}`."""
     if not path.is_file():
-        raise UsageError("is no split file", where=path, fix='give JSON: {"train": [names], "test": [names]}')
+        raise UsageError("is not a split file", where=path, fix='give JSON: {"train": [names], "test": [names]}')
     content: Any = read_plain_pickle(path) if path.suffix in (".pkl", ".pickle") else read_json(path)
     if not isinstance(content, dict):
-        raise UsageError("holds no train and test lists", where=path)
+        raise UsageError("has no train and test lists", where=path)
     found = {}
     for part, keys in (("train", ("train",)), ("validation", ("validation", "val")), ("test", ("test",))):
         value = next((content[key] for key in keys if key in content), None)
@@ -88,7 +88,7 @@ def write_split(path: Path, split: Split) -> None:
     write_json(path, {"source": split.source, **{part: list(split.part(part)) for part in PARTS}})
 
 
-def fits(dataset: Dataset, lists: dict[str, tuple[str, ...]]) -> bool:
+def lists_fit(dataset: Dataset, lists: dict[str, tuple[str, ...]]) -> bool:
     """Whether every listed name is a case of this data set."""
     names = {case.name for case in dataset.cases}
     return all(name in names for part in lists.values() for name in part)
@@ -106,7 +106,7 @@ def _lists(dataset: Dataset, file: Path | None) -> tuple[dict[str, tuple[str, ..
 
 
 def _drawn(names: Sequence[str], share: float, seed: list[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names that stay and names that are drawn, both sorted."""
+    """The names that stay and those that are drawn, both sorted."""
     if not 0 <= share < 1:
         raise UsageError(f"a share of {share} is not between 0 and 1")
     ordered = sorted(names)

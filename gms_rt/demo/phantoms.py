@@ -13,11 +13,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from gms_rt.arrays import U8
-
-F32 = NDArray[np.float32]
+from gms_rt.arrays import F32, U8
 
 SHAPES = ("ellipse", "lobulated", "spiculated")
 CONTRASTS = ("hypo", "iso", "hyper")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gms_rt.data.layouts import Case, Dataset
-from gms_rt.data.splits import PARTS, fits, read_lists, split_dataset
+from gms_rt.data.splits import PARTS, lists_fit, read_lists, split_dataset
 from gms_rt.errors import UsageError
 
 
@@ -22,7 +22,7 @@ def chosen_cases(
     own = run / "split.json" if run is not None else None
     if part == "all":
         names, source = tuple(case.name for case in dataset.cases), "every case"
-    elif file is None and own is not None and own.is_file() and fits(dataset, read_lists(own)):
+    elif file is None and own is not None and own.is_file() and lists_fit(dataset, read_lists(own)):
         names, source = read_lists(own).get(part, ()), f"{own} (as trained)"
     else:
         split = split_dataset(dataset, file=file, validation=0 if part == "test" else 0.1)

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gms_rt.arrays import F64
 from gms_rt.errors import UsageError
 from gms_rt.evaluate.dataset import CaseResult
 from gms_rt.statistics import bootstrap
 
-F64 = NDArray[np.float64]
 _EXACT_UP_TO = 25
 
 
@@ -28,8 +27,8 @@ class Wilcoxon:
     method: str
 
 
-def compare(first: Sequence[CaseResult], second: Sequence[CaseResult]) -> dict[str, Any]:
-    """Second minus first over the cases that both have, plain values for JSON."""
+def compare_evaluations(first: Sequence[CaseResult], second: Sequence[CaseResult]) -> dict[str, Any]:
+    """Second minus first, over the cases that both have, as JSON values."""
     theirs = {result.name: result for result in second if not result.error}
     pairs = [(a, theirs[a.name]) for a in first if not a.error and a.name in theirs]
     if not pairs:

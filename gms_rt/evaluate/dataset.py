@@ -1,8 +1,8 @@
 """A data set, case by case: `cases.csv`, `summary.json` and a gallery of the worst cases.
 
-Dice, IoU and HD95 are taken twice: at the picture's own size (probabilities are resized, then cut at one half) and at
-224x224, as the published numbers are. A case that cannot be read is listed with its error and makes the result
-incomplete; it is never dropped in silence.
+Dice, IoU and HD95 are taken twice: at the picture's own size, as `gms-rt infer` makes the mask, and at 224x224, as the
+published numbers are. A case that cannot be read is listed with its error and makes the result incomplete; it is never
+dropped in silence.
 """
 
 from __future__ import annotations
@@ -18,19 +18,18 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from gms_rt import metrics
-from gms_rt.arrays import U8
 from gms_rt.artifacts import atomic_path, write_bytes, write_json
 from gms_rt.data.layouts import Case
 from gms_rt.data.reading import read_case
 from gms_rt.errors import GmsError, InputError, UsageError
 from gms_rt.evaluate.summary import summarise
-from gms_rt.scan import resize_image, resize_probability
+from gms_rt.scan import resize_image
+from gms_rt.scan.mask import mask_from_probability, resize_mask
+from gms_rt.scan.segmenter import Segmenter, restore
 
-Predictor = Callable[[U8], NDArray[Any]]  # N×H×W×3 at network size to probabilities N×H×W of 0-255
-COMMON = 224
+COMMON = (224, 224)
 GALLERY = "failures"
 _PANEL = 320
 
@@ -75,8 +74,7 @@ class Evaluation:
 
 def evaluate(
     cases: Sequence[Case],
-    predict: Predictor,
-    size: tuple[int, int],
+    segmenter: Segmenter,
     out: Path,
     *,
     spacing: tuple[float, float] = (1.0, 1.0),
@@ -84,17 +82,17 @@ def evaluate(
     facts: dict[str, Any] | None = None,
     progress: Callable[[int, str], None] | None = None,
 ) -> Evaluation:
-    """Segment and measure all cases with a predictor of this input size, and write the result into `out`.
+    """Segment and measure all cases, and write the result into `out`.
 
     `facts` (what was evaluated, on what) are written into the summary.
     """
     if not cases:
-        raise UsageError("there is no case to evaluate", where=out, fix="choose another --split")
+        raise UsageError("there are no cases to evaluate", where=out, fix="choose another --split")
     results, scored = [], []
     for number, case in enumerate(cases):
-        result, pictures = _measured(case, predict, size, spacing)
+        result = _measure(case, segmenter, spacing)
         results.append(result)
-        if pictures is not None:
+        if not result.error:
             scored.append((result.dice, number))
         if progress is not None:
             done = [r.dice for r in results if not r.error]
@@ -103,7 +101,7 @@ def evaluate(
     _write_cases(out / "cases.csv", results)
     write_json(out / "summary.json", summary)
     worst = [number for score, number in sorted(scored) if score < 1][:gallery]
-    _write_gallery(out / GALLERY, [cases[number] for number in worst], predict, size)
+    _write_gallery(out / GALLERY, [cases[number] for number in worst], segmenter)
     return Evaluation(tuple(results), summary)
 
 
@@ -120,30 +118,23 @@ def read_cases(folder: Path) -> list[CaseResult]:
             f"cannot be read ({error.strerror})", where=path, fix="name a folder of gms-rt eval"
         ) from error
     except (KeyError, ValueError, TypeError) as error:
-        raise InputError(f"is no table of gms-rt eval ({error})", where=path) from error
+        raise InputError(f"is not a table of gms-rt eval ({error})", where=path) from error
 
 
-def at_common_size(mask: U8) -> U8:
-    """A mask at 224x224."""
-    return np.where(resize_image(mask, COMMON, COMMON) >= 128, 255, 0).astype(np.uint8)
-
-
-def _measured(
-    case: Case, predict: Predictor, size: tuple[int, int], spacing: tuple[float, float]
-) -> tuple[CaseResult, U8 | None]:
+def _measure(case: Case, segmenter: Segmenter, spacing: tuple[float, float]) -> CaseResult:
     try:
         image, truth = read_case(case)
     except InputError as error:
-        return CaseResult(case.name, error=error.line()), None
+        return CaseResult(case.name, error=error.line())
     try:
         began = time.perf_counter()
-        probability = predict(resize_image(image, *size)[None])[0]
+        levels = segmenter.levels(image)
         seconds = time.perf_counter() - began
     except GmsError as error:
-        return CaseResult(case.name, truth.shape[0], truth.shape[1], error=error.line()), None
-    found = _cut(resize_probability(probability, *truth.shape))
-    small_truth, small = at_common_size(truth), _cut(resize_probability(probability, COMMON, COMMON))
-    result = CaseResult(
+        return CaseResult(case.name, truth.shape[0], truth.shape[1], error=error.line())
+    found = mask_from_probability(restore(levels, truth.shape))
+    small, small_truth = mask_from_probability(restore(levels, COMMON)), resize_mask(truth, *COMMON)
+    return CaseResult(
         name=case.name,
         height=truth.shape[0],
         width=truth.shape[1],
@@ -157,12 +148,6 @@ def _measured(
         predicted_pixels=int(np.count_nonzero(found)),
         seconds=seconds,
     )
-    return result, found
-
-
-def _cut(probability: NDArray[np.float32]) -> U8:
-    # 128/255 is the first step of the network's output at or above one half.
-    return np.where(probability >= np.float32(0.5), 255, 0).astype(np.uint8)
 
 
 def _write_cases(path: Path, results: Sequence[CaseResult]) -> None:
@@ -173,21 +158,20 @@ def _write_cases(path: Path, results: Sequence[CaseResult]) -> None:
     write_bytes(path, text.getvalue().encode())
 
 
-def _write_gallery(folder: Path, cases: Sequence[Case], predict: Predictor, size: tuple[int, int]) -> None:
-    """The worst cases, worst first: the picture beside itself with truth (green) and prediction (yellow)."""
+def _write_gallery(folder: Path, cases: Sequence[Case], segmenter: Segmenter) -> None:
+    """The worst cases, worst first: each picture plain, and with truth (green) and prediction (yellow)."""
     if folder.is_dir():
         for old in folder.glob("*.png"):
             old.unlink()
     for rank, case in enumerate(cases, 1):
         image, truth = read_case(case)
-        found = _cut(resize_probability(predict(resize_image(image, *size)[None])[0], *truth.shape))
+        found = segmenter(image)
         factor = _PANEL / max(truth.shape)
         height, width = (max(1, round(side * factor)) for side in truth.shape)
         plain = resize_image(image, height, width)
         drawn = plain.copy()
         for mask, colour in ((truth, (0, 255, 0)), (found, (255, 255, 0))):
-            small = np.where(resize_image(mask, height, width) >= 128, 1, 0).astype(np.uint8)
-            lines, _ = cv2.findContours(small, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+            lines, _ = cv2.findContours(resize_mask(mask, height, width), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
             cv2.drawContours(drawn, lines, -1, colour, 1, cv2.LINE_AA)
         _, data = cv2.imencode(".png", np.hstack([plain, drawn])[..., ::-1])
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in case.name)

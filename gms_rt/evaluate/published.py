@@ -1,4 +1,4 @@
-"""The paper's own numbers (Huo et al., Generative Medical Segmentation), for tables that set ours beside them.
+"""The paper's own numbers (Huo et al., Generative Medical Segmentation), for tables that show them next to ours.
 
 DSC and IoU in percent, HD95 in pixels at 224x224, in the papers' column order.
 """
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Numbers(NamedTuple):
-    """One published result; tables 3 states no IoU."""
+    """One published result; table 3 gives no IoU."""
 
     dsc: float
     iou: float | None

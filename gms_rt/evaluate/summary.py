@@ -2,7 +2,7 @@
 
 Dice and IoU: both masks empty is 1, one empty is 0. HD95 of a miss or a false alarm has no distance, so the mean is
 given twice: over the cases where both masks have pixels (`hd95`), and with the picture's diagonal for every miss and
-false alarm (`hd95_penalised`). All kinds are counted.
+false alarm (`hd95_penalised`). Every outcome is counted.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ def summarise(results: Sequence[CaseResult]) -> dict[str, Any]:
     return {
         "cases": {"all": len(results), **{name.replace(" ", "_"): counted[name] for name in OUTCOMES}},
         "empty_mask_policy": POLICY,
-        "source_size": _sized(good, ""),
-        "at_224": _sized(good, "_224"),
+        "source_size": _summary_at(good, ""),
+        "at_224": _summary_at(good, "_224"),
         "seconds_per_image_median": round(float(np.median([r.seconds for r in good])), 4) if good else None,
     }
 
 
-def describe(values: Sequence[float]) -> dict[str, float | list[float]] | None:
+def describe_values(values: Sequence[float]) -> dict[str, float | list[float]] | None:
     """Mean, standard deviation, median and the 95 % bootstrap interval of the mean.
 
-    >>> describe([1.0, 1.0])
+    >>> describe_values([1.0, 1.0])
     {'mean': 1.0, 'std': 0.0, 'median': 1.0, 'interval95': [1.0, 1.0]}
     """
     if not values:
@@ -58,13 +58,13 @@ def describe(values: Sequence[float]) -> dict[str, float | list[float]] | None:
     }
 
 
-def _sized(results: Sequence[CaseResult], ending: str) -> dict[str, Any]:
+def _summary_at(results: Sequence[CaseResult], ending: str) -> dict[str, Any]:
     distances = [(r, float(getattr(r, f"hd95{ending}"))) for r in results]
     return {
-        "dice": describe([float(getattr(r, f"dice{ending}")) for r in results]),
-        "iou": describe([float(getattr(r, f"iou{ending}")) for r in results]),
-        "hd95": describe([d for r, d in distances if math.isfinite(d) and r.outcome == "hit"]),
-        "hd95_penalised": describe([d if math.isfinite(d) else _diagonal(r, ending) for r, d in distances]),
+        "dice": describe_values([float(getattr(r, f"dice{ending}")) for r in results]),
+        "iou": describe_values([float(getattr(r, f"iou{ending}")) for r in results]),
+        "hd95": describe_values([d for r, d in distances if math.isfinite(d) and r.outcome == "hit"]),
+        "hd95_penalised": describe_values([d if math.isfinite(d) else _diagonal(r, ending) for r, d in distances]),
     }
 
 

@@ -1,12 +1,14 @@
-"""From files and folders of scans to masks people can use. Not for clinical use.
+"""From files and folders of scans to masks that people can use. Not for clinical use.
 
 sources.py      what is to be segmented, in a stable order, and the name each result gets
-reader.py       one source opened, whatever its format
-predict.py      images to probability maps: whole, in tiles, averaged over flips
+options.py      how masks are made and what is written
+predict.py      images to probability maps: whole, in tiles (tiles.py), averaged over flips (flips.py)
+case.py         one source on its way: its rows, its files
 postprocess.py  largest region, holes, small regions
 confidence.py   one number for how decided the model was
 measure.py      a mask in numbers: a row of cases.csv
 contours.py     a mask as polygons
+dicom_seg.py    masks as a DICOM Segmentation
 outputs.py      the output folder: lock, names, whole-or-nothing files
 journal.py      what is finished, so that an interrupted run goes on
 channel.py      bounded queues between threads
@@ -20,8 +22,8 @@ from __future__ import annotations
 
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.outputs import OutFolder
-from gms_rt.infer.run import run_cases
+from gms_rt.infer.run import InferJob, run_cases
 from gms_rt.infer.sources import find_sources
 from gms_rt.infer.watch import watch
 
-__all__ = ["InferOptions", "OutFolder", "find_sources", "run_cases", "watch"]
+__all__ = ["InferJob", "InferOptions", "OutFolder", "find_sources", "run_cases", "watch"]

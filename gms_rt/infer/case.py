@@ -15,22 +15,24 @@ from numpy.typing import NDArray
 
 from gms_rt import __version__
 from gms_rt.arrays import U8
+from gms_rt.artifacts import atomic_path
 from gms_rt.errors import InputError
 from gms_rt.infer import outputs
 from gms_rt.infer.confidence import confidence
 from gms_rt.infer.dicom_seg import Algorithm, write_seg
-from gms_rt.infer.measure import Row, as_text, measured
+from gms_rt.infer.measure import CaseRow, as_text, measure_mask
 from gms_rt.infer.options import InferOptions
-from gms_rt.infer.postprocess import cleaned
+from gms_rt.infer.postprocess import clean_mask
 from gms_rt.infer.sources import Source
-from gms_rt.scan import Frame, resize_probability
-from gms_rt.scan.mask import mask_from_probability
+from gms_rt.scan import Frame
+from gms_rt.scan.mask import levels_from_probability, mask_from_probability
 from gms_rt.scan.reader import Fetched
+from gms_rt.scan.segmenter import restore
 from gms_rt.scan.video import VideoWriter, frame_rate
 
 
 @dataclass(frozen=True)
-class Task:
+class CaseSettings:
     """What every case shares: where results go and how they are made."""
 
     out: outputs.OutFolder
@@ -39,19 +41,19 @@ class Task:
     engine_sha256: str
 
 
-class Case:
+class ScanCase:
     """A source and its results so far. Frames may be written by many threads, in any order."""
 
-    def __init__(self, index: int, source: Source, task: Task) -> None:
+    def __init__(self, index: int, source: Source, settings: CaseSettings) -> None:
         self.index = index
         self.source = source
-        self.task = task
+        self.settings = settings
         self.digest = ""
         self.multi = False
         self.reused = False
         self.files: dict[str, int] = {}
-        self._rows: dict[int, Row] = {}
-        self._tail: list[Row] = []
+        self._rows: dict[int, CaseRow] = {}
+        self._tail: list[CaseRow] = []
         self._fetched: Fetched | None = None
         self._kind: str | None = None
         self._packed: dict[int, tuple[tuple[int, ...], U8]] = {}
@@ -67,11 +69,11 @@ class Case:
         return self._kind
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[CaseRow]:
         """Rows in the order of frames; what concerns the whole source comes last."""
         return [self._rows[number] for number in sorted(self._rows)] + self._tail
 
-    def reuse(self, rows: list[Row], files: dict[str, int]) -> None:
+    def reuse(self, rows: list[CaseRow], files: dict[str, int]) -> None:
         """Take the results of an earlier run."""
         self.reused = True
         self._tail = rows
@@ -106,24 +108,23 @@ class Case:
                 if self._video is not None:
                     self._video.put(frame, None)
 
-    def write(self, frame: Frame, probability: NDArray[Any], seconds: float, start: float) -> None:
+    def write(self, frame: Frame, levels: NDArray[Any], seconds: float, start: float) -> None:
         """Make one frame's mask and write all that belongs to it; `seconds` were spent on it before `start`."""
-        options = self.task.options
-        height, width = frame.image.shape[:2]
-        restored = resize_probability(probability, height, width)
+        options = self.settings.options
+        restored = restore(levels, frame.image.shape)
         mask = mask_from_probability(restored, options.threshold)
-        mask = cleaned(mask, largest=options.largest, fill=options.fill_holes, min_area=options.min_area)
-        row = self._row(frame.number) | measured(mask, frame.spacing)
-        row |= {"confidence": confidence(probability, options.threshold), "window": frame.window}
-        name = outputs.case_name(self.source.stem, frame.number if self.multi else None)
+        mask = clean_mask(mask, largest=options.largest, fill=options.fill_holes, min_area=options.min_area)
+        row = self._row(frame.number) | measure_mask(mask, frame.spacing)
+        row |= {"confidence": confidence(levels, options.threshold), "window": frame.window}
+        name = outputs.frame_name(self.source.stem, frame.number if self.multi else None)
         files = {"masks": outputs.mask_png(mask)}
-        shown = outputs.overlay(frame.image, mask) if options.overlays or self._wants_video else None
+        shown = outputs.draw_overlay(frame.image, mask) if options.overlays or self._wants_video else None
         if options.overlays and shown is not None:
             files["overlays"] = outputs.overlay_jpeg(shown)
         if options.contours:
             files["contours"] = outputs.contour_json(mask, frame.spacing)
         if options.probabilities:
-            files["probabilities"] = outputs.mask_png(np.rint(restored * 255).astype(np.uint8))
+            files["probabilities"] = outputs.mask_png(levels_from_probability(restored))
         sizes = {f"{kind}/{name}{outputs.ENDINGS[kind]}": self._store(kind, name, files[kind]) for kind in files}
         row["seconds"] = round(seconds + time.perf_counter() - start, 4)
         with self._lock:
@@ -155,32 +156,32 @@ class Case:
 
     @property
     def _wants_video(self) -> bool:
-        return self.task.options.overlay_video and self.multi
+        return self.settings.options.overlay_video and self.multi
 
     @property
     def _wants_seg(self) -> bool:
-        return self.task.options.dicom_seg and self._fetched is not None and self._fetched.kind == "dicom"
+        return self.settings.options.dicom_seg and self._fetched is not None and self._fetched.kind == "dicom"
 
-    def _row(self, frame: int | None) -> Row:
+    def _row(self, frame: int | None) -> CaseRow:
         number = frame if self.multi else None
         # The case is named as its files are, so that rows and files find each other.
         return {
-            "case": as_text(outputs.case_name(self.source.stem, number)),
+            "case": as_text(outputs.frame_name(self.source.stem, number)),
             "source": as_text(self.source.name),
             "frame": number,
         }
 
     def _store(self, kind: str, name: str, data: bytes) -> int:
-        return outputs.write_result(self.task.out.path(kind, name), data)
+        return outputs.write_result(self.settings.out.path(kind, name), data)
 
     def _add_file(self, kind: str) -> None:
-        path = self.task.out.path(kind, outputs.case_name(self.source.stem, None))
-        self.files[str(path.relative_to(self.task.out.root))] = path.stat().st_size
+        path = self.settings.out.path(kind, outputs.frame_name(self.source.stem, None))
+        self.files[str(path.relative_to(self.settings.out.root))] = path.stat().st_size
 
     def _show(self, number: int, shown: U8) -> None:
         if self._video is None:
-            path = self.task.out.path("videos", outputs.case_name(self.source.stem, None))
-            part = self._video_part.enter_context(outputs.atomic_path(path))
+            path = self.settings.out.path("videos", outputs.frame_name(self.source.stem, None))
+            part = self._video_part.enter_context(atomic_path(path))
             is_video = self._fetched is not None and self._fetched.kind == "video"
             rate = frame_rate(self.source.path) if is_video else 10.0
             self._video_size = (shown.shape[1], shown.shape[0])
@@ -193,12 +194,12 @@ class Case:
 
     def _segment(self) -> None:
         assert self._fetched is not None
-        path = self.task.out.path("dicom", outputs.case_name(self.source.stem, None))
+        path = self.settings.out.path("dicom", outputs.frame_name(self.source.stem, None))
         masks = [
             np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape)
             for _, (shape, bits) in sorted(self._packed.items())
         ]
-        algorithm = Algorithm(self.task.engine_name, self.task.engine_sha256, __version__)
+        algorithm = Algorithm(self.settings.engine_name, self.settings.engine_sha256, __version__)
         try:
             write_seg(path, self._fetched.header(), np.stack(masks), algorithm)
             self._add_file("dicom")
@@ -210,7 +211,7 @@ class _Abandoned(Exception):
     """Makes the video's temporary file go away."""
 
 
-def reason(error: BaseException, path: Path) -> str:
+def failure_reason(error: BaseException, path: Path) -> str:
     """Why a case failed, without repeating its name."""
     what = error.what if isinstance(error, InputError) else str(error) or type(error).__name__
     fix = getattr(error, "fix", None)

@@ -1,4 +1,4 @@
-"""Bounded queues between threads that can be closed (no more comes) or cancelled (nobody wants more)."""
+"""Bounded queues between threads that can be closed (no more items come) or cancelled (no more are wanted)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Channel(Generic[T]):
             return True
 
     def get(self, most: int = 1) -> list[T]:
-        """One item or more, at most `most`, without waiting for more than the first; none means the end."""
+        """At least one item and at most `most`, waiting for the first only; an empty list means the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._closed or self._cancelled)
             if self._cancelled:
@@ -54,7 +54,7 @@ class Channel(Generic[T]):
 
 
 class Budget:
-    """A number of bytes shared by all frames in flight. One frame larger than the whole budget travels alone."""
+    """A number of bytes shared by all frames in flight. A frame larger than the whole budget is let through alone."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -1,4 +1,4 @@
-"""One number for how decided the model was about a case. It is not the probability that the mask is right."""
+"""How decided the model was about a case, as one number. It is not the probability that the mask is right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A mask as polygons: GeoJSON's shapes in pixels, with millimetres beside them where the spacing is known.
+"""A mask as polygons: GeoJSON's shapes in pixels, and in millimetres where the spacing is known.
 
 Vertices are centres of the region's border pixels (the first pixel's centre is 0, 0; x to the right, y down). The first
 ring of a polygon is its outline, the others are its holes, whose vertices are the pixels around the hole.
@@ -12,8 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gms_rt.arrays import U8
 
-def contours(mask: NDArray[np.uint8], spacing: tuple[float, float] | None = None) -> dict[str, Any]:
+
+def contours(mask: U8, spacing: tuple[float, float] | None = None) -> dict[str, Any]:
     """A GeoJSON-like collection with one polygon for each region."""
     found, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     features = []
@@ -37,7 +39,7 @@ def contours(mask: NDArray[np.uint8], spacing: tuple[float, float] | None = None
 
 
 def _ring(points: NDArray[np.int32]) -> list[list[int]]:
-    # GeoJSON closes a ring by its first point and wants four points at least; a single pixel repeats itself.
+    # GeoJSON closes a ring by its first point and needs at least four points; a single pixel repeats itself.
     ring = [[int(x), int(y)] for x, y in points[:, 0]]
     ring += [ring[0]] * max(1, 4 - len(ring))
     return ring

@@ -1,7 +1,7 @@
 """Masks as a DICOM Segmentation object that refers, frame by frame, to the scan it was made from (needs highdicom).
 
 highdicom makes the object. It wants geometry for several frames, which ultrasound and captured video do not have: there
-the object is made for the first frame and the others are added beside it, each referring to its source frame by number,
+the object is made for the first frame and the others are added to it, each referring to its source frame by number,
 with no geometry invented.
 
 Identifiers are derived from the source's and the engine's, so that the same scan and engine give the same object
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from gms_rt.artifacts import atomic_path
 from gms_rt.errors import GmsError, InputError, MissingExtraError
 
-# Type 2 attributes: they must be there, and may be empty. Exports of simple devices leave them out.
+# Type 2 attributes must be there and may be empty. Exports of simple devices leave them out.
 _TYPE_2 = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber",
            "StudyID", "ReferringPhysicianName")  # fmt: skip
 
@@ -63,7 +63,7 @@ def _segmentation(header: Any, masks: NDArray[Any], algorithm: Algorithm) -> Any
     import highdicom as hd
     from pydicom.uid import ExplicitVRLittleEndian
 
-    source = _completed(header)
+    source = _complete(header)
     flat = int(source.get("NumberOfFrames") or 1) > 1 and "FrameOfReferenceUID" not in source
     binary = (masks != 0).astype(np.uint8)
     result = hd.seg.Segmentation(
@@ -149,7 +149,7 @@ def _add_frames(result: Any, binary: NDArray[np.uint8], source_class: Any) -> No
     result.PixelData = pack_bits(binary, pad=True)
 
 
-def _completed(header: Any) -> Any:
+def _complete(header: Any) -> Any:
     source = copy.deepcopy(header)  # a shallow copy shares its elements with the caller's header
     for name in _TYPE_2:
         if name not in source:
@@ -158,12 +158,12 @@ def _completed(header: Any) -> Any:
     placed = "ImagePositionPatient" in source and "ImageOrientationPatient" in source and "PixelSpacing" in source
     several = int(source.get("NumberOfFrames") or 1) > 1
     if "FrameOfReferenceUID" in source and not enhanced and (several or not placed):
-        del source.FrameOfReferenceUID  # a frame of reference without positions in it places nothing
+        del source.FrameOfReferenceUID  # without positions a frame of reference is useless
     return source
 
 
 def _series_number(source: Any) -> int:
-    # Beside the source's own number, in the range that an integer string may hold.
+    # Next to the source's own number, in the range of an integer string.
     return min(int(source.get("SeriesNumber") or 0) * 100 + 99, 2**31 - 1)
 
 

@@ -1,6 +1,6 @@
-"""Test-time flips: an image is segmented as it is, mirrored, upside down and both; the mean is the answer.
+"""Test-time flips: an image is segmented as it is, mirrored, upside down and both, and the results are averaged.
 
-Where up and down differ, as in ultrasound, a model has never seen an image upside down: there only mirrored ones help.
+Where up and down differ, as in ultrasound, a model has never seen an image upside down: there only mirroring helps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
 
 
 def check_flips(averaged: bool, which: str | None) -> None:
-    """Refuse flips that do not exist, and flips that nothing averages over."""
+    """Refuse unknown flips, and flips without averaging."""
     if which is not None and which not in FLIPS:
         raise UsageError(f"unknown flips '{which}'", where="--flips", fix=f"use {' or '.join(FLIPS)}")
     if which is not None and not averaged:

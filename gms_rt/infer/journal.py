@@ -1,6 +1,6 @@
-"""What is finished: one line of JSON for each source, appended when all its results are in place.
+"""The sources that are finished: one line of JSON each, appended when all results are in place.
 
-A kill can tear the last line only, and a torn line is no line. An entry counts for a later run when the source's
+A kill can tear the last line only, and a torn line is ignored. An entry counts for a later run when the source's
 content, the engine and the options are the same and every result is still there at its size.
 """
 
@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from gms_rt.errors import GmsError
-from gms_rt.infer.measure import Row
+from gms_rt.infer.measure import CaseRow
 
 JOURNAL = ".gms-rt-journal.jsonl"
 
@@ -27,7 +27,7 @@ class Entry:
     key: str
     source: str
     digest: str
-    rows: list[Row]
+    rows: list[CaseRow]
     files: dict[str, int]
 
     @property
@@ -87,7 +87,7 @@ class Journal:
                 return None
         return entry
 
-    def add(self, source: str, digest: str, rows: list[Row], files: dict[str, int]) -> None:
+    def add(self, source: str, digest: str, rows: list[CaseRow], files: dict[str, int]) -> None:
         """Record a finished source."""
         entry = Entry(self.key, source, digest, rows, files)
         line = json.dumps([entry.key, entry.source, entry.digest, entry.rows, entry.files], separators=(",", ":"))

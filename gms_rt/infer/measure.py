@@ -8,22 +8,23 @@ from typing import IO, Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+
+from gms_rt.arrays import U8
 
 COLUMNS = ("case", "source", "frame", "width", "height", "area_px", "area_mm2", "components", "centroid_x",
            "centroid_y", "bbox", "confidence", "refer", "window", "seconds", "status", "error")  # fmt: skip
 
-Row = dict[str, Any]
+CaseRow = dict[str, Any]
 
 
-def measured(mask: NDArray[np.uint8], spacing: tuple[float, float] | None) -> Row:
-    """Size, place and number of regions; `bbox` is x, y, width, height, centres of pixels are whole numbers."""
+def measure_mask(mask: U8, spacing: tuple[float, float] | None) -> CaseRow:
+    """Size, place and number of regions; `bbox` is x, y, width, height; centres of pixels are whole numbers."""
     x0, y0, wide, high = cv2.boundingRect(mask)
     inner = np.ascontiguousarray(mask[y0 : y0 + high, x0 : x0 + wide]) if wide else mask[:1, :1]
     count, _, stats, centres = cv2.connectedComponentsWithStats(inner, connectivity=8)
     areas = stats[1:, cv2.CC_STAT_AREA].astype(np.int64)
     area = int(areas.sum())
-    row: Row = {"height": mask.shape[0], "width": mask.shape[1], "area_px": area, "components": count - 1}
+    row: CaseRow = {"height": mask.shape[0], "width": mask.shape[1], "area_px": area, "components": count - 1}
     row["area_mm2"] = round(area * spacing[0] * spacing[1], 4) if spacing else None
     row["status"] = "ok" if area else "empty"
     if area:
@@ -34,7 +35,7 @@ def measured(mask: NDArray[np.uint8], spacing: tuple[float, float] | None) -> Ro
 
 
 def as_text(name: str) -> str:
-    """A file name as valid Unicode: bytes that are none are shown as \\xNN.
+    """A file name as valid Unicode: bytes that are not are shown as \\xNN.
 
     >>> as_text("caf\\udce9")
     'caf\\\\xe9'
@@ -43,7 +44,7 @@ def as_text(name: str) -> str:
 
 
 class CaseTable:
-    """cases.csv, row by row. Text is quoted, numbers are not, so that every name survives."""
+    """cases.csv, row by row. Text is quoted and numbers are not, so that every name survives."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._writer = csv.writer(stream, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")

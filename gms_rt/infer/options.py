@@ -18,7 +18,7 @@ class InferOptions:
 
     threshold: float = 0.5
     tta: bool = False
-    flips: str | None = None  # of `tta`; both where none is named
+    flips: str | None = None  # of `tta`; None is both
     tile: int = 0
     overlap: float = 0.25
     largest: bool = False
@@ -30,7 +30,7 @@ class InferOptions:
     probabilities: bool = False
     dicom_seg: bool = True
     overlay_video: bool = False
-    keep_suffix: bool = False
+    keep_suffix: bool = False  # a watch names results by whole file names: results and keys differ from a run's
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
@@ -46,7 +46,7 @@ class InferOptions:
         if self.refer_below is not None and not 0 <= self.refer_below <= 1:
             raise UsageError(f"{self.refer_below} is not between 0 and 1", where="--refer-below")
         if self.max_pixels < 1:
-            raise UsageError(f"{self.max_pixels} allows no image", where="--max-pixels")
+            raise UsageError(f"{self.max_pixels} pixels allow no image", where="--max-pixels")
 
     def key(self, engine: str) -> str:
         """A fingerprint of everything that decides the files: these options and the engine's own fingerprint.

@@ -19,10 +19,9 @@ from types import TracebackType
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from gms_rt.arrays import U8
-from gms_rt.artifacts import atomic_path, sha256_bytes, write_bytes
+from gms_rt.artifacts import sha256_bytes, write_bytes
 from gms_rt.errors import GmsError, InputError, UsageError
 from gms_rt.infer.contours import contours
 from gms_rt.infer.sources import OUTPUT_MARK
@@ -40,10 +39,10 @@ _NAME_BYTES = 255 - max(len(ending) for ending in ENDINGS.values())
 _COLOUR = (255, 64, 64)
 
 
-def case_name(stem: str, frame: int | None) -> str:
+def frame_name(stem: str, frame: int | None) -> str:
     """The result's name for one frame; a name too long for a file is cut and told apart by a hash of all of it.
 
-    >>> case_name("study/scan", 3)
+    >>> frame_name("study/scan", 3)
     'study/scan.frame-00003'
     """
     folder, slash, base = stem.rpartition("/")
@@ -51,7 +50,7 @@ def case_name(stem: str, frame: int | None) -> str:
     raw = os.fsencode(base)
     if len(raw) + len(tail) > _NAME_BYTES:
         mark = f"~{sha256_bytes(raw)[:8]}"
-        # Characters are cut whole; a byte that is none goes with the rest.
+        # Characters are cut whole; a byte that is not part of one goes with the rest.
         base = raw[: _NAME_BYTES - len(tail) - len(mark)].decode("utf-8", "ignore") + mark
     return f"{folder}{slash}{base}{tail}"
 
@@ -107,7 +106,7 @@ class OutFolder:
 
 
 def write_result(path: Path, data: bytes) -> int:
-    """Write one result and return its size; a name the file system refuses is the case's fault, not the run's."""
+    """Write one result and return its size; a name that the file system refuses fails the case, not the run."""
     try:
         write_bytes(path, data)
     except OSError as error:
@@ -122,12 +121,12 @@ def write_result(path: Path, data: bytes) -> int:
 
 def mask_png(mask: U8) -> bytes:
     """A mask or probability map as PNG: always the same bytes for the same pixels."""
-    # Flat areas compress best unfiltered, and five times faster; OpenCV before 4.11 chooses by itself.
+    # Flat areas compress best without filters, and five times as fast; OpenCV before 4.11 chooses itself.
     unfiltered = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE] if hasattr(cv2, "IMWRITE_PNG_FILTER") else []
-    return _encoded(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 1, *unfiltered])
+    return _encode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 1, *unfiltered])
 
 
-def overlay(image: U8, mask: U8) -> U8:
+def draw_overlay(image: U8, mask: U8) -> U8:
     """The image in RGB with the mask tinted and outlined."""
     shown = rgb(image).copy()
     left, top, width, height = cv2.boundingRect(mask)
@@ -143,8 +142,8 @@ def overlay(image: U8, mask: U8) -> U8:
 
 
 def overlay_jpeg(shown: U8) -> bytes:
-    """An overlay for looking at, not for measuring."""
-    return _encoded(".jpg", cv2.cvtColor(shown, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    """An overlay as JPEG: to look at, not to measure."""
+    return _encode(".jpg", cv2.cvtColor(shown, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
 
 
 def contour_json(mask: U8, spacing: tuple[float, float] | None) -> bytes:
@@ -152,12 +151,8 @@ def contour_json(mask: U8, spacing: tuple[float, float] | None) -> bytes:
     return (json.dumps(contours(mask, spacing), allow_nan=False) + "\n").encode()
 
 
-def _encoded(ending: str, pixels: NDArray[np.uint8], options: list[int]) -> bytes:
+def _encode(ending: str, pixels: U8, options: list[int]) -> bytes:
     done, data = cv2.imencode(ending, pixels, options)
     if not done:
         raise GmsError(f"OpenCV cannot encode {pixels.shape[1]}×{pixels.shape[0]} pixels as {ending}")
     return data.tobytes()
-
-
-__all__ = ["ENDINGS", "OutFolder", "atomic_path", "case_name", "contour_json", "mask_png", "overlay", "overlay_jpeg",
-           "write_result"]  # fmt: skip

@@ -1,8 +1,8 @@
-"""Decode, infer and write at the same time, with bounded queues between; results come out in the sources' order.
+"""Decode, infer and write at the same time, with bounded queues between; results come in the order of the sources.
 
 Decoding and writing run in OpenCV, Pillow and the operating system, inference in the engine: all release the GIL.
-A bad source is a row; an error of the engine or of the disk ends the run. What is in flight is bounded in items and in
-bytes, so memory does not grow with the number of files.
+A bad source becomes a failed row; an error of the engine or of the disk ends the run. What is in flight is bounded in
+items and in bytes, so memory does not grow with the number of files.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from gms_rt.arrays import U8
 from gms_rt.errors import GmsError, InputError
-from gms_rt.infer.case import Case, Task, reason
+from gms_rt.infer.case import CaseSettings, ScanCase, failure_reason
 from gms_rt.infer.channel import Budget, Channel
 from gms_rt.infer.journal import Entry
 from gms_rt.infer.predict import Predictor
@@ -26,54 +26,58 @@ from gms_rt.scan import Frame
 from gms_rt.scan.reader import fetch
 
 _AHEAD = 64  # sources begun before the oldest unfinished one
-_BYTES_A_PIXEL = 16  # image, probability as float, mask, overlay
-_BUDGET = 1 << 30
+_BYTES_PER_PIXEL = 16  # image, probability as float, mask, overlay
 
 
 @dataclass
 class _Item:
-    case: Case
+    case: ScanCase
     frame: Frame
-    prepared: NDArray[np.uint8]
+    prepared: U8
     cost: int
     seconds: float
-    probability: NDArray[Any] | None = None
+    levels: NDArray[Any] | None = None
 
 
 class Pipeline:
-    """One run's threads. `find` looks a finished source up, `done` is called as soon as a source is complete."""
+    """One run's threads.
+
+    `find` looks a finished source up, `done` is called as soon as a source is complete, `budget` bounds the bytes in
+    flight.
+    """
 
     def __init__(
         self,
         predictor: Predictor,
-        task: Task,
+        settings: CaseSettings,
         *,
         workers: int,
         find: Callable[[str, str], Entry | None],
-        done: Callable[[Case], None],
+        done: Callable[[ScanCase], None],
+        budget: int = 1 << 30,
     ) -> None:
         info = predictor.engine.runner.info
         self.lanes = max(1, info.lanes)
         self.workers = workers
-        self._batch = 1 if task.options.tile else max(1, info.batch)
+        self._batch = 1 if settings.options.tile else max(1, info.batch)
         self._predictor = predictor
-        self._task = task
+        self._settings = settings
         self._find = find
         self._done = done
-        self._todo: Channel[Case] = Channel(workers)
+        self._todo: Channel[ScanCase] = Channel(workers)
         self._ready: Channel[_Item] = Channel(2 * self.lanes * self._batch)
         self._masks: Channel[_Item] = Channel(2 * workers)
-        self._budget = Budget(_BUDGET)
+        self._budget = Budget(budget)
         self._state = threading.Condition()
-        self._complete: dict[int, Case] = {}
-        self._begun: dict[int, Case] = {}
+        self._complete: dict[int, ScanCase] = {}
+        self._begun: dict[int, ScanCase] = {}
         self._fed = 0
         self._yielded = 0
         self._count: int | None = None
         self._error: BaseException | None = None
         self.busy = {"decode": 0.0, "infer": 0.0, "write": 0.0}
 
-    def run(self, sources: Iterable[Source]) -> Iterator[Case]:
+    def run(self, sources: Iterable[Source]) -> Iterator[ScanCase]:
         """Segment every source; complete cases come in order."""
         stages: list[tuple[Callable[[], None], int, Channel[Any] | None]] = [
             (self._decode, self.workers, self._ready),
@@ -99,7 +103,7 @@ class Pipeline:
             for case in self._begun.values():
                 case.abandon()
 
-    def _next(self) -> Case | None:
+    def _next(self) -> ScanCase | None:
         with self._state:
             self._state.wait_for(
                 lambda: self._error is not None or self._yielded in self._complete or self._yielded == self._count
@@ -138,7 +142,7 @@ class Pipeline:
                 self._state.wait_for(lambda: self._count is not None or self._fed - self._yielded < _AHEAD)
                 if self._count is not None:
                     return
-                case = self._begun[count] = Case(count, source, self._task)
+                case = self._begun[count] = ScanCase(count, source, self._settings)
                 count = self._fed = count + 1
             if not self._todo.put(case):
                 return
@@ -154,12 +158,12 @@ class Pipeline:
                 if not self._frames(case):
                     return
             except (GmsError, OSError) as error:
-                case.fail(reason(error, case.source.path))
+                case.fail(failure_reason(error, case.source.path))
             except MemoryError:
                 case.fail("needs more memory than there is")
             self._settle(case)
 
-    def _frames(self, case: Case) -> bool:
+    def _frames(self, case: ScanCase) -> bool:
         """Decode a source and send its frames on; False when the run is cancelled."""
         start = time.perf_counter()
         fetched = fetch(case.source.path)
@@ -168,7 +172,7 @@ class Pipeline:
         if earlier is not None:
             case.reuse(earlier.rows, earlier.files)
             return True
-        reading = fetched.open(self._task.options.max_pixels)
+        reading = fetched.open(self._settings.options.max_pixels)
         case.begin(fetched, reading.multi)
         frames = reading.frames
         while True:
@@ -178,7 +182,7 @@ class Pipeline:
             prepared = self._predictor.prepare(frame.image)
             seconds = time.perf_counter() - start
             self._add_busy("decode", seconds)
-            cost = frame.image.shape[0] * frame.image.shape[1] * _BYTES_A_PIXEL
+            cost = frame.image.shape[0] * frame.image.shape[1] * _BYTES_PER_PIXEL
             if not self._budget.take(cost):
                 return False
             case.expect()
@@ -192,8 +196,8 @@ class Pipeline:
             maps = self._predictor.predict([item.prepared for item in items])
             seconds = time.perf_counter() - start
             self._add_busy("infer", seconds)
-            for item, probability in zip(items, maps, strict=True):
-                item.probability = probability
+            for item, levels in zip(items, maps, strict=True):
+                item.levels = levels
                 item.seconds += seconds / len(items)
                 if not self._masks.put(item):
                     return
@@ -202,16 +206,16 @@ class Pipeline:
         while items := self._masks.get():
             item = items[0]
             start = time.perf_counter()
-            assert item.probability is not None
+            assert item.levels is not None
             try:
-                item.case.write(item.frame, item.probability, item.seconds, start)
+                item.case.write(item.frame, item.levels, item.seconds, start)
             except (InputError, MemoryError) as error:
-                item.case.fail(reason(error, item.case.source.path), item.frame.number)
+                item.case.fail(failure_reason(error, item.case.source.path), item.frame.number)
             self._budget.give(item.cost)
             self._settle(item.case)
             self._add_busy("write", time.perf_counter() - start)
 
-    def _settle(self, case: Case) -> None:
+    def _settle(self, case: ScanCase) -> None:
         if not case.arrived():
             return
         case.finish()

@@ -1,4 +1,7 @@
-"""Clean-up of a mask, each step on request: largest region, holes, small regions. Regions touch at corners too."""
+"""Clean-up of a mask, each step on request: largest region, holes, small regions.
+
+Pixels that touch at a corner are of one region.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import numpy as np
 from gms_rt.arrays import U8
 
 
-def cleaned(mask: U8, *, largest: bool = False, fill: bool = False, min_area: int = 0) -> U8:
+def clean_mask(mask: U8, *, largest: bool = False, fill: bool = False, min_area: int = 0) -> U8:
     """A mask of 0 and 255 after the steps asked for: holes are filled first, then regions are chosen."""
     if fill:
         mask = fill_holes(mask)

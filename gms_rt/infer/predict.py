@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from gms_rt.arrays import U8
 from gms_rt.engine.loaded import Engine
 from gms_rt.infer.flips import mean_over_flips
 from gms_rt.infer.options import InferOptions
-from gms_rt.infer.tiles import tiled
+from gms_rt.infer.tiles import predict_in_tiles
+from gms_rt.scan.segmenter import Segmenter
 
 
-class Predictor:
+class Predictor(Segmenter):
     """An engine with the options that decide what it sees. It may be called from many threads."""
 
     def __init__(self, engine: Engine, options: InferOptions) -> None:
+        infer = engine.runner.infer
+        averaged = partial(mean_over_flips, infer, which=options.flips or "both")
+        super().__init__(averaged if options.tta else infer, engine.height, engine.width)
         self.engine = engine
         self.options = options
-        self.size = (engine.manifest.height, engine.manifest.width)
 
     def prepare(self, image: U8) -> U8:
         """What travels to the engine: the image at network size, or itself where it is cut into tiles."""
-        return image if self.options.tile else self.engine.prepare(image)
+        return image if self.options.tile else super().prepare(image)
 
     def predict(self, prepared: list[U8]) -> list[NDArray[Any]]:
         """Probability maps (0-255): at network size, or at source size where tiled."""
-        options = self.options
-        if not options.tile:
-            return list(self._infer(np.stack(prepared)))
-        return [tiled(image, self._infer, self.size, tile=options.tile, overlap=options.overlap) for image in prepared]
-
-    def _infer(self, images: U8) -> NDArray[Any]:
-        run = self.engine.runner.infer
-        return mean_over_flips(run, images, self.options.flips or "both") if self.options.tta else run(images)
+        if not self.options.tile:
+            return super().predict(prepared)
+        return [predict_in_tiles(image, self, self.options.tile, self.options.overlap) for image in prepared]

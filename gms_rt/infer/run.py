@@ -7,7 +7,9 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +18,19 @@ from gms_rt.artifacts import atomic_path, sha256_file, write_json
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import MANIFEST
 from gms_rt.errors import GmsError
-from gms_rt.infer.case import Case, Task
+from gms_rt.infer.case import CaseSettings, ScanCase
 from gms_rt.infer.confidence import DEFINITION
 from gms_rt.infer.journal import Journal
-from gms_rt.infer.measure import CaseTable, Row, as_text
+from gms_rt.infer.measure import CaseRow, CaseTable, as_text
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.outputs import OutFolder
 from gms_rt.infer.pipeline import Pipeline
 from gms_rt.infer.predict import Predictor
-from gms_rt.infer.sources import Found, Source
+from gms_rt.infer.sources import FoundSources, Source
 from gms_rt.infer.summary import NOT_CLINICAL, Summary, stage_report, with_referral
 from gms_rt.runtime.device import package_version
 
-Report = Callable[[Case, list[Row]], None]
+OnCase = Callable[[ScanCase, list[CaseRow]], None]
 
 NOTES = (
     NOT_CLINICAL,
@@ -38,37 +40,59 @@ NOTES = (
 )
 
 
-def run_cases(
-    found: Found,
-    engine: Engine,
-    out: OutFolder,
-    options: InferOptions,
-    *,
-    resume: bool = False,
-    workers: int = 0,
-    report: Report | None = None,
-) -> Summary:
-    """Segment everything that was found. The folder is locked by the caller; an interrupt leaves whole files.
+@dataclass(frozen=True)
+class InferJob:
+    """What a run over sources and a watch of a folder have in common."""
+
+    engine: Engine
+    out: OutFolder  # locked by the caller
+    options: InferOptions
+    workers: int = 0  # threads that decode, and as many that write; 0 is one for each core, four at most
+    on_case: OnCase | None = None  # called with each finished case and its rows
+
+    @property
+    def threads(self) -> int:
+        """`workers`, or what 0 stands for."""
+        return self.workers or max(1, min(4, len(os.sched_getaffinity(0))))
+
+    @property
+    def key(self) -> str:
+        """A fingerprint of all that decides the results: the engine's files, what runs them, the options."""
+        info = self.engine.runner.info
+        return self.options.key(f"{self.fingerprint} {info.backend} {info.device} {info.execution}")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The hash of the engine's manifest, which holds the hashes of all its files."""
+        return sha256_file(self.engine.folder / MANIFEST)
+
+    def refer(self, rows: list[CaseRow]) -> list[CaseRow]:
+        """The rows with their `refer` column."""
+        return [with_referral(row, self.options.refer_below) for row in rows]
+
+
+def run_cases(found: FoundSources, job: InferJob, *, resume: bool = False) -> Summary:
+    """Segment everything that was found; an interrupt leaves whole files.
 
     A run without `resume` replaces the results of the run before it in the same folder.
     """
-    fingerprint = engine_fingerprint(engine)
-    record = run_record(engine, fingerprint, options, found, workers_for(workers))
-    with Journal(out.root, options.key(engine_identity(engine, fingerprint)), resume=resume) as journal:
+    out = job.out
+    record = run_record(job, found)
+    with Journal(out.root, job.key, resume=resume) as journal:
         write_json(out.root / "run.json", record | {"status": "running"})
-        summary = Summary(options.refer_below)
+        summary = Summary(job.options.refer_below)
         status = "failed"
         try:
             with atomic_path(out.root / "cases.csv") as part, part.open("w", encoding="utf-8", newline="") as stream:
                 table = CaseTable(stream)
                 try:
-                    for case in segmented(found.sources, engine, out, options, journal, summary, workers=workers):
-                        rows = [with_referral(row, options.refer_below) for row in case.rows]
+                    for case in segment_sources(found.sources, job, journal, summary):
+                        rows = job.refer(case.rows)
                         for row in rows:
                             table.add(row)
                             summary.add(row)
-                        if report is not None:
-                            report(case, rows)
+                        if job.on_case is not None:
+                            job.on_case(case, rows)
                 except KeyboardInterrupt:
                     status = "interrupted"
             status = "done" if status == "failed" else status
@@ -82,28 +106,22 @@ def run_cases(
     return summary
 
 
-def segmented(
-    sources: Iterable[Source],
-    engine: Engine,
-    out: OutFolder,
-    options: InferOptions,
-    journal: Journal,
-    summary: Summary,
-    *,
-    workers: int = 0,
-    failed_too: bool = False,
-) -> Iterator[Case]:
-    """Cases in order, each recorded in the journal as soon as its files are in place."""
+def segment_sources(
+    sources: Iterable[Source], job: InferJob, journal: Journal, summary: Summary, *, failed_too: bool = False
+) -> Iterator[ScanCase]:
+    """Cases in order, each recorded in the journal as soon as its files are in place.
 
-    def done(case: Case) -> None:
+    With `failed_too` a source that failed before is not tried again.
+    """
+
+    def done(case: ScanCase) -> None:
         if not case.reused:
             journal.add(case.source.name, case.digest, case.rows, case.files)
 
-    task = Task(out, options, engine.manifest.name, engine_fingerprint(engine))
     pipeline = Pipeline(
-        Predictor(engine, options),
-        task,
-        workers=workers_for(workers),
+        Predictor(job.engine, job.options),
+        CaseSettings(job.out, job.options, job.engine.manifest.name, job.fingerprint),
+        workers=job.threads,
         find=lambda name, digest: journal.find(name, digest, failed_too=failed_too),
         done=done,
     )
@@ -118,25 +136,9 @@ def segmented(
         summary.stages = stage_report(pipeline.busy, threads, time.perf_counter() - start)
 
 
-def workers_for(asked: int) -> int:
-    """Threads that decode, and as many that write: what is asked, else one for each core, four at most."""
-    return asked or max(1, min(4, len(os.sched_getaffinity(0))))
-
-
-def engine_fingerprint(engine: Engine) -> str:
-    """The hash of the engine's manifest, which holds the hashes of all its files."""
-    return sha256_file(engine.folder / MANIFEST)
-
-
-def engine_identity(engine: Engine, fingerprint: str) -> str:
-    """What decides an engine's arithmetic: its files, and what runs them."""
-    info = engine.runner.info
-    return f"{fingerprint} {info.backend} {info.device} {info.execution}"
-
-
-def run_record(engine: Engine, fingerprint: str, options: InferOptions, found: Found, workers: int) -> dict[str, Any]:
+def run_record(job: InferJob, found: FoundSources) -> dict[str, Any]:
     """What made these results: the head of run.json."""
-    info = engine.runner.info
+    engine = job.engine
     packages = ("numpy", "opencv-python-headless", "pillow", "pydicom", "highdicom", "openvino")
     return {
         "tool": "gms-rt infer",
@@ -146,10 +148,10 @@ def run_record(engine: Engine, fingerprint: str, options: InferOptions, found: F
             "name": engine.manifest.name,
             "folder": as_text(str(Path(os.path.abspath(engine.folder)))),  # noqa: PTH100 (links keep their names)
             "precision": engine.manifest.precision,
-            "manifest_sha256": fingerprint,
+            "manifest_sha256": job.fingerprint,
         },
-        "device": dataclasses.asdict(info),
-        "options": dataclasses.asdict(options) | {"workers": workers},
+        "device": dataclasses.asdict(engine.runner.info),
+        "options": dataclasses.asdict(job.options) | {"workers": job.threads},
         "confidence": DEFINITION,
         "inputs": [as_text(text) for text in found.inputs],
         "root": as_text(str(found.root)),

@@ -1,7 +1,7 @@
-"""What is to be segmented, in a stable order, and the name each result gets.
+"""Which files a run segments, in a stable order, and the name that each result gets.
 
 Results keep the folders and names of their sources below the common root. A result is named by its source's stem,
-unless another source could claim the same name; then the source's ending stays in the name of both. The rule looks at
+unless another source could claim the same name; then both names keep the source's ending. The rule looks at
 all sources together, so that their order never matters and nothing is overwritten.
 """
 
@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gms_rt.errors import UsageError
-from gms_rt.scan.dicom import is_dicom
 from gms_rt.scan.nifti import NIFTI_SUFFIXES
-from gms_rt.scan.reader import SUFFIXES
+from gms_rt.scan.reader import is_scan
 
 # A folder that holds this file is the output of a run, never its input.
 OUTPUT_MARK = ".gms-rt.lock"
@@ -37,8 +36,8 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Found:
-    """The sources of a run; `skipped` counts files in folders that are no scans."""
+class FoundSources:
+    """The sources of a run; `skipped` counts files in folders that are not scans."""
 
     sources: list[Source]
     root: Path
@@ -46,7 +45,7 @@ class Found:
     inputs: list[str] = field(default_factory=list)
 
 
-def find_sources(inputs: Sequence[str], *, keep_suffix: bool = False) -> Found:
+def find_sources(inputs: Sequence[str], *, keep_suffix: bool = False) -> FoundSources:
     """Every scan named by files, folders (recursive), globs, text lists (`.txt`), or `-` for a list on stdin."""
     if not inputs:
         raise UsageError("there is nothing to segment", fix="name files or folders: gms-rt infer folder/")
@@ -54,7 +53,7 @@ def find_sources(inputs: Sequence[str], *, keep_suffix: bool = False) -> Found:
     paths: dict[str, None] = {}
     roots = []
     for text in inputs:
-        for path in _expanded(text):
+        for path in _expand(text):
             here = os.path.abspath(path)  # noqa: PTH100 (resolve() would follow links and change names)
             folder = Path(here).is_dir()
             roots.append(here if folder else os.path.dirname(here))  # noqa: PTH120
@@ -63,7 +62,7 @@ def find_sources(inputs: Sequence[str], *, keep_suffix: bool = False) -> Found:
     names = [os.path.relpath(path, root) for path in paths]
     stems = result_names(names, keep_suffix=keep_suffix)
     sources = [Source(Path(p), n, stems[n]) for p, n in zip(paths, names, strict=True)]
-    return Found(sources, Path(root), walker.skipped, [str(text) for text in inputs])
+    return FoundSources(sources, Path(root), walker.skipped, [str(text) for text in inputs])
 
 
 def result_names(names: Iterable[str], *, keep_suffix: bool = False) -> dict[str, str]:
@@ -96,12 +95,12 @@ def _stem(name: str) -> str:
     return os.path.splitext(name)[0]  # noqa: PTH122 (works on names that are not paths)
 
 
-def _expanded(text: str) -> Iterator[str]:
+def _expand(text: str) -> Iterator[str]:
     if text == "-":
-        yield from _listed(sys.stdin.buffer.read(), "", "standard input")
+        yield from _read_list(sys.stdin.buffer.read(), "", "standard input")
     elif os.path.lexists(text):
         if text.lower().endswith(".txt") and Path(text).is_file():
-            yield from _listed(Path(text).read_bytes(), str(Path(text).parent), text)
+            yield from _read_list(Path(text).read_bytes(), str(Path(text).parent), text)
         else:
             yield text
     elif glob.has_magic(text):
@@ -114,12 +113,12 @@ def _expanded(text: str) -> Iterator[str]:
         raise UsageError("no such file or folder", where=text)
 
 
-def _listed(data: bytes, folder: str, where: str) -> Iterator[str]:
-    """Names of a list: one a line, or ended by NUL where the list holds any. A name that is gone becomes a bad case."""
+def _read_list(data: bytes, folder: str, where: str) -> Iterator[str]:
+    """The names of a list, one per line, or ended by NUL if it has any. A file that is gone becomes a failed case."""
     lines = data.split(b"\0") if b"\0" in data else [line.rstrip(b"\r") for line in data.split(b"\n")]
     names = [os.fsdecode(line) for line in lines if line.strip()]
     if not names:
-        raise UsageError("lists no file", where=where)
+        raise UsageError("lists no files", where=where)
     for name in names:
         yield os.path.join(folder, name)  # noqa: PTH118 (keeps surrogate bytes as they are)
 
@@ -136,7 +135,7 @@ class _Walker:
             about = Path(folder).stat()
             entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
         except OSError:
-            yield folder  # becomes a bad case, which says why: scans must not go missing in silence
+            yield folder  # becomes a failed case that says why: scans must not go missing in silence
             return
         identity = (about.st_dev, about.st_ino)
         if identity in self._seen or any(entry.name == OUTPUT_MARK for entry in entries):
@@ -147,28 +146,12 @@ class _Walker:
                 continue
             try:
                 mode = entry.stat().st_mode
-            except OSError:  # a link to nothing, or to itself
+            except OSError:  # a link that leads nowhere or to itself
                 self.skipped += 1
                 continue
             if stat.S_ISDIR(mode):
                 yield from self.files(entry.path)
-            elif stat.S_ISREG(mode) and wanted(entry.path):
+            elif stat.S_ISREG(mode) and is_scan(Path(entry.path)):
                 yield entry.path
             else:
                 self.skipped += 1
-
-
-def wanted(path: str) -> bool:
-    """Whether a file in a folder is taken for a scan: by its ending, or as DICOM by its first bytes."""
-    lower = path.lower()
-    if lower.endswith(SUFFIXES):
-        return True
-    # DICOM archives name files without an ending; the index file of a medium has the prefix but no picture.
-    base = os.path.basename(lower)  # noqa: PTH119
-    if base == "dicomdir":
-        return False
-    try:
-        with open(path, "rb") as stream:  # noqa: PTH123
-            return is_dicom(stream.read(132))
-    except OSError:
-        return False

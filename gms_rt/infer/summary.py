@@ -6,22 +6,22 @@ import heapq
 from typing import Any
 
 from gms_rt.infer.confidence import DEFINITION
-from gms_rt.infer.measure import Row
+from gms_rt.infer.measure import CaseRow
 
 NOT_CLINICAL = "Not for clinical use."
 _LISTED = 5
+_WORK = {"decode": "reading scans", "infer": "the engine", "write": "writing files"}
 _KEPT = 1000  # failed and referred cases named in summary.json; cases.csv has them all
 
 
 class Summary:
-    """Collects rows one by one, in little memory."""
+    """Collects rows one by one; memory does not grow with them."""
 
     def __init__(self, refer_below: float | None) -> None:
         self.refer_below = refer_below
         self.sources = self.reused = self.cases = self.failed = self.empty = self.referred = 0
         self.seconds = 0.0
         self.stages: dict[str, Any] = {}
-        self._pixels = 0
         self._slowest: list[tuple[float, int, str]] = []
         self._unsure: list[tuple[float, int, str]] = []
         self._failures: list[dict[str, Any]] = []
@@ -32,8 +32,8 @@ class Summary:
         self.sources += 1
         self.reused += reused
 
-    def add(self, row: Row) -> None:
-        """Count one row, which says by now whether a person should look at it."""
+    def add(self, row: CaseRow) -> None:
+        """Count one row, with its `refer` column set."""
         self.cases += 1
         if row["status"] == "failed":
             self.failed += 1
@@ -41,7 +41,6 @@ class Summary:
                 self._failures.append({key: row.get(key) for key in ("case", "source", "frame", "error")})
             return
         self.empty += row["status"] == "empty"
-        self._pixels += row["width"] * row["height"]
         _keep(self._slowest, (row["seconds"], self.cases, row["case"]))
         _keep(self._unsure, (-row["confidence"], self.cases, row["case"]))
         if row.get("refer") == "yes":
@@ -50,7 +49,7 @@ class Summary:
                 self._refer.append({"case": row["case"], "confidence": row["confidence"]})
 
     def value(self) -> dict[str, Any]:
-        """Everything, for summary.json."""
+        """The content of summary.json."""
         rate = (self.cases - self.failed) / self.seconds if self.seconds and not self.reused else None
         return {
             "note": NOT_CLINICAL,
@@ -75,17 +74,17 @@ class Summary:
         }
 
     def screen(self, out: str) -> str:
-        """One screen for people."""
+        """The summary as text of one screen."""
         value = self.value()
         head = f"{value['segmented']} segmented"
         head += f", {self.empty} of them empty" if self.empty else ""
         head += f", {self.failed} failed" if self.failed else ""
         head += f", {self.reused} sources done before" if self.reused else ""
-        rate = f" ({value['cases_per_second']:.1f} a second)" if value["cases_per_second"] else ""
+        rate = f" ({value['cases_per_second']:.1f} images/s)" if value["cases_per_second"] else ""
         lines = [f"{head}, in {self.seconds:.1f} s{rate}"]
         if self.stages:
             limit = self.stages["limit"]
-            lines.append(f"the limit was {limit}, busy {self.stages[limit]['busy'] * 100:.0f} % of the time")
+            lines.append(f"bottleneck: {_WORK[limit]} ({self.stages[limit]['busy'] * 100:.0f} % busy)")
         lines += _part("slowest", [f"{s['seconds']:8.3f} s  {_short(s['case'])}" for s in value["slowest"]])
         lines += _part(
             "least confident", [f"{s['confidence']:8.3f}    {_short(s['case'])}" for s in value["least_confident"]]
@@ -98,7 +97,7 @@ class Summary:
         return "\n".join([*lines, f"results in {out}; {NOT_CLINICAL}"])
 
 
-def with_referral(row: Row, refer_below: float | None) -> Row:
+def with_referral(row: CaseRow, refer_below: float | None) -> CaseRow:
     """The row with its `refer` column for this run's limit."""
     if refer_below is None or row.get("confidence") is None:
         return row | {"refer": None}
@@ -106,7 +105,7 @@ def with_referral(row: Row, refer_below: float | None) -> Row:
 
 
 def stage_report(busy: dict[str, float], threads: dict[str, int], seconds: float) -> dict[str, Any]:
-    """How busy each stage's threads were; the busiest is the limit."""
+    """How busy each stage's threads were; the busiest is the bottleneck, `limit` in the files."""
     report: dict[str, Any] = {
         name: {
             "seconds": round(spent, 3),

@@ -6,21 +6,17 @@ sum is one too, and only one band of rows is held as float at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from gms_rt.arrays import U8
-from gms_rt.scan import resize_image, rgb
+from gms_rt.arrays import F32, U8
+from gms_rt.scan.segmenter import Segmenter, prepare
 
-F32 = NDArray[np.float32]
 _BATCH = 8
 
 
 def starts(length: int, tile: int, overlap: float) -> list[int]:
-    """Where tiles begin along one axis: evenly spread, at least `overlap` of a tile shared, the last one flush.
+    """Where tiles begin along one axis: evenly spread, at least `overlap` of a tile shared, the last one at the end.
 
     >>> starts(500, 224, 0.25)
     [0, 138, 276]
@@ -31,21 +27,19 @@ def starts(length: int, tile: int, overlap: float) -> list[int]:
     return [round(i * (length - tile) / (count - 1)) for i in range(count)]
 
 
-def tiled(
-    image: U8, infer: Callable[[U8], NDArray[np.generic]], size: tuple[int, int], *, tile: int, overlap: float
-) -> U8:
-    """The probability map (0-255) of a whole image at its own size; `infer` takes N images of network `size`."""
+def predict_in_tiles(image: U8, model: Segmenter, tile: int, overlap: float) -> U8:
+    """The probability map (0-255) of a whole image at its own size, from tiles of this many pixels."""
     height, width = image.shape[:2]
     tall, wide = max(height, tile), max(width, tile)
     if (tall, wide) != (height, width):  # smaller than a tile: mirror it outwards
-        image = _mirrored(image, tall, wide)
+        image = _mirror(image, tall, wide)
     rows, columns = starts(tall, tile, overlap), starts(wide, tile, overlap)
     weight = _ramp(tile)
-    row_sum, column_sum = _summed(rows, weight, tall), _summed(columns, weight, wide)
+    row_sum, column_sum = _sum_weights(rows, weight, tall), _sum_weights(columns, weight, wide)
     result = np.empty((tall, wide), np.uint8)
     band = np.zeros((tile, wide), np.float32)
     for index, top in enumerate(rows):
-        for left, probability in _row_of_tiles(image, infer, size, top, columns, tile):
+        for left, probability in _row_of_tiles(image[top : top + tile], model, columns, tile):
             band[:, left : left + tile] += probability * weight[:, None] * weight
         below = rows[index + 1] if index + 1 < len(rows) else tall
         done = below - top
@@ -56,19 +50,12 @@ def tiled(
     return result[:height, :width]
 
 
-def _row_of_tiles(
-    image: U8,
-    infer: Callable[[U8], NDArray[np.generic]],
-    size: tuple[int, int],
-    top: int,
-    columns: list[int],
-    tile: int,
-) -> list[tuple[int, F32]]:
+def _row_of_tiles(band: U8, model: Segmenter, columns: list[int], tile: int) -> list[tuple[int, F32]]:
     found = []
     for first in range(0, len(columns), _BATCH):
         lefts = columns[first : first + _BATCH]
-        crops = [rgb(image[top : top + tile, left : left + tile]) for left in lefts]
-        maps = infer(np.stack([resize_image(crop, *size) for crop in crops]))
+        crops = [prepare(band[:, left : left + tile], model.height, model.width) for left in lefts]
+        maps = model.infer(np.stack(crops))
         for left, probability in zip(lefts, maps, strict=True):
             values = probability.astype(np.float32)
             if values.shape != (tile, tile):
@@ -82,14 +69,14 @@ def _ramp(tile: int) -> F32:
     return np.asarray(distance / distance.max(), np.float32)
 
 
-def _summed(begins: list[int], weight: F32, length: int) -> F32:
+def _sum_weights(begins: list[int], weight: F32, length: int) -> F32:
     total = np.zeros(length, np.float32)
     for begin in begins:
         total[begin : begin + len(weight)] += weight
     return total
 
 
-def _mirrored(image: U8, height: int, width: int) -> U8:
+def _mirror(image: U8, height: int, width: int) -> U8:
     # One reflection cannot fill more than the image's own size, so tiny images repeat it.
     rows = np.pad(np.arange(image.shape[0]), (0, height - image.shape[0]), mode="symmetric")
     columns = np.pad(np.arange(image.shape[1]), (0, width - image.shape[1]), mode="symmetric")

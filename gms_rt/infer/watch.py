@@ -1,7 +1,7 @@
-"""A folder in which scans keep arriving: each is segmented once it is whole, also across restarts.
+"""A folder in which scans keep arriving: each is segmented once it is complete, also across restarts.
 
-A file is whole when its size and time have not changed for `settle` seconds. Writers that rename a finished file into
-place, or use a hidden name until then, are never caught halfway. Results keep the source's ending in their names,
+A file is complete when its size and time have not changed for `settle` seconds. Writers that rename a finished file
+into place, or use a hidden name until then, are never caught halfway. Results keep the source's ending in their names,
 because a later file could claim any shorter name.
 """
 
@@ -13,53 +13,37 @@ import time
 from pathlib import Path
 
 from gms_rt.artifacts import atomic_path, write_json
-from gms_rt.engine.loaded import Engine
 from gms_rt.errors import UsageError
 from gms_rt.infer.journal import Journal
 from gms_rt.infer.measure import CaseTable
-from gms_rt.infer.options import InferOptions
-from gms_rt.infer.outputs import OutFolder
-from gms_rt.infer.run import Report, engine_fingerprint, engine_identity, now, run_record, segmented, workers_for
-from gms_rt.infer.sources import Found, Source, find_sources
-from gms_rt.infer.summary import Summary, with_referral
+from gms_rt.infer.run import InferJob, now, run_record, segment_sources
+from gms_rt.infer.sources import FoundSources, Source, find_sources
+from gms_rt.infer.summary import Summary
 
 _Seen = tuple[int, int]  # size, time of change
 
 
-def watch(
-    folder: Path,
-    engine: Engine,
-    out: OutFolder,
-    options: InferOptions,
-    *,
-    stop: threading.Event,
-    workers: int = 0,
-    poll: float = 1.0,
-    settle: float = 2.0,
-    report: Report | None = None,
-) -> Summary:
-    """Segment what is and what arrives in `folder` until `stop` is set; what is in flight is finished first."""
-    options = dataclasses.replace(options, keep_suffix=True)
-    fingerprint = engine_fingerprint(engine)
-    start = Found([], folder, 0, [str(folder)])
-    record = run_record(engine, fingerprint, options, start, workers_for(workers)) | {"watch": True}
+def watch(folder: Path, job: InferJob, *, stop: threading.Event, poll: float = 1.0, settle: float = 2.0) -> Summary:
+    """Segment what is in `folder` and what arrives there until `stop` is set; what was begun is finished first."""
+    job = dataclasses.replace(job, options=dataclasses.replace(job.options, keep_suffix=True))
+    out = job.out
+    record = run_record(job, FoundSources([], folder, 0, [str(folder)])) | {"watch": True}
     arrivals = _Arrivals(folder, settle)
-    summary = Summary(options.refer_below)
-    key = options.key(engine_identity(engine, fingerprint))
-    with Journal(out.root, key, resume=True, remember=True) as journal:
+    summary = Summary(job.options.refer_below)
+    with Journal(out.root, job.key, resume=True, remember=True) as journal:
         write_json(out.root / "run.json", record | {"status": "watching"})
         changed = True
         while True:
             whole = arrivals.whole()
-            for case in segmented(whole, engine, out, options, journal, summary, workers=workers, failed_too=True):
-                rows = [with_referral(row, options.refer_below) for row in case.rows]
+            for case in segment_sources(whole, job, journal, summary, failed_too=True):
+                rows = job.refer(case.rows)
                 for row in rows:
                     summary.add(row)
-                if report is not None and not case.reused:
-                    report(case, rows)
+                if job.on_case is not None and not case.reused:
+                    job.on_case(case, rows)
                 changed = True
             if changed:
-                _write_tables(out.root, journal, options.refer_below, summary)
+                _write_tables(job, journal, summary)
                 changed = False
             if stop.wait(poll):
                 break
@@ -67,17 +51,18 @@ def watch(
     return summary
 
 
-def _write_tables(root: Path, journal: Journal, refer_below: float | None, summary: Summary) -> None:
+def _write_tables(job: InferJob, journal: Journal, summary: Summary) -> None:
+    root = job.out.root
     with atomic_path(root / "cases.csv") as part, part.open("w", encoding="utf-8", newline="") as stream:
         table = CaseTable(stream)
         for name in sorted(journal.entries):
-            for row in journal.entries[name].rows:
-                table.add(with_referral(row, refer_below))
+            for row in job.refer(journal.entries[name].rows):
+                table.add(row)
     write_json(root / "summary.json", summary.value())
 
 
 class _Arrivals:
-    """Which files of a folder are whole and new since the last look."""
+    """Which files of a folder are complete and new since the last look."""
 
     def __init__(self, folder: Path, settle: float) -> None:
         self._folder = folder
@@ -92,7 +77,7 @@ class _Arrivals:
         except UsageError:
             if self._folder.is_dir():
                 raise
-            return []  # a share that is away for a while
+            return []  # a network share that is gone for a while
         present = {source.path for source in found.sources}
         for gone in [path for path in self._since if path not in present]:
             del self._since[gone]

@@ -168,7 +168,7 @@ def _cases(golden: Golden, produced: U8) -> list[dict[str, Any]]:
         case: dict[str, Any] = {
             "name": name,
             "dice": metrics.dice(mask, reference),
-            "flipped": metrics.flipped(mask, reference),
+            "flipped": metrics.differing_pixels(mask, reference),
             "pixels": int(mask.size),
             "foreground": int(np.count_nonzero(reference)),
             "hd95": _finite(metrics.hd95(mask, reference)),

@@ -1,6 +1,7 @@
-"""Calibration and gate images: read from a folder or a list, at the graph's size, with a hash that names the set.
+"""Calibration and gate images: read from a folder or a list as `gms-rt infer` reads them, at the graph's size.
 
-Only the hash and the counts are ever recorded, never an image. Two sets that share a picture are noticed by content.
+Of a file of many frames (pages, a DICOM loop, slices, a video) the first frame is taken. Only the number of images and
+a hash that names the set are ever recorded, never an image. Two sets that share an image are noticed by content.
 """
 
 from __future__ import annotations
@@ -12,18 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from gms_rt import scan
 from gms_rt.arrays import U8
-from gms_rt.errors import UsageError
-
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+from gms_rt.errors import InputError, UsageError
+from gms_rt.scan.reader import PICTURE_SUFFIXES, first_image, is_scan
+from gms_rt.scan.segmenter import prepare
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images at network size, uint8 [K,H,W,3], and where they come from in words."""
+    """Images at network size, and where they come from."""
 
-    images: U8
+    images: U8  # K×H×W×3, RGB
     source: str
 
     @property
@@ -32,8 +32,8 @@ class ImageSet:
         return hashlib.sha256("".join(sorted(self.each_sha256())).encode()).hexdigest()
 
     def each_sha256(self) -> list[str]:
-        """One hash an image."""
-        return [hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in self.images]
+        """One hash per image."""
+        return [_sha256(image) for image in self.images]
 
     def record(self) -> dict[str, object]:
         """What may be written down about the set."""
@@ -41,23 +41,24 @@ class ImageSet:
 
 
 def read_images(path: Path, height: int, width: int, *, limit: int = 0, skip: frozenset[str] = frozenset()) -> ImageSet:
-    """The pictures of a folder, or of a text file with one path a line, at most `limit`, evenly chosen.
+    """The scans of a folder, or of a text file with one path per line, at most `limit`, evenly chosen.
 
-    Pictures whose content hash is in `skip` are left out, so that a gate set never holds a calibration image.
+    Images whose content hash is in `skip` are left out, so that a gate set never shares an image with calibration.
     """
-    files = _listed(path)
+    files = _scans(path)
     if limit and len(files) > limit + len(skip):
         files = [files[i * len(files) // (limit + len(skip))] for i in range(limit + len(skip))]
     images: list[U8] = []
     for file in files:
         image = _read(file, height, width)
-        if not skip or hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() not in skip:
+        if not skip or _sha256(image) not in skip:
             images.append(image)
         if limit and len(images) == limit:
             break
     if not images:
-        why = "holds no image" if not files else "holds only images that are already used for calibration"
-        raise UsageError(why, where=path, fix=f"give a folder with {', '.join(ENDINGS)}")
+        why = "has no images" if not files else "has only images that are already used for calibration"
+        kinds = ", ".join(PICTURE_SUFFIXES)
+        raise UsageError(why, where=path, fix=f"give a folder with images ({kinds}), DICOM, NIfTI or video files")
     return ImageSet(np.stack(images), path.name)
 
 
@@ -70,7 +71,7 @@ def halves(both: ImageSet) -> tuple[ImageSet, ImageSet]:
     seen = set(first.each_sha256())
     rest = [image for image, digest in zip(both.images, both.each_sha256(), strict=True) if digest not in seen]
     if not rest:
-        raise UsageError("holds the same image only", where=both.source, fix="give different images")
+        raise UsageError("has the same image again and again", where=both.source, fix="give different images")
     return first, ImageSet(np.stack(rest), f"{both.source} (the others)")
 
 
@@ -85,12 +86,12 @@ def check_disjoint(calibration: ImageSet, gate: ImageSet) -> None:
         )
 
 
-def _listed(path: Path) -> Sequence[Path]:
+def _scans(path: Path) -> Sequence[Path]:
     if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and not p.name.startswith("."))
+        return sorted(p for p in path.rglob("*") if not p.name.startswith(".") and p.is_file() and is_scan(p))
     if not path.is_file():
         raise UsageError("does not exist", where=path, fix="give a folder of images or a text file that lists them")
-    if path.suffix.lower() in ENDINGS:
+    if is_scan(path):
         return [path]
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -101,13 +102,11 @@ def _listed(path: Path) -> Sequence[Path]:
 
 
 def _read(file: Path, height: int, width: int) -> U8:
-    import cv2
-
     try:
-        data = np.fromfile(file, np.uint8)
-    except OSError as error:
-        raise UsageError(f"cannot be read ({error.strerror})", where=file) from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise UsageError("is not an image", where=file, fix="remove it from the list or folder")
-    return scan.resize_image(np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8), height, width)
+        return prepare(first_image(file), height, width)
+    except InputError as error:
+        raise UsageError(error.what, where=file, fix=error.fix or "remove it from the folder or list") from error
+
+
+def _sha256(image: U8) -> str:
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()

@@ -231,7 +231,7 @@ def case_card(
         shots.append(pictures.photo("difference", pictures.difference(image, engine, base)))
     if reference is not None:
         figures.append(Fact("Dice to FP32", score(metrics.dice(engine, reference))))
-        figures.append(Fact("flipped", f"{metrics.flipped(engine, reference):,} px"))
+        figures.append(Fact("flipped", f"{metrics.differing_pixels(engine, reference):,} px"))
     if truth is not None:
         figures.append(Fact("Dice to truth", score(metrics.dice(engine, truth))))
     return Card(name, tuple(shots), tuple(figures), subtitle)

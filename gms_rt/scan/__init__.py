@@ -1,27 +1,22 @@
-"""Pictures in and out: one reading, one resize for training and inference, whole-or-nothing writes.
+"""One reading of a scan, whatever it is: bytes in, frames of 8 bits out, and the way of a frame through a model.
 
-geometry.py   resize to network size and back, grey to RGB, orientation
-frame.py      what a reader yields, and the limits it keeps
-window.py     deep pixel values to 8 bit, with the choice in words
-pictures.py   PNG, JPEG, TIFF, BMP
-video.py      video files, in and out
-nifti.py      slices of NIfTI volumes
+reader.py         a file of any format: is it a scan, its hash, its frames, its first image
+pictures.py       PNG, JPEG, TIFF, BMP and WebP, 8 or 16 bit
+dicom.py          DICOM files;  dicom_values.py  their values as 8 bit;  dicom_spacing.py  their millimetres
+nifti.py          slices of NIfTI volumes
+video.py          video files, in and out
+frame.py          what every reader yields, and the limits it keeps
+window.py         deep pixel values to 8 bit
+geometry.py       resize to network size and back, grey to RGB, orientation
+mask.py           probabilities, their levels of 0-255, and where foreground begins
+segmenter.py      prepare, infer, restore, threshold: the order of an image's way through a model
+
+Frames, limits and geometry are imported from here, everything else from its file.
 """
 
 from __future__ import annotations
 
-from gms_rt.scan.frame import MAX_PIXELS, Frame, Reading, check_size
-from gms_rt.scan.geometry import oriented, resize_image, resize_probability, rgb
-from gms_rt.scan.pictures import read_picture
+from gms_rt.scan.frame import MAX_PIXELS, Frame, ScanFrames, check_size
+from gms_rt.scan.geometry import resize_image, resize_probability, rgb
 
-__all__ = [
-    "MAX_PIXELS",
-    "Frame",
-    "Reading",
-    "check_size",
-    "oriented",
-    "read_picture",
-    "resize_image",
-    "resize_probability",
-    "rgb",
-]
+__all__ = ["MAX_PIXELS", "Frame", "ScanFrames", "check_size", "resize_image", "resize_probability", "rgb"]

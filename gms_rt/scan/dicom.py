@@ -15,7 +15,7 @@ import numpy as np
 from gms_rt.errors import InputError
 from gms_rt.scan import dicom_values as values
 from gms_rt.scan.dicom_spacing import pixel_spacing
-from gms_rt.scan.frame import MAX_PIXELS, Frame, Reading, check_size
+from gms_rt.scan.frame import MAX_PIXELS, Frame, ScanFrames, check_size
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -30,7 +30,7 @@ def is_dicom(start: bytes) -> bool:
 
 
 def read_header(path: Path) -> Dataset:
-    """All of a DICOM file but its pixels."""
+    """All of a DICOM file except its pixels."""
     import pydicom
 
     try:
@@ -40,13 +40,13 @@ def read_header(path: Path) -> Dataset:
     except OSError:
         raise
     except Exception as error:  # hostile bytes fail in many ways
-        raise InputError(f"is a damaged DICOM file ({_words(error)})") from error
+        raise InputError(f"is a damaged DICOM file ({_text(error)})") from error
     if "SOPClassUID" not in header:
         raise InputError("is not a DICOM file (no SOP class)")
     return header
 
 
-def read_dicom(path: Path, *, max_pixels: int = MAX_PIXELS) -> Reading:
+def read_dicom(path: Path, *, max_pixels: int = MAX_PIXELS) -> ScanFrames:
     """Open a DICOM image of one or many frames."""
     header = read_header(path)
     name = getattr(header.SOPClassUID, "name", "unknown SOP class")
@@ -57,22 +57,22 @@ def read_dicom(path: Path, *, max_pixels: int = MAX_PIXELS) -> Reading:
         count = int(header.get("NumberOfFrames") or 1)
         photometric = str(header.get("PhotometricInterpretation", ""))
     except Exception as error:
-        raise InputError(f"is a damaged DICOM file ({_words(error)})") from error
+        raise InputError(f"is a damaged DICOM file ({_text(error)})") from error
     if not rows or not photometric:
-        raise InputError(f"holds no image ({name})")
+        raise InputError(f"has no image ({name})")
     check_size(columns, rows, max_pixels)
     if not 1 <= count <= _MAX_FRAMES:
         raise InputError(f"says it has {count} frames, the limit is {_MAX_FRAMES}")
-    return Reading(count, "NumberOfFrames" in header and count > 1, _frames(path, header, count))
+    return ScanFrames("NumberOfFrames" in header and count > 1, _frames(path, header, count))
 
 
 def _frames(path: Path, header: Any, count: int) -> Iterator[Frame]:
     number = 0
     try:
-        for stored in _stored(path):
+        for stored in _stored_frames(path):
             number += 1
-            image, words = values.displayed(np.asarray(stored), header, number)
-            yield Frame(np.ascontiguousarray(image), number, words, pixel_spacing(header, number))
+            image, choice = values.image_from_stored(np.asarray(stored), header, number)
+            yield Frame(np.ascontiguousarray(image), number, choice, pixel_spacing(header, number))
             if number == count:
                 break
     except (InputError, OSError, MemoryError, GeneratorExit):
@@ -83,7 +83,7 @@ def _frames(path: Path, header: Any, count: int) -> Iterator[Frame]:
         raise InputError(f"ends after {number} of {count} frames")
 
 
-def _stored(path: Path) -> Iterator[Any]:
+def _stored_frames(path: Path) -> Iterator[Any]:
     import pydicom
     from pydicom.pixels import iter_pixels
 
@@ -101,7 +101,7 @@ def _stored(path: Path) -> Iterator[Any]:
 def _reason(error: Exception, header: Any, number: int) -> str:
     syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
     name = getattr(syntax, "name", "no transfer syntax")
-    text = _words(error)
+    text = _text(error)
     if (
         "missing dependencies" in text
         or "no available decoder" in text.lower()
@@ -111,5 +111,5 @@ def _reason(error: Exception, header: Any, number: int) -> str:
     return f"has damaged pixel data in frame {number + 1} ({name}: {text})"
 
 
-def _words(error: BaseException) -> str:
+def _text(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Millimetres between the rows and columns of a DICOM frame, from wherever a modality keeps them."""
+"""Millimetres between the rows and columns of a DICOM frame, from wherever its modality keeps them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CENTIMETRES = 3  # PhysicalUnitsXDirection of an ultrasound region
 def pixel_spacing(header: Any, number: int) -> tuple[float, float] | None:
     """Spacing of frame `number` (from 1) as (between rows, between columns), None where it is not known.
 
-    An imager's own spacing is taken at the detector where nothing better is there: distances in a projection are not
+    Where nothing better is there, an imager's own spacing at the detector is used: distances in a projection are not
     corrected for magnification.
     """
     try:
@@ -23,10 +23,10 @@ def pixel_spacing(header: Any, number: int) -> tuple[float, float] | None:
             (header, "ImagerPixelSpacing"),
         ):
             if holder is not None and holder.get(key) is not None and len(holder.get(key)) == 2:
-                return _checked(*holder.get(key))
+                return _valid_spacing(*holder.get(key))
         return _ultrasound(header)
     except (TypeError, ValueError, AttributeError, IndexError, KeyError):
-        return None  # a damaged tag is no spacing
+        return None  # a damaged tag gives no spacing
 
 
 def functional_group(header: Any, number: int, name: str) -> Any:
@@ -46,9 +46,9 @@ def _ultrasound(header: Any) -> tuple[float, float] | None:
     for region in header.get("SequenceOfUltrasoundRegions") or []:
         if region.get("PhysicalUnitsXDirection") == _CENTIMETRES == region.get("PhysicalUnitsYDirection"):
             found.add((abs(float(region.PhysicalDeltaY)) * 10, abs(float(region.PhysicalDeltaX)) * 10))
-    return _checked(*found.pop()) if len(found) == 1 else None
+    return _valid_spacing(*found.pop()) if len(found) == 1 else None
 
 
-def _checked(rows: Any, columns: Any) -> tuple[float, float] | None:
+def _valid_spacing(rows: Any, columns: Any) -> tuple[float, float] | None:
     pair = float(rows), float(columns)
     return pair if all(math.isfinite(value) and value > 0 for value in pair) else None

@@ -1,4 +1,4 @@
-"""Stored DICOM values as an 8-bit image to look at, and the choice made, in words.
+"""Stored DICOM values as an 8-bit image to look at, and the choice made as text.
 
 The order is DICOM's: modality (rescale or LUT), values of interest (LUT, else the first window, else percentiles),
 then MONOCHROME1 is inverted. Eight-bit grey without any of these tags stays as it is.
@@ -18,7 +18,7 @@ from gms_rt.scan import window
 from gms_rt.scan.dicom_spacing import functional_group
 
 
-def displayed(stored: NDArray[Any], header: Any, number: int) -> tuple[U8, str]:
+def image_from_stored(stored: NDArray[Any], header: Any, number: int) -> tuple[U8, str]:
     """Frame `number` as uint8, grey or RGB, and how its values became 8 bit."""
     photometric = str(header.PhotometricInterpretation)
     if photometric == "PALETTE COLOR":
@@ -26,12 +26,12 @@ def displayed(stored: NDArray[Any], header: Any, number: int) -> tuple[U8, str]:
     if stored.ndim == 3:
         if stored.dtype == np.uint8:
             return np.asarray(stored, np.uint8), f"8 bit as stored, {photometric}"
-        image, words = window.by_percentiles(stored)
-        return image, f"{words}, {photometric}"
+        image, choice = window.by_percentiles(stored)
+        return image, f"{choice}, {photometric}"
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise InputError(f"has photometric interpretation {photometric!r}, which is not supported")
-    image, words = _grey(stored, header, number)
-    return (255 - image, f"{words}, inverted (MONOCHROME1)") if photometric == "MONOCHROME1" else (image, words)
+    image, choice = _grey(stored, header, number)
+    return (255 - image, f"{choice}, inverted (MONOCHROME1)") if photometric == "MONOCHROME1" else (image, choice)
 
 
 def _palette(stored: NDArray[Any], header: Any) -> tuple[U8, str]:
@@ -57,7 +57,7 @@ def _grey(stored: NDArray[Any], header: Any, number: int) -> tuple[U8, str]:
         return window.to_8bit(picked, 0, 2**bits - 1), "VOI LUT of the dataset"
     asked = _window(interest)
     if asked is not None:
-        return _windowed(real, *asked), f"window {asked[0]:g}/{asked[1]:g} {asked[2]} of the dataset"
+        return _apply_window(real, *asked), f"window {asked[0]:g}/{asked[1]:g} {asked[2]} of the dataset"
     if stored.dtype == np.uint8 and int(header.get("BitsStored", 8)) == 8 and rescale == (1.0, 0.0):
         return np.asarray(stored, np.uint8), "8 bit as stored"
     padding = header.get("PixelPaddingValue")
@@ -83,7 +83,7 @@ def _window(holder: Any) -> tuple[float, float, str] | None:
     function = str(holder.get("VOILUTFunction") or "LINEAR").upper()
     if centre is None or width is None or not math.isfinite(centre) or not math.isfinite(width):
         return None
-    # The standard asks for a width of at least 1 (LINEAR) or above 0: a window that is not one is no window.
+    # The standard asks for a width of at least 1 (LINEAR) or above 0: anything else is not a window.
     if width < (1 if function == "LINEAR" else 1e-12) or function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         return None
     return centre, width, function
@@ -98,7 +98,7 @@ def _first(value: Any) -> float | None:
     return float(value[0]) if len(value) else None
 
 
-def _windowed(real: NDArray[Any], centre: float, width: float, function: str) -> U8:
+def _apply_window(real: NDArray[Any], centre: float, width: float, function: str) -> U8:
     if function == "SIGMOID":
         exponent = np.clip(-4 * (real.astype(np.float32) - centre) / width, -80, 80)
         return np.asarray(np.rint(255 / (1 + np.exp(exponent))), np.uint8)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from gms_rt.arrays import U8
 from gms_rt.errors import InputError
 
 # One hundred megapixels as RGB are 300 MB: more is an archive's slide or an attack, and needs `--max-pixels`.
 MAX_PIXELS = 100_000_000
-# Above this JPEG cannot store a picture, and OpenCV's geometry overflows its 16-bit coordinates soon after.
+# JPEG cannot store a longer side, and OpenCV's geometry overflows its 16-bit coordinates soon after.
 MAX_SIDE = 65_500
 
 
@@ -20,21 +18,17 @@ MAX_SIDE = 65_500
 class Frame:
     """One image of a source, uint8 H×W or H×W×3 RGB, the way it is to be seen."""
 
-    image: NDArray[np.uint8]
+    image: U8
     number: int  # from 1
     window: str = "8 bit as stored"  # how stored values became 8 bit
     spacing: tuple[float, float] | None = None  # millimetres between rows, between columns
 
 
 @dataclass(frozen=True)
-class Reading:
-    """An opened source: `count` frames as its header says (None: unknown), read one at a time.
+class ScanFrames:
+    """An opened scan: its frames, read one at a time."""
 
-    `multi` says whether frames are numbered in names, also where there is only one.
-    """
-
-    count: int | None
-    multi: bool
+    multi: bool  # whether frames are numbered in names, also where there is only one
     frames: Iterator[Frame]
 
 

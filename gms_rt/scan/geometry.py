@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gms_rt.arrays import U8
+from gms_rt.arrays import F32, U8
 
 
 def resize_image(image: U8, height: int, width: int) -> U8:
-    """Resize an image to network size: area average when shrinking, bilinear otherwise."""
+    """Resize an image: area average when it shrinks, bilinear otherwise. The same for training and inference."""
     if image.shape[:2] == (height, width):
         return image
     shrinking = image.shape[0] >= height and image.shape[1] >= width
@@ -20,7 +20,7 @@ def resize_image(image: U8, height: int, width: int) -> U8:
     return np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
 
 
-def resize_probability(probability: NDArray[Any], height: int, width: int) -> NDArray[np.float32]:
+def resize_probability(probability: NDArray[Any], height: int, width: int) -> F32:
     """A probability map (0-255) at source size as float32 in 0-1: bilinear, before any threshold."""
     values = probability.astype(np.float32) / np.float32(255)
     if probability.shape == (height, width):
@@ -35,10 +35,10 @@ def rgb(image: U8) -> U8:
     return np.ascontiguousarray(np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image)
 
 
-def oriented(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+def orient(values: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Pixels turned the way EXIF orientation 1-8 says they are to be seen (unknown numbers change nothing).
 
-    >>> oriented(np.array([[1, 2], [3, 4]]), 6).tolist()
+    >>> orient(np.array([[1, 2], [3, 4]]), 6).tolist()
     [[3, 1], [4, 2]]
     """
     if orientation in (5, 6, 7, 8):

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from gms_rt.errors import InputError, MissingExtraError
 from gms_rt.scan import window
-from gms_rt.scan.frame import MAX_PIXELS, Frame, Reading, check_size
+from gms_rt.scan.frame import MAX_PIXELS, Frame, ScanFrames, check_size
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 # A compressed header can promise any size: eight times the picture limit, in voxels, is where a volume stops.
 _VOLUME = 8
 
 
-def read_nifti(path: Path, *, max_pixels: int = MAX_PIXELS) -> Reading:
+def read_nifti(path: Path, *, max_pixels: int = MAX_PIXELS) -> ScanFrames:
     """Open a NIfTI volume of two, three or four axes; a fourth (time) counts on after the slices."""
     try:
         import nibabel
@@ -35,12 +35,12 @@ def read_nifti(path: Path, *, max_pixels: int = MAX_PIXELS) -> Reading:
         raise InputError(f"is not a NIfTI file, or is damaged ({' '.join(str(error).split())})") from error
     shape = shape + (1,) * (4 - len(shape))
     if kind not in "iuf" or len(shape) > 4:
-        raise InputError(f"holds values of kind '{kind}' in {len(shape)} axes; a scan has real values in 2 to 4 axes")
+        raise InputError(f"has values of kind '{kind}' in {len(shape)} axes; a scan has real values in 2 to 4 axes")
     check_size(shape[0], shape[1], max_pixels)
     count = shape[2] * shape[3]
     if shape[0] * shape[1] * count > _VOLUME * max_pixels:
         raise InputError(f"has {shape[0] * shape[1] * count / 1e6:.0f} million voxels", fix="raise --max-pixels")
-    return Reading(count, count > 1, _slices(image, shape))
+    return ScanFrames(count > 1, _slices(image, shape))
 
 
 def _slices(image: Any, shape: tuple[int, ...]) -> Iterator[Frame]:
@@ -50,7 +50,7 @@ def _slices(image: Any, shape: tuple[int, ...]) -> Iterator[Frame]:
     except Exception as error:  # truncated and corrupted streams fail in many ways
         raise InputError(f"is a damaged NIfTI file ({' '.join(str(error).split())})") from error
     low, high = window.percentiles(volume.ravel(order="K"))
-    words = f"{window.in_words(low, high)}, whole volume"
+    choice = f"{window.percentiles_text(low, high)}, whole volume"
     known = len(zooms) == 2 and all(np.isfinite(z) and z > 0 for z in zooms)
     spacing = (zooms[1], zooms[0]) if known else None
     number = 0
@@ -58,4 +58,4 @@ def _slices(image: Any, shape: tuple[int, ...]) -> Iterator[Frame]:
         for index in range(shape[2]):
             number += 1
             plane: NDArray[Any] = volume[:, :, index, time].T
-            yield Frame(np.ascontiguousarray(window.to_8bit(plane, low, high)), number, words, spacing)
+            yield Frame(np.ascontiguousarray(window.to_8bit(plane, low, high)), number, choice, spacing)

@@ -1,7 +1,7 @@
-"""PNG, JPEG, TIFF and BMP from bytes: 8 or 16 bit, grey, RGB, RGBA, palette, rotated by EXIF, many pages.
+"""PNG, JPEG, TIFF, BMP and WebP from bytes: 8 or 16 bit, grey, RGB, RGBA, palette, rotated by EXIF, many pages.
 
 The format is taken from the first bytes, never from the name. Dimensions are checked in the header before anything is
-decoded. Anything that is not whole is refused: no half-grey picture passes as a scan.
+decoded. Anything that is not whole is refused: a half-grey picture never passes as a scan.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from gms_rt.errors import InputError
 from gms_rt.scan import window
-from gms_rt.scan.frame import MAX_PIXELS, Frame, Reading, check_size
-from gms_rt.scan.geometry import oriented
+from gms_rt.scan.frame import MAX_PIXELS, Frame, ScanFrames, check_size
+from gms_rt.scan.geometry import orient
 
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -27,6 +27,7 @@ _MAGIC = {
     b"II+\0": "TIFF",
     b"MM\0+": "TIFF",
     b"BM": "BMP",
+    b"RIFF": "WebP",
 }
 _ORIENTATION, _BITS, _PHOTOMETRIC, _SUBFILE = 0x0112, 258, 262, 254
 _MAX_PAGES = 100_000
@@ -38,34 +39,50 @@ def picture_format(start: bytes) -> str | None:
     >>> picture_format(bytes.fromhex("ffd8ffe0"))
     'JPEG'
     """
-    return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
+    found = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
+    return None if found == "WebP" and start[8:12] != b"WEBP" else found
 
 
-def read_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Reading:
+def read_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ScanFrames:
     """Open a picture; pages of a TIFF are frames, reduced copies inside one are not."""
     kind = picture_format(data[:16])
     if kind is None:
-        raise InputError("is empty (0 bytes)" if not data else "is not a PNG, JPEG, TIFF or BMP picture")
+        raise InputError("is empty (0 bytes)" if not data else "is not a PNG, JPEG, TIFF, BMP or WebP picture")
     if kind == "PNG" and b"IEND" not in data[-4096:]:
         raise InputError("is a truncated PNG (its end is missing)")
     with _AsInputErrors(kind):
-        image = _opened(data, kind)
+        if kind == "WebP":  # its decoder allocates the whole picture when it opens one
+            check_size(*_webp_size(data), max_pixels)
+        image = _open(data, kind)
         check_size(image.width, image.height, max_pixels)
         pages = _full_pages(image) if kind == "TIFF" else [0]
-        return Reading(len(pages), len(pages) > 1, _frames(data, kind, pages, max_pixels))
+        return ScanFrames(len(pages) > 1, _frames(data, kind, pages, max_pixels))
 
 
-def _opened(data: bytes, kind: str) -> Any:
+def _open(data: bytes, kind: str) -> Any:
     # The plugin classes read the header only, and leave the judgement of its size to check_size.
-    from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+    from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
     classes: dict[str, Any] = {
         "PNG": PngImagePlugin.PngImageFile,
         "JPEG": JpegImagePlugin.JpegImageFile,
         "TIFF": TiffImagePlugin.TiffImageFile,
         "BMP": BmpImagePlugin.BmpImageFile,
+        "WebP": WebPImagePlugin.WebPImageFile,
     }
     return classes[kind](io.BytesIO(data))
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height from the header of a whole WebP file."""
+    if len(data) < 30 or len(data) < 8 + int.from_bytes(data[4:8], "little"):
+        raise InputError("is a truncated WebP (its end is missing)")
+    if data[12:16] == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
 
 
 def _full_pages(image: Any) -> list[int]:
@@ -82,17 +99,17 @@ def _full_pages(image: Any) -> list[int]:
 def _frames(data: bytes, kind: str, pages: list[int], max_pixels: int) -> Iterator[Frame]:
     for number, page in enumerate(pages, 1):
         with _AsInputErrors(kind):
-            image = _opened(data, kind)
+            image = _open(data, kind)
             if page:
                 image.seek(page)
             check_size(image.width, image.height, max_pixels)
             deep = _deep_colour(image, data, kind, page)
             values, note = (deep, "") if deep is not None else _values(image, kind)
             if values.dtype == np.uint8:
-                pixels, words = np.asarray(values, np.uint8), "8 bit as stored"
+                pixels, choice = np.asarray(values, np.uint8), "8 bit as stored"
             else:
-                pixels, words = window.by_percentiles(values)
-        yield Frame(np.ascontiguousarray(pixels), number, words + note)
+                pixels, choice = window.by_percentiles(values)
+        yield Frame(np.ascontiguousarray(pixels), number, choice + note)
 
 
 def _values(image: Any, kind: str) -> tuple[NDArray[Any], str]:
@@ -114,7 +131,7 @@ def _values(image: Any, kind: str) -> tuple[NDArray[Any], str]:
     else:
         values = np.asarray(image.convert("RGB"))
     # Pillow turns a TIFF itself while loading and then drops the tag.
-    return oriented(values, _orientation(image)), note
+    return orient(values, _orientation(image)), note
 
 
 def _deep_colour(image: Any, data: bytes, kind: str, page: int) -> NDArray[Any] | None:
@@ -140,7 +157,7 @@ def _deep_colour(image: Any, data: bytes, kind: str, page: int) -> NDArray[Any] 
         alpha = stored[..., 3:].astype(np.float32) / 65535
         stored = np.asarray(np.rint(stored[..., :3] * alpha), np.uint16)
     values: NDArray[Any] = stored[..., ::-1] if stored.ndim == 3 else stored
-    return oriented(values, _orientation(image)) if kind == "PNG" else values
+    return orient(values, _orientation(image)) if kind == "PNG" else values
 
 
 def _orientation(image: Any) -> int:
@@ -151,7 +168,7 @@ def _orientation(image: Any) -> int:
 
 
 class _AsInputErrors:
-    """Decoders meet hostile bytes with every kind of exception: all of them mean that this picture is bad."""
+    """Decoders raise all kinds of exceptions on hostile bytes: each means that this picture is bad."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

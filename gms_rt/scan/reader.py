@@ -1,4 +1,4 @@
-"""One source opened, whatever its format: its content's hash first, its frames when they are wanted."""
+"""A scan of any format: whether a file is one, the hash of its content, its frames, its first image."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from gms_rt.arrays import U8
 from gms_rt.artifacts import sha256_bytes, sha256_file
 from gms_rt.errors import InputError
 from gms_rt.scan.dicom import DICOM_SUFFIXES, is_dicom, read_dicom, read_header
-from gms_rt.scan.frame import MAX_PIXELS, Reading
+from gms_rt.scan.frame import MAX_PIXELS, ScanFrames
 from gms_rt.scan.geometry import rgb
 from gms_rt.scan.nifti import NIFTI_SUFFIXES, read_nifti
 from gms_rt.scan.pictures import read_picture
 from gms_rt.scan.video import VIDEO_SUFFIXES, read_video
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 # The one list of what a scan's name can end in; a DICOM file is also known by its content.
 SUFFIXES = (*PICTURE_SUFFIXES, *DICOM_SUFFIXES, *NIFTI_SUFFIXES, *VIDEO_SUFFIXES)
 Kind = Literal["picture", "dicom", "nifti", "video"]
@@ -26,14 +26,14 @@ _MAX_PICTURE_BYTES = 4 << 30  # pictures are read whole
 
 @dataclass(frozen=True)
 class Fetched:
-    """A source whose content is known: hash, format, and the bytes where they are held."""
+    """A scan whose content is known."""
 
     path: Path
     kind: Kind
-    digest: str
-    data: bytes | None
+    digest: str  # SHA-256 of the content
+    data: bytes | None  # of a picture; other formats are read from the file
 
-    def open(self, max_pixels: int) -> Reading:
+    def open(self, max_pixels: int = MAX_PIXELS) -> ScanFrames:
         """Start to decode it."""
         if self.kind == "dicom":
             return read_dicom(self.path, max_pixels=max_pixels)
@@ -49,7 +49,7 @@ class Fetched:
 
 
 def fetch(path: Path) -> Fetched:
-    """Read and hash one source; what is no longer there, or no file, is an InputError."""
+    """Read and hash one scan; what is no longer there, or not a file, is an InputError."""
     try:
         about = path.stat()
         if stat.S_ISDIR(about.st_mode):
@@ -72,7 +72,10 @@ def fetch(path: Path) -> Fetched:
 
 
 def first_image(path: Path, max_pixels: int = MAX_PIXELS) -> U8:
-    """The first frame of a scan as uint8 RGB, exactly as `gms-rt infer` sees it; an InputError names the file."""
+    """The first frame of a scan as uint8 RGB, exactly as `gms-rt infer` sees it; an InputError names the file.
+
+    Of a file of many frames (a TIFF's pages, a DICOM loop, the slices of a volume, a video) only the first is read.
+    """
     try:
         return rgb(next(iter(fetch(path).open(max_pixels).frames)).image)
     except InputError as error:
@@ -82,6 +85,20 @@ def first_image(path: Path, max_pixels: int = MAX_PIXELS) -> U8:
 def has_scan_suffix(path: Path) -> bool:
     """Whether a file's name ends like a scan's."""
     return path.name.lower().endswith(SUFFIXES)
+
+
+def is_scan(path: Path) -> bool:
+    """Whether a file found in a folder is taken for a scan: by its name's end, or as DICOM by its first bytes."""
+    if has_scan_suffix(path):
+        return True
+    # DICOM archives name files without an ending; the index file of a medium has the prefix but no picture.
+    if path.name.lower() == "dicomdir":
+        return False
+    try:
+        with path.open("rb") as stream:
+            return is_dicom(stream.read(132))
+    except OSError:
+        return False
 
 
 def _kind(name: str, start: bytes) -> Kind:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from gms_rt.arrays import U8
 from gms_rt.errors import GmsError, InputError
-from gms_rt.scan.frame import MAX_PIXELS, Frame, Reading, check_size
+from gms_rt.scan.frame import MAX_PIXELS, Frame, ScanFrames, check_size
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 
 
-def read_video(path: Path, *, max_pixels: int = MAX_PIXELS) -> Reading:
+def read_video(path: Path, *, max_pixels: int = MAX_PIXELS) -> ScanFrames:
     """Open a video file; its frames come in order, turned as its own rotation says."""
     capture = cv2.VideoCapture(str(path))
     width, height = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
@@ -28,7 +28,7 @@ def read_video(path: Path, *, max_pixels: int = MAX_PIXELS) -> Reading:
         capture.release()
         raise
     stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    return Reading(stated if stated > 0 else None, True, _frames(capture, stated))
+    return ScanFrames(True, _frames(capture, stated))
 
 
 def frame_rate(path: Path) -> float:
@@ -52,12 +52,12 @@ def _frames(capture: cv2.VideoCapture, stated: int) -> Iterator[Frame]:
         if stated - number > max(2, stated // 100):
             raise InputError(f"ends after {number} of {stated} frames")
         if number == 0:
-            raise InputError("holds no frame")
+            raise InputError("has no frames")
     finally:
         capture.release()
 
 
-def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _rgb(image: U8) -> U8:
     return image if image.ndim == 2 else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
@@ -67,13 +67,13 @@ class VideoWriter:
     def __init__(self, path: Path, width: int, height: int, rate: float) -> None:
         # MPEG-4 wants even sides; the last row or column is repeated where it must be.
         self._size = (width + width % 2, height + height % 2)
-        self._pending: dict[int, NDArray[np.uint8] | None] = {}
+        self._pending: dict[int, U8 | None] = {}
         self._next = 1
         self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, self._size)
         if not self._writer.isOpened():
-            raise GmsError("this machine's OpenCV cannot write MP4 video", where=path, fix="leave --overlay-video out")
+            raise GmsError("this machine's OpenCV cannot write MP4 video", where=path, fix="leave out --overlay-video")
 
-    def put(self, number: int, image: NDArray[np.uint8] | None) -> None:
+    def put(self, number: int, image: U8 | None) -> None:
         """Give frame `number`, None where it is missing; it is written once all before it are.
 
         The caller holds a lock.

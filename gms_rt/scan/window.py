@@ -1,4 +1,4 @@
-"""Deep pixel values to 8 bit: a stated window, and the choice in words for the record."""
+"""Deep pixel values to 8 bit: a stated window, and the choice as text for the record."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gms_rt.arrays import U8
 from gms_rt.errors import InputError
 
 LOW, HIGH = 0.5, 99.5  # percentiles: robust against a few burnt-in or dead pixels
 _SAMPLE = 100_000
 
 
-def to_8bit(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    """Values between `low` and `high` spread over 0-255; a window without width gives black.
+def to_8bit(values: NDArray[Any], low: float, high: float) -> U8:
+    """Values between `low` and `high` spread over 0-255; a window of no width gives black.
 
     >>> to_8bit(np.array([0, 50, 100, 900]), 0, 100).tolist()
     [0, 128, 255, 255]
@@ -41,14 +42,14 @@ def percentiles(values: NDArray[Any], ignore: float | None = None) -> tuple[floa
     return float(low), float(high)
 
 
-def by_percentiles(values: NDArray[Any], ignore: float | None = None) -> tuple[NDArray[np.uint8], str]:
-    """Values as 8 bit by percentiles, and the choice in words."""
+def by_percentiles(values: NDArray[Any], ignore: float | None = None) -> tuple[U8, str]:
+    """Values as 8 bit by percentiles, and the choice as text."""
     low, high = percentiles(values, ignore)
-    return to_8bit(values, low, high), in_words(low, high)
+    return to_8bit(values, low, high), percentiles_text(low, high)
 
 
-def in_words(low: float, high: float) -> str:
-    """A percentile window for the record."""
+def percentiles_text(low: float, high: float) -> str:
+    """A window by percentiles, for the record."""
     return f"percentiles {LOW:g}-{HIGH:g}: {low:g} to {high:g}"
 
 

@@ -77,7 +77,7 @@ def test_quiet_says_where_and_nothing_else(place: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(("arguments", "words"), [
     ([], "nothing to segment"),
     (["nowhere"], "no such file"),
-    (["engines"], "holds no scan"),
+    (["engines"], "has no scans (1 other file"),
     (["scans", "--threshold", "2"], "--threshold"),
     (["scans", "--tile", "5"], "--tile"),
     (["scans", "--device", "tpu"], "unknown device"),

@@ -11,12 +11,13 @@ from click.testing import CliRunner
 from support.phantom_folders import write_phantoms, write_picture
 
 from gms_rt.cli.data import command
-from gms_rt.data.check import check
+from gms_rt.data.check import check_dataset
 from gms_rt.data.layouts import recognise
 from gms_rt.data.prepare import prepare
-from gms_rt.data.reading import read_case, read_image
+from gms_rt.data.reading import read_case
 from gms_rt.data.splits import split_dataset
 from gms_rt.errors import CasesFailedError
+from gms_rt.scan.reader import first_image
 
 
 def lists(folder: Path, train: list[str], test: list[str]) -> Path:
@@ -34,7 +35,7 @@ def spoiled(tmp_path: Path) -> Path:
     (root / "images" / "case_02.png").write_bytes(b"\x89PNG broken")
     write_picture(root / "masks" / "case_03.png", np.full((10, 10), 255, np.uint8))
     write_picture(root / "masks" / "case_04.png", np.zeros((48, 64), np.uint8))
-    copy = read_image(root / "images" / "case_00.png")
+    copy = first_image(root / "images" / "case_00.png")
     write_picture(root / "images" / "case_07.png", np.clip(copy.astype(int) + 6, 0, 255).astype(np.uint8))
     return root
 
@@ -43,7 +44,7 @@ def test_every_kind_of_finding(spoiled: Path, tmp_path: Path) -> None:
     data = recognise(spoiled)
     names = [case.name for case in data.cases]
     split = split_dataset(data, file=lists(tmp_path, names[:-1], names[-1:]), validation=0)
-    report = check(data, split)
+    report = check_dataset(data, split)
     assert [Path(path).name for path in report.without_mask] == ["case_01.png"]
     assert [Path(path).name for path in report.without_image] == ["stray.png"]
     assert list(report.unreadable) == ["case_02"]
@@ -59,7 +60,7 @@ def test_every_kind_of_finding(spoiled: Path, tmp_path: Path) -> None:
 
 def test_a_sound_data_set_has_no_problems(tmp_path: Path) -> None:
     data = recognise(write_phantoms(tmp_path / "data", 12))
-    report = check(data, split_dataset(data))
+    report = check_dataset(data, split_dataset(data))
     assert report.problems == 0
     assert report.alike == [], "different phantoms are not alike"
 
@@ -69,7 +70,7 @@ def test_identical_pictures_are_called_identical(tmp_path: Path) -> None:
     for folder in ("images", "masks"):
         (root / folder / "copy.png").write_bytes((root / folder / "case_01.png").read_bytes())
     data = recognise(root)
-    report = check(data, split_dataset(data))
+    report = check_dataset(data, split_dataset(data))
     assert [(pair.first, pair.second, pair.identical) for pair in report.alike] == [("case_01", "copy", True)]
 
 

@@ -10,8 +10,9 @@ from PIL import Image
 from support.phantom_folders import write_phantoms, write_picture
 
 from gms_rt.data.layouts import Dataset, found_below, recognise
-from gms_rt.data.reading import read_case, read_image, read_mask
+from gms_rt.data.reading import read_case, read_mask
 from gms_rt.errors import InputError, UsageError
+from gms_rt.scan.reader import first_image
 
 GREY = np.full((20, 30), 90, np.uint8)
 COLOUR = np.full((20, 30, 3), (10, 20, 30), np.uint8)
@@ -120,7 +121,7 @@ def test_any_pair_of_folders_and_what_has_no_partner(tmp_path: Path) -> None:
 def test_what_is_no_data_set_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"images/ and masks"):
         recognise(tmp_path)
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         recognise(tmp_path / "absent")
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
@@ -162,10 +163,10 @@ def test_pictures_that_are_not_whole_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "images" / "case_00.png"
     path.write_bytes(path.read_bytes()[:-300])
     with pytest.raises(InputError, match="truncated PNG"):
-        read_image(path)
+        first_image(path)
     path.write_bytes(b"<svg/>")
-    with pytest.raises(InputError, match="is not a PNG, JPEG, TIFF or BMP"):
-        read_image(path)
+    with pytest.raises(InputError, match="is not a PNG, JPEG, TIFF, BMP or WebP"):
+        first_image(path)
     mask = tmp_path / "masks" / "case_00.png"
     whole = mask.read_bytes()
     for data, words in ((whole[:-60], "cannot be read"), (b"<svg/>", "is not a picture")):
@@ -175,3 +176,21 @@ def test_pictures_that_are_not_whole_are_refused(tmp_path: Path) -> None:
     write_picture(tmp_path / "masks" / "case_01.png", GREY)
     with pytest.raises(InputError, match="its mask is 30x20, the image 64x48"):
         read_case(recognise(tmp_path).cases[1])
+
+
+def test_deep_pictures_and_dicom_are_read_as_infer_reads_them(tmp_path: Path) -> None:
+    from support.dicom_files import dataset, save
+
+    deep = (np.arange(600, dtype=np.uint16).reshape(20, 30) * 5).copy()
+    write_picture(tmp_path / "images" / "a.png", deep)
+    save(dataset(deep, "CT", RescaleIntercept=-1024, RescaleSlope=1), tmp_path / "images" / "b.dcm")
+    for name in "ab":
+        write_picture(tmp_path / "masks" / f"{name}.png", square(2))
+    found = recognise(tmp_path)
+    assert [case.name for case in found.cases] == ["a", "b"]
+    for case in found.cases:
+        image, mask = read_case(case)
+        assert np.array_equal(image, first_image(case.image))
+        assert image.shape == (20, 30, 3)
+        assert image.max() == 255
+        assert np.array_equal(mask, square(2))

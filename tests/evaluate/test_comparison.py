@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gms_rt.errors import UsageError
-from gms_rt.evaluate.comparison import bland_altman, compare, wilcoxon
+from gms_rt.evaluate.comparison import bland_altman, compare_evaluations, wilcoxon
 from gms_rt.evaluate.dataset import CaseResult
 
 stats = pytest.importorskip("scipy.stats")
@@ -40,26 +40,26 @@ def test_a_clear_gain_is_seen_and_noise_is_not() -> None:
     rng = np.random.default_rng(0)
     base = rng.uniform(0.6, 0.9, 60)
     first = [case(str(i), d) for i, d in enumerate(base)]
-    better = compare(first, [case(str(i), d) for i, d in enumerate(base + rng.uniform(0.01, 0.05, 60))])
+    better = compare_evaluations(first, [case(str(i), d) for i, d in enumerate(base + rng.uniform(0.01, 0.05, 60))])
     assert better["dice"]["interval95"][0] > 0
     assert better["dice"]["wilcoxon_p"] < 1e-6
-    same = compare(first, [case(str(i), d) for i, d in enumerate(base + rng.normal(0, 0.01, 60))])
+    same = compare_evaluations(first, [case(str(i), d) for i, d in enumerate(base + rng.normal(0, 0.01, 60))])
     assert same["dice"]["wilcoxon_p"] > 0.01
     assert same["dice"]["difference"] == pytest.approx(same["dice"]["second"] - same["dice"]["first"], abs=2e-6)
 
 
 def test_pairs_are_joined_by_name_and_failures_left_out() -> None:
     first = [case("a", 0.5), case("b", 0.6), case("c", 0.7, error="broken")]
-    found = compare(first, [case("b", 0.7), case("a", 0.9), case("d", 1.0)])
+    found = compare_evaluations(first, [case("b", 0.7), case("a", 0.9), case("d", 1.0)])
     assert (found["pairs"], found["only_in_first"], found["only_in_second"]) == (2, 1, 1)
     assert found["dice"]["difference"] == pytest.approx(0.25)
     with pytest.raises(UsageError, match="share no case"):
-        compare(first, [case("z", 1.0)])
+        compare_evaluations(first, [case("z", 1.0)])
 
 
 def test_misses_have_no_distance_to_compare() -> None:
     lost = CaseResult("a", 10, 10, 0.0, 0.0, math.inf, 0.0, 0.0, math.inf, 100, 0)
-    found = compare([case("a", 0.5), case("b", 0.5)], [lost, case("b", 0.6)])
+    found = compare_evaluations([case("a", 0.5), case("b", 0.5)], [lost, case("b", 0.6)])
     assert found["hd95"]["pairs"] == 1
     assert found["dice"]["pairs"] == 2
 

@@ -21,6 +21,7 @@ from gms_rt.evaluate.choice import chosen_cases
 from gms_rt.evaluate.dataset import CaseResult, evaluate, read_cases
 from gms_rt.evaluate.published import CROSS, GMS, LOSS, TOKENIZER
 from gms_rt.evaluate.summary import summarise
+from gms_rt.scan.segmenter import Segmenter
 
 SIZE = (32, 32)
 
@@ -46,7 +47,7 @@ def squares(tmp_path: Path) -> Path:
 
 def test_outcomes_are_counted_and_misses_stay_in_the_mean(squares: Path, tmp_path: Path) -> None:
     cases = recognise(squares).cases
-    result = evaluate(cases, bright, SIZE, tmp_path / "out")
+    result = evaluate(cases, Segmenter(bright, *SIZE), tmp_path / "out")
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary == result.summary
     assert summary["cases"] == {"all": 4, "hit": 1, "miss": 1, "false_alarm": 1, "both_empty": 1, "failed": 0}
@@ -63,7 +64,7 @@ def test_outcomes_are_counted_and_misses_stay_in_the_mean(squares: Path, tmp_pat
 
 def test_the_table_holds_each_case_and_reads_back(squares: Path, tmp_path: Path) -> None:
     cases = recognise(squares).cases
-    result = evaluate(cases, bright, SIZE, tmp_path / "out")
+    result = evaluate(cases, Segmenter(bright, *SIZE), tmp_path / "out")
     assert read_cases(tmp_path / "out") == list(result.cases)
     row = next(
         r for r in csv.DictReader((tmp_path / "out" / "cases.csv").read_text().splitlines()) if r["name"] == "hit"
@@ -79,7 +80,7 @@ def test_source_size_uses_the_resized_probability(squares: Path, tmp_path: Path)
     def ramp(images: np.ndarray) -> np.ndarray:
         return np.tile(np.linspace(0, 255, 32).astype(np.uint8), (len(images), 32, 1))
 
-    found = evaluate([case], ramp, SIZE, tmp_path / "out").cases[0]
+    found = evaluate([case], Segmenter(ramp, *SIZE), tmp_path / "out").cases[0]
     _, truth = read_case(case)
     half = np.zeros_like(truth)
     half[:, 48:] = 255
@@ -93,8 +94,8 @@ def test_spacing_scales_the_distance_at_source_size_only(squares: Path, tmp_path
     def shifted(images: np.ndarray) -> np.ndarray:
         return np.roll(bright(images), 3, axis=2)
 
-    plain = evaluate([case], shifted, SIZE, tmp_path / "a").cases[0]
-    scaled = evaluate([case], shifted, SIZE, tmp_path / "b", spacing=(0.5, 0.5)).cases[0]
+    plain = evaluate([case], Segmenter(shifted, *SIZE), tmp_path / "a").cases[0]
+    scaled = evaluate([case], Segmenter(shifted, *SIZE), tmp_path / "b", spacing=(0.5, 0.5)).cases[0]
     assert plain.hd95 > 0
     assert scaled.hd95 == pytest.approx(plain.hd95 / 2)
     assert scaled.hd95_224 == plain.hd95_224
@@ -102,17 +103,17 @@ def test_spacing_scales_the_distance_at_source_size_only(squares: Path, tmp_path
 
 def test_failed_cases_are_listed_not_dropped(squares: Path, tmp_path: Path) -> None:
     (squares / "images" / "miss.png").write_bytes(b"broken")
-    result = evaluate(recognise(squares).cases, bright, SIZE, tmp_path / "out")
+    result = evaluate(recognise(squares).cases, Segmenter(bright, *SIZE), tmp_path / "out")
     assert result.summary["cases"]["failed"] == 1
     assert "is not a PNG" in next(case for case in result.cases if case.name == "miss").error
     assert read_cases(tmp_path / "out")[2].error
 
 
 def test_the_gallery_shows_the_worst_first(squares: Path, tmp_path: Path) -> None:
-    evaluate(recognise(squares).cases, bright, SIZE, tmp_path / "out", gallery=2)
+    evaluate(recognise(squares).cases, Segmenter(bright, *SIZE), tmp_path / "out", gallery=2)
     names = sorted(path.name for path in (tmp_path / "out" / "failures").iterdir())
     assert [name[:13] for name in names] == ["01-dice0.000-", "02-dice0.000-"]
-    evaluate(recognise(squares).cases, bright, SIZE, tmp_path / "out", gallery=1)
+    evaluate(recognise(squares).cases, Segmenter(bright, *SIZE), tmp_path / "out", gallery=1)
     assert len(list((tmp_path / "out" / "failures").iterdir())) == 1
 
 

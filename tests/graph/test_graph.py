@@ -12,7 +12,7 @@ from support.graphs import FLOAT, model_of
 from support.precision_graphs import SIZE, scenes, tiny_graph, tiny_model
 
 from gms_rt.artifacts import sha256_file
-from gms_rt.errors import ArtifactError, GmsError, UsageError
+from gms_rt.errors import ArtifactError, GmsError
 from gms_rt.graph.count import node_flop, parameter_count, stages, work_from_file
 from gms_rt.graph.graph import stage
 from gms_rt.graph.layer_counts import check_int8_execution, check_layer_counts, layer_counts
@@ -20,7 +20,6 @@ from gms_rt.graph.read import graph_facts, graph_from_model, read_graph
 from gms_rt.graph.run import Session
 from gms_rt.graph.write import write_graph
 from gms_rt.precision.blocks import convolution_blocks
-from gms_rt.precision.images import ImageSet, check_disjoint, halves, read_images
 from gms_rt.precision.int8 import quantisable
 
 
@@ -181,48 +180,3 @@ def test_int8_that_the_cpu_does_not_run_is_an_error():
     assert check_int8_execution({"Convolution": {"f32": 2, "u8": 3}, "Deconvolution": {"i8": 1}}, 4) == 4
     with pytest.raises(GmsError, match="none of 4 quantised"):
         check_int8_execution({"Convolution": {"f32": 6}, "Subgraph": {"u8": 1}}, 4)
-
-
-def test_images_from_folder_and_list(tmp_path):
-    import cv2
-
-    for number, image in enumerate(scenes(5)):
-        cv2.imwrite(str(tmp_path / f"{number}.png"), image)
-    (tmp_path / "notes.md").write_text("no image")
-    both = read_images(tmp_path, 32, 48)
-    assert both.images.shape == (5, 32, 48, 3)
-    listed = tmp_path / "list.txt"
-    listed.write_text("# chosen\n3.png\n1.png\n")
-    some = read_images(listed, 32, 48)
-    assert np.array_equal(some.images[1], both.images[1])
-    assert len(read_images(tmp_path, 32, 48, limit=2).images) == 2
-    rest = read_images(tmp_path, 32, 48, skip=frozenset(some.each_sha256()))
-    assert len(rest.images) == 3
-    check_disjoint(some, rest)
-    with pytest.raises(UsageError, match="2 gate images are also calibration images"):
-        check_disjoint(some, both)
-
-
-def test_image_mistakes_are_named(tmp_path):
-    with pytest.raises(UsageError, match="does not exist"):
-        read_images(tmp_path / "absent", 8, 8)
-    with pytest.raises(UsageError, match="holds no image"):
-        read_images(tmp_path, 8, 8)
-    (tmp_path / "bad.png").write_bytes(b"not a picture")
-    with pytest.raises(UsageError, match=r"bad\.png: is not an image"):
-        read_images(tmp_path, 8, 8)
-
-
-def test_halves_never_share_an_image():
-    images = scenes(6)
-    first, rest = halves(ImageSet(np.concatenate([images, images[:1]]), "s"))
-    check_disjoint(first, rest)
-    assert len(first.images) == 3 and len(rest.images) == 4 - 0
-    with pytest.raises(UsageError, match="same image only"):
-        halves(ImageSet(np.repeat(images[:1], 3, axis=0), "s"))
-
-
-def test_set_hash_ignores_order():
-    images = scenes(4)
-    assert ImageSet(images, "a").sha256 == ImageSet(images[::-1], "b").sha256
-    assert ImageSet(images, "a").sha256 != ImageSet(images[:3], "a").sha256

@@ -19,7 +19,7 @@ from support.infer_engine import brightness_engine
 from support.trees import ROOT
 
 import gms_rt
-from gms_rt.infer import InferOptions, OutFolder, find_sources, run_cases
+from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases
 
 KILLS = 20
 
@@ -28,7 +28,7 @@ def segment(engine: Path, scans: Path, out: Path) -> None:
     with OutFolder(out) as folder:
         opened = brightness_engine(engine, seconds=0.004)
         found = find_sources([str(scans)])
-        run_cases(found, opened, folder, InferOptions(probabilities=True), resume=True, workers=2)
+        run_cases(found, InferJob(opened, folder, InferOptions(probabilities=True), workers=2), resume=True)
 
 
 def serve() -> None:

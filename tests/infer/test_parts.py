@@ -21,12 +21,13 @@ from gms_rt.errors import UsageError
 from gms_rt.infer.channel import Budget, Channel
 from gms_rt.infer.confidence import confidence
 from gms_rt.infer.contours import contours
-from gms_rt.infer.measure import COLUMNS, CaseTable, as_text, measured
+from gms_rt.infer.measure import COLUMNS, CaseTable, as_text, measure_mask
 from gms_rt.infer.options import InferOptions
-from gms_rt.infer.outputs import mask_png, overlay
-from gms_rt.infer.postprocess import cleaned, fill_holes, keep_regions
+from gms_rt.infer.outputs import draw_overlay, mask_png
+from gms_rt.infer.postprocess import clean_mask, fill_holes, keep_regions
 from gms_rt.infer.predict import Predictor
-from gms_rt.infer.tiles import starts, tiled
+from gms_rt.infer.tiles import predict_in_tiles, starts
+from gms_rt.scan.segmenter import Segmenter
 
 MASKS = hnp.arrays(np.uint8, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.sampled_from([0, 255]))
 CORNERS = np.ones((3, 3))
@@ -50,7 +51,7 @@ def test_regions_are_chosen_by_size(mask: Any, least: int) -> None:
 
 @given(MASKS)
 def test_nothing_is_changed_unasked(mask: Any) -> None:
-    assert cleaned(mask) is mask
+    assert clean_mask(mask) is mask
 
 
 def test_confidence_means_what_it_says() -> None:
@@ -73,7 +74,7 @@ def test_confidence_lies_between_0_and_1(probability: Any, threshold: float) -> 
 
 @given(MASKS)
 def test_measures_agree_with_scipy(mask: Any) -> None:
-    row = measured(mask, (0.5, 2.0))
+    row = measure_mask(mask, (0.5, 2.0))
     assert row["area_px"] == np.count_nonzero(mask)
     assert row["area_mm2"] == row["area_px"]
     assert row["components"] == ndimage.label(mask, CORNERS)[1]
@@ -147,7 +148,7 @@ def test_polygons_in_millimetres_follow_the_spacing() -> None:
 def test_overlay_marks_the_mask_only() -> None:
     image, mask = np.full((60, 60), 100, np.uint8), np.zeros((60, 60), np.uint8)
     mask[20:40, 20:40] = 255
-    shown = overlay(image, mask)
+    shown = draw_overlay(image, mask)
     assert (shown[:15] == 100).all()
     assert shown[30, 30, 0] > shown[30, 30, 1]
     assert image.max() == 100
@@ -174,7 +175,7 @@ def test_tiles_cover_everything_with_the_overlap(length: int, tile: int, overlap
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.7])
 def test_tiling_a_pixelwise_model_changes_nothing(shape: tuple[int, int], overlap: float) -> None:
     image = np.random.default_rng(5).integers(0, 256, shape, np.uint8)
-    result = tiled(image, lambda images: images[..., 0], (64, 64), tile=64, overlap=overlap)
+    result = predict_in_tiles(image, Segmenter(lambda images: images[..., 0], 64, 64), 64, overlap)
     assert result.shape == shape
     assert np.abs(result.astype(int) - image).max() <= 1
 
@@ -183,8 +184,8 @@ def test_blending_leaves_no_seam() -> None:
     # A model that is wrong near its tile's edges: blended, the error is far smaller than the step it makes.
     error = np.zeros((64, 64), np.uint8)
     error[:, :4] = error[:, -4:] = 100
-    result = tiled(np.zeros((64, 600), np.uint8), lambda images: np.stack([error] * len(images)), (64, 64), tile=64,
-                   overlap=0.5)  # fmt: skip
+    wrong = Segmenter(lambda images: np.stack([error] * len(images)), 64, 64)
+    result = predict_in_tiles(np.zeros((64, 600), np.uint8), wrong, 64, 0.5)
     assert result[:, 70:530].max() < 15
 
 

@@ -6,8 +6,10 @@ import csv
 import errno
 import json
 import os
+import re
 import threading
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,11 @@ from support.infer_engine import BrightnessRunner, brightness_engine
 
 from gms_rt.engine.loaded import Engine
 from gms_rt.errors import GmsError, NativeError, UsageError
-from gms_rt.infer import InferOptions, OutFolder, find_sources, run_cases
+from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases
+from gms_rt.infer.case import CaseSettings
+from gms_rt.infer.pipeline import Pipeline
+from gms_rt.infer.predict import Predictor
+from gms_rt.infer.sources import Source
 from gms_rt.infer.summary import Summary
 from gms_rt.scan.video import VideoWriter, read_video
 
@@ -53,7 +59,7 @@ def pictures(folder: Path, count: int = 6) -> Path:
 def segment(engine: Engine, out: Path, *inputs: Path, resume: bool = False, **options: Any) -> Summary:
     with OutFolder(out) as folder:
         found = find_sources([str(i) for i in inputs])
-        return run_cases(found, engine, folder, InferOptions(**options), resume=resume, workers=2)
+        return run_cases(found, InferJob(engine, folder, InferOptions(**options), workers=2), resume=resume)
 
 
 def rows_of(out: Path) -> list[dict[str, str]]:
@@ -161,6 +167,8 @@ def test_run_and_summary_say_what_was_done(engine: Engine, tmp_path: Path) -> No
     assert "4 segmented, 1 of them empty" in screen
     assert len(screen.splitlines()) < 40
     assert set(value["stages"]) == {"decode", "infer", "write", "limit"}
+    assert re.search(r"in \d+\.\d s \(\d+\.\d images/s\)", screen)
+    assert re.search(r"^bottleneck: (reading scans|the engine|writing files) \(\d+ % busy\)$", screen, re.MULTILINE)
 
 
 def test_cleaning_and_threshold_reach_the_mask(engine: Engine, tmp_path: Path) -> None:
@@ -224,7 +232,7 @@ def test_a_bad_case_is_a_line_with_the_reason_and_the_rest_is_written(
 
     monkeypatch.setattr(Path, "open", refusing)
     with OutFolder(tmp_path / "out") as out:
-        summary = run_cases(found, engine, out, InferOptions(), workers=2)
+        summary = run_cases(found, InferJob(engine, out, InferOptions(), workers=2))
     rows = {row["case"]: row for row in rows_of(tmp_path / "out")}
     assert summary.failed == len(reasons)
     for case, word in reasons.items():
@@ -382,34 +390,49 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with OutFolder(out) as folder, pytest.raises(KeyboardInterrupt):
-        run_cases(find_sources([str(scans)]), engine, folder, InferOptions(), report=interrupt)
+        run_cases(find_sources([str(scans)]), InferJob(engine, folder, InferOptions(), on_case=interrupt))
     assert pipeline_threads() == []
     assert [row["case"] for row in rows_of(out)] == [f"{i:03}" for i in range(10)]
     assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
     assert segment(engine, out, scans, resume=True).reused >= 10
 
 
-def test_what_is_in_flight_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gms_rt.infer.pipeline import Pipeline
+def pipeline(engine: Engine, out: OutFolder, **limits: int) -> Pipeline:
+    options = InferOptions()
+    settings = CaseSettings(out, options, "brightness", "0" * 64)
+    return Pipeline(
+        Predictor(engine, options), settings, workers=2, find=lambda *_: None, done=lambda case: None, **limits
+    )
+
+
+def test_sources_are_begun_a_bounded_number_ahead_of_the_finished_ones(tmp_path: Path) -> None:
+    sources, begun, finished, most = find_sources([str(pictures(tmp_path / "scans", 150))]).sources, 0, 0, 0
+
+    def counting() -> Iterator[Source]:
+        nonlocal begun, most
+        for source in sources:
+            begun += 1
+            most = max(most, begun - finished)
+            yield source
 
     engine = brightness_engine(tmp_path / "engine", seconds=0.001)
-    scans = pictures(tmp_path / "scans", 150)
-    most = [0, 0]
-    plain = Pipeline._frames
-
-    def counting(self: Pipeline, case: Any) -> bool:
-        most[0] = max(most[0], len(self._begun))
-        most[1] = max(most[1], self._budget._used)
-        return plain(self, case)
-
-    monkeypatch.setattr(Pipeline, "_frames", counting)
-    assert segment(engine, tmp_path / "out", scans).sources == 150
-    assert 0 < most[0] <= 64
-    assert most[1] <= 14 * 137 * 90 * 16  # two queues, and one frame in each thread
+    with OutFolder(tmp_path / "out") as out:
+        for _ in pipeline(engine, out).run(counting()):
+            finished += 1
+    assert finished == 150
+    assert 1 < most <= 64 + 2  # one is on its way to the caller, one waits to begin
 
 
-def test_a_frame_beyond_the_budget_still_passes(
-    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gms_rt.infer.pipeline._BUDGET", 1000)
-    assert segment(engine, tmp_path / "out", pictures(tmp_path / "scans", 8)).failed == 0
+def test_frames_beyond_the_budget_wait_for_the_one_before_and_still_pass(tmp_path: Path) -> None:
+    engine = brightness_engine(tmp_path / "engine")
+    compute, written = engine.runner.infer, []
+
+    def watching(images: Any) -> Any:
+        written.append(len(list((tmp_path / "out/masks").glob("*.png"))))
+        return compute(images)
+
+    engine.runner.infer = watching  # type: ignore[method-assign]
+    sources = find_sources([str(pictures(tmp_path / "scans", 8))]).sources
+    with OutFolder(tmp_path / "out") as out:
+        assert len(list(pipeline(engine, out, budget=1000).run(sources))) == 8
+    assert written == list(range(8))

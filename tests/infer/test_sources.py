@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.dicom_files import dataset, save
 
 from gms_rt.errors import UsageError
-from gms_rt.infer.outputs import ENDINGS, case_name
+from gms_rt.infer.outputs import ENDINGS, frame_name
 from gms_rt.infer.sources import find_sources, result_names
 
 
@@ -123,7 +123,7 @@ NAMES = st.lists(
 @given(NAMES)
 def test_no_two_sources_share_a_name(names: list[str]) -> None:
     results = result_names(names)
-    frames = {case_name(stem, frame) for stem in results.values() for frame in (None, 1)}
+    frames = {frame_name(stem, frame) for stem in results.values() for frame in (None, 1)}
     assert len(frames) == 2 * len(names)
     assert result_names(names, keep_suffix=True) == {name: name for name in names}
 
@@ -131,7 +131,7 @@ def test_no_two_sources_share_a_name(names: list[str]) -> None:
 @given(st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=260),
        st.sampled_from([None, 1, 123456]))  # fmt: skip
 def test_every_name_fits_the_file_system(stem: str, frame: int | None) -> None:
-    name = case_name(f"folder/{stem}", frame)
+    name = frame_name(f"folder/{stem}", frame)
     base = name.removeprefix("folder/")
     assert all(len(os.fsencode(base + ending)) <= 255 for ending in ENDINGS.values())
     if len(os.fsencode(stem)) < 230:
@@ -139,4 +139,4 @@ def test_every_name_fits_the_file_system(stem: str, frame: int | None) -> None:
 
 
 def test_long_names_that_differ_at_the_end_stay_apart() -> None:
-    assert case_name("n" * 254 + "a", None) != case_name("n" * 254 + "b", None)
+    assert frame_name("n" * 254 + "a", None) != frame_name("n" * 254 + "b", None)

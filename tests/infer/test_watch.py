@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from support.infer_engine import BrightnessRunner, brightness_engine
 
-from gms_rt.infer import InferOptions, OutFolder, watch
+from gms_rt.infer import InferJob, InferOptions, OutFolder, watch
 from gms_rt.infer.summary import Summary
 
 
@@ -40,10 +40,10 @@ class Watching:
     def _run(self) -> None:
         folder, settle = self._settings
         with OutFolder(self.out) as held:
-            self.summary = watch(
-                folder, self.engine, held, InferOptions(), stop=self._stop, poll=0.05, settle=settle,
-                report=lambda case, rows: self.cases.append(case.source.name),
-            )  # fmt: skip
+            job = InferJob(
+                self.engine, held, InferOptions(), on_case=lambda case, rows: self.cases.append(case.source.name)
+            )
+            self.summary = watch(folder, job, stop=self._stop, poll=0.05, settle=settle)
 
     def __enter__(self) -> Watching:
         self._thread.start()

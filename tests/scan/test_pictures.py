@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from gms_rt.errors import InputError, MissingExtraError
-from gms_rt.scan import Frame, oriented, read_picture, resize_image, resize_probability, rgb, window
+from gms_rt.scan import Frame, resize_image, resize_probability, rgb, window
+from gms_rt.scan.geometry import orient
 from gms_rt.scan.nifti import read_nifti
+from gms_rt.scan.pictures import read_picture
 from gms_rt.scan.video import VideoWriter, frame_rate, read_video
 
 RNG = np.random.default_rng(7)
@@ -41,7 +43,7 @@ def encoded(ending: str, values: Any) -> bytes:
 def only(data: bytes) -> Frame:
     reading = read_picture(data)
     frames = list(reading.frames)
-    assert len(frames) == reading.count == 1
+    assert len(frames) == 1
     return frames[0]
 
 
@@ -51,6 +53,22 @@ def test_lossless_pictures_keep_their_values(kind: str, pixels: Any) -> None:
     frame = only(saved(pixels, kind))
     assert np.array_equal(frame.image, pixels)
     assert frame.window == "8 bit as stored"
+
+
+@pytest.mark.parametrize(
+    "pixels", [PICTURE, np.dstack([PICTURE, np.full((30, 44), 255, np.uint8)])], ids=["rgb", "rgba"]
+)
+def test_webp_keeps_its_values_and_is_checked_before_it_is_decoded(pixels: Any) -> None:
+    data = saved(pixels, "WEBP", lossless=True, exact=True)
+    assert np.array_equal(only(data).image, PICTURE)
+    for part in (data[:40], data[:-3]):
+        with pytest.raises(InputError, match="truncated WebP"):
+            read_picture(part)
+    lossy = saved(pixels, "WEBP", quality=90)
+    assert only(lossy).image.shape == PICTURE.shape
+    for whole in (data, lossy):
+        with pytest.raises(InputError, match="44×30"):
+            read_picture(whole, max_pixels=30 * 44 - 1)
 
 
 def test_a_jpeg_reads_as_pillow_reads_it() -> None:
@@ -70,7 +88,7 @@ def test_rotation_is_applied(kind: str, orientation: int) -> None:
 
 @given(st.integers(1, 8))
 def test_orientation_keeps_every_pixel(orientation: int) -> None:
-    turned = oriented(PICTURE, orientation)
+    turned = orient(PICTURE, orientation)
     assert sorted(turned.reshape(-1)) == sorted(PICTURE.reshape(-1))
     assert turned.shape[:2] in ((30, 44), (44, 30))
 
@@ -116,7 +134,7 @@ def test_white_is_zero_in_a_tiff_of_16_bits() -> None:
 def test_pages_are_frames_and_reduced_copies_are_not() -> None:
     pages = [Image.fromarray(np.full((8, 9), value, np.uint8)) for value in (10, 20, 30)]
     reading = read_picture(saved(pages[0], "TIFF", save_all=True, append_images=pages[1:]))
-    assert (reading.count, reading.multi) == (3, True)
+    assert reading.multi
     assert [(f.number, int(f.image[0, 0])) for f in reading.frames] == [(1, 10), (2, 20), (3, 30)]
     buffer = io.BytesIO()
     with TiffImagePlugin.AppendingTiffWriter(buffer) as writer:
@@ -154,7 +172,7 @@ def test_absurd_dimensions_are_refused_unread(size: tuple[int, int], words: str)
 
 def test_the_limit_is_an_option() -> None:
     data = saved(PICTURE, "PNG")
-    assert read_picture(data, max_pixels=30 * 44).count == 1
+    assert len(list(read_picture(data, max_pixels=30 * 44).frames)) == 1
     with pytest.raises(InputError, match="max-pixels"):
         read_picture(data, max_pixels=30 * 44 - 1)
 
@@ -245,7 +263,7 @@ def test_nifti_slices_follow_the_third_axis(tmp_path: Path) -> None:
     nibabel.save(image, tmp_path / "v.nii.gz")
     reading = read_nifti(tmp_path / "v.nii.gz")
     frames = list(reading.frames)
-    assert (reading.count, reading.multi, len(frames)) == (3, True, 3)
+    assert (reading.multi, len(frames)) == (True, 3)
     assert frames[1].image.shape == (7, 5)
     assert np.argwhere(frames[1].image).tolist() == [[0, 4]]
     assert frames[1].spacing == (0.25, 0.5)
