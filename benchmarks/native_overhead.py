@@ -73,7 +73,7 @@ def measure(graph: Path, rounds: int, seconds: float) -> dict[str, Any]:
         fastest = [float("inf"), float("inf")]
         for turn in range(rounds):
             first = theirs.latencies(seconds) if turn % 2 else []
-            own = ours.bench(images, seconds=seconds, iterations=5, warmup=0.0).samples["total"]
+            own = ours.bench(images, seconds=seconds, iterations=5, warmup=0.0).total
             other = first or theirs.latencies(seconds)
             pairs.append((float(np.median(own)), statistics.median(other)))
             fastest = [min(fastest[0], float(own.min())), min(fastest[1], *other)]

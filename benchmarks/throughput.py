@@ -28,11 +28,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from gms_rt.runtime.cpu import CpuRunner
+from gms_rt.runtime.options import CpuSettings
 
 
 def measure(graph: Path, count: int, rounds: int) -> dict[str, Any]:
     """Rates of one graph, images a second, every way in every round."""
-    with CpuRunner(graph) as runner, CpuRunner(graph) as fresh, CpuRunner(graph, threads=1) as lonely:
+    with CpuRunner(graph) as runner, CpuRunner(graph) as fresh, CpuRunner(graph, CpuSettings(threads=1)) as lonely:
         info, cores = runner.info, len(os.sched_getaffinity(0))
         images = np.random.default_rng(0).integers(0, 256, (count, info.height, info.width, 3), np.uint8)
         start = time.perf_counter()

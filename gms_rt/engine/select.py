@@ -153,18 +153,18 @@ def _cpu_runner(
     trial: Literal["auto", "always", "never"],
 ) -> Runner:
     from gms_rt.runtime.cpu import CpuRunner
+    from gms_rt.runtime.options import CpuSettings
 
+    settings = CpuSettings(
+        threads=threads,
+        lanes=lanes,
+        execution="bf16" if manifest.execution == "bf16" else "f32",
+        mode=mode,
+        batch=batch,
+        trial=trial,
+    )
     try:
-        return CpuRunner(
-            folder / manifest.model,
-            threads=threads,
-            execution="bf16" if manifest.execution == "bf16" else "f32",
-            lanes=lanes,
-            mode=mode,
-            quantised=manifest.precision == "int8",
-            batch=batch,
-            trial=trial,
-        )
+        return CpuRunner(folder / manifest.model, settings, quantised=manifest.precision == "int8")
     except (NativeError, UsageError) as error:
         if batch not in (0, manifest.batch):
             raise _fixed_batch(folder, manifest, batch) from error
@@ -180,17 +180,17 @@ def _fixed_batch(folder: Path, manifest: EngineManifest, batch: int) -> UsageErr
 
 
 def _tensorrt_runner(folder: Path, manifest: EngineManifest, choice: Fit, lanes: int) -> Runner:
+    from gms_rt.runtime.options import CudaSettings
     from gms_rt.runtime.tensorrt import TensorRtRunner
 
     if choice.plan is None or choice.gpu is None:
         raise DeviceError("this plan has no GPU to run on", where=folder)
+    settings = CudaSettings(
+        batch=manifest.batch, height=manifest.height, width=manifest.width, device=choice.gpu, lanes=lanes
+    )
     return TensorRtRunner(
         folder / choice.plan.file,
-        flavour=choice.target,
-        device=choice.gpu,
-        batch=manifest.batch,
-        height=manifest.height,
-        width=manifest.width,
-        lanes=lanes,
+        choice.target,
+        settings,
         execution={"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "i8+f16"}[manifest.precision],
     )

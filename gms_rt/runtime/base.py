@@ -10,6 +10,7 @@ import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from gms_rt.arrays import U8
 from gms_rt.errors import UsageError
 
 F64 = NDArray[np.float64]
+AnyRunner = TypeVar("AnyRunner", bound="Runner")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,20 @@ class RunnerInfo:
     details: dict[str, str | int | float] = field(default_factory=dict)
 
 
+def check_images(images: U8, height: int, width: int) -> None:
+    """Raise `UsageError` if they are not uint8 N×height×width×3."""
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, 3):
+        raise UsageError(
+            f"images of type {images.dtype} and shape {images.shape} do not fit",
+            fix=f"give uint8 (N, {height}, {width}, 3)",
+        )
+
+
+def closed_error() -> UsageError:
+    """For a call after `close`."""
+    return UsageError("this engine is closed", fix="load it again")
+
+
 class Runner(ABC):
     """An opened graph. Use it as a context manager."""
 
@@ -70,13 +86,7 @@ class Runner(ABC):
     def infer(self, images: U8) -> U8:
         """Segment N images of network size, any N: uint8 N×H×W×3 in, uint8 N×H×W out."""
         self._check_open()
-        expected = (self.info.height, self.info.width, 3)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected:
-            raise UsageError(
-                f"images of type {images.dtype} and shape {images.shape} do not fit",
-                where="Runner.infer",
-                fix=f"give uint8 (N, {expected[0]}, {expected[1]}, 3)",
-            )
+        check_images(images, self.info.height, self.info.width)
         probabilities = np.empty(images.shape[:3], np.uint8)
         if len(images):
             self._infer(np.ascontiguousarray(images), probabilities)
@@ -85,18 +95,19 @@ class Runner(ABC):
     def bench(self, images: U8, *, seconds: float = 3.0, iterations: int = 10, warmup: float = 0.2) -> Timings:
         """Time inference over `images` in turn, at least `seconds` and `iterations`, after `warmup` seconds."""
         self._check_open()
+        check_images(images, self.info.height, self.info.width)
         if len(images) < 1 or seconds < 0 or iterations < 1 or warmup < 0:
             raise UsageError("a bench needs at least one image, one iteration and no negative time")
         return self._bench(np.ascontiguousarray(images), seconds, iterations, warmup)
 
     def close(self) -> None:
-        """Release what the runner holds; a second call does nothing."""
+        """Release the device's resources; a second call does nothing."""
         with self._lifecycle:
             if not self._closed:
                 self._closed = True
                 self._close()
 
-    def __enter__(self) -> Runner:
+    def __enter__(self: AnyRunner) -> AnyRunner:
         self._check_open()
         return self
 
@@ -107,7 +118,7 @@ class Runner(ABC):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise UsageError("this engine is closed", fix="load it again")
+            raise closed_error()
 
     @abstractmethod
     def _infer(self, images: U8, probabilities: U8) -> None:

@@ -1,4 +1,4 @@
-"""The C library, typed in one place.
+"""The C library's runner, typed in one place.
 
 `NativeRunner` opens a graph on the CPU or a CUDA device and runs it on NumPy arrays in place, without the GIL. The
 library is found and loaded at first use, never at import. Every failure is a `GmsError` with the library's own words.
@@ -9,28 +9,28 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gms_rt.arrays import U8
 from gms_rt.errors import GmsError, NativeError, UsageError
 from gms_rt.runtime import library as c
-from gms_rt.runtime.library import check, find_openvino, load_library
-
-Precision = Literal["f32", "bf16"]
-Mode = Literal["latency", "throughput"]
-# Whether a graph is first run in a process of its own: once and remembered, every time, or not at all.
-Trial = Literal["auto", "always", "never"]
-_TRIALS: dict[str, int] = {"auto": 0, "always": 1, "never": 2}
+from gms_rt.runtime.base import Timings, check_images, closed_error
+from gms_rt.runtime.cuda import Callbacks, LaneCalls
+from gms_rt.runtime.options import CpuSettings, CudaSettings, Trial, native_cpu_options, native_cuda_options
 
 # One timed inference in milliseconds, as the library writes it.
 SAMPLE = np.dtype([(name, np.float64) for name in ("total", "compute", "h2d", "d2h", "enqueue")])
+# Samples of one call of gmsrt_bench; a longer bench is several calls.
+CALL_SAMPLES = 1 << 16
+
+AnyNative = TypeVar("AnyNative", bound="NativeRunner")
 
 
 @dataclass(frozen=True)
@@ -38,122 +38,35 @@ class NativeInfo:
     """What the library says about an opened runner."""
 
     backend: Literal["cpu", "cuda"]
-    batch: int
+    batch: int  # images per inference
     height: int
     width: int
-    lanes: int
-    used_lanes: int
-    threads: int
-    graphs: int
-    open_ms: float
-    execution: str
+    lanes: int  # opened
+    used_lanes: int  # in use, see `set_lanes`
+    threads: int  # of a CPU runner; 0 on CUDA
+    graphs: int  # captured CUDA graphs; 0 on a CPU
+    open_ms: float  # without a trial
+    execution: str  # the arithmetic of a CPU runner; "" on CUDA, where the plan decides
     device: str
-    runtime: str
-
-
-@dataclass(frozen=True)
-class CudaDevice:
-    """A CUDA device as the driver describes it."""
-
-    ordinal: int
-    count: int
-    name: str
-    sm: int
-    driver: tuple[int, int]
-    integrated: bool
-    memory: int
-
-
-@dataclass(frozen=True)
-class CudaLane:
-    """One lane of a CUDA runner: its stream and device buffers, as integers that TensorRT takes."""
-
-    index: int
-    stream: int
-    images: int
-    masks: int
-
-
-@dataclass(frozen=True)
-class BenchResult:
-    """Samples of one bench (dtype `SAMPLE`) and its wall times."""
-
-    samples: NDArray[np.void]
-    wall_seconds: float
-    warmup_seconds: float
-    lanes: int
-    batch: int
-
-
-def probe_cuda(device: int = 0, *, driver: Path | None = None) -> CudaDevice:
-    """What the driver says about a device; `DeviceError` where there is no driver or no such device."""
-    library = load_library()
-    if device < 0:
-        raise UsageError(f"there is no CUDA device {device}", fix="give 0 or more")
-    about = c.Device()
-    path = None if driver is None else os.fsencode(driver)
-    check(library, library.gmsrt_probe_cuda(path, device, ctypes.byref(about)), cuda=True)
-    return CudaDevice(
-        ordinal=device,
-        count=about.count,
-        name=about.name.decode(errors="replace"),
-        sm=about.sm,
-        driver=(about.driver // 1000, about.driver % 1000 // 10),
-        integrated=bool(about.integrated),
-        memory=about.memory,
-    )
+    runtime: str  # "OpenVINO …" or "CUDA driver …"
 
 
 def check_graph(graph: Path, *, trial: Trial = "auto", batch: int = 0, openvino: Path | None = None) -> None:
     """Raise `ArtifactError` if an `.onnx` file or engine folder is damaged or malformed; nothing stays open.
 
-    The graph's structure is walked over. Unless `trial` is "never", OpenVINO then opens and runs it once in a process
-    of its own, so that a graph on which OpenVINO crashes is an error here and not the end of this process; with "auto"
-    a graph that passed is remembered and not tried again.
+    It must be an ONNX file whose weights are in it or in files below its folder. Unless `trial` is "never", OpenVINO
+    then opens and runs it once in a process of its own, so that a graph on which OpenVINO crashes is an error here and
+    not the end of this process; with "auto" a graph that passed is remembered and not tried again.
     """
-    library = load_library()
-    options = _cpu_options(library, openvino, trial, batch=batch)
-    check(library, library.gmsrt_open_cpu(_path_bytes(graph), ctypes.byref(options), None))
-
-
-LaneFunction = Callable[[CudaLane], None]
-
-
-class _Callbacks:
-    """Python functions as C callbacks; an exception becomes a non-zero result and is kept as the cause."""
-
-    def __init__(self, prepare: LaneFunction | None, enqueue: LaneFunction, release: Callable[[], None] | None) -> None:
-        self.error: BaseException | None = None
-        self.prepare = c.LaneCallback() if prepare is None else c.LaneCallback(self._lane_function(prepare))
-        self.enqueue = c.LaneCallback(self._lane_function(enqueue))
-        self.release = c.ReleaseCallback() if release is None else c.ReleaseCallback(self._release_function(release))
-
-    def _lane_function(self, function: LaneFunction) -> Callable[[int | None, object], int]:
-        def call(_user: int | None, pointer: object) -> int:
-            lane: c.Lane = pointer.contents  # type: ignore[attr-defined]
-            try:
-                function(CudaLane(lane.index, lane.stream or 0, lane.images, lane.masks))
-            except BaseException as error:  # nothing may unwind through C
-                self.error = error
-                return 1
-            return 0
-
-        return call
-
-    def _release_function(self, function: Callable[[], None]) -> Callable[[int | None], None]:
-        def call(_user: int | None) -> None:
-            try:
-                function()
-            except BaseException as error:
-                self.error = error
-
-        return call
+    library = c.load_library()
+    options = native_cpu_options(library, CpuSettings(trial=trial, batch=batch, openvino=openvino))
+    c.check_status(library, library.gmsrt_open_cpu(_path_bytes(graph), ctypes.byref(options), None))
 
 
 class NativeRunner:
     """An opened runner of the C library. Many threads may share it; `close` waits for calls under way."""
 
-    def __init__(self, library: ctypes.CDLL, handle: ctypes.c_void_p, callbacks: _Callbacks | None = None) -> None:
+    def __init__(self, library: ctypes.CDLL, handle: ctypes.c_void_p, callbacks: Callbacks | None = None) -> None:
         self._library = library
         self._handle: ctypes.c_void_p | None = handle
         self._callbacks = callbacks
@@ -163,67 +76,20 @@ class NativeRunner:
         self._size = (about.height, about.width)
 
     @classmethod
-    def open_cpu(
-        cls,
-        graph: Path,
-        *,
-        threads: int = 0,
-        lanes: int = 0,
-        precision: Precision = "f32",
-        mode: Mode = "latency",
-        batch: int = 0,
-        cache: Path | None = None,
-        openvino: Path | None = None,
-        trial: Trial = "auto",
-        trial_seconds: int = 0,
-    ) -> NativeRunner:
-        """Open an `.onnx` file, or the `model.onnx` of a folder, on the CPU.
-
-        `trial` says whether the graph is first run in a process of its own (see `check_graph`), `trial_seconds` how
-        long that may take (0: the library's limit).
-        """
-        library = load_library()
-        if precision not in ("f32", "bf16") or mode not in ("latency", "throughput"):
-            raise UsageError(f"precision {precision!r}, mode {mode!r}", fix="give f32 or bf16, latency or throughput")
-        options = _cpu_options(
-            library, openvino, trial, threads=threads, lanes=lanes, batch=batch, trial_seconds=trial_seconds
-        )
-        options.cache = None if cache is None else os.fsencode(cache)
-        options.precision = 1 if precision == "bf16" else 0
-        options.mode = 1 if mode == "throughput" else 0
+    def open_cpu(cls: type[AnyNative], graph: Path, settings: CpuSettings | None = None) -> AnyNative:
+        """Open an `.onnx` file, or the graph of an engine folder, on the CPU."""
+        library = c.load_library()
+        options = native_cpu_options(library, settings or CpuSettings())
         handle = ctypes.c_void_p()
-        status = library.gmsrt_open_cpu(_path_bytes(graph), ctypes.byref(options), ctypes.byref(handle))
-        check(library, status)
+        c.check_status(library, library.gmsrt_open_cpu(_path_bytes(graph), ctypes.byref(options), ctypes.byref(handle)))
         return cls(library, handle)
 
     @classmethod
-    def open_cuda(
-        cls,
-        *,
-        device: int,
-        batch: int,
-        height: int,
-        width: int,
-        enqueue: LaneFunction,
-        prepare: LaneFunction | None = None,
-        release: Callable[[], None] | None = None,
-        lanes: int = 1,
-        warmup: int = 2,
-        cuda_graph: bool = True,
-        driver: Path | None = None,
-    ) -> NativeRunner:
-        """Open a CUDA device: `prepare` binds a lane, `enqueue` queues one inference and is captured."""
-        library = load_library()
-        options = c.CudaOptions()
-        library.gmsrt_cuda_options_default(ctypes.byref(options))
-        numbers = {"device": device, "batch": batch, "height": height, "width": width, "lanes": lanes}
-        for name, number in (*numbers.items(), ("warmup", warmup)):
-            if not 0 <= number < 2**32:
-                raise UsageError(f"{name} = {number} makes no sense", fix="give a positive number")
-            setattr(options, name, number)
-        callbacks = _Callbacks(prepare, enqueue, release)
-        options.driver = None if driver is None else os.fsencode(driver)
-        options.use_graph = int(cuda_graph)
+    def open_cuda(cls: type[AnyNative], settings: CudaSettings, calls: LaneCalls) -> AnyNative:
+        """Open a CUDA device: `calls.prepare` binds a lane, `calls.enqueue` queues one inference and is captured."""
+        library = c.load_library()
+        options = native_cuda_options(library, settings)
+        callbacks = Callbacks(calls)
         options.prepare, options.enqueue, options.release = callbacks.prepare, callbacks.enqueue, callbacks.release
         handle = ctypes.c_void_p()
         status = library.gmsrt_open_cuda(ctypes.byref(options), ctypes.byref(handle))
@@ -231,7 +97,7 @@ class NativeRunner:
             if isinstance(callbacks.error, GmsError) or not isinstance(callbacks.error, Exception):
                 raise callbacks.error
             raise NativeError(f"opening the device failed: {callbacks.error}") from callbacks.error
-        check(library, status, cuda=True)
+        c.check_status(library, status, cuda=True)
         return cls(library, handle, callbacks)
 
     @property
@@ -239,7 +105,7 @@ class NativeRunner:
         """Shapes, lanes, device and arithmetic of the opened graph."""
         about = c.Info()
         with self._call() as handle:
-            check(self._library, self._library.gmsrt_get_info(handle, ctypes.byref(about)))
+            c.check_status(self._library, self._library.gmsrt_get_info(handle, ctypes.byref(about)))
         return NativeInfo(
             backend="cuda" if about.backend == 1 else "cpu",
             batch=about.batch,
@@ -255,10 +121,10 @@ class NativeRunner:
             runtime=about.runtime.decode(errors="replace"),
         )
 
-    def infer(self, images: NDArray[np.uint8], masks: NDArray[np.uint8]) -> None:
+    def infer(self, images: U8, masks: U8) -> None:
         """Segment `images` (N×H×W×3) into `masks` (N×H×W or N×H×W×1), both used in place."""
-        count = self._check_images(images)
-        height, width = self._size
+        self._check_images(images)
+        count, (height, width) = len(images), self._size
         if (
             masks.dtype != np.uint8
             or masks.shape not in ((count, height, width), (count, height, width, 1))
@@ -270,40 +136,50 @@ class NativeRunner:
                 fix=f"give writeable contiguous uint8 ({count}, {height}, {width})",
             )
         with self._call() as handle:
-            status = self._library.gmsrt_infer(handle, images.ctypes.data, count, masks.ctypes.data)
-            self._check_call(status)
+            self._check_call(self._library.gmsrt_infer(handle, images.ctypes.data, count, masks.ctypes.data))
 
-    def bench(
-        self, images: NDArray[np.uint8], *, seconds: float, iterations: int, warmup: float, capacity: int | None = None
-    ) -> BenchResult:
-        """Time inferences over `images` in turn; `capacity` bounds the number of samples."""
-        count = self._check_images(images)
-        if iterations < 0 or (capacity is not None and capacity < 1):
-            raise UsageError("a bench needs room for at least one sample")
-        # Memory is only touched where a sample is written, so a generous array costs nothing.
-        room = max(iterations, int(seconds * 50_000) + 1) if capacity is None else capacity
-        samples = np.empty(room, SAMPLE)
-        options = c.BenchOptions(warmup, seconds, iterations)
-        result = c.BenchOutcome()
-        with self._call() as handle:
-            status = self._library.gmsrt_bench(
-                handle,
-                images.ctypes.data,
-                count,
-                ctypes.byref(options),
-                samples.ctypes.data,
-                room,
-                ctypes.byref(result),
-            )
-            self._check_call(status)
-        return BenchResult(
-            samples[: result.samples].copy(), result.wall_seconds, result.warmup_seconds, result.lanes, result.batch
+    def bench(self, images: U8, *, seconds: float, iterations: int, warmup: float) -> Timings:
+        """Time inferences over `images` in turn: at least `seconds` and at least `iterations`, after `warmup` seconds.
+
+        The library stops where its array of samples is full, so it is called again with what is left. The wall time is
+        the sum of the calls' own, without what is between them.
+        """
+        self._check_images(images)
+        if iterations < 1:
+            raise UsageError("a bench needs at least one iteration")
+        samples = np.empty(CALL_SAMPLES, SAMPLE)
+        parts: list[np.ndarray[tuple[int], np.dtype[np.void]]] = []
+        done, wall, warmed = 0, 0.0, 0.0
+        while not parts or done < iterations or wall < seconds:
+            options = c.BenchLimits(warmup, seconds, iterations)
+            if parts:
+                options = c.BenchLimits(0.0, max(seconds - wall, 0.0), max(iterations - done, 1))
+            result = c.BenchOutcome()
+            with self._call() as handle:
+                status = self._library.gmsrt_bench(
+                    handle,
+                    images.ctypes.data,
+                    len(images),
+                    ctypes.byref(options),
+                    samples.ctypes.data,
+                    len(samples),
+                    ctypes.byref(result),
+                )
+                self._check_call(status)
+            parts.append(samples[: result.samples].copy())
+            done += result.samples
+            wall += result.wall_seconds
+            warmed += result.warmup_seconds
+        every = np.concatenate(parts)
+        columns = {name: np.ascontiguousarray(every[name]) for name in SAMPLE.names or ()}
+        return Timings(
+            **columns, wall_seconds=wall, warmup_seconds=warmed, batch=int(result.batch), lanes=int(result.lanes)
         )
 
     def set_lanes(self, lanes: int) -> None:
         """Use only so many of the opened lanes from now on."""
         if not 1 <= lanes < 2**32:
-            raise UsageError(f"{lanes} lanes make no sense", fix="give a positive number")
+            raise UsageError(f"{lanes} lanes are not possible", fix="give a positive number")
         with self._call() as handle:
             self._check_call(self._library.gmsrt_set_lanes(handle, lanes))
 
@@ -316,7 +192,7 @@ class NativeRunner:
         if handle is not None:
             self._library.gmsrt_close(handle)
 
-    def __enter__(self) -> NativeRunner:
+    def __enter__(self: AnyNative) -> AnyNative:
         return self
 
     def __exit__(
@@ -332,7 +208,7 @@ class NativeRunner:
     def _call(self) -> Iterator[ctypes.c_void_p]:
         with self._changed:
             if self._handle is None:
-                raise UsageError("this engine is closed", fix="load it again")
+                raise closed_error()
             handle = self._handle
             self._calls += 1
         try:
@@ -346,42 +222,16 @@ class NativeRunner:
         if status != 0 and self._callbacks is not None and self._callbacks.error is not None:
             error, self._callbacks.error = self._callbacks.error, None
             raise NativeError(f"the engine could not be run: {error}") from error
-        check(self._library, status, cuda=self._callbacks is not None)
+        c.check_status(self._library, status, cuda=self._callbacks is not None)
 
-    def _check_images(self, images: NDArray[np.uint8]) -> int:
-        height, width = self._size
-        if (
-            images.dtype != np.uint8
-            or images.ndim != 4
-            or images.shape[1:] != (height, width, 3)
-            or not images.flags.c_contiguous
-        ):
-            raise UsageError(
-                f"images of type {images.dtype} and shape {images.shape} do not fit",
-                fix=f"give contiguous uint8 (N, {height}, {width}, 3)",
-            )
-        return len(images)
-
-
-def _cpu_options(library: ctypes.CDLL, openvino: Path | None, trial: Trial, **numbers: int) -> c.CpuOptions:
-    """Options with their defaults, the installed OpenVINO, and checked numbers."""
-    for name, number in numbers.items():
-        if not 0 <= number < 2**32:
-            raise UsageError(f"{number} {name} make no sense", fix="give 0 for the default, or a positive number")
-    if trial not in _TRIALS:
-        raise UsageError(f"trial {trial!r}", fix="give auto, always or never")
-    options = c.CpuOptions()
-    library.gmsrt_cpu_options_default(ctypes.byref(options))
-    found = openvino or find_openvino()
-    options.openvino = None if found is None else os.fsencode(found)
-    options.trial = _TRIALS[trial]
-    for name, number in numbers.items():
-        setattr(options, name, number)
-    return options
+    def _check_images(self, images: U8) -> None:
+        check_images(images, *self._size)
+        if not images.flags.c_contiguous:
+            raise UsageError("images that are not contiguous do not fit", fix="give np.ascontiguousarray(images)")
 
 
 def _path_bytes(path: Path) -> bytes:
     encoded = os.fsencode(path)
     if b"\0" in encoded:
-        raise UsageError("a path cannot hold a zero byte", where=path)
+        raise UsageError("a path cannot contain a zero byte", where=path)
     return encoded

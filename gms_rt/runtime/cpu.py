@@ -1,6 +1,6 @@
 """The CPU runner: OpenVINO through the C library.
 
-One image gets all threads. For many images it can be faster to work on several side by side, each with fewer threads;
+One image gets all threads. For many images it can be faster to work on several at once, each with fewer threads;
 whether it is depends on graph and machine, so a runner finds out on the first long batch and keeps the faster way.
 """
 
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from gms_rt.arrays import U8
 from gms_rt.runtime.base import Runner, RunnerInfo, Timings
-from gms_rt.runtime.binding import BenchResult, NativeRunner, Trial
+from gms_rt.runtime.binding import NativeRunner
+from gms_rt.runtime.options import CpuSettings
 
 # A second compilation of the graph must promise to pay for itself: by this much of the remaining time, twice over.
 HOPED_GAIN = 0.25
@@ -21,56 +22,28 @@ HOPED_GAIN = 0.25
 NEEDED_GAIN = 1.05
 
 
-def timings_from_bench(result: BenchResult) -> Timings:
-    """The library's samples as a runner's timings."""
-    samples = result.samples
-    return Timings(
-        total=samples["total"].copy(),
-        compute=samples["compute"].copy(),
-        h2d=samples["h2d"].copy(),
-        d2h=samples["d2h"].copy(),
-        enqueue=samples["enqueue"].copy(),
-        wall_seconds=result.wall_seconds,
-        warmup_seconds=result.warmup_seconds,
-        batch=result.batch,
-        lanes=result.lanes,
-    )
-
-
 class CpuRunner(Runner):
     """A fused graph on the CPU.
 
-    `mode="latency"` gives one image all threads; many images are then segmented side by side where that is measured
-    to be faster (`info.details["batch_lanes"]` says how many, once known). `mode="throughput"` keeps several images
-    in flight from the start, and `bench` measures that; `lanes` says how many (throughput with 0 or 1: as many as
-    OpenVINO finds best). `execution` is asked for, and `info.execution` says what OpenVINO really does; bf16 on a
-    CPU without it is an error, never a fallback. `quantised` says that the graph holds int8 nodes. `batch` chooses
-    the size of a free batch dimension. `cache` is a folder for compiled graphs. `trial` says whether the graph is first
-    run in a process of its own, so that one on which OpenVINO crashes is an error and not the end of this process:
-    "auto" does it once for a graph and remembers, "always" every time, "never" is for graphs that are trusted.
+    With `mode="latency"` one image gets all threads; many images are segmented on several lanes at the same time where
+    that is measured to be faster (`info.details["batch_lanes"]` says how many, once known). `mode="throughput"` keeps
+    several images in flight from the start, and `bench` measures that; 1 lane there means as many as OpenVINO finds
+    best. `info.execution` says what OpenVINO really does; `quantised` says that the graph has int8 nodes.
     """
 
-    def __init__(
-        self,
-        graph: Path,
-        *,
-        threads: int = 0,
-        execution: Literal["f32", "bf16"] = "f32",
-        lanes: int = 1,
-        mode: Literal["latency", "throughput"] = "latency",
-        cache: Path | None = None,
-        quantised: bool = False,
-        batch: int = 0,
-        trial: Trial = "auto",
-    ) -> None:
-        self._graph, self._threads, self._execution, self._cache, self._batch = graph, threads, execution, cache, batch
-        self._trial: Trial = trial
-        self._native = self._open(mode, 0 if mode == "throughput" and lanes == 1 else lanes)
+    def __init__(self, graph: Path, settings: CpuSettings | None = None, *, quantised: bool = False) -> None:
+        settings = settings or CpuSettings()
+        throughput = settings.mode == "throughput"
+        self._native = NativeRunner.open_cpu(
+            graph, replace(settings, lanes=0) if throughput and settings.lanes == 1 else settings
+        )
+        self._graph = graph
+        # How the graph is opened again; what was opened once need not be tried again.
+        self._more = replace(settings, mode="throughput", lanes=0, trial="never")
         self._wide: NativeRunner | None = None
         self._choice = threading.Lock()
-        self._trial = "never"  # what was opened once need not be tried again
         about = self._native.info
-        self._chosen = mode == "throughput" or about.lanes > 1
+        self._chosen = throughput or about.lanes > 1
         self._open_seconds = about.open_ms / 1000
         super().__init__(
             RunnerInfo(
@@ -82,20 +55,8 @@ class CpuRunner(Runner):
                 execution=f"i8+{about.execution}" if quantised else about.execution,
                 lanes=about.lanes,
                 threads=about.threads,
-                details={"runtime": about.runtime, "mode": mode, "open_ms": round(about.open_ms, 3)},
+                details={"runtime": about.runtime, "mode": settings.mode, "open_ms": round(about.open_ms, 3)},
             )
-        )
-
-    def _open(self, mode: Literal["latency", "throughput"], lanes: int) -> NativeRunner:
-        return NativeRunner.open_cpu(
-            self._graph,
-            threads=self._threads,
-            lanes=lanes,
-            precision=self._execution,
-            mode=mode,
-            cache=self._cache,
-            batch=self._batch,
-            trial=self._trial,
         )
 
     def _infer(self, images: U8, probabilities: U8) -> None:
@@ -118,7 +79,7 @@ class CpuRunner(Runner):
         done = part
         if (len(images) - done) * single * HOPED_GAIN < 2 * self._open_seconds:
             return done  # too short a batch to decide on
-        wide = self._open("throughput", 0)
+        wide = NativeRunner.open_cpu(self._graph, self._more)
         lanes = wide.info.lanes
         step = min(lanes * self.info.batch * -(-part // (lanes * self.info.batch)), (len(images) - done) // 2)
         if lanes > 1 and step >= lanes * self.info.batch:
@@ -135,7 +96,7 @@ class CpuRunner(Runner):
         return done
 
     def _bench(self, images: U8, seconds: float, iterations: int, warmup: float) -> Timings:
-        return timings_from_bench(self._native.bench(images, seconds=seconds, iterations=iterations, warmup=warmup))
+        return self._native.bench(images, seconds=seconds, iterations=iterations, warmup=warmup)
 
     def _close(self) -> None:
         with self._choice:
@@ -145,7 +106,7 @@ class CpuRunner(Runner):
 
 
 def _timed(runner: NativeRunner, images: U8, probabilities: U8, start: int, count: int) -> float:
-    """Seconds an image for `count` images from `start`."""
+    """Seconds per image for `count` images from `start`."""
     part = slice(start, start + count)
     began = time.perf_counter()
     runner.infer(images[part], probabilities[part])

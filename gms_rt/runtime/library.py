@@ -1,6 +1,7 @@
 """The C library as ctypes sees it: where it is, its structures, its functions, its statuses.
 
-It is found and loaded at first use, never at import, and checked for its ABI version. Only `binding` uses this.
+It is found and loaded at first use, never at import, and checked for its ABI version. `binding`, `cuda` and `options`
+are its users.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ class Device(ctypes.Structure):
     )
 
 
-class BenchOptions(ctypes.Structure):
+class BenchLimits(ctypes.Structure):
     """gmsrt_bench_options."""
 
     _fields_ = (
@@ -169,7 +170,7 @@ def library_path() -> Path:
 
 
 def load_library() -> ctypes.CDLL:
-    """The library, loaded once a process and checked for its ABI version."""
+    """The library, loaded once per process and checked for its ABI version."""
     global _library
     with _library_lock:
         if _library is None:
@@ -213,7 +214,7 @@ def _declare(library: ctypes.CDLL) -> None:
                 runner,
                 ctypes.c_void_p,
                 size,
-                pointer(BenchOptions),
+                pointer(BenchLimits),
                 ctypes.c_void_p,
                 size,
                 pointer(BenchOutcome),
@@ -227,7 +228,7 @@ def _declare(library: ctypes.CDLL) -> None:
         function.argtypes = arguments
 
 
-def check(library: ctypes.CDLL, status: int, *, cuda: bool = False) -> None:
+def check_status(library: ctypes.CDLL, status: int, *, cuda: bool = False) -> None:
     """Raise the error that a status stands for, with the library's message."""
     if status == 0:
         return

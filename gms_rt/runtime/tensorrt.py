@@ -12,57 +12,35 @@ from pathlib import Path
 from typing import Any
 
 from gms_rt.arrays import U8
-from gms_rt.errors import ArtifactError, DeviceError, MissingExtraError, NativeError, UsageError
+from gms_rt.errors import ArtifactError, NativeError, UsageError
 from gms_rt.runtime.base import Runner, RunnerInfo, Timings
-from gms_rt.runtime.binding import CudaLane, NativeRunner, probe_cuda
-from gms_rt.runtime.cpu import timings_from_bench
-
-MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_bindings"}
+from gms_rt.runtime.binding import NativeRunner
+from gms_rt.runtime.cuda import CudaLane, LaneCalls, probe_cuda
+from gms_rt.runtime.options import CudaSettings
+from gms_rt.runtime.tensorrt_module import MODULES, load_tensorrt, tensorrt_logger
 
 
 class TensorRtRunner(Runner):
     """A plan on an NVIDIA GPU, replayed as a CUDA graph.
 
-    `flavour` is "tensorrt" or "tensorrt-rtx". The plan's hash must have been checked: deserialising runs its code.
-    `lanes` independent contexts work side by side on many images. `cuda_graph=False` queues every inference anew, for
-    plans that cannot be captured. `execution` is the arithmetic that the typed graph prescribes, for reports.
+    `flavour` is "tensorrt" or "tensorrt-rtx"; `settings` has the shape that the plan was built for. The plan's hash
+    must have been checked: deserialising runs its code. `execution` is the arithmetic that the typed graph prescribes,
+    for reports.
     """
 
-    def __init__(
-        self,
-        plan: Path,
-        *,
-        flavour: str = "tensorrt",
-        device: int = 0,
-        batch: int = 1,
-        height: int = 224,
-        width: int = 224,
-        lanes: int = 1,
-        cuda_graph: bool = True,
-        execution: str = "as built",
-        driver: Path | None = None,
-    ) -> None:
+    def __init__(self, plan: Path, flavour: str, settings: CudaSettings, *, execution: str = "as built") -> None:
         if flavour not in MODULES:
             raise UsageError(f"unknown flavour '{flavour}'", fix=f"use {' or '.join(MODULES)}")
-        gpu = probe_cuda(device, driver=driver)
+        gpu = probe_cuda(settings.device, driver=settings.driver)
         try:
             content = plan.read_bytes()
         except OSError as error:
             raise ArtifactError(f"the plan cannot be read ({error.strerror})", where=plan) from error
-        primary = _pycuda_context(device) if driver is None else None
-        self._session = _Session(plan, content, _module(flavour), (batch, height, width))
+        primary = pycuda_context(settings.device) if settings.driver is None else None
+        session = _Session(plan, content, load_tensorrt(flavour, f"running {flavour} plans"), settings)
         try:
             self._native = NativeRunner.open_cuda(
-                device=device,
-                batch=batch,
-                height=height,
-                width=width,
-                prepare=self._session.prepare,
-                enqueue=self._session.enqueue,
-                release=self._session.release,
-                lanes=lanes,
-                cuda_graph=cuda_graph,
-                driver=driver,
+                settings, LaneCalls(session.enqueue, session.prepare, session.release)
             )
         finally:
             if primary is not None:
@@ -72,15 +50,15 @@ class TensorRtRunner(Runner):
         super().__init__(
             RunnerInfo(
                 backend=flavour,
-                batch=batch,
-                height=height,
-                width=width,
+                batch=settings.batch,
+                height=settings.height,
+                width=settings.width,
                 device=about.device,
                 execution=execution,
                 lanes=about.lanes,
                 details={
                     "runtime": about.runtime,
-                    "version": self._session.version,
+                    "version": session.version,
                     "sm": gpu.sm,
                     "cuda_graphs": about.graphs,
                     "open_ms": round(about.open_ms, 3),
@@ -92,7 +70,7 @@ class TensorRtRunner(Runner):
         self._native.infer(images, probabilities)
 
     def _bench(self, images: U8, seconds: float, iterations: int, warmup: float) -> Timings:
-        return timings_from_bench(self._native.bench(images, seconds=seconds, iterations=iterations, warmup=warmup))
+        return self._native.bench(images, seconds=seconds, iterations=iterations, warmup=warmup)
 
     def _close(self) -> None:
         self._native.close()
@@ -102,13 +80,13 @@ class TensorRtRunner(Runner):
 class _Session:
     """The TensorRT objects of one runner. All calls come from the C library with the device's context current."""
 
-    def __init__(self, plan: Path, content: bytes, module: Any, shape: tuple[int, int, int]) -> None:
+    def __init__(self, plan: Path, content: bytes, module: Any, settings: CudaSettings) -> None:
         self.plan = plan
         self.content = content
         self.trt = module
         self.version = str(module.__version__)
-        self.shape = shape
-        self.logger = _logger(module)
+        self.shape = (settings.batch, settings.height, settings.width)
+        self.logger = tensorrt_logger(module)
         self.runtime: Any = None
         self.engine: Any = None
         self.names = ("", "")
@@ -163,7 +141,7 @@ class _Session:
         if len(inputs) != 1 or len(outputs) != 1 or kinds != {self.trt.DataType.UINT8}:
             raise ArtifactError(
                 f"the plan has inputs {inputs} and outputs {outputs} of {sorted(str(k) for k in kinds)},"
-                " wanted is one uint8 image and one uint8 mask",
+                " it must have one uint8 image and one uint8 mask",
                 where=self.plan,
             )
         self.names = (inputs[0], outputs[0])
@@ -185,33 +163,7 @@ class _Session:
         return f"{what} ({said})" if said else what
 
 
-def _module(flavour: str) -> Any:
-    try:
-        return importlib.import_module(MODULES[flavour])
-    except ImportError as error:
-        if importlib.util.find_spec(MODULES[flavour]) is None:
-            raise MissingExtraError(f"running {flavour} plans", flavour) from error
-        raise DeviceError(f"{flavour} is installed but cannot be loaded ({error})") from error
-
-
-def _logger(trt: Any) -> Any:
-    severe = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        """Keeps errors for messages, prints nothing."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in severe:
-                self.errors.append(message)
-
-    return Logger()
-
-
-def _pycuda_context(device: int) -> Any:
+def pycuda_context(device: int) -> Any:
     """The device's primary context, current on this thread, where pycuda is installed; else the C library's own.
 
     Both are the same context. Held by pycuda, it outlives this runner for a program that uses pycuda itself.

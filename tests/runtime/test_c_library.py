@@ -1,4 +1,7 @@
-"""The C library as an integrator meets it: built by cmake, installed, linked, and the example program."""
+"""The C library as an integrator meets it: built by cmake, installed, linked, and the example program.
+
+Its own C tests are run by `scripts/check-native`.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from support.native_build import FLAGS, NATIVE, compiler, fake, run
+from support.native_build import FLAGS, NATIVE, compiler, run
 from support.native_graphs import crashing_graph, mean_graph
 
-from gms_rt.errors import DeviceError
-from gms_rt.runtime.binding import probe_cuda
 from gms_rt.runtime.library import find_openvino
 
 
@@ -160,36 +161,3 @@ def test_the_example_starts_without_openvino(segment: Path, tmp_path: Path) -> N
         check=False,
     )
     assert done.returncode == 1 and "pip install openvino" in done.stderr
-
-
-def with_library(source: Path, program: Path) -> Path:
-    sources = [str(source), *map(str, sorted((NATIVE / "src").glob("*.c")))]
-    run([compiler(), *FLAGS, *sources, "-o", str(program), "-lpthread", "-ldl"])
-    return program
-
-
-def c_test(name: str, folder: Path) -> Path:
-    return with_library(NATIVE / "tests" / f"test_{name}.c", folder / f"test_{name}")
-
-
-def test_c_tests_of_the_cuda_side_pass(tmp_path: Path) -> None:
-    program = c_test("cuda", tmp_path)
-    run([str(program), str(fake("cuda"))])
-    try:
-        probe_cuda()
-    except DeviceError:
-        return
-    run([str(program), "libcuda.so.1"])  # the same tests on the real device
-
-
-def test_c_tests_of_the_cpu_side_pass(tmp_path: Path) -> None:
-    run([str(c_test("cpu", tmp_path)), str(fake("openvino")), str(tmp_path)])
-
-
-def test_c_tests_of_the_structural_check_pass(tmp_path: Path) -> None:
-    run([str(c_test("onnx", tmp_path)), str(tmp_path)])
-
-
-def test_c_tests_of_the_trial_pass(tmp_path: Path) -> None:
-    with_library(NATIVE / "trial" / "gmsrt_trial.c", tmp_path / "gmsrt-trial")
-    run([str(c_test("trial", tmp_path)), str(fake("openvino")), str(tmp_path)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from support.fake_cuda import HEIGHT, WIDTH, FakeDriver, expected
 from support.native_graphs import images
 
 from gms_rt.errors import ArtifactError, DeviceError, NativeError, UsageError
-from gms_rt.runtime.binding import CudaLane, NativeRunner, probe_cuda
+from gms_rt.runtime.binding import NativeRunner
+from gms_rt.runtime.cuda import CudaLane, LaneCalls, probe_cuda
+from gms_rt.runtime.options import CudaSettings
 
 
 @pytest.fixture
@@ -22,10 +25,9 @@ def driver() -> Iterator[FakeDriver]:
     made.assert_clean()
 
 
-def open_runner(driver: FakeDriver, **options: object) -> NativeRunner:
-    settings = {"device": 0, "batch": 1, "height": HEIGHT, "width": WIDTH, "driver": driver.path} | options
-    settings.setdefault("enqueue", driver.enqueue(int(str(settings["batch"]))))
-    return NativeRunner.open_cuda(**settings)  # type: ignore[arg-type]
+def open_runner(driver: FakeDriver, calls: dict[str, Any] | None = None, **options: Any) -> NativeRunner:
+    settings = CudaSettings(**{"height": HEIGHT, "width": WIDTH, "driver": driver.path} | options)
+    return NativeRunner.open_cuda(settings, LaneCalls(**{"enqueue": driver.enqueue(settings.batch)} | (calls or {})))
 
 
 @pytest.mark.parametrize("cuda_graph", [True, False])
@@ -35,11 +37,10 @@ def test_masks_come_back(driver: FakeDriver, batch: int, lanes: int, cuda_graph:
     released: list[bool] = []
     with open_runner(
         driver,
+        {"prepare": prepared.append, "release": lambda: released.append(True)},
         batch=batch,
         lanes=lanes,
         cuda_graph=cuda_graph,
-        prepare=prepared.append,
-        release=lambda: released.append(True),
     ) as runner:
         about = runner.info
         assert (about.backend, about.device, about.lanes) == ("cuda", "Fake GPU", lanes)
@@ -58,11 +59,11 @@ def test_masks_come_back(driver: FakeDriver, batch: int, lanes: int, cuda_graph:
 def test_bench_separates_the_parts(driver: FakeDriver) -> None:
     with open_runner(driver) as runner:
         result = runner.bench(images(2, HEIGHT, WIDTH), seconds=0, iterations=6, warmup=0)
-    assert len(result.samples) == 6
+    assert len(result.total) == 6
     # The fake device needs a quarter of a millisecond for each thing on a stream.
-    for part, steps in (("h2d", 2), ("compute", 2), ("d2h", 2)):
-        np.testing.assert_allclose(result.samples[part], 0.25 * steps)
-    np.testing.assert_allclose(result.samples["total"], 1.5)
+    for part in (result.h2d, result.compute, result.d2h):
+        np.testing.assert_allclose(part, 0.25 * 2)
+    np.testing.assert_allclose(result.total, 1.5)
 
 
 def test_an_exception_in_prepare_is_the_cause(driver: FakeDriver) -> None:
@@ -70,7 +71,7 @@ def test_an_exception_in_prepare_is_the_cause(driver: FakeDriver) -> None:
         raise ArtifactError("this plan is foreign", where="x.plan")
 
     with pytest.raises(ArtifactError, match=r"x\.plan: this plan is foreign"):
-        open_runner(driver, prepare=prepare)
+        open_runner(driver, {"prepare": prepare})
 
 
 def test_an_exception_in_enqueue_is_the_cause(driver: FakeDriver) -> None:
@@ -84,7 +85,7 @@ def test_an_exception_in_enqueue_is_the_cause(driver: FakeDriver) -> None:
         driver.enqueue()(lane)
 
     with pytest.raises(NativeError, match="no kernel") as caught:
-        open_runner(driver, enqueue=enqueue)
+        open_runner(driver, {"enqueue": enqueue})
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
@@ -96,7 +97,7 @@ def test_an_exception_during_infer_leaves_the_runner_usable(driver: FakeDriver) 
             raise RuntimeError("once")
         driver.enqueue()(lane)
 
-    with open_runner(driver, enqueue=enqueue, cuda_graph=False) as runner:
+    with open_runner(driver, {"enqueue": enqueue}, cuda_graph=False) as runner:
         rgb, masks = images(1, HEIGHT, WIDTH), np.zeros((1, HEIGHT, WIDTH), np.uint8)
         failing = True
         with pytest.raises(NativeError, match="once"):
@@ -108,7 +109,7 @@ def test_an_exception_during_infer_leaves_the_runner_usable(driver: FakeDriver) 
 
 def test_an_enqueue_that_does_nothing_is_noticed(driver: FakeDriver) -> None:
     with pytest.raises(NativeError, match="queued nothing"):
-        open_runner(driver, enqueue=lambda lane: None)
+        open_runner(driver, {"enqueue": lambda lane: None})
 
 
 def test_device_lost_is_a_device_error(driver: FakeDriver) -> None:
@@ -147,4 +148,4 @@ def test_probe(driver: FakeDriver) -> None:
 def test_wrong_numbers_are_refused(driver: FakeDriver) -> None:
     for name, value in (("batch", 0), ("height", -1), ("width", 2**31), ("lanes", 0), ("lanes", 65), ("warmup", 0)):
         with pytest.raises(UsageError):
-            open_runner(driver, **{name: value, "enqueue": driver.enqueue()})
+            open_runner(driver, {"enqueue": driver.enqueue()}, **{name: value})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from support.fake_cuda import HEIGHT, WIDTH, FakeDriver, expected
 from support.native_graphs import expected_mean, images, mean_graph
 
 from gms_rt.errors import ArtifactError, DeviceError, MissingExtraError, NativeError, UsageError
-from gms_rt.runtime.binding import probe_cuda
+from gms_rt.runtime.cuda import probe_cuda
+from gms_rt.runtime.options import CudaSettings
 from gms_rt.runtime.tensorrt import TensorRtRunner
 
 
@@ -131,8 +133,9 @@ def install(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, *, batch: int =
     return module
 
 
-def open_runner(plan: Path, driver: FakeDriver, **options: Any) -> TensorRtRunner:
-    return TensorRtRunner(plan, **{"height": HEIGHT, "width": WIDTH, "driver": driver.path} | options)
+def open_runner(plan: Path, driver: FakeDriver, flavour: str = "tensorrt", **options: Any) -> TensorRtRunner:
+    settings = CudaSettings(**{"height": HEIGHT, "width": WIDTH, "driver": driver.path} | options)
+    return TensorRtRunner(plan, flavour, settings)
 
 
 @pytest.mark.parametrize("rtx", [False, True])
@@ -172,7 +175,7 @@ def test_a_damaged_plan(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, pla
 def test_a_foreign_plan(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path) -> None:
     module = install(monkeypatch, driver)
     module.script["type"] = "f32"
-    with pytest.raises(ArtifactError, match="wanted is one uint8 image"):
+    with pytest.raises(ArtifactError, match="it must have one uint8 image"):
         open_runner(plan, driver)
     module.script.clear()
     with pytest.raises(ArtifactError, match="does not take 3 images"):
@@ -198,7 +201,7 @@ def test_tensorrt_is_not_touched_without_a_device(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setitem(sys.modules, "tensorrt", Explosive("tensorrt"))
     with pytest.raises(DeviceError, match="no CUDA driver"):
-        TensorRtRunner(plan, driver=Path("/nowhere/libcuda.so.1"))
+        TensorRtRunner(plan, "tensorrt", CudaSettings(driver=Path("/nowhere/libcuda.so.1")))
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path) -> None:
@@ -240,7 +243,7 @@ def test_pycuda_gives_the_primary_context_where_installed(
     monkeypatch.setitem(sys.modules, "pycuda", package)
     monkeypatch.setitem(sys.modules, "pycuda.driver", fake)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: types.SimpleNamespace(name=name))
-    assert tensorrt._pycuda_context(1) is not None
+    assert tensorrt.pycuda_context(1) is not None
     assert events == ["init", "device 1", "retain", "push"]
 
 
@@ -267,12 +270,12 @@ def test_a_real_plan(tmp_path: Path) -> None:
     config.set_compute_capability(capability.CURRENT if has_gpu() else capability.SM80, 0)
     plan = tmp_path / "mean.plan"
     plan.write_bytes(bytes(builder.build_serialized_network(network, config)))
-    options: dict[str, Any] = {"flavour": "tensorrt-rtx", "height": 8, "width": 8, "lanes": 2}
+    settings = CudaSettings(height=8, width=8, lanes=2)
     if not has_gpu():
         with pytest.raises(DeviceError, match="CUDA"):
-            TensorRtRunner(plan, **options)
+            TensorRtRunner(plan, "tensorrt-rtx", settings)
         return
     for cuda_graph in (True, False):
-        with TensorRtRunner(plan, cuda_graph=cuda_graph, **options) as runner:
+        with TensorRtRunner(plan, "tensorrt-rtx", replace(settings, cuda_graph=cuda_graph)) as runner:
             np.testing.assert_array_equal(runner.infer(images(5)), expected_mean(images(5)))
             assert len(runner.bench(images(2), seconds=0.1, iterations=10).total) >= 10

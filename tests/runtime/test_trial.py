@@ -8,7 +8,6 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from gms_rt.errors import ArtifactError, GmsError, UsageError
 from gms_rt.runtime.binding import NativeRunner, check_graph
 from gms_rt.runtime.cpu import CpuRunner
 from gms_rt.runtime.library import library_path
+from gms_rt.runtime.options import CpuSettings
 
 
 @pytest.fixture(autouse=True)
@@ -43,24 +43,24 @@ def python(code: str, *arguments: object, **environment: str) -> subprocess.Comp
 
 
 OPEN = (
-    "import sys; from pathlib import Path; from gms_rt.runtime.binding import NativeRunner\n"
-    "with NativeRunner.open_cpu(Path(sys.argv[1]), trial=sys.argv[2]) as r: print(r.info.height)"
+    "import sys; from pathlib import Path; from gms_rt.runtime.binding import NativeRunner; "
+    "from gms_rt.runtime.options import CpuSettings\n"
+    "with NativeRunner.open_cpu(Path(sys.argv[1]), CpuSettings(trial=sys.argv[2])) as r: print(r.info.height)"
 )
 
 
-def test_a_node_without_its_weights_is_named(tmp_path: Path) -> None:
+def test_a_node_without_its_weights_is_an_error(tmp_path: Path) -> None:
+    """OpenVINO 2026.4 crashes on it, and not on its error path."""
     model = onnx.load(str(conv_graph(tmp_path / "whole.onnx", size=16, width=4, depth=1)))
     del model.graph.node[3].input[1]
     onnx.save(model, str(tmp_path / "x.onnx"))
-    with pytest.raises(ArtifactError) as caught:
-        NativeRunner.open_cpu(tmp_path / "x.onnx", trial="never")
-    said = str(caught.value)
-    assert "x.onnx: node 'lmm/conv0' (Conv) has 1 input, needs 2 or 3; export or copy it again" in said
+    with pytest.raises(ArtifactError, match=r"x\.onnx: OpenVINO .*on this graph"):
+        NativeRunner.open_cpu(tmp_path / "x.onnx")
 
 
 def test_what_crashes_openvino_is_an_error(tmp_path: Path, cache: Path) -> None:
     graph = crashing_graph(tmp_path / "x.onnx")
-    check_graph(graph, trial="never")  # nothing is wrong with its structure
+    check_graph(graph, trial="never")  # it is an ONNX file, and more is not asked without a trial
     died = python(OPEN, graph, "never").returncode < 0
     for _ in range(2):  # a failure is not remembered
         with pytest.raises(ArtifactError, match=r"x\.onnx") as caught:
@@ -96,7 +96,7 @@ def test_outside_weights_count_as_the_graph(tmp_path: Path, cache: Path) -> None
     check_graph(tmp_path / "x.onnx")
     assert len(list((cache / "gms-rt" / "tried").iterdir())) == 2
     (tmp_path / "x.data").write_bytes(data[:-1])
-    with pytest.raises(ArtifactError, match=r"of 'x\.data', which does not hold them"):
+    with pytest.raises(ArtifactError, match=r"OpenVINO cannot read this graph: .*x\.data"):
         check_graph(tmp_path / "x.onnx")
     (tmp_path / "x.data").unlink()
     with pytest.raises(ArtifactError, match="copy that file too"):
@@ -110,10 +110,10 @@ def test_without_its_program_a_graph_can_only_be_trusted(tmp_path: Path) -> None
     graph = mean_graph(tmp_path / "mean.onnx")
     done = python(OPEN, graph, "auto", GMS_RT_LIBRARY=str(library))
     assert done.returncode == 1
-    assert f"{library.parent}/gmsrt-trial is missing; copy it beside libgms_rt.so" in done.stderr
+    assert f"{library.parent}/gmsrt-trial is missing; copy it next to libgms_rt.so" in done.stderr
     assert python(OPEN, graph, "never", GMS_RT_LIBRARY=str(library)).stdout == "8\n"
     with pytest.raises(UsageError, match="give auto, always or never"):
-        NativeRunner.open_cpu(graph, trial="sometimes")  # type: ignore[arg-type]
+        NativeRunner.open_cpu(graph, CpuSettings(trial="sometimes"))  # type: ignore[arg-type]
 
 
 def test_a_foreign_engine_is_an_error(tmp_path: Path) -> None:
@@ -143,27 +143,19 @@ def test_build_ends_with_a_message(tmp_path: Path) -> None:
 
 
 def test_mutated_graphs_never_end_the_process(tmp_path: Path) -> None:
-    """Some hundred changes of structure, for a bounded time; what passes both checks really runs here."""
+    """Changes of structure and of bytes: each graph is an error, or runs here as well as in its trial."""
     files = varied_graph(tmp_path / "varied.onnx"), conv_graph(tmp_path / "conv.onnx", size=16)
     sound = [onnx.load(str(file)) for file in files]
     graph = tmp_path / "mutated.onnx"
     found: collections.Counter[str] = collections.Counter()
-    began = time.monotonic()
-    for number in range(400):
-        if time.monotonic() - began > 20 and found["runs"] > 0:
-            break
+    for number in range(120):
         graph.write_bytes(mutated(sound[number % 2], random.Random(f"trial {number}")))
         try:
-            check_graph(graph, trial="never")
-        except GmsError as error:
-            assert "mutated.onnx" in str(error)
-            found["structure"] += 1
-            continue
-        try:
-            with NativeRunner.open_cpu(graph, trial="always", trial_seconds=60) as runner:
+            with NativeRunner.open_cpu(graph, CpuSettings(trial="always")) as runner:
                 size = (1, runner.info.height, runner.info.width)
                 runner.infer(np.zeros((*size, 3), np.uint8), np.zeros(size, np.uint8))
             found["runs"] += 1
-        except GmsError:
-            found["trial"] += 1
-    assert min(found["structure"], found["runs"]) > 0, found
+        except GmsError as error:
+            assert "mutated.onnx" in str(error)
+            found["crashed" if "crashed on this graph" in str(error) else "refused"] += 1
+    assert found["runs"] > 0 and found["refused"] > 0 and sum(found.values()) == 120, found

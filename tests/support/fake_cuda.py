@@ -6,7 +6,7 @@ import ctypes
 
 import numpy as np
 
-from gms_rt.runtime.binding import CudaLane
+from gms_rt.runtime.cuda import CudaLane
 from support.native_build import fake
 
 HEIGHT, WIDTH = 4, 6

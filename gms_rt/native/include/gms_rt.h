@@ -48,9 +48,9 @@ extern "C" {
 
 typedef enum gmsrt_status {
     GMSRT_OK = 0,
-    GMSRT_INVALID_ARGUMENT = 1, /* a null pointer, a size or an option that makes no sense */
+    GMSRT_INVALID_ARGUMENT = 1, /* a null pointer, a size or an option that is not valid */
     GMSRT_NOT_FOUND = 2,        /* the graph file is not there or cannot be read */
-    GMSRT_BAD_GRAPH = 3,        /* damaged, foreign, or not uint8 N*H*W*3 to uint8 N*H*W*1 */
+    GMSRT_BAD_GRAPH = 3,        /* damaged, not ONNX, or not uint8 N*H*W*3 to uint8 N*H*W*1 */
     GMSRT_NO_RUNTIME = 4,       /* OpenVINO, the CUDA driver or gmsrt-trial is not installed, or too old */
     GMSRT_NO_DEVICE = 5,        /* the driver is there, the device is not */
     GMSRT_UNSUPPORTED = 6,      /* this device cannot do what the options ask for */
@@ -67,7 +67,7 @@ typedef enum gmsrt_precision { GMSRT_F32 = 0, GMSRT_BF16 = 1 } gmsrt_precision;
 
 typedef enum gmsrt_mode {
     GMSRT_LATENCY = 0,   /* one image as fast as possible: all threads work on it */
-    GMSRT_THROUGHPUT = 1 /* many images as fast as possible: lanes work side by side */
+    GMSRT_THROUGHPUT = 1 /* many images as fast as possible: several lanes work at the same time */
 } gmsrt_mode;
 
 /* Whether a graph is first opened and run in a process of its own, so that one on which OpenVINO crashes or never ends
@@ -75,7 +75,7 @@ typedef enum gmsrt_mode {
 typedef enum gmsrt_trial {
     GMSRT_TRIAL_AUTO = 0,   /* once; that it passed is remembered in $XDG_CACHE_HOME or ~/.cache, in gms-rt/tried */
     GMSRT_TRIAL_ALWAYS = 1, /* every time, whatever is remembered */
-    GMSRT_TRIAL_NEVER = 2   /* for graphs that you trust */
+    GMSRT_TRIAL_NEVER = 2   /* for graphs that you trust: a malformed one can crash the calling process */
 } gmsrt_trial;
 
 /* An opened graph on a device. */
@@ -119,7 +119,7 @@ typedef struct gmsrt_cuda_options {
     uint32_t use_graph; /* default 1; 0: enqueue is called for every inference, on the calling thread, for one lane
                             never concurrently, for different lanes possibly concurrently */
     uint32_t reserved;
-    /* Optional, called once a lane before its warm-up: bind addresses, create the execution context. */
+    /* Optional, called once per lane before its warm-up: bind addresses, create the execution context. */
     int (*prepare)(void *user, const gmsrt_cuda_lane *lane);
     /* Queue one inference from lane->images to lane->masks on lane->stream. No synchronisation: it is captured. */
     int (*enqueue)(void *user, const gmsrt_cuda_lane *lane);
@@ -167,7 +167,8 @@ typedef struct gmsrt_sample {
 typedef struct gmsrt_bench_options {
     double warmup_seconds;
     double seconds;    /* at least this long … */
-    size_t iterations; /* … and at least so many samples, unless the array is full before */
+    size_t iterations; /* … and at least so many samples; a full array ends it earlier: then call again with what
+                           is left of both */
 } gmsrt_bench_options;
 
 typedef struct gmsrt_bench_result {
@@ -184,7 +185,7 @@ GMSRT_API uint32_t gmsrt_abi_version(void);
 /* "0.1.0"; static storage. */
 GMSRT_API const char *gmsrt_version(void);
 
-/* "GMSRT_OK", …; static storage; "GMSRT_?" for a number that is no status. */
+/* "GMSRT_OK", …; static storage; "GMSRT_?" for a number that is not a status. */
 GMSRT_API const char *gmsrt_status_name(gmsrt_status status);
 
 /* The message of this thread's last failed call, one line; "" if none failed. Valid until this thread's next call. */
@@ -194,17 +195,19 @@ GMSRT_API void gmsrt_cpu_options_default(gmsrt_cpu_options *options);
 GMSRT_API void gmsrt_cuda_options_default(gmsrt_cuda_options *options);
 
 /* Open a graph on the CPU. `graph` is an engine folder, whose files are compared with the hashes in its engine.json, or
- * an .onnx file. Either is walked over for sound structure, then tried by the program gmsrt-trial, which stands beside
- * this library (or where $GMSRT_TRIAL says), as options->trial asks; only then OpenVINO opens it here (see README.md,
- * "Trust"). `options` may be NULL. With a NULL `runner` the graph is only checked and tried, and nothing stays open.
+ * an .onnx file. A file that is not ONNX, or has weights in a file outside the graph's folder, is refused. The program
+ * gmsrt-trial, which is next to this library (or where $GMSRT_TRIAL says), then opens and runs the graph in a process of
+ * its own, as often as options->trial asks; only then OpenVINO opens it here. With GMSRT_TRIAL_NEVER a malformed graph
+ * can crash the calling process (see README.md, "Trust").
+ * `options` may be NULL. With a NULL `runner` the graph is only tried, and nothing stays open.
  * The trial is a child process: it is started with posix_spawn, waited for, and gone when the call returns; no signal
  * handler is set, and a host may ignore SIGCHLD. Do not change the files during the call.
- * On failure *runner is NULL and nothing is held. */
+ * On failure *runner is NULL and nothing stays allocated. */
 GMSRT_API gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options, gmsrt_runner **runner);
 
 /* Open a CUDA runner: primary context, then for every lane a stream, device and pinned memory, prepare, warm-up and
  * the capture of a graph around enqueue. The calling thread's current context is the same afterwards.
- * On failure *runner is NULL, release has been called where due, and nothing is held. */
+ * On failure *runner is NULL, release has been called where due, and nothing stays allocated. */
 GMSRT_API gmsrt_status gmsrt_open_cuda(const gmsrt_cuda_options *options, gmsrt_runner **runner);
 
 /* Ask the driver for a device without opening anything on it. `driver` as in gmsrt_cuda_options. */

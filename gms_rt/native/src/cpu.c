@@ -1,16 +1,14 @@
 /* The CPU backend: OpenVINO through its C API, opened at run time.
  *
  * A lane is an infer request with its own input and output tensor. Images are copied into the tensor and masks out of
- * it: that costs some microseconds a megapixel, keeps OpenVINO's alignment, and leaves no pointer to the caller's
+ * it: that costs some microseconds per megapixel, keeps OpenVINO's alignment, and leaves no pointer to the caller's
  * memory behind. */
-#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "internal.h"
-#include "openvino_api.h"
+#include "openvino.h"
 
 typedef struct cpu_lane {
     ov_infer_request_t *request;
@@ -35,196 +33,6 @@ typedef struct cpu_state {
     size_t mask_bytes;
     size_t batch;
 } cpu_state;
-
-/* An ONNX model "b = Identity(a)", a: uint8 [1]. Its element type is this OpenVINO's number for uint8. */
-static const char uint8_model[] = "\x08\x08"         /* IR version 8 */
-                                  "\x42\x02\x10\x0d" /* opset 13 */
-                                  "\x3a\x37"         /* graph */
-                                  "\x0a\x10\x0a\x01\x61\x12\x01\x62\x22\x08Identity"
-                                  "\x12\x01p"
-                                  "\x5a\x0f\x0a\x01\x61\x12\x0a\x0a\x08\x08\x02\x12\x04\x0a\x02\x08\x01"
-                                  "\x62\x0f\x0a\x01\x62\x12\x0a\x0a\x08\x08\x02\x12\x04\x0a\x02\x08\x01";
-
-static gmsrt_status load_openvino(const char *path, gmsrt_openvino *ov)
-{
-    static const char fix[] = "install it (pip install openvino) and give the path of its libopenvino_c.so, "
-                               "also as GMSRT_OPENVINO";
-    const char *chosen = path != NULL ? path : getenv("GMSRT_OPENVINO");
-    void *library;
-
-    if (chosen == NULL || chosen[0] == '\0') chosen = "libopenvino_c.so";
-    /* Never closed: its threads and static objects outlive a runner. */
-    library = dlopen(chosen, RTLD_NOW | RTLD_LOCAL);
-    if (library == NULL) return gmsrt_fail(GMSRT_NO_RUNTIME, "OpenVINO cannot be loaded: %s; %s", dlerror(), fix);
-#define RESOLVE(name, result, arguments)                                                                               \
-    *(void **)&ov->name = dlsym(library, #name);                                                                       \
-    if (ov->name == NULL)                                                                                              \
-        return gmsrt_fail(GMSRT_NO_RUNTIME, "%s has no function %s; it is not OpenVINO 2025.2 or newer", chosen, #name);
-    GMSRT_OPENVINO_FUNCTIONS(RESOLVE)
-#undef RESOLVE
-    return GMSRT_OK;
-}
-
-/* OpenVINO's words without the lines that name its own source files, as one line. */
-static void plain_words(const char *words, char *text, size_t size)
-{
-    size_t used = 0;
-
-    text[0] = '\0';
-    while (*words != '\0') {
-        const size_t length = strcspn(words, "\n");
-        const bool internal = strncmp(words, "Exception from ", 15) == 0 || strncmp(words, "Check '", 7) == 0;
-
-        if (length > 0 && !internal && used + length + 2 < size) {
-            if (used > 0) text[used++] = ' ';
-            memcpy(text + used, words, length);
-            used += length;
-            text[used] = '\0';
-        }
-        words += length + (words[length] == '\n');
-    }
-}
-
-/* A failed OpenVINO call, with OpenVINO's own words. They are per process there, so under concurrent failures the
- * words may be another thread's; the status and `what` are always this call's. */
-static gmsrt_status ov_failed(const gmsrt_openvino *ov, gmsrt_status status, int code, const char *what)
-{
-    const char *words = ov->ov_get_last_err_msg();
-    char text[800] = "";
-
-    if (words != NULL) plain_words(words, text, sizeof text);
-    if (text[0] != '\0')
-        gmsrt_fail(status, "%s: %s", what, text);
-    else
-        gmsrt_fail(status, "%s: %s (%d)", what, ov->ov_get_error_info(code), code);
-    if (words != NULL) ov->ov_free(words);
-    return status;
-}
-
-/* Shape and element type of the only input or output. */
-typedef struct port_facts {
-    unsigned element_type;
-    int64_t rank; /* -1: not fixed */
-    gmsrt_ov_dimension dims[4];
-} port_facts;
-
-static gmsrt_status read_port(const gmsrt_openvino *ov, const ov_model_t *model, bool input, port_facts *facts)
-{
-    const char *what = input ? "the graph's input cannot be read" : "the graph's output cannot be read";
-    ov_output_const_port_t *port = NULL;
-    gmsrt_ov_partial_shape shape = {{0, 0}, NULL};
-    int code = input ? ov->ov_model_const_input(model, &port) : ov->ov_model_const_output(model, &port);
-
-    memset(facts, 0, sizeof *facts);
-    if (code == 0) code = ov->ov_port_get_element_type(port, &facts->element_type);
-    if (code == 0) code = ov->ov_port_get_partial_shape(port, &shape);
-    if (code == 0) {
-        facts->rank = shape.rank.min == shape.rank.max ? shape.rank.min : -1;
-        for (int64_t i = 0; i < facts->rank && i < 4; i++) facts->dims[i] = shape.dims[i];
-        ov->ov_partial_shape_free(&shape);
-    }
-    if (port != NULL) ov->ov_output_const_port_free(port);
-    return code == 0 ? GMSRT_OK : ov_failed(ov, GMSRT_BAD_GRAPH, code, what);
-}
-
-static gmsrt_status find_uint8(const gmsrt_openvino *ov, const ov_core_t *core, unsigned *uint8_type)
-{
-    ov_model_t *model = NULL;
-    port_facts facts;
-    gmsrt_status status;
-    const int code = ov->ov_core_read_model_from_memory_buffer(core, uint8_model, sizeof uint8_model - 1, NULL, &model);
-
-    if (code != 0) return ov_failed(ov, GMSRT_NO_RUNTIME, code, "this OpenVINO cannot read ONNX");
-    status = read_port(ov, model, true, &facts);
-    *uint8_type = facts.element_type;
-    ov->ov_model_free(model);
-    return status;
-}
-
-static bool is_fixed(gmsrt_ov_dimension dimension)
-{
-    return dimension.min == dimension.max && dimension.min > 0;
-}
-
-static bool fits_channels(const port_facts *facts, int64_t channels)
-{
-    return is_fixed(facts->dims[3]) && facts->dims[3].min == channels;
-}
-
-static gmsrt_status describe_misfit(const char *path, const port_facts *facts, bool input, bool is_uint8)
-{
-    char shape[160] = "of no fixed rank";
-
-    if (facts->rank >= 0) {
-        int at = snprintf(shape, sizeof shape, "[");
-
-        for (int64_t i = 0; i < facts->rank && i < 4; i++) {
-            const char *comma = i == 0 ? "" : ", ";
-
-            if (is_fixed(facts->dims[i]))
-                at += snprintf(shape + at, sizeof shape - (size_t)at, "%s%lld", comma, (long long)facts->dims[i].min);
-            else
-                at += snprintf(shape + at, sizeof shape - (size_t)at, "%s?", comma);
-        }
-        snprintf(shape + at, sizeof shape - (size_t)at, facts->rank > 4 ? ", …]" : "]");
-    }
-    return gmsrt_fail(GMSRT_BAD_GRAPH, "%s: the %s is %s %s, wanted is uint8 %s", path, input ? "input" : "output",
-                      is_uint8 ? "uint8" : "not uint8 but another type,", shape,
-                      input ? "[N, height, width, 3]" : "[N, height, width, 1] of the input's N, height and width");
-}
-
-/* Check the contract of the graph and give a free batch dimension its size. */
-static gmsrt_status fit_model(const cpu_state *state, const char *path, ov_model_t *model, uint32_t wanted_batch,
-                              gmsrt_info *info)
-{
-    const gmsrt_openvino *ov = &state->ov;
-    size_t inputs = 0, outputs = 0;
-    unsigned uint8_type = 0;
-    port_facts in, out;
-    gmsrt_status status = find_uint8(ov, state->core, &uint8_type);
-    int counted;
-
-    if (status != GMSRT_OK) return status;
-    counted = ov->ov_model_inputs_size(model, &inputs);
-    if (counted == 0) counted = ov->ov_model_outputs_size(model, &outputs);
-    if (counted != 0) return ov_failed(ov, GMSRT_BAD_GRAPH, counted, "inputs and outputs of the graph cannot be read");
-    if (inputs != 1 || outputs != 1)
-        return gmsrt_fail(GMSRT_BAD_GRAPH, "%s has %zu inputs and %zu outputs, wanted is one of each", path, inputs,
-                          outputs);
-    if ((status = read_port(ov, model, true, &in)) != GMSRT_OK) return status;
-    if (in.rank != 4 || in.element_type != uint8_type || !is_fixed(in.dims[1]) || !is_fixed(in.dims[2]) ||
-        !fits_channels(&in, 3))
-        return describe_misfit(path, &in, true, in.element_type == uint8_type);
-    if (!is_fixed(in.dims[0])) {
-        const int64_t batch = wanted_batch > 0 ? (int64_t)wanted_batch : 1;
-        gmsrt_ov_dimension dims[4] = {{batch, batch}, in.dims[1], in.dims[2], in.dims[3]};
-        gmsrt_ov_partial_shape shape = {{0, 0}, NULL};
-        int code = ov->ov_partial_shape_create(4, dims, &shape);
-
-        if (code == 0) {
-            code = ov->ov_model_reshape_single_input(model, shape);
-            ov->ov_partial_shape_free(&shape);
-        }
-        if (code != 0) return ov_failed(ov, GMSRT_BAD_GRAPH, code, "the graph cannot take this batch size");
-        in.dims[0] = dims[0];
-    } else if (wanted_batch != 0 && in.dims[0].min != (int64_t)wanted_batch) {
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "%s: batch %u was asked, the graph's is fixed at %lld", path,
-                          wanted_batch, (long long)in.dims[0].min);
-    }
-    if (!gmsrt_shape_is_sane((uint64_t)in.dims[0].min, (uint64_t)in.dims[1].min, (uint64_t)in.dims[2].min))
-        return gmsrt_fail(GMSRT_BAD_GRAPH, "%s: an input of %lld x %lld x %lld x 3 is too large", path,
-                          (long long)in.dims[0].min, (long long)in.dims[1].min, (long long)in.dims[2].min);
-    if ((status = read_port(ov, model, false, &out)) != GMSRT_OK) return status;
-    if (out.element_type != uint8_type || (out.rank != 3 && !(out.rank == 4 && fits_channels(&out, 1))))
-        return describe_misfit(path, &out, false, out.element_type == uint8_type);
-    for (int i = 0; i < 3; i++)
-        if (!is_fixed(out.dims[i]) || out.dims[i].min != in.dims[i].min)
-            return describe_misfit(path, &out, false, true);
-    info->batch = (uint32_t)in.dims[0].min;
-    info->height = (uint32_t)in.dims[1].min;
-    info->width = (uint32_t)in.dims[2].min;
-    return GMSRT_OK;
-}
 
 /* A property's value in the caller's buffer; "" if OpenVINO does not tell. */
 static void read_property(const cpu_state *state, const char *key, char *text, size_t size)
@@ -284,7 +92,7 @@ static gmsrt_status compile(cpu_state *state, const char *path, const ov_model_t
 
         state->compiled = NULL;
         snprintf(what, sizeof what, "%s: OpenVINO cannot compile this graph", path);
-        return ov_failed(&state->ov, GMSRT_BAD_GRAPH, code, what);
+        return gmsrt_ov_failed(&state->ov, GMSRT_BAD_GRAPH, code, what);
     }
     return GMSRT_OK;
 }
@@ -302,9 +110,9 @@ static gmsrt_status open_lane(cpu_state *state, cpu_lane *lane)
     if (code == 0) code = ov->ov_tensor_get_byte_size(lane->output, &output_bytes);
     if (code == 0) code = ov->ov_tensor_data(lane->input, &images);
     if (code == 0) code = ov->ov_tensor_data(lane->output, &masks);
-    if (code != 0) return ov_failed(ov, GMSRT_RUNTIME_FAILED, code, "OpenVINO cannot prepare an inference");
+    if (code != 0) return gmsrt_ov_failed(ov, GMSRT_RUNTIME_FAILED, code, "OpenVINO cannot prepare an inference");
     if (input_bytes != state->batch * state->image_bytes || output_bytes != state->batch * state->mask_bytes)
-        return gmsrt_fail(GMSRT_RUNTIME_FAILED, "OpenVINO's tensors hold %zu and %zu bytes, expected are %zu and %zu",
+        return gmsrt_fail(GMSRT_RUNTIME_FAILED, "OpenVINO's tensors have %zu and %zu bytes instead of %zu and %zu",
                           input_bytes, output_bytes, state->batch * state->image_bytes,
                           state->batch * state->mask_bytes);
     lane->images = images;
@@ -344,7 +152,7 @@ static gmsrt_status cpu_submit(gmsrt_runner *runner, uint32_t index, const uint8
     lane->compute = gmsrt_now() - lane->start;
     lane->enqueue = alone ? 0.0 : lane->compute;
     lane->done = alone;
-    if (code != 0) return ov_failed(&state->ov, GMSRT_RUNTIME_FAILED, code, "the inference failed");
+    if (code != 0) return gmsrt_ov_failed(&state->ov, GMSRT_RUNTIME_FAILED, code, "the inference failed");
     return GMSRT_OK;
 }
 
@@ -357,7 +165,7 @@ static gmsrt_status cpu_finish(gmsrt_runner *runner, uint32_t index, uint8_t *ma
     if (!lane->done) {
         const int code = state->ov.ov_infer_request_wait(lane->request);
 
-        if (code != 0) return ov_failed(&state->ov, GMSRT_RUNTIME_FAILED, code, "the inference failed");
+        if (code != 0) return gmsrt_ov_failed(&state->ov, GMSRT_RUNTIME_FAILED, code, "the inference failed");
         lane->compute = gmsrt_now() - lane->start;
     }
     computed = gmsrt_now();
@@ -385,7 +193,7 @@ static gmsrt_status check_options(const gmsrt_cpu_options *options)
 
     if (options->struct_size != sizeof *options)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT,
-                          "gmsrt_cpu_options has %zu bytes, wanted are %zu; call gmsrt_cpu_options_default first",
+                          "gmsrt_cpu_options has %zu bytes, it must have %zu; call gmsrt_cpu_options_default first",
                           options->struct_size, sizeof *options);
     if (options->precision != GMSRT_F32 && options->precision != GMSRT_BF16)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "precision %d is neither GMSRT_F32 nor GMSRT_BF16",
@@ -394,7 +202,7 @@ static gmsrt_status check_options(const gmsrt_cpu_options *options)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "mode %d is neither GMSRT_LATENCY nor GMSRT_THROUGHPUT",
                           (int)options->mode);
     if (options->lanes > GMSRT_MAX_LANES)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "%u lanes asked, at most %u can be open", options->lanes,
+        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "%u lanes were asked for, at most %u can be open", options->lanes,
                           GMSRT_MAX_LANES);
     if (options->threads > 4096) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "%u threads are too many", options->threads);
     if (options->batch > GMSRT_MAX_BATCH)
@@ -416,12 +224,12 @@ static gmsrt_status start(cpu_state *state, const gmsrt_cpu_options *options, gm
 {
     const gmsrt_openvino *ov = &state->ov;
     gmsrt_ov_version version = {NULL, NULL};
-    const gmsrt_status status = load_openvino(options->openvino, &state->ov);
+    const gmsrt_status status = gmsrt_ov_load(options->openvino, &state->ov);
     int code;
 
     if (status != GMSRT_OK) return status;
     if ((code = ov->ov_core_create(&state->core)) != 0)
-        return ov_failed(ov, GMSRT_NO_RUNTIME, code, "OpenVINO does not start");
+        return gmsrt_ov_failed(ov, GMSRT_NO_RUNTIME, code, "OpenVINO does not start");
     read_property(state, "FULL_DEVICE_NAME", info->device, sizeof info->device);
     if (options->precision == GMSRT_BF16) {
         char abilities[512];
@@ -452,9 +260,9 @@ static gmsrt_status open_graph(cpu_state *state, const char *path, const gmsrt_c
         char what[512];
 
         snprintf(what, sizeof what, "%s: OpenVINO cannot read this graph", path);
-        return ov_failed(ov, GMSRT_BAD_GRAPH, code, what);
+        return gmsrt_ov_failed(ov, GMSRT_BAD_GRAPH, code, what);
     }
-    status = fit_model(state, path, model, options->batch, info);
+    status = gmsrt_ov_fit_model(ov, state->core, path, model, options->batch, info);
     if (status == GMSRT_OK) status = compile(state, path, model, options);
     ov->ov_model_free(model);
     if (status != GMSRT_OK) return status;

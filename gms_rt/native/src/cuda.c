@@ -2,13 +2,11 @@
  *
  * A lane is a stream with its own buffers and its own graph. One inference is: copy to the device, graph launch, copy
  * back, with an event before, between and after; the copies stay outside the graph so that they can be timed. */
-#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cuda_api.h"
-#include "internal.h"
+#include "cuda_driver.h"
 
 typedef struct cuda_lane {
     gmsrt_cuda_lane seen; /* what the callbacks see */
@@ -34,122 +32,11 @@ typedef struct cuda_state {
     size_t image_bytes, mask_bytes; /* of one image */
 } cuda_state;
 
-static gmsrt_status load_driver(const char *path, gmsrt_cuda *cu)
-{
-    const char *chosen = path != NULL ? path : "libcuda.so.1";
-    void *library = dlopen(chosen, RTLD_NOW | RTLD_LOCAL); /* never closed: others in the process may use it */
-
-    if (library == NULL)
-        return gmsrt_fail(GMSRT_NO_RUNTIME, "no CUDA driver: %s; install NVIDIA's driver or use the CPU", dlerror());
-#define RESOLVE(name, arguments)                                                                                       \
-    *(void **)&cu->name = dlsym(library, #name);                                                                       \
-    if (cu->name == NULL)                                                                                              \
-        return gmsrt_fail(GMSRT_NO_RUNTIME, "%s has no function %s; CUDA 11.4 or newer is needed", chosen, #name);
-    GMSRT_CUDA_FUNCTIONS(RESOLVE)
-#undef RESOLVE
-    return GMSRT_OK;
-}
-
-/* After these the context answers every call with an error. */
-static bool ends_context(unsigned code)
-{
-    switch (code) {
-    case GMSRT_CU_DEINITIALIZED:
-    case GMSRT_CU_DEVICE_UNAVAILABLE:
-    case GMSRT_CU_ECC_UNCORRECTABLE:
-    case GMSRT_CU_CONTAINED:
-    case GMSRT_CU_ILLEGAL_ADDRESS:
-    case GMSRT_CU_LAUNCH_TIMEOUT:
-    case GMSRT_CU_CONTEXT_IS_DESTROYED:
-    case GMSRT_CU_ASSERT:
-    case GMSRT_CU_HARDWARE_STACK_ERROR:
-    case GMSRT_CU_ILLEGAL_INSTRUCTION:
-    case GMSRT_CU_MISALIGNED_ADDRESS:
-    case GMSRT_CU_INVALID_ADDRESS_SPACE:
-    case GMSRT_CU_INVALID_PC:
-    case GMSRT_CU_LAUNCH_FAILED: return true;
-    default: return false;
-    }
-}
-
-static gmsrt_status cu_failed(const gmsrt_cuda *cu, unsigned code, const char *what)
-{
-    const char *name = NULL, *words = NULL;
-    gmsrt_status status = GMSRT_RUNTIME_FAILED;
-
-    if (code == GMSRT_CU_OUT_OF_MEMORY) status = GMSRT_OUT_OF_MEMORY;
-    if (code == GMSRT_CU_NO_DEVICE || code == GMSRT_CU_INVALID_DEVICE) status = GMSRT_NO_DEVICE;
-    if (ends_context(code)) status = GMSRT_DEVICE_LOST;
-    cu->cuGetErrorName(code, &name);
-    cu->cuGetErrorString(code, &words);
-    return gmsrt_fail(status, "%s: %s (%u), %s", what, name != NULL ? name : "unknown CUDA error", code,
-                      words != NULL ? words : "no description");
-}
-
-/* cu_failed for an opened runner: remembers when the context is gone. */
+/* gmsrt_cu_failed for an opened runner: remembers when the context is gone. */
 static gmsrt_status lane_failed(cuda_state *state, unsigned code, const char *what)
 {
-    if (ends_context(code)) __atomic_store_n(&state->lost, (int)code, __ATOMIC_RELEASE);
-    return cu_failed(&state->cu, code, what);
-}
-
-static gmsrt_status start_driver(const char *path, uint32_t ordinal, gmsrt_cuda *cu, int *device, int *count)
-{
-    gmsrt_status status = load_driver(path, cu);
-    unsigned code;
-
-    if (status != GMSRT_OK) return status;
-    if ((code = cu->cuInit(0)) != GMSRT_CU_SUCCESS) return cu_failed(cu, code, "the CUDA driver does not start");
-    if ((code = cu->cuDeviceGetCount(count)) != GMSRT_CU_SUCCESS)
-        return cu_failed(cu, code, "the CUDA driver does not tell its devices");
-    if (*count < 1) return gmsrt_fail(GMSRT_NO_DEVICE, "the CUDA driver finds no device");
-    if (ordinal >= (uint32_t)*count)
-        return gmsrt_fail(GMSRT_NO_DEVICE, "there is no CUDA device %u; this machine has 0 to %d", ordinal, *count - 1);
-    if ((code = cu->cuDeviceGet(device, (int)ordinal)) != GMSRT_CU_SUCCESS)
-        return cu_failed(cu, code, "the CUDA device cannot be used");
-    return GMSRT_OK;
-}
-
-static gmsrt_status describe(const gmsrt_cuda *cu, int device, gmsrt_device *result)
-{
-    int major = 0, minor = 0, integrated = 0, driver = 0;
-    size_t memory = 0;
-    char name[sizeof result->name] = "";
-    unsigned code = cu->cuDeviceGetName(name, (int)sizeof name - 1, device);
-
-    if (code == GMSRT_CU_SUCCESS) code = cu->cuDeviceGetAttribute(&major, GMSRT_CU_ATTRIBUTE_MAJOR, device);
-    if (code == GMSRT_CU_SUCCESS) code = cu->cuDeviceGetAttribute(&minor, GMSRT_CU_ATTRIBUTE_MINOR, device);
-    if (code == GMSRT_CU_SUCCESS) code = cu->cuDeviceGetAttribute(&integrated, GMSRT_CU_ATTRIBUTE_INTEGRATED, device);
-    if (code == GMSRT_CU_SUCCESS) code = cu->cuDeviceTotalMem_v2(&memory, device);
-    if (code == GMSRT_CU_SUCCESS) code = cu->cuDriverGetVersion(&driver);
-    if (code != GMSRT_CU_SUCCESS) return cu_failed(cu, code, "the CUDA device does not describe itself");
-    result->sm = (uint32_t)(major * 10 + minor);
-    result->driver = (uint32_t)driver;
-    result->integrated = integrated != 0;
-    result->memory = memory;
-    gmsrt_copy_text(result->name, sizeof result->name, name);
-    return GMSRT_OK;
-}
-
-gmsrt_status gmsrt_probe_cuda(const char *driver, uint32_t device, gmsrt_device *result)
-{
-    gmsrt_cuda cu;
-    gmsrt_device found;
-    int handle = 0, count = 0;
-    gmsrt_status status;
-
-    if (result == NULL) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_probe_cuda: a null pointer");
-    if (result->struct_size != 0 && result->struct_size != sizeof *result)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_device has %zu bytes here and %zu in the library",
-                          result->struct_size, sizeof *result);
-    memset(&found, 0, sizeof found);
-    status = start_driver(driver, device, &cu, &handle, &count);
-    if (status == GMSRT_OK) status = describe(&cu, handle, &found);
-    if (status != GMSRT_OK) return status;
-    found.struct_size = sizeof found;
-    found.count = (uint32_t)count;
-    *result = found;
-    return GMSRT_OK;
+    if (gmsrt_cu_ends_context(code)) __atomic_store_n(&state->lost, (int)code, __ATOMIC_RELEASE);
+    return gmsrt_cu_failed(&state->cu, code, what);
 }
 
 /* Free whatever a lane has; errors are of no use any more. */
@@ -204,13 +91,13 @@ static gmsrt_status warm_up(cuda_state *state, cuda_lane *lane)
 
     memset(lane->host_images, 0, bytes);
     code = cu->cuMemcpyHtoDAsync_v2(lane->images, lane->host_images, bytes, lane->stream);
-    if (code != GMSRT_CU_SUCCESS) return cu_failed(cu, code, "the first copy to the device failed");
+    if (code != GMSRT_CU_SUCCESS) return gmsrt_cu_failed(cu, code, "the first copy to the device failed");
     for (uint32_t i = 0; i < state->options.warmup; i++) {
         const gmsrt_status status = call_enqueue(state, lane);
 
         code = cu->cuStreamSynchronize(lane->stream);
         if (status != GMSRT_OK) return status;
-        if (code != GMSRT_CU_SUCCESS) return cu_failed(cu, code, "the warm-up failed");
+        if (code != GMSRT_CU_SUCCESS) return gmsrt_cu_failed(cu, code, "the warm-up failed");
     }
     return GMSRT_OK;
 }
@@ -223,15 +110,15 @@ static gmsrt_status capture(cuda_state *state, cuda_lane *lane)
     size_t nodes = 0;
     unsigned code = cu->cuStreamBeginCapture_v2(lane->stream, GMSRT_CU_CAPTURE_THREAD_LOCAL);
 
-    if (code != GMSRT_CU_SUCCESS) return cu_failed(cu, code, "the capture of a CUDA graph cannot begin");
+    if (code != GMSRT_CU_SUCCESS) return gmsrt_cu_failed(cu, code, "the capture of a CUDA graph cannot begin");
     status = call_enqueue(state, lane);
     code = cu->cuStreamEndCapture(lane->stream, &graph); /* also after a failure: it frees the stream */
     if (status == GMSRT_OK && code != GMSRT_CU_SUCCESS)
-        status = cu_failed(cu, code, "the capture of a CUDA graph failed; open without a graph (use_graph = 0)");
+        status = gmsrt_cu_failed(cu, code, "the capture of a CUDA graph failed; open without a graph (use_graph = 0)");
     if (status == GMSRT_OK) {
         code = graph != NULL ? cu->cuGraphGetNodes(graph, NULL, &nodes) : GMSRT_CU_SUCCESS;
         if (code != GMSRT_CU_SUCCESS)
-            status = cu_failed(cu, code, "the captured CUDA graph cannot be read");
+            status = gmsrt_cu_failed(cu, code, "the captured CUDA graph cannot be read");
         else if (nodes == 0) /* it would replay nothing and leave the former mask in place */
             status = gmsrt_fail(GMSRT_CALLBACK_FAILED, "enqueue on lane %u queued nothing on the lane's stream",
                                 lane->seen.index);
@@ -240,14 +127,14 @@ static gmsrt_status capture(cuda_state *state, cuda_lane *lane)
         code = cu->cuGraphInstantiateWithFlags(&lane->exec, graph, 0);
         if (code != GMSRT_CU_SUCCESS) {
             lane->exec = NULL;
-            status = cu_failed(cu, code, "the CUDA graph cannot be instantiated");
+            status = gmsrt_cu_failed(cu, code, "the CUDA graph cannot be instantiated");
         }
     }
     if (graph != NULL) cu->cuGraphDestroy(graph);
     if (status != GMSRT_OK) return status;
     code = cu->cuGraphLaunch(lane->exec, lane->stream);
     if (code == GMSRT_CU_SUCCESS) code = cu->cuStreamSynchronize(lane->stream);
-    return code == GMSRT_CU_SUCCESS ? GMSRT_OK : cu_failed(cu, code, "the first launch of the CUDA graph failed");
+    return code == GMSRT_CU_SUCCESS ? GMSRT_OK : gmsrt_cu_failed(cu, code, "the first launch of the CUDA graph failed");
 }
 
 static gmsrt_status open_lane(cuda_state *state, uint32_t index)
@@ -270,7 +157,7 @@ static gmsrt_status open_lane(cuda_state *state, uint32_t index)
     if (code == GMSRT_CU_SUCCESS) code = cu->cuEventCreate(&lane->sent, GMSRT_CU_EVENT_DEFAULT);
     if (code == GMSRT_CU_SUCCESS) code = cu->cuEventCreate(&lane->computed, GMSRT_CU_EVENT_DEFAULT);
     if (code == GMSRT_CU_SUCCESS) code = cu->cuEventCreate(&lane->received, GMSRT_CU_EVENT_DEFAULT);
-    if (code != GMSRT_CU_SUCCESS) return cu_failed(cu, code, "stream and buffers of a lane cannot be made");
+    if (code != GMSRT_CU_SUCCESS) return gmsrt_cu_failed(cu, code, "stream and buffers of a lane cannot be created");
 
     lane->seen.index = index;
     lane->seen.stream = lane->stream;
@@ -294,7 +181,7 @@ static gmsrt_status cuda_enter(gmsrt_runner *runner)
     unsigned code;
 
     if (lost != 0)
-        return cu_failed(&state->cu, (unsigned)lost, "the device was lost in an earlier call; close this runner");
+        return gmsrt_cu_failed(&state->cu, (unsigned)lost, "the device was lost in an earlier call; close this runner");
     code = state->cu.cuCtxPushCurrent_v2(state->context);
     return code == GMSRT_CU_SUCCESS ? GMSRT_OK : lane_failed(state, code, "the device's context cannot be entered");
 }
@@ -386,16 +273,17 @@ static gmsrt_status check_options(const gmsrt_cuda_options *options)
 {
     if (options->struct_size != sizeof *options)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT,
-                          "gmsrt_cuda_options has %zu bytes, wanted are %zu; call gmsrt_cuda_options_default first",
+                          "gmsrt_cuda_options has %zu bytes, it must have %zu; call gmsrt_cuda_options_default first",
                           options->struct_size, sizeof *options);
     if (options->enqueue == NULL) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "the enqueue callback is missing");
     if (!gmsrt_shape_is_sane(options->batch, options->height, options->width))
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "batch %u, height %u, width %u: give positive sizes within reason",
                           options->batch, options->height, options->width);
     if (options->lanes < 1 || options->lanes > GMSRT_MAX_LANES)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "%u lanes asked; give 1 to %u", options->lanes, GMSRT_MAX_LANES);
+        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "%u lanes were asked for; give 1 to %u", options->lanes,
+                          GMSRT_MAX_LANES);
     if (options->warmup < 1 || options->warmup > 1000)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "%u warm-up runs asked; give 1 to 1000", options->warmup);
+        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "%u warm-up runs were asked for; give 1 to 1000", options->warmup);
     if (options->use_graph > 1)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "use_graph is %u; give 0 or 1", options->use_graph);
     return GMSRT_OK;
@@ -409,18 +297,18 @@ static gmsrt_status open_state(cuda_state *state, const char *driver, gmsrt_info
     gmsrt_device about;
     int count = 0;
     unsigned code;
-    gmsrt_status status = start_driver(driver, options->device, &state->cu, &state->device, &count);
+    gmsrt_status status = gmsrt_cu_start(driver, options->device, &state->cu, &state->device, &count);
 
     memset(&about, 0, sizeof about);
-    if (status == GMSRT_OK) status = describe(cu, state->device, &about);
+    if (status == GMSRT_OK) status = gmsrt_cu_describe(cu, state->device, &about);
     if (status != GMSRT_OK) return status;
     code = cu->cuDevicePrimaryCtxRetain(&state->context, state->device);
     if (code != GMSRT_CU_SUCCESS) {
         state->context = NULL;
-        return cu_failed(cu, code, "the device's primary context cannot be had");
+        return gmsrt_cu_failed(cu, code, "the device's primary context cannot be retained");
     }
     code = cu->cuCtxPushCurrent_v2(state->context);
-    if (code != GMSRT_CU_SUCCESS) return cu_failed(cu, code, "the device's context cannot be entered");
+    if (code != GMSRT_CU_SUCCESS) return gmsrt_cu_failed(cu, code, "the device's context cannot be entered");
     state->mask_bytes = (size_t)options->height * options->width;
     state->image_bytes = state->mask_bytes * 3;
     while (status == GMSRT_OK && state->lane_count < options->lanes) status = open_lane(state, state->lane_count++);

@@ -5,33 +5,61 @@
 
 #include "internal.h"
 
-static gmsrt_file *find(const gmsrt_files *files, const char *name, size_t length)
+/* Where a name stands or belongs; the graph is the first, the others are sorted. */
+static size_t find(const gmsrt_files *files, const char *name, size_t length, bool *found)
 {
-    /* Tensors of one file mostly follow each other, so the last is looked at first. */
-    for (size_t i = files->count; i-- > 0;)
-        if (strncmp(files->items[i].name, name, length) == 0 && files->items[i].name[length] == '\0')
-            return &files->items[i];
-    return NULL;
+    size_t low = 1, high = files->count;
+
+    *found =
+        files->count > 0 && strlen(files->items[0].name) == length && memcmp(files->items[0].name, name, length) == 0;
+    if (*found || files->count == 0) return 0;
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+        const char *other = files->items[middle].name;
+        int order = strncmp(other, name, length);
+
+        if (order == 0) order = other[length] != '\0';
+        *found = order == 0;
+        if (*found) return middle;
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+bool gmsrt_files_has(const gmsrt_files *files, const char *name)
+{
+    bool found;
+
+    find(files, name, strlen(name), &found);
+    return found;
 }
 
 bool gmsrt_files_add(gmsrt_files *files, const char *name, size_t length, const char *hex)
 {
-    gmsrt_file *moved;
+    bool found;
+    const size_t at = find(files, name, length, &found);
+    gmsrt_file *file;
 
     if (length >= GMSRT_MAX_FILE_NAME) return false;
-    if (find(files, name, length) != NULL) return true;
-    if (files->count == files->room) {
+    if (!found && files->count == files->room) {
         const size_t room = files->room > 0 ? 2 * files->room : 4;
+        gmsrt_file *moved = realloc(files->items, room * sizeof *moved);
 
-        moved = realloc(files->items, room * sizeof *moved);
         if (moved == NULL) return false;
         files->items = moved;
         files->room = room;
     }
-    moved = &files->items[files->count++];
-    memcpy(moved->name, name, length);
-    moved->name[length] = '\0';
-    strcpy(moved->hex, hex != NULL ? hex : "");
+    file = files->items + at;
+    if (!found) {
+        memmove(file + 1, file, (files->count++ - at) * sizeof *file);
+        memcpy(file->name, name, length);
+        file->name[length] = '\0';
+        file->hex[0] = '\0';
+    }
+    if (hex != NULL) strcpy(file->hex, hex);
     return true;
 }
 

@@ -34,7 +34,7 @@ void gmsrt_sha256_add(gmsrt_sha256_state *sum, const void *data, size_t size);
 void gmsrt_sha256_end(gmsrt_sha256_state *sum, char hex[65]);
 bool gmsrt_sha256(FILE *file, char hex[65]);
 
-/* files.c: the files of a graph, named as seen from its folder; the graph first, then its outside weights. */
+/* files.c: the files of a graph, named as seen from its folder; the graph first, then its outside weights by name. */
 #define GMSRT_MAX_FILE_NAME 512u
 typedef struct gmsrt_file {
     char name[GMSRT_MAX_FILE_NAME];
@@ -44,21 +44,22 @@ typedef struct gmsrt_files {
     gmsrt_file *items;
     size_t count, room;
 } gmsrt_files;
-/* Add a name that is not there yet; hex may be NULL. false: no memory, or the name is too long. */
+bool gmsrt_files_has(const gmsrt_files *files, const char *name);
+/* Add a name, or its hash if it is there already; hex may be NULL. false: no memory, or the name is too long. */
 bool gmsrt_files_add(gmsrt_files *files, const char *name, size_t length, const char *hex);
 /* Read the files whose hash is not known. */
 gmsrt_status gmsrt_files_hash(gmsrt_files *files, const char *graph);
 void gmsrt_files_free(gmsrt_files *files);
 
-/* graph_file.c: turn a file or engine folder into the path of an ONNX file of sound structure, and list its files; those
- * of an engine folder have their hashes. `path` and `files` must be freed, also after a failure. */
+/* graph_file.c: turn a file or engine folder into the path of an ONNX file, and list its files; those of an engine
+ * folder have their hashes. `path` and `files` must be freed, also after a failure. */
 gmsrt_status gmsrt_find_graph(const char *graph, char **path, gmsrt_files *files);
 
 /* manifest.c: the path of an engine folder's graph, and its files, after their hashes were compared with engine.json. */
 gmsrt_status gmsrt_graph_of_engine(const char *folder, char *path, size_t size, gmsrt_files *files);
 
-/* onnx_check.c: walk over the whole graph; outside weights are added to `files`. */
-gmsrt_status gmsrt_check_onnx(const char *path, gmsrt_files *files);
+/* onnx_file.c: whether it is an ONNX file; the files with its outside weights are added to `files`. */
+gmsrt_status gmsrt_read_onnx(const char *path, gmsrt_files *files);
 
 /* trial.c: run the graph once in a process of its own, unless it is remembered that this was done. `runtime` and
  * `device` are what would run it here. */

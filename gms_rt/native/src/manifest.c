@@ -115,7 +115,7 @@ static gmsrt_status check_file(const char *folder, span name, span hash, char he
 
     if (!is_name(name) ||
         snprintf(path, sizeof path, "%s/%.*s", folder, (int)name.length, name.start) >= (int)sizeof path)
-        return gmsrt_fail(GMSRT_BAD_GRAPH, "%s/engine.json names an impossible file", folder);
+        return gmsrt_fail(GMSRT_BAD_GRAPH, "%s/engine.json lists a name that is not a file of the folder", folder);
     file = fopen(path, "rb");
     if (file == NULL) return gmsrt_fail(GMSRT_BAD_GRAPH, "%s is missing; build or copy the engine again", path);
     same = gmsrt_sha256(file, hex) && is(hash, hex);
@@ -135,10 +135,12 @@ static gmsrt_status check_folder(const char *folder, text manifest, char *path, 
     text files = {NULL, NULL};
 
     if (!read_members(manifest, &model, &files))
-        return gmsrt_fail(GMSRT_BAD_GRAPH, "%s/engine.json is damaged or foreign; build or copy the engine again",
-                          folder);
+        return gmsrt_fail(GMSRT_BAD_GRAPH,
+                          "%s/engine.json is damaged or not an engine's; build or copy the engine again", folder);
     if (snprintf(path, size, "%s/%.*s", folder, (int)model.length, model.start) >= (int)size)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "the path of the engine is too long");
+    if (!gmsrt_files_add(known, model.start, model.length, NULL)) /* the first, wherever it is listed */
+        return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory for the files of %s", folder);
     while (take_string(&files, &name) && take(&files, ':') && take_string(&files, &hash)) {
         if (name.length >= model.length && memcmp(name.start, model.start, model.length) == 0) {
             const gmsrt_status status = check_file(folder, name, hash, hex);

@@ -1,9 +1,31 @@
 /* Protobuf's wire format, see protobuf.h. */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "protobuf.h"
+
+bool gmsrt_reader_open(gmsrt_reader *reader, const char *path)
+{
+    struct stat about;
+
+    reader->file = open(path, O_RDONLY | O_CLOEXEC);
+    if (reader->file < 0) return false;
+    if (fstat(reader->file, &about) != 0) {
+        close(reader->file);
+        return false;
+    }
+    reader->size = (uint64_t)about.st_size;
+    reader->window_at = reader->window = 0;
+    return true;
+}
+
+void gmsrt_reader_close(gmsrt_reader *reader)
+{
+    close(reader->file);
+}
 
 /* Bring the byte at `at` into the window. */
 static bool fill(gmsrt_reader *reader, uint64_t at)
@@ -20,7 +42,8 @@ static bool fill(gmsrt_reader *reader, uint64_t at)
     return got > 0;
 }
 
-bool gmsrt_next_varint(gmsrt_reader *reader, gmsrt_span *rest, uint64_t *value)
+/* At most ten bytes and 64 bits. */
+static bool next_varint(gmsrt_reader *reader, gmsrt_span *rest, uint64_t *value)
 {
     *value = 0;
     for (unsigned shift = 0; shift < 64; shift += 7) {
@@ -28,6 +51,7 @@ bool gmsrt_next_varint(gmsrt_reader *reader, gmsrt_span *rest, uint64_t *value)
 
         if (rest->at >= rest->end || !fill(reader, rest->at)) return false;
         byte = reader->bytes[rest->at++ - reader->window_at];
+        if (shift == 63 && byte > 1) return false;
         *value |= (uint64_t)(byte & 0x7fu) << shift;
         if ((byte & 0x80u) == 0) return true;
     }
@@ -39,18 +63,18 @@ gmsrt_step gmsrt_next_field(gmsrt_reader *reader, gmsrt_span *rest, gmsrt_field 
     uint64_t tag, length;
 
     if (rest->at == rest->end) return GMSRT_STEP_END;
-    if (!gmsrt_next_varint(reader, rest, &tag) || tag >> 3 == 0 || tag >> 3 > 0x1fffffff) return GMSRT_STEP_BROKEN;
+    if (!next_varint(reader, rest, &tag) || tag >> 3 == 0 || tag >> 3 > 0x1fffffff) return GMSRT_STEP_BROKEN;
     field->number = (uint32_t)(tag >> 3);
     field->wire = (unsigned)(tag & 7u);
     field->value = length = 0;
     switch (field->wire) {
     case GMSRT_WIRE_VARINT:
-        if (!gmsrt_next_varint(reader, rest, &field->value)) return GMSRT_STEP_BROKEN;
+        if (!next_varint(reader, rest, &field->value)) return GMSRT_STEP_BROKEN;
         break;
     case GMSRT_WIRE_FIXED64: length = 8; break;
     case GMSRT_WIRE_FIXED32: length = 4; break;
     case GMSRT_WIRE_LENGTH:
-        if (!gmsrt_next_varint(reader, rest, &length)) return GMSRT_STEP_BROKEN;
+        if (!next_varint(reader, rest, &length)) return GMSRT_STEP_BROKEN;
         break;
     default: return GMSRT_STEP_BROKEN; /* groups are not part of ONNX */
     }

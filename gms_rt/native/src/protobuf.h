@@ -1,5 +1,5 @@
-/* Read a protobuf message from a file, field by field, through a small window: no message is held in memory, and no
- * number in the file is believed before it was compared with the end of the message that it stands in. */
+/* Read a protobuf message from a file, field by field, through a small window: no message is kept in memory, and
+ * no number in the file is used before it was compared with the end of its message. */
 #ifndef GMSRT_PROTOBUF_H
 #define GMSRT_PROTOBUF_H
 
@@ -20,7 +20,11 @@ typedef struct gmsrt_reader {
     uint8_t bytes[32768];
 } gmsrt_reader;
 
-/* A part of the file: a message, a string, packed numbers. */
+/* Open a file for reading; false with errno if it cannot be. */
+bool gmsrt_reader_open(gmsrt_reader *reader, const char *path);
+void gmsrt_reader_close(gmsrt_reader *reader);
+
+/* A part of the file: a message or a string. */
 typedef struct gmsrt_span {
     uint64_t at;
     uint64_t end;
@@ -37,9 +41,6 @@ typedef enum gmsrt_step { GMSRT_STEP_FIELD, GMSRT_STEP_END, GMSRT_STEP_BROKEN } 
 
 /* The next field of a message; `rest` moves behind it. */
 gmsrt_step gmsrt_next_field(gmsrt_reader *reader, gmsrt_span *rest, gmsrt_field *field);
-
-/* The next number of packed varints. */
-bool gmsrt_next_varint(gmsrt_reader *reader, gmsrt_span *rest, uint64_t *value);
 
 /* Copy a span that fits into `size` bytes with a zero behind it; false if it does not or cannot be read. */
 bool gmsrt_read_text(gmsrt_reader *reader, gmsrt_span span, char *text, size_t size);

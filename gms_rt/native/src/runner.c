@@ -72,7 +72,7 @@ gmsrt_status gmsrt_set_lanes(gmsrt_runner *runner, uint32_t lanes)
 {
     if (runner == NULL) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_set_lanes: a null pointer");
     if (lanes < 1 || lanes > runner->info.lanes)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "%u lanes asked, %u are open; give 1 to %u", lanes,
+        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "%u lanes were asked for, %u are open; give 1 to %u", lanes,
                           runner->info.lanes, runner->info.lanes);
     gmsrt_lanes_limit(runner, lanes);
     return GMSRT_OK;

@@ -1,7 +1,7 @@
 /* The trial: a graph is opened and run once by a small program of its own before the host opens it.
  *
- * What a malformed graph makes of OpenVINO, a crash or a loop without end, happens there. The program stands beside
- * this library and is started with posix_spawn, which is safe in a host with many threads. It says its verdict on a
+ * A crash or a loop without end, which a malformed graph can cause in OpenVINO, happens there. The program is next to
+ * this library and is started with posix_spawn, which is safe in a host with many threads. It writes its verdict to a
  * pipe, so that a host that ignores SIGCHLD, or collects every child itself, gets it too. */
 #if defined(__linux__)
 #define _GNU_SOURCE /* pipe2, dladdr: also no other child of the host may inherit the pipes */
@@ -42,8 +42,8 @@ typedef struct child {
     int status; /* as waitpid gives it; -1: somebody else has collected it */
 } child;
 
-/* Beside `library`; false if there is none. */
-static bool is_beside(const char *library, char *path, size_t size)
+/* Next to `library`; false if there is none. */
+static bool is_next_to(const char *library, char *path, size_t size)
 {
     const char *slash = strrchr(library, '/');
     const int folder = slash != NULL ? (int)(slash - library) + 1 : 0;
@@ -51,7 +51,7 @@ static bool is_beside(const char *library, char *path, size_t size)
     return snprintf(path, size, "%.*s%s", folder, library, PROGRAM) < (int)size && access(path, X_OK) == 0;
 }
 
-/* $GMSRT_TRIAL, else beside this library, else beside the file that the library's name is a link to. */
+/* $GMSRT_TRIAL, else next to this library, else next to the file that the library's name is a link to. */
 static bool find_program(char *path, size_t size)
 {
     static const char here = 0;
@@ -64,9 +64,9 @@ static bool find_program(char *path, size_t size)
         return snprintf(path, size, "%s", chosen) < (int)size && access(path, X_OK) == 0;
     snprintf(path, size, "%s", PROGRAM);
     if (dladdr(&here, &self) == 0 || self.dli_fname == NULL) return false;
-    if (realpath(self.dli_fname, real) == NULL) return is_beside(self.dli_fname, path, size);
-    found = is_beside(real, path, size);
-    return found || is_beside(self.dli_fname, path, size);
+    if (realpath(self.dli_fname, real) == NULL) return is_next_to(self.dli_fname, path, size);
+    found = is_next_to(real, path, size);
+    return found || is_next_to(self.dli_fname, path, size);
 }
 
 /* A pipe that no other child inherits, away from the standard streams, which a host may have closed. */
@@ -188,7 +188,7 @@ static gmsrt_status judge(const child *c, const char *path, const char *runtime,
 
         if (signal == SIGKILL)
             return gmsrt_fail(GMSRT_OUT_OF_MEMORY,
-                              "%s: the process that tried this graph was killed, most likely for want of memory", path);
+                              "%s: the process that tried this graph was killed, most likely for lack of memory", path);
         if (signal == SIGINT || signal == SIGTERM || signal == SIGHUP || signal == SIGQUIT)
             return gmsrt_fail(GMSRT_RUNTIME_FAILED,
                               "%s: the process that tried this graph was ended (signal %d); open "
@@ -285,7 +285,7 @@ gmsrt_status gmsrt_try_graph(const char *path, gmsrt_files *files, const gmsrt_c
     if (options->trial == GMSRT_TRIAL_AUTO && gmsrt_was_tried(key)) return GMSRT_OK;
     if (!find_program(program, sizeof program))
         return gmsrt_fail(GMSRT_NO_RUNTIME,
-                          "%s is missing; copy it beside libgms_rt.so or name it in GMSRT_TRIAL, or open a graph that "
+                          "%s is missing; copy it next to libgms_rt.so or name it in GMSRT_TRIAL, or open a graph that "
                           "you trust with GMSRT_TRIAL_NEVER",
                           program);
     status = run_program(program, path, options, runtime);

@@ -11,6 +11,7 @@
 
 #include "../src/cuda_api.h"
 #include "../src/internal.h"
+#include "bytes.h"
 #include "check.h"
 
 #define MAX_GRAPH (1u << 20)
@@ -176,6 +177,35 @@ static void fuzz_cpu(const char *openvino, const uint8_t *graph, size_t size, co
     use(runner, status);
 }
 
+/* A damaged file whose tensors name other files, only looked at. */
+static void fuzz_outside(const char *folder)
+{
+    static bytes model;
+    char path[1024];
+    gmsrt_cpu_options options;
+
+    if (model.size == 0) {
+        bytes entry = {0}, tensor = {0}, attribute = {0}, node = make_node("If", "a", "b"), graph;
+
+        add_text(&entry, 1, "location");
+        add_text(&entry, 2, "fuzz.onnx");
+        add_number(&tensor, 14, 1);
+        add_message(&tensor, 13, &entry);
+        graph = make_graph(&node);
+        add_message(&graph, 5, &tensor);
+        add_message(&attribute, 6, &graph);
+        add_message(&attribute, 10, &tensor);
+        add_message(&node, 5, &attribute);
+        graph = make_graph(&node);
+        model = make_model(&graph);
+    }
+    snprintf(path, sizeof path, "%s/fuzz.onnx", folder);
+    damage(model.data, model.size, path);
+    gmsrt_cpu_options_default(&options);
+    options.trial = GMSRT_TRIAL_NEVER;
+    use(NULL, gmsrt_open_cpu(path, &options, NULL));
+}
+
 static uint32_t lane_bytes;
 
 static int enqueue(void *user, const gmsrt_cuda_lane *lane)
@@ -244,6 +274,8 @@ int main(int argc, char **argv)
     for (end = time(NULL) + strtol(argv[1], NULL, 10); time(NULL) < end; rounds++) {
         if (argc == 7 && below(2))
             fuzz_cuda(argv[6]);
+        else if (below(2))
+            fuzz_outside(argv[5]);
         else
             fuzz_cpu(argv[3], graph, size, argv[5]);
     }

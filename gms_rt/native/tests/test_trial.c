@@ -30,7 +30,8 @@ static gmsrt_status try_graph(gmsrt_trial trial, uint32_t seconds)
 static void expect_failure(const char *does, gmsrt_status status, const char *words)
 {
     setenv("FAKE_OPENVINO_DOES", does, 1);
-    CHECK(try_graph(GMSRT_TRIAL_AUTO, 2) == status, "%s: %s", does, gmsrt_last_error());
+    /* Only what hangs needs a limit that is reached. */
+    CHECK(try_graph(GMSRT_TRIAL_AUTO, strcmp(does, "hang") == 0 ? 2 : 0) == status, "%s: %s", does, gmsrt_last_error());
     CHECK(strstr(gmsrt_last_error(), words) != NULL, "'%s' does not say '%s'", gmsrt_last_error(), words);
     unsetenv("FAKE_OPENVINO_DOES");
 }
@@ -78,7 +79,7 @@ static void test_verdicts(void)
                    "own; export it again; it said: last words");
     expect_failure("6", GMSRT_BAD_GRAPH, "(signal 6)");
     expect_failure("8", GMSRT_BAD_GRAPH, "(signal 8)");
-    expect_failure("9", GMSRT_OUT_OF_MEMORY, "for want of memory");
+    expect_failure("9", GMSRT_OUT_OF_MEMORY, "for lack of memory");
     expect_failure("15", GMSRT_RUNTIME_FAILED, "was ended (signal 15)");
     expect_failure("exit", GMSRT_BAD_GRAPH, "(exit status 7)");
     expect_failure("hang", GMSRT_BAD_GRAPH, "did not finish with this graph within 2 seconds");
@@ -100,7 +101,7 @@ static void test_message(void)
     options.batch = 5; /* the fake's graph has 1 */
     options.trial = GMSRT_TRIAL_ALWAYS;
     CHECK(gmsrt_open_cpu(graph, &options, NULL) == GMSRT_INVALID_ARGUMENT, "%s", gmsrt_last_error());
-    CHECK(strstr(gmsrt_last_error(), "batch 5 was asked") != NULL, "%s", gmsrt_last_error());
+    CHECK(strstr(gmsrt_last_error(), "a batch of 5 was asked for") != NULL, "%s", gmsrt_last_error());
 }
 
 static void test_memory(void)
@@ -137,7 +138,7 @@ static void test_program(void)
 
     setenv("GMSRT_TRIAL", "/nowhere/gmsrt-trial", 1);
     CHECK(try_graph(GMSRT_TRIAL_ALWAYS, 0) == GMSRT_NO_RUNTIME, "%s", gmsrt_last_error());
-    CHECK(strstr(gmsrt_last_error(), "/nowhere/gmsrt-trial is missing; copy it beside libgms_rt.so") != NULL &&
+    CHECK(strstr(gmsrt_last_error(), "/nowhere/gmsrt-trial is missing; copy it next to libgms_rt.so") != NULL &&
               strstr(gmsrt_last_error(), "GMSRT_TRIAL_NEVER") != NULL,
           "%s", gmsrt_last_error());
     CHECK_OK(try_graph(GMSRT_TRIAL_NEVER, 0));

@@ -17,7 +17,7 @@
 
 #include "gms_rt.h"
 
-/* Write it all; what does not get through is missed by nobody, because then the caller is gone. */
+/* Write it all; a failure does not matter, because then the caller is gone. */
 static void put(int file, const char *text)
 {
     size_t left = strlen(text);
@@ -42,7 +42,7 @@ static int end(int file, gmsrt_status status, const char *message)
     _exit(status == GMSRT_OK ? 0 : 1);
 }
 
-/* Leave no core file, end some time even if nobody waits, and be the first to go where memory runs out. */
+/* Leave no core file, end some time even if nobody waits, and be the first to be killed where memory runs out. */
 static void be_modest(unsigned seconds)
 {
     const struct rlimit none = {0, 0};
@@ -60,7 +60,7 @@ static void be_modest(unsigned seconds)
 }
 
 /* Standard output kept for the verdict alone: what a runtime prints goes to standard error. Files that the host has
- * left open are not held. */
+ * left open are closed. */
 static int keep_output(void)
 {
     const int verdict = fcntl(1, F_DUPFD_CLOEXEC, 3);

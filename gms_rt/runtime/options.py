@@ -1,0 +1,105 @@
+"""How a graph is to be opened: the choices of the CPU and of the CUDA side, checked when the C library gets them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gms_rt.errors import UsageError
+from gms_rt.runtime import library as c
+
+Execution = Literal["f32", "bf16"]
+Mode = Literal["latency", "throughput"]
+Trial = Literal["auto", "always", "never"]
+
+_EXECUTIONS: dict[str, int] = {"f32": 0, "bf16": 1}
+_MODES: dict[str, int] = {"latency": 0, "throughput": 1}
+_TRIALS: dict[str, int] = {"auto": 0, "always": 1, "never": 2}
+
+
+@dataclass(frozen=True)
+class CpuSettings:
+    """How OpenVINO opens a graph."""
+
+    # Processor threads; 0 is OpenVINO's choice, the physical cores.
+    threads: int = 0
+    # Inferences in flight; 0 is one for latency, and for throughput what OpenVINO finds best.
+    lanes: int = 0
+    # Arithmetic of what is not int8. bf16 on a processor without it is an error, never a fallback.
+    execution: Execution = "f32"
+    # One image as fast as possible, with all threads; or many at the same time, each with fewer threads.
+    mode: Mode = "latency"
+    # Images per inference where the graph leaves that open; 0 is the graph's own number, or 1.
+    batch: int = 0
+    # An existing folder for compiled graphs, so that the next open is faster.
+    cache: Path | None = None
+    # Whether the graph is first run in a process of its own, so that one on which OpenVINO crashes is an error and not
+    # the end of this process: once, and remembered; every time; or never, for graphs that are trusted.
+    trial: Trial = "auto"
+    # A trial that takes longer has failed; 0 is the library's limit, ten minutes.
+    trial_seconds: int = 0
+    # OpenVINO's C library; None is the installed one.
+    openvino: Path | None = None
+
+
+@dataclass(frozen=True)
+class CudaSettings:
+    """The device, and the shape of one inference, for which a CUDA runner is opened."""
+
+    # Images per inference, and their size.
+    batch: int = 1
+    height: int = 224
+    width: int = 224
+    # The GPU by number, as the driver counts them.
+    device: int = 0
+    # Independent streams that work at the same time, each with its own buffers.
+    lanes: int = 1
+    # Inferences before the capture, at least one.
+    warmup: int = 2
+    # Replay a captured graph; without, every inference is queued anew, for work that cannot be captured.
+    cuda_graph: bool = True
+    # The driver's library; None is libcuda.so.1.
+    driver: Path | None = None
+
+
+def native_cpu_options(library: ctypes.CDLL, settings: CpuSettings) -> c.CpuOptions:
+    """The settings as the C library takes them."""
+    choices = (("execution", _EXECUTIONS), ("mode", _MODES), ("trial", _TRIALS))
+    for name, allowed in choices:
+        if getattr(settings, name) not in allowed:
+            first, *rest = allowed
+            raise UsageError(
+                f"{name} {getattr(settings, name)!r}", fix=f"give {', '.join([first, *rest[:-1]])} or {rest[-1]}"
+            )
+    options = c.CpuOptions()
+    library.gmsrt_cpu_options_default(ctypes.byref(options))
+    found = settings.openvino or c.find_openvino()
+    options.openvino = None if found is None else os.fsencode(found)
+    options.cache = None if settings.cache is None else os.fsencode(settings.cache)
+    options.precision = _EXECUTIONS[settings.execution]
+    options.mode = _MODES[settings.mode]
+    options.trial = _TRIALS[settings.trial]
+    for name in ("threads", "lanes", "batch", "trial_seconds"):
+        setattr(options, name, _number(settings, name))
+    return options
+
+
+def native_cuda_options(library: ctypes.CDLL, settings: CudaSettings) -> c.CudaOptions:
+    """The settings as the C library takes them, without callbacks."""
+    options = c.CudaOptions()
+    library.gmsrt_cuda_options_default(ctypes.byref(options))
+    for name in ("device", "batch", "height", "width", "lanes", "warmup"):
+        setattr(options, name, _number(settings, name))
+    options.driver = None if settings.driver is None else os.fsencode(settings.driver)
+    options.use_graph = int(settings.cuda_graph)
+    return options
+
+
+def _number(settings: CpuSettings | CudaSettings, name: str) -> int:
+    number = int(getattr(settings, name))
+    if not 0 <= number < 2**32:
+        raise UsageError(f"{name} = {number} is not possible", fix="give a positive number")
+    return number
