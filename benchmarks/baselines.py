@@ -1,4 +1,4 @@
-"""Other segmentation models beside a GMS engine, on the same pictures and machine: `python benchmarks/baselines.py`.
+"""Other segmentation models next to a GMS engine, on the same pictures and machine: `python benchmarks/baselines.py`.
 
 Each baseline is trained here, from scratch, on the pictures of `--data` (images/ and masks/) or on phantoms, exported
 to ONNX, and then timed turn by turn with the engines, in one run; Dice is against the truth of pictures that none was
@@ -21,16 +21,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gms_rt import metrics, scan
+from gms_rt import metrics
 from gms_rt.artifacts import atomic_path, write_json
 from gms_rt.bench.latency import fit_images
 from gms_rt.bench.run import BenchOptions, bench
+from gms_rt.data.layouts import recognise
+from gms_rt.data.reading import read_case
 from gms_rt.demo.phantoms import phantom
 from gms_rt.demo.seeds import BASELINE_TEST_SEEDS, BASELINE_TRAINING_SEEDS
 from gms_rt.engine.select import load
@@ -39,9 +40,10 @@ from gms_rt.peers.client import Peer
 from gms_rt.report import write_report
 from gms_rt.report.model import Report
 from gms_rt.runtime.device import probe
+from gms_rt.scan import resize_image
+from gms_rt.scan.mask import FOREGROUND, mask_from_levels
 
 BATCH, RATE = 8, 1e-3
-THRESHOLD = 128
 EXAMPLES = """examples:
   python benchmarks/baselines.py --engine engines/demo-fp32 --engine engines/demo-int8
   python benchmarks/baselines.py --engine engines/busi --data data/busi --minutes 30 --steps 4000
@@ -89,8 +91,8 @@ class DepthwiseUnet(nn.Module):
         return self.head(value)
 
 
-class Sure(nn.Module):
-    """A model with its sigmoid, so that what is exported gives probabilities."""
+class WithSigmoid(nn.Module):
+    """A model and a sigmoid after it, so that the exported graph gives probabilities."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -135,25 +137,18 @@ def phantom_cases(seeds: range, size: int) -> Cases:
 
 
 def folder_cases(data: Path, size: int, test: int) -> tuple[Cases, Cases]:
-    """Training and test cases of a folder with images/ and masks/: a fixed shuffle, the last `test` held out."""
-    files = sorted(p for p in (data / "images").iterdir() if p.is_file())
-    masks = {p.stem: p for p in (data / "masks").iterdir()}
-    pairs = [(f, masks[f.stem]) for f in files if f.stem in masks]
+    """Training and test cases of a data set: a fixed shuffle, the last `test` held out."""
+    pairs = [read_case(case) for case in recognise(data).cases]
     if len(pairs) <= test:
         raise SystemExit(f"{data}: {len(pairs)} pairs of image and mask are too few for {test} test cases")
-    images, truths = [], []
-    for image, mask in pairs:
-        colour = cv2.imread(str(image), cv2.IMREAD_COLOR)[:, :, ::-1]
-        grey = cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)
-        images.append(scan.resize_image(np.ascontiguousarray(colour), size, size))
-        truths.append(np.where(scan.resize_probability(grey, size, size) >= 0.5, 255, 0).astype(np.uint8))
     order = np.random.default_rng(0).permutation(len(pairs))
-    stacked, truth = np.stack(images)[order], np.stack(truths)[order]
+    stacked = np.stack([resize_image(image, size, size) for image, _ in pairs])[order]
+    truth = np.stack([mask_from_levels(resize_image(mask, size, size)) for _, mask in pairs])[order]
     return Cases(stacked[:-test], truth[:-test]), Cases(stacked[-test:], truth[-test:])
 
 
 def train(model: nn.Module, cases: Cases, steps: int, seconds: float) -> dict[str, Any]:
-    """Fit with AdamW, cosine decay, flips, and Dice plus cross entropy, for `steps` or `seconds`, what ends first."""
+    """Fit with AdamW, cosine decay, flips, and Dice plus cross entropy, until `steps` or `seconds` are over."""
     torch.manual_seed(0)
     generator = np.random.default_rng(0)
     model.train()
@@ -187,12 +182,12 @@ def train(model: nn.Module, cases: Cases, steps: int, seconds: float) -> dict[st
 
 def export(model: nn.Module, path: Path, size: int) -> None:
     """Write the model as ONNX: float N×3×H×W in, probability N×1×H×W out."""
-    # The exporter warns about its own insides, and about a torchvision that nobody needs here.
+    # The exporter warns about its own internals, and about a missing torchvision, which is not needed here.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            Sure(model).eval(), (torch.zeros(1, 3, size, size),), dynamo=True, opset_version=18, verbose=False
+            WithSigmoid(model).eval(), (torch.zeros(1, 3, size, size),), dynamo=True, opset_version=18, verbose=False
         )
     with atomic_path(path) as part:
         part.write_bytes(program.model_proto.SerializeToString())
@@ -213,11 +208,13 @@ def peer_dice(path: Path, cases: Cases) -> float:
 
 
 def _dice(produced: np.ndarray, masks: np.ndarray) -> float:
-    return float(np.mean([metrics.dice(p >= THRESHOLD, m >= THRESHOLD) for p, m in zip(produced, masks, strict=True)]))
+    return float(
+        np.mean([metrics.dice(p >= FOREGROUND, m >= FOREGROUND) for p, m in zip(produced, masks, strict=True)])
+    )
 
 
 def with_truth(report: Report, dices: dict[str, float], how: str) -> Report:
-    """The report with Dice on the test pictures beside every latency."""
+    """The report with Dice on the test pictures next to every latency."""
     assert report.bench is not None
     rows = tuple(dataclasses.replace(m, truth_dice=dices[m.name]) for m in report.bench.measured)
     return dataclasses.replace(
@@ -226,7 +223,7 @@ def with_truth(report: Report, dices: dict[str, float], how: str) -> Report:
 
 
 def _kept(record: Path, model: Path, settings: dict[str, Any]) -> bool:
-    """Whether a model of the very same settings lies there already."""
+    """Whether a model of the same settings is already there."""
     if not (record.is_file() and model.is_file()):
         return False
     return json.loads(record.read_text()).get("settings") == settings
@@ -240,13 +237,15 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--engine", type=Path, action="append", required=True, help="GMS engine folder; repeatable")
-    parser.add_argument("--data", type=Path, help="folder with images/ and masks/ (default: phantoms)")
+    parser.add_argument(
+        "--data", type=Path, help="data set folder, such as one with images/ and masks/ (default: phantoms)"
+    )
     parser.add_argument("--out", type=Path, help="report folder (default: benchmarks/results/<device>/baselines)")
     parser.add_argument("--work", type=Path, default=Path("build/baselines"), help="where the models are kept")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--steps", type=int, default=400, help="training steps a model, at most (400)")
-    parser.add_argument("--minutes", type=float, default=3, help="training time a model, at most (3)")
+    parser.add_argument("--steps", type=int, default=400, help="training steps per model, at most (400)")
+    parser.add_argument("--minutes", type=float, default=3, help="training time per model, at most (3)")
     parser.add_argument("--train", type=int, default=600, help="phantoms to train on")
     parser.add_argument("--test", type=int, default=60, help="pictures to test on")
     parser.add_argument("--seconds", type=float, default=3.0, help="timed, per engine and model")
@@ -290,8 +289,9 @@ def main() -> None:
     trained = "; ".join(f"{name} {e['steps']} steps in {e['seconds']:.0f} s" for name, e in efforts.items())
     how = (
         f"Dice to the truth: {len(test.images)} held-out pictures of {source}. Baselines were trained here from "
-        f"scratch, {options.steps} steps or {options.minutes:g} minutes, what ended first: {trained}. They compare "
-        "cost, and accuracy at that small equal effort, not what each model could reach; the GMS engines come trained."
+        f"scratch, {options.steps} steps or {options.minutes:g} minutes, whichever ended first: {trained}. They "
+        "compare cost, and accuracy at that small equal effort, not what each model could reach; the GMS engines come "
+        "trained."
     )
     target = options.out or Path("benchmarks/results") / probe().name / "baselines"
     for file in write_report(with_truth(report, dices, how), target):

@@ -109,7 +109,7 @@ def trained(part: str, data: Path, work: Path, settings: list[str]) -> dict[str,
     epochs = f"{training['latent_epochs']} epochs on latents and {training['epochs']} through the decoder"
     differs = (
         f"tokenizer {tokenizer} instead of the SD-VAE, pictures of {training['size']}x{training['size']} (the paper: "
-        "224x224), latent steps with a sketched mask loss (recipe fast), "
+        "224x224), latent steps with the mask loss of a linear decoder (recipe fast), "
         f"{epochs} instead of 1000, latent mapping model of width {training['width']} (the paper: 32), "
         f"{training['validation']:.0%} of train kept for choosing the best weights"
     )

@@ -28,7 +28,8 @@ from gms_rt.demo.phantoms import phantom
 from gms_rt.model.loading import load_tokenizer
 from gms_rt.runtime.device import probe
 from gms_rt.train.loop import train
-from gms_rt.train.recipe import Recipe, load_recipe
+from gms_rt.train.recipe import TrainingRecipe, load_recipe
+from gms_rt.train.request import TrainingRequest
 
 TARGET = 10.0
 
@@ -44,7 +45,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        found = measured(options, Path(name))
+        found = compare_recipes(options, Path(name))
     print(json.dumps(found, indent=2))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -52,8 +53,8 @@ def main() -> int:
     return 0 if found["fast_over_paper"] >= TARGET else 1
 
 
-def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Both recipes on phantoms."""
+def compare_recipes(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Time both recipes on phantoms."""
     dataset = phantoms(folder / "data", 2 * options.batch)
     name = options.tokenizer or stable_diffusion(folder / "vae")
     shared = [f"size={options.size}", f"batch={options.batch}", f"threads={options.threads}", "validation=0"]
@@ -64,13 +65,13 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     )
     fast = load_recipe("fast")
     schedule = {"cases": options.cases, "views": fast.views, "latent": fast.latent_epochs, "decoded": fast.epochs}
-    told = "".join(f" --{k} {v}" for k, v in vars(options).items() if v is not None and k != "out")
+    given = "".join(f" --{k} {v}" for k, v in vars(options).items() if v is not None and k != "out")
     images = options.cases * (fast.latent_epochs + fast.epochs)
     seconds = options.cases * (
         fast.views / encoded + fast.latent_epochs / quick["latent"] + fast.epochs / quick["image"]
     )
     return {
-        "command": f"python benchmarks/train_speed.py{told}",
+        "command": f"python benchmarks/train_speed.py{given}",
         "machine": {
             "processor": probe().cpu.name,
             "threads": options.threads or torch.get_num_threads(),
@@ -92,18 +93,18 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
-def rates(dataset: Dataset, tokenizer: str, recipe: Recipe, out: Path) -> tuple[dict[str, float], float]:
+def rates(dataset: Dataset, tokenizer: str, recipe: TrainingRecipe, out: Path) -> tuple[dict[str, float], float]:
     """Images per second of each phase (the fastest epoch), and views encoded per second."""
     split = Split(tuple(case.name for case in dataset.cases), (), (), "all cases train")
     began, encoded = time.perf_counter(), [0.0]
 
-    def told(stage: str, done: int, total: int, note: str) -> None:
+    def note(stage: str, done: int, total: int, note: str) -> None:
         if stage == "encode":
             encoded[0] = done / (time.perf_counter() - began)
 
     frozen = load_tokenizer(tokenizer)
     began = time.perf_counter()
-    train(dataset, split, frozen, recipe, out, progress=told)
+    train(TrainingRequest(dataset, split, frozen, recipe, out), note)
     found: dict[str, float] = {}
     for row in csv.DictReader((out / "metrics.csv").read_text().splitlines()):
         found[row["phase"]] = max(found.get(row["phase"], 0.0), float(row["images_per_second"]))

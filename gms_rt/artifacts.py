@@ -1,6 +1,7 @@
 """Files that outlive a process: hashes, and writes that are whole or absent.
 
-Everything is written beside its final place and renamed, so a kill leaves the old file or the new one, never a part."""
+Everything is written next to its final place and renamed, so a kill leaves the old file or the new one, never a part.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def sha256_file(path: Path) -> str:
 
 @contextlib.contextmanager
 def atomic_path(final: Path, *, durable: bool = True) -> Iterator[Path]:
-    """A temporary path beside `final`; on success it becomes `final`, on any failure it is gone.
+    """A temporary path next to `final`; on success it becomes `final`, on any failure it is gone.
 
     `durable` also waits for the disk, so that a power cut cannot lose it; a kill never does, either way.
 
@@ -86,7 +87,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"is not JSON ({error})", where=path) from error
     if not isinstance(value, dict):
-        raise ArtifactError("holds no JSON object", where=path)
+        raise ArtifactError("is not a JSON object", where=path)
     return value
 
 
@@ -105,7 +106,7 @@ def check_format(value: dict[str, Any], name: str, version: int, *, where: objec
 
 @contextlib.contextmanager
 def atomic_folder(final: Path) -> Iterator[Path]:
-    """A temporary folder beside `final`; on success it takes its place (an older one is swapped out)."""
+    """A temporary folder next to `final`; on success it takes its place (an older one is swapped out)."""
     _make_folder(final.parent)
     try:
         part = Path(tempfile.mkdtemp(prefix=f".part-{final.name}-", dir=final.parent))
@@ -127,7 +128,7 @@ def atomic_folder(final: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a place that cannot be written before long work begins; nothing is made there yet."""
+    """Refuse a place that cannot be written, before long work begins; nothing is created."""
     ancestor = path.absolute()
     while not ancestor.exists() and ancestor != ancestor.parent:
         ancestor = ancestor.parent
@@ -146,7 +147,7 @@ def _make_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _explained(final: Path) -> Iterator[None]:
-    """Put what a disk refuses into words; other errors pass."""
+    """Turn what a disk refuses into an error that says so; other errors pass."""
     try:
         yield
     except OSError as error:

@@ -36,6 +36,16 @@ class GmsError(Exception):
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def reason_from_error(error: BaseException) -> str:
+    """The first line of a foreign error's message, or its type where it has none.
+
+    >>> reason_from_error(ValueError("bad header\\nand a page of advice")), reason_from_error(EOFError())
+    ('bad header', 'EOFError')
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 class UsageError(GmsError):
     """A wrong option, path or value."""
 

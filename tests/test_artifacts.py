@@ -50,6 +50,7 @@ def test_a_kill_never_leaves_a_half_written_file(tmp_path: Path) -> None:
     for pause in (0.05, 0.11, 0.02):
         child = subprocess.Popen([sys.executable, "-c", program, str(target)])
         while not target.exists():
+            assert child.poll() is None
             time.sleep(0.01)
         time.sleep(pause)
         os.kill(child.pid, signal.SIGKILL)

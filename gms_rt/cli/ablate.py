@@ -1,30 +1,49 @@
-"""`gms-rt ablate`: the paper's ablations on a data set, trained and evaluated, beside the published numbers."""
+"""`gms-rt ablate`: the paper's ablations on a data set, trained and evaluated, next to the published numbers."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gms_rt.artifacts import write_json
-from gms_rt.cli.console import Console, table
+from gms_rt.cli.console import Console, StageBars, table
 from gms_rt.cli.eval import HEADER, result_row
 from gms_rt.errors import UsageError
+
+if TYPE_CHECKING:
+    from gms_rt.train.request import TrainingRequest
 
 
 @click.command("ablate")
 @click.argument("grid", type=click.Choice(["loss", "tokenizer"]))
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(
-    "--tokenizer", "tokenizers", multiple=True, required=True, metavar="NAME", help="Repeat for the tokenizer grid."
+    "--tokenizer",
+    "tokenizers",
+    multiple=True,
+    required=True,
+    metavar="NAME",
+    help="Frozen autoencoder, as for gms-rt train; repeat it for the tokenizer grid.",
 )
-@click.option("--recipe", default="paper", show_default=True, help="paper, official, fast or a TOML file.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe; repeatable.")
-@click.option("--splits", type=click.Path(path_type=Path), help="Lists of names: JSON, or the official pickle.")
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda[:N].")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of runs; a second call goes on.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option(
+    "--recipe", default="paper", show_default=True, help="How to train: paper, official, fast or a TOML file."
+)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
+@click.option(
+    "--splits",
+    type=click.Path(path_type=Path),
+    help="File with the names of the train and test cases: JSON or the official pickle.",
+)
+@click.option("--device", default="cpu", show_default=True, help="Device to train and test on: cpu or cuda[:N].")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of runs to write; the same command again goes on.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(
     grid: str,
     data: Path,
@@ -36,7 +55,7 @@ def command(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Train and test one model a cell: `loss` (latent, dice, both: table 4) or `tokenizer` (table 5).
+    """Train and test one model per cell of a grid: `loss` (latent, dice, both: table 4) or `tokenizer` (table 5).
 
     \b
     Examples:
@@ -53,22 +72,30 @@ def command(
 
     train_extra("an ablation")
     from gms_rt.data.layouts import recognise
+    from gms_rt.data.splits import split_dataset
     from gms_rt.evaluate.published import LOSS, TOKENIZER, key_of, row
+    from gms_rt.model.loading import load_tokenizer
+    from gms_rt.train.device import torch_device
+    from gms_rt.train.recipe import load_recipe
+    from gms_rt.train.request import TrainingRequest
 
     console = Console(json=as_json)
-    name = key_of(recognise(data).name)
+    dataset, where = recognise(data), torch_device(device)
+    name = key_of(dataset.name)
     cells = [("both", t) for t in tokenizers] if grid == "tokenizer" else [(loss, tokenizers[0]) for loss in LOSS]
     published = TOKENIZER if grid == "tokenizer" else LOSS
     rows: list[list[str]] = []
     values: dict[str, Any] = {}
-    # A sketched mask loss would stand in for the one that the grid leaves out.
-    fixed = ("sketch=0",) if grid == "loss" else ()
+    # The linear decoder's mask loss would stand in for the one that the grid leaves out.
+    fixed = ("linear_decoder=0",) if grid == "loss" else ()
     for loss, tokenizer in cells:
         label = tokenizer if grid == "tokenizer" else loss
         folder = out / "".join(c if c.isalnum() or c in "-_" else "_" for c in label)
         console.note(f"{grid}: {label}")
-        summary = _cell(data, tokenizer, recipe, (*settings, *fixed, f"loss={loss}"), splits, device, folder, console)
-        values[label] = summary
+        how = load_recipe(recipe, (*settings, *fixed, f"loss={loss}"))
+        split = split_dataset(dataset, file=splits, seed=how.seed, validation=how.validation)
+        request = TrainingRequest(dataset, split, load_tokenizer(tokenizer), how, folder, device=where, resume=True)
+        values[label] = summary = _train_and_test(request, splits, console)
         rows.append(result_row(label, summary))
         known = published.get(label.partition(":")[0], {}).get(name)
         if known is not None:
@@ -77,37 +104,20 @@ def command(
     console.result(values, table(rows, header=HEADER))
 
 
-def _cell(
-    data: Path,
-    tokenizer: str,
-    recipe: str,
-    settings: tuple[str, ...],
-    splits: Path | None,
-    device: str,
-    folder: Path,
-    console: Console,
-) -> dict[str, Any]:
+def _train_and_test(request: TrainingRequest, splits: Path | None, console: Console) -> dict[str, Any]:
     """Train one cell, or go on with it, and test it."""
-    from gms_rt.cli.train import Bars
-    from gms_rt.data.layouts import recognise
-    from gms_rt.data.splits import split_dataset
     from gms_rt.evaluate.choice import chosen_cases
     from gms_rt.evaluate.dataset import evaluate
-    from gms_rt.model.loading import load_tokenizer
     from gms_rt.scan.segmenter import Segmenter
-    from gms_rt.train.device import torch_device
     from gms_rt.train.loop import train
     from gms_rt.train.predict import predictor
-    from gms_rt.train.recipe import load_recipe
 
-    chosen, where = load_recipe(recipe, settings), torch_device(device)
-    dataset = recognise(data)
-    split = split_dataset(dataset, file=splits, seed=chosen.seed, validation=chosen.validation)
-    with Bars() as bars:
-        train(dataset, split, load_tokenizer(tokenizer), chosen, folder, device=where, resume=True, progress=bars.show)
-    predict, size = predictor(folder, device=where)
-    cases, source = chosen_cases(dataset, "test", file=splits, run=folder)
-    facts = {"run": str(folder), "data": dataset.name, "split": "test", "split_source": source}
+    with StageBars() as bars:
+        train(request, bars.show)
+    run, dataset = request.out, request.dataset
+    predict, size = predictor(run, device=request.device)
+    cases, source = chosen_cases(dataset, "test", file=splits, run=run)
+    facts = {"run": str(run), "data": dataset.name, "split": "test", "split_source": source}
     with console.progress("eval", len(cases)) as bar:
-        result = evaluate(cases, Segmenter(predict, size, size), folder / "test", facts=facts, progress=bar.advance)
+        result = evaluate(cases, Segmenter(predict, size, size), run / "test", facts=facts, progress=bar.advance)
     return result.summary

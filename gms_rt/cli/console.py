@@ -1,4 +1,4 @@
-"""How verbs speak: people get lines and progress bars on stderr, results on stdout, machines one JSON object."""
+"""How verbs print: people get lines and progress bars on stderr and results on stdout, machines one JSON object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 
 
 class Console:
-    """Where a verb's words go. With `json` only `result` reaches stdout; `quiet` drops everything but results."""
+    """What a verb prints through. With `json` only `result` reaches stdout; `quiet` drops everything but results."""
 
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         self.json = json
@@ -33,10 +33,6 @@ class Console:
     def result(self, value: dict[str, Any], text: str) -> None:
         """The outcome: one JSON object for machines, a screenful for people."""
         click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) if self.json else text)
-
-    def table(self, rows: list[list[str]], *, header: list[str]) -> str:
-        """Aligned columns as plain text: numbers to the right, words to the left."""
-        return table(rows, header=header)
 
     @contextmanager
     def progress(self, label: str, total: int | None) -> Iterator[Progress]:
@@ -61,19 +57,14 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self.shown and sys.stderr.isatty():
+            from rich import progress as bars
             from rich.console import Console as RichConsole
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                TextColumn,
-                TimeElapsedColumn,
-                TimeRemainingColumn,
-            )
-            from rich.progress import Progress as RichProgress
 
-            columns = [TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}")]
-            timed = [MofNCompleteColumn(), TimeRemainingColumn()] if self.total else [TimeElapsedColumn()]
-            self._bar = RichProgress(*columns, *timed, console=RichConsole(stderr=True), transient=True)
+            columns = [bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TextColumn("{task.fields[note]}")]
+            timed = (
+                [bars.MofNCompleteColumn(), bars.TimeRemainingColumn()] if self.total else [bars.TimeElapsedColumn()]
+            )
+            self._bar = bars.Progress(*columns, *timed, console=RichConsole(stderr=True), transient=True)
             self._task = self._bar.add_task(self.label, total=self.total, note="")
             self._bar.start()
         return self
@@ -108,8 +99,32 @@ class Progress:
             self._bar.stop()
 
 
+class StageBars:
+    """Progress of long work in stages: one bar per stage, closed when the next one starts."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._bar: Progress | None = None
+
+    def show(self, stage: str, done: int, total: int, note: str) -> None:
+        """Move the bar of this stage."""
+        if self._bar is None or stage != self._stage:
+            self.__exit__()
+            self._stage, self._bar = stage, Progress(stage, total, shown=True)
+            self._bar.__enter__()
+        self._bar.advance(done - self._bar.done, note)
+
+    def __enter__(self) -> StageBars:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+        self._bar = None
+
+
 def table(rows: list[list[str]], *, header: list[str]) -> str:
-    """Aligned columns as plain text.
+    """Aligned columns as plain text: numbers to the right, words to the left.
 
     >>> print(table([["fp16", "9.1"], ["int8", "12.25"]], header=["engine", "ms"]))
     engine     ms

@@ -1,4 +1,4 @@
-"""Verbs that need torch ask for it first, so that its absence is one line."""
+"""Verbs that need torch check for it first, so that its absence is one line."""
 
 from __future__ import annotations
 

@@ -8,16 +8,17 @@ import click
 
 from gms_rt.artifacts import sha256_file
 from gms_rt.cli.console import Console
-from gms_rt.errors import MissingExtraError, UsageError
+from gms_rt.errors import UsageError
 
 
 @click.command("import-official")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option(
-    "--tokenizer", required=True, help="sd-vae[:SOURCE], taesd:SOURCE, vq:SOURCE, onnx:FOLDER or compvis:FILE."
-)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The run folder to write.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+    "--tokenizer", required=True, metavar="NAME",
+    help="Frozen autoencoder: sd-vae[:SOURCE], taesd:SOURCE, vq:SOURCE, onnx:FOLDER or compvis:FILE.",
+)  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Run folder to write.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(checkpoint: Path, tokenizer: str, out: Path, as_json: bool) -> None:
     """Turn a checkpoint of the official GMS training into a run.
 
@@ -28,13 +29,14 @@ def command(checkpoint: Path, tokenizer: str, out: Path, as_json: bool) -> None:
       gms-rt import-official best_model.pth --tokenizer sd-vae --out runs/official
       gms-rt import-official best_model.pth --tokenizer onnx:weights/vaelight --out runs/official
     """
-    try:
-        from gms_rt.model.gms import Gms
-        from gms_rt.model.loading import load_tokenizer
-        from gms_rt.model.official import load_official
-        from gms_rt.model.run import save_run
-    except ImportError as error:
-        raise MissingExtraError("import-official", "train") from error
+    from gms_rt.cli.extras import train_extra
+
+    train_extra("import-official")
+    from gms_rt.model.gms import Gms
+    from gms_rt.model.loading import load_tokenizer
+    from gms_rt.model.official import load_official
+    from gms_rt.model.run import save_run
+
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError("exists already", where=f"--out {out}", fix="name a new folder")
     official = load_official(checkpoint)

@@ -1,4 +1,4 @@
-"""The `gms-rt` command: a list of verbs, each loaded only when it is called.
+"""The `gms-rt` command: a list of verbs, each imported only when it is called.
 
 Every error of this project becomes one line and its exit code; with `--json` also one JSON object.
 """
@@ -41,7 +41,8 @@ Exit codes:
   2  wrong usage
   3  accuracy gate not met
   4  engine does not fit this device
-  5  some cases failed, the rest are written"""
+  5  some cases failed, the rest are written
+  130  interrupted"""
 
 
 class Verbs(click.Group):
@@ -111,9 +112,7 @@ def run(arguments: list[str]) -> int:
     except click.UsageError as error:
         usage = error.ctx.command_path if error.ctx else "gms-rt"
         return _fail(f"{error.format_message().rstrip('.')}; see {usage} --help", 2, arguments)
-    except click.exceptions.Abort:
-        return _fail("interrupted; run the same command again to go on", 130, arguments)
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         return _fail("interrupted; run the same command again to go on", 130, arguments)
     except click.ClickException as error:
         return _fail(error.format_message(), error.exit_code, arguments)

@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gms_rt.cli.console import Console, Progress
+from gms_rt.cli.console import Console, StageBars
 
 if TYPE_CHECKING:
-    from gms_rt.train.loop import Outcome
+    from gms_rt.train.request import Outcome
 
 
 @click.command("train")
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option(
-    "--tokenizer", required=True, metavar="NAME", help="sd-vae[:SOURCE], taesd:, vq:, onnx: or compvis:SOURCE."
-)
-@click.option("--recipe", default="fast", show_default=True, help="paper, official, fast or a TOML file.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe; repeatable.")
-@click.option("--splits", type=click.Path(path_type=Path), help="Lists of names: JSON, or the official pickle.")
+@click.option("--tokenizer", required=True, metavar="NAME", help="Frozen autoencoder: sd-vae[:SOURCE], taesd:SOURCE, "
+              "vq:SOURCE, onnx:FOLDER or compvis:FILE.")  # fmt: skip
+@click.option("--recipe", default="fast", show_default=True, help="How to train: paper, official, fast or a TOML file.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
+@click.option("--splits", type=click.Path(path_type=Path), help="File with the names of the train and test cases: JSON "
+              "or the official pickle.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Run folder to write.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder of cached latents  [default: OUT/latents].")
-@click.option("--init", type=click.Path(path_type=Path), help="Start from the weights of this run (fine-tuning).")
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder for cached latents  [default: OUT/latents]")
+@click.option("--init", type=click.Path(path_type=Path), help="Run whose weights are the first ones (fine-tuning).")
 @click.option("--resume", is_flag=True, help="Go on where a stopped training was saved.")
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda[:N].")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--device", default="cpu", show_default=True, help="Device to train on: cpu or cuda[:N].")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(
     data: Path,
     tokenizer: str,
@@ -40,7 +40,7 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Train a latent mapping model on DATA.
+    """Train a latent mapping model on DATA, a data set folder, between the halves of a frozen autoencoder.
 
     \b
     Examples:
@@ -60,54 +60,31 @@ def command(
     from gms_rt.train.device import torch_device
     from gms_rt.train.loop import train
     from gms_rt.train.recipe import load_recipe
+    from gms_rt.train.request import TrainingRequest
 
     console = Console(json=as_json)
-    chosen = load_recipe(recipe, settings, model_shape(init) if init else None)
+    how = load_recipe(recipe, settings, model_shape(init) if init else None)
     where = torch_device(device)
     dataset = recognise(data)
-    split = split_dataset(dataset, file=splits, seed=chosen.seed, validation=chosen.validation)
+    split = split_dataset(dataset, file=splits, seed=how.seed, validation=how.validation)
     console.say(
         f"{dataset.name} ({dataset.layout}): {len(split.train)} cases train, {len(split.validation)} validate, "
         f"{len(split.test)} are kept for the test; split: {split.source}"
     )
-    with Bars() as bars:
-        outcome = train(
-            dataset,
-            split,
-            load_tokenizer(tokenizer),
-            chosen,
-            out,
-            device=where,
-            init=init,
-            resume=resume,
-            cache=cache,
-            progress=bars.show,
-        )
+    request = TrainingRequest(
+        dataset,
+        split,
+        load_tokenizer(tokenizer),
+        how,
+        out,
+        device=where,
+        init=init,
+        resume=resume,
+        cache=cache,
+    )
+    with StageBars() as bars:
+        outcome = train(request, bars.show)
     console.result(_values(outcome), _screen(outcome, data, splits))
-
-
-class Bars:
-    """One progress bar a stage of the work."""
-
-    def __init__(self) -> None:
-        self._stage = ""
-        self._bar: Progress | None = None
-
-    def show(self, stage: str, done: int, total: int, note: str) -> None:
-        """Move the bar of this stage."""
-        if self._bar is None or stage != self._stage:
-            self.__exit__()
-            self._stage, self._bar = stage, Progress(stage, total, shown=True)
-            self._bar.__enter__()
-        self._bar.advance(done - self._bar.done, note)
-
-    def __enter__(self) -> Bars:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-        self._bar = None
 
 
 def _values(outcome: Outcome) -> dict[str, object]:

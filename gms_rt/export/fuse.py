@@ -49,7 +49,7 @@ class ReferencePictures:
 
 
 class EncoderStage(nn.Module):
-    """uint8 N×H×W×3 to scaled latents. The cast comes first: TensorRT lets nothing else read uint8."""
+    """uint8 N×H×W×3 to scaled latents."""
 
     def __init__(self, gms: Gms) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class EncoderStage(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Encode pictures."""
-        return self.gms.encode(image.to(torch.float32).permute(0, 3, 1, 2) / 255)
+        return self.gms.encode_levels(image)
 
 
 class MapperStage(nn.Module):
@@ -73,7 +73,7 @@ class MapperStage(nn.Module):
 
 
 class DecoderStage(nn.Module):
-    """Scaled mask latents to uint8 N×H×W×1; the cast comes last."""
+    """Scaled mask latents to uint8 N×H×W×1."""
 
     def __init__(self, gms: Gms) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class DecoderStage(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         """Draw masks."""
-        return (self.gms.probability(latent) * 255).round().permute(0, 2, 3, 1).to(torch.uint8)
+        return self.gms.draw_levels(latent)
 
 
 def graph_from_run(run: Path, out: Path, options: ExportOptions | None = None) -> Path:

@@ -1,1 +1,1 @@
-"""The generative segmentation model in PyTorch: frozen tokenizer, latent mapping model, and both joined."""
+"""The generative segmentation model in PyTorch: frozen tokenizer, latent mapping model, and the two joined."""

@@ -39,13 +39,13 @@ def load_compvis(source: str) -> DiffusersTokenizer:
         raise MissingExtraError("the tokenizer 'compvis'", "train") from error
     path = Path(source)
     if not path.is_file():
-        raise UsageError("is no file", where=path, fix="give a checkpoint: compvis:FILE.ckpt")
+        raise UsageError("is not a file", where=path, fix="give a checkpoint: compvis:FILE.ckpt")
     weights = load_tensors(path)
     if any(name.startswith(_PREFIX) for name in weights):
         weights = {k.removeprefix(_PREFIX): v for k, v in weights.items() if k.startswith(_PREFIX)}
     weights = {k: v for k, v in weights.items() if k.startswith(("encoder.", "decoder.", "quant_conv", "post_quant"))}
     if "encoder.conv_in.weight" not in weights or "post_quant_conv.weight" not in weights:
-        raise ArtifactError("holds no autoencoder in the CompVis layout (no encoder.conv_in)", where=path)
+        raise ArtifactError("contains no autoencoder in the CompVis layout (no encoder.conv_in)", where=path)
     autoencoder = AutoencoderKL(**_configuration(weights))
     missing, unexpected = autoencoder.load_state_dict(to_diffusers(weights), strict=False)
     if missing or unexpected:

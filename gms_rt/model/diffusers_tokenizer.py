@@ -9,8 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn import functional as F
 
-from gms_rt.errors import ArtifactError, MissingExtraError, UsageError
-from gms_rt.model.checkpoint import reason
+from gms_rt.errors import ArtifactError, MissingExtraError, UsageError, reason_from_error
 from gms_rt.model.tokenizer import Tokenizer, TokenizerSpec
 
 _CLASSES = {"sd-vae": "AutoencoderKL", "taesd": "AutoencoderTiny", "vq": "VQModel"}
@@ -35,13 +34,13 @@ class DiffusersTokenizer(Tokenizer):
     def decode(self, latent: Tensor) -> Tensor:
         """Decoder; a VQModel first snaps the latent to its codebook, straight-through for gradients."""
         if self.spec.kind == "vq":
-            latent = snapped(latent, self.autoencoder.quantize.embedding.weight)
+            latent = snap_to_codebook(latent, self.autoencoder.quantize.embedding.weight)
         post_quant = getattr(self.autoencoder, "post_quant_conv", None)
         image: Tensor = self.autoencoder.decoder(latent if post_quant is None else post_quant(latent))
         return image
 
 
-def snapped(latent: Tensor, codebook: Tensor) -> Tensor:
+def snap_to_codebook(latent: Tensor, codebook: Tensor) -> Tensor:
     """Every position replaced by its nearest code; gradients pass as if nothing had happened."""
     tokens = latent.permute(0, 2, 3, 1)
     distance = codebook.square().sum(dim=1) - 2 * tokens @ codebook.T
@@ -89,7 +88,7 @@ def load_diffusers(kind: str, source: str, revision: str | None = None) -> Diffu
             raise UsageError("no config.json in this folder", where=folder, fix=_wanted(kind))
         autoencoder = _load(layout, folder, {"local_files_only": True})
     elif folder.exists() or source.count("/") != 1 or source.startswith((".", "~", "/")):
-        raise UsageError("is no tokenizer folder and no hub id", where=source, fix=_wanted(kind))
+        raise UsageError("is neither a tokenizer folder nor a hub id", where=source, fix=_wanted(kind))
     else:
         autoencoder = _from_hub(layout, kind, source, revision)
     return wrap_autoencoder(autoencoder, kind, source, revision)
@@ -105,7 +104,7 @@ def _from_hub(layout: Any, kind: str, source: str, revision: str | None) -> Any:
         except (OSError, ValueError) as error:
             last = error
     raise UsageError(
-        f"the hub did not give this tokenizer ({reason(last)})",
+        f"the hub did not give this tokenizer ({reason_from_error(last)})",
         where=source,
         fix=f"offline, fetch config.json and diffusion_pytorch_model.safetensors of {source} (folder vae, if it "
         f"has one) elsewhere, put them into a folder and name it: --tokenizer {kind}:FOLDER",
@@ -116,7 +115,7 @@ def _load(layout: Any, folder: Path, options: dict[str, Any]) -> Any:
     try:
         return layout.from_pretrained(str(folder), **options)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ArtifactError(f"the tokenizer does not load ({reason(error)})", where=folder) from error
+        raise ArtifactError(f"the tokenizer does not load ({reason_from_error(error)})", where=folder) from error
 
 
 def _wanted(kind: str) -> str:

@@ -1,6 +1,7 @@
-"""Generative medical segmentation, joined: encode, scale, map, decode, mean, clamp. The only place for this order.
+"""Generative medical segmentation, joined: normalise, encode, scale, map, decode, mean, clamp, round.
 
-Images and probabilities are float tensors in [0, 1]; the tokenizer's own range is handled here.
+The only place for this order, for training, export and tests alike. Images and probabilities are float tensors in
+[0, 1], or uint8 of 0 to 255 where a name says `levels`; the tokenizer's own range is handled here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from gms_rt.model.tokenizer import Tokenizer
 
 
 class Gms(nn.Module):
-    """A frozen tokenizer and a latent mapping model. Its parts are the stages of the exported graph."""
+    """A frozen tokenizer and a latent mapping model.
+
+    The stages of the exported graph are `encode_levels`, `map` and `draw_levels`.
+    """
 
     def __init__(self, tokenizer: Tokenizer, mapper: LatentMapper) -> None:
         super().__init__()
@@ -32,6 +36,10 @@ class Gms(nn.Module):
         """Probabilities N×1×H×W of N×3×H×W images."""
         return self.probability(self.map(self.encode(image)))
 
+    def encode_levels(self, images: Tensor) -> Tensor:
+        """Scaled latents of uint8 N×H×W×3 images. The cast comes first: TensorRT lets nothing else read uint8."""
+        return self.encode(images.to(torch.float32).permute(0, 3, 1, 2) / 255)
+
     def encode(self, image: Tensor) -> Tensor:
         """Scaled latents of images (or of masks with three equal channels)."""
         low, high = self.tokenizer.spec.image_range
@@ -48,14 +56,16 @@ class Gms(nn.Module):
         return self.drawing(latent).clamp(0, 1)
 
     def drawing(self, latent: Tensor) -> Tensor:
-        """What `probability` clamps."""
+        """The drawn mask before `probability` clamps it."""
         low, high = self.tokenizer.spec.image_range
         decoded = self.tokenizer.decode(latent / self.tokenizer.spec.scale + self.tokenizer.spec.shift)
         return (decoded.mean(dim=1, keepdim=True) - low) / (high - low)
 
+    def draw_levels(self, latent: Tensor) -> Tensor:
+        """Draw a scaled mask latent: uint8 N×H×W×1, 255 for a probability of 1. The cast comes last."""
+        return (self.probability(latent) * 255).round().permute(0, 2, 3, 1).to(torch.uint8)
+
     @torch.no_grad()
     def segment(self, images: Tensor) -> Tensor:
         """uint8 N×H×W×3 images to uint8 N×H×W probabilities: what the exported graph computes."""
-        pixels = images.to(torch.float32).permute(0, 3, 1, 2) / 255
-        probability: Tensor = self(pixels)
-        return (probability * 255).round().to(torch.uint8)[:, 0]
+        return self.draw_levels(self.map(self.encode_levels(images)))[..., 0]

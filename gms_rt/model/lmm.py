@@ -15,18 +15,18 @@ from torch.nn import functional as F
 
 from gms_rt.errors import ConfigError
 
-_EPS = 1e-6
+_EPS = 1e-6  # of every group normalisation
 
 
 @dataclass(frozen=True)
 class LmmConfig:
     """The shape of a latent mapping model; the defaults are the paper's (1.56 M parameters)."""
 
-    latent_channels: int = 4
-    width: int = 32
-    multipliers: tuple[int, ...] = (1, 2, 4, 4)
-    groups: int = 16
-    deep_supervision: bool = True
+    latent_channels: int = 4  # of the tokenizer's latents, in and out
+    width: int = 32  # channels of the first convolution
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)  # channels of each encoder block, as multiples of `width`
+    groups: int = 16  # of every group normalisation; divides `width`
+    deep_supervision: bool = True  # a head on every decoder block, else on the last alone
 
     def __post_init__(self) -> None:
         if self.latent_channels < 1 or self.width < 1 or len(self.multipliers) < 2 or min(self.multipliers) < 1:
@@ -62,7 +62,7 @@ class Attention(nn.Module):
         return x + attended
 
 
-class Block(nn.Module):
+class MappingBlock(nn.Module):
     """Two pre-activated 3x3 convolutions with a shortcut, then attention."""
 
     def __init__(self, inputs: int, outputs: int, groups: int) -> None:
@@ -104,11 +104,11 @@ class LatentMapper(nn.Module):
         self.config = config = config or LmmConfig()
         widths = [config.width, *(config.width * m for m in config.multipliers)]
         self.stem = nn.Conv2d(config.latent_channels, config.width, 3, padding=1)
-        self.down = nn.ModuleList(Block(a, b, config.groups) for a, b in itertools.pairwise(widths))
+        self.down = nn.ModuleList(MappingBlock(a, b, config.groups) for a, b in itertools.pairwise(widths))
         self.up = nn.ModuleList()
         below = widths[-1]
         for skip in reversed(widths[:-1]):
-            self.up.append(Block(skip + below, skip, config.groups))
+            self.up.append(MappingBlock(skip + below, skip, config.groups))
             below = skip
         headed = list(reversed(widths[:-1])) if config.deep_supervision else [config.width]
         self.heads = nn.ModuleList(Head(w, config.latent_channels, config.groups) for w in headed)
@@ -118,7 +118,7 @@ class LatentMapper(nn.Module):
         """The mask latent."""
         return self._head(-1, self.features(latent)[-1])
 
-    def supervised(self, latent: Tensor) -> list[Tensor]:
+    def supervised_latents(self, latent: Tensor) -> list[Tensor]:
         """The latents that training supervises, the output first: all heads but the deepest, or just one."""
         features = self.features(latent)
         if not self.config.deep_supervision:

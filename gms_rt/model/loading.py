@@ -19,7 +19,7 @@ def load_tokenizer(name: str, *, revision: str | None = None) -> Tokenizer:
     kind, _, source = name.partition(":")
     source = source or _DEFAULTS.get(kind, "")
     if kind not in KINDS or not source:
-        what = f"needs a source: {kind}:FOLDER" if kind in KINDS else "is no tokenizer"
+        what = f"needs a source: {kind}:FOLDER" if kind in KINDS else "is not a tokenizer"
         raise UsageError(
             what,
             where=f"--tokenizer {name}",
@@ -31,7 +31,7 @@ def load_tokenizer(name: str, *, revision: str | None = None) -> Tokenizer:
 
 
 def open_tokenizer(kind: str, source: str, revision: str | None = None) -> Tokenizer:
-    """Load by kind and source."""
+    """Load and freeze the tokenizer of this kind from this source."""
     if kind == "onnx":
         from gms_rt.model.onnx_tokenizer import load_onnx
 
@@ -45,7 +45,7 @@ def open_tokenizer(kind: str, source: str, revision: str | None = None) -> Token
     return load_diffusers(kind, source, revision)
 
 
-def resolved(source: str, folder: Path) -> str:
-    """A source as seen from a run folder: relative paths that exist there are meant to be there."""
+def source_in_run(source: str, folder: Path) -> str:
+    """The tokenizer source that a run names: a relative path is inside the run folder where it exists there."""
     inside = folder / source
     return str(inside) if not Path(source).is_absolute() and inside.exists() else source

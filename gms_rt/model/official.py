@@ -47,11 +47,11 @@ _PLAIN_HEAD = {"output_blocks": "heads.0"}
 
 @dataclass(frozen=True)
 class OfficialCheckpoint:
-    """A latent mapping model from an official checkpoint, and how many keys of the file it accounts for."""
+    """A latent mapping model from an official checkpoint, and what its keys were."""
 
     mapper: LatentMapper
-    keys: int
-    duplicates: int
+    keys: int  # of the file, all accounted for
+    duplicates: int  # of them, activations that are stored a second time
 
 
 def load_official(path: Path) -> OfficialCheckpoint:
@@ -71,7 +71,7 @@ def load_official(path: Path) -> OfficialCheckpoint:
     if missing or unexpected or shapes:
         problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
         listed = "; ".join(f"{kind}: {', '.join(found)}" for kind, found in problems.items() if found)
-        raise ArtifactError(f"is no official GMS latent mapping model ({listed})", where=path)
+        raise ArtifactError(f"is not an official GMS latent mapping model ({listed})", where=path)
     renamed: dict[str, Tensor] = {}
     for name, ours in names.items():
         value = weights[name].to(torch.float32)
@@ -103,7 +103,7 @@ def _config(weights: dict[str, Tensor], path: Path) -> LmmConfig:
         widths = [weights[f"conv{i}_0.resblock.conv2.2.weight"].shape[0] for i in range(1, 5)]
     except (KeyError, ValueError) as error:
         raise ArtifactError(
-            f"is no official GMS latent mapping model (missing: {error})",
+            f"is not an official GMS latent mapping model (missing: {error})",
             where=path,
             fix="give the best_model.pth that the official training wrote",
         ) from error

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gms_rt.errors import ArtifactError
-from gms_rt.model.checkpoint import reason
+from gms_rt.errors import ArtifactError, reason_from_error
 
 Attributes = dict[str, Any]
 Value = Tensor | None
@@ -33,7 +32,7 @@ class OnnxModule(nn.Module):
             model = onnx.load(str(path))
             onnx.checker.check_model(model)
         except Exception as error:  # parsing hostile bytes raises whatever protobuf and the checker like
-            raise ArtifactError(f"is no valid ONNX graph ({reason(error)})", where=path) from error
+            raise ArtifactError(f"is not a valid ONNX graph ({reason_from_error(error)})", where=path) from error
         graph = model.graph
         weights = {tensor.name: _array(tensor) for tensor in graph.initializer}
         self._program: list[tuple[Operator, list[str], str, Attributes]] = []

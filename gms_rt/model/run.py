@@ -1,7 +1,7 @@
 """Run folders: `config.toml`, `lmm.safetensors` and `tokenizer.json`, from which the whole model comes back.
 
 `tokenizer.json` names the frozen tokenizer with the hash of its weights; a tokenizer that has changed is refused,
-because a latent mapping model means nothing without the very tokenizer it was trained with.
+because a latent mapping model works only with the tokenizer it was trained with.
 """
 
 from __future__ import annotations
@@ -12,34 +12,41 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from gms_rt.artifacts import atomic_path, read_json, write_bytes, write_json
+from gms_rt.artifacts import read_json, write_bytes, write_json
 from gms_rt.config import configured, read_toml
 from gms_rt.errors import ArtifactError, UsageError
 from gms_rt.model.checkpoint import load_tensors
 from gms_rt.model.gms import Gms
 from gms_rt.model.lmm import LatentMapper, LmmConfig
-from gms_rt.model.loading import open_tokenizer, resolved
+from gms_rt.model.loading import open_tokenizer, source_in_run
 from gms_rt.model.tokenizer import Tokenizer, TokenizerSpec
 
 CONFIG, WEIGHTS, TOKENIZER = "config.toml", "lmm.safetensors", "tokenizer.json"
-TomlValue = str | int | float | bool | list[int] | list[float] | list[str]
+TomlValue = str | int | float | bool | tuple[int, ...]
 Tables = Mapping[str, Mapping[str, TomlValue]]
 
 
-def save_run(folder: Path, gms: Gms, tables: Tables | None = None) -> None:
-    """Write a run folder; `tables` are more tables of `config.toml`, such as how it was trained."""
-    from safetensors.torch import save_file
+def save_run(
+    folder: Path, gms: Gms, tables: Tables | None = None, *, weights: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write a run folder.
 
-    model: dict[str, TomlValue] = {
-        k: list(v) if isinstance(v, tuple) else v for k, v in asdict(gms.mapper.config).items()
-    }
-    write_bytes(folder / CONFIG, toml_text({"model": model, **(tables or {})}).encode())
+    `tables` are more tables of `config.toml`, such as how it was trained; `weights` stand in for the mapper's own.
+    """
+    write_bytes(folder / CONFIG, toml_text({"model": asdict(gms.mapper.config), **(tables or {})}).encode())
     spec = replace(gms.tokenizer.spec, sha256=gms.tokenizer.weights_sha256())
     write_json(folder / TOKENIZER, spec.to_json())
-    weights = {name: value.detach().cpu().contiguous() for name, value in gms.mapper.state_dict().items()}
-    with atomic_path(folder / WEIGHTS) as part:
-        save_file(weights, part)
+    write_weights(folder / WEIGHTS, weights or gms.mapper.state_dict())
+
+
+def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write weights as safetensors, from wherever they are, whole or not at all."""
+    from safetensors.torch import save
+
+    # Serialised in memory first: a full disk then fails in one known place, and the old file stays.
+    write_bytes(path, save({name: value.detach().cpu().contiguous() for name, value in weights.items()}))
 
 
 def load_run(folder: Path) -> Gms:
@@ -62,12 +69,12 @@ def model_shape(folder: Path) -> LmmConfig:
 
 
 def check_run(folder: Path) -> None:
-    """Refuse what is no run folder."""
+    """Refuse what is not a run folder."""
     if not folder.is_dir():
-        raise UsageError("is no folder", where=folder, fix="name a run folder, such as gms-rt train writes")
+        raise UsageError("is not a folder", where=folder, fix="name a run folder, such as gms-rt train writes")
     for name in (CONFIG, WEIGHTS, TOKENIZER):
         if not (folder / name).is_file():
-            raise UsageError(f"is no run folder (no {name})", where=folder)
+            raise UsageError(f"is not a run folder (no {name})", where=folder)
 
 
 def load_weights(mapper: LatentMapper, path: Path) -> None:
@@ -91,13 +98,13 @@ def _tokenizer(folder: Path) -> Tokenizer:
     if "image_range" in values:
         values["image_range"] = tuple(values["image_range"])
     spec = configured(TokenizerSpec, values, where=path)
-    tokenizer = open_tokenizer(spec.kind, resolved(spec.source, folder), spec.revision)
+    tokenizer = open_tokenizer(spec.kind, source_in_run(spec.source, folder), spec.revision)
     found = replace(tokenizer.spec, source=spec.source, sha256=spec.sha256)
     if found != spec:
         raise ArtifactError(f"says {spec}, but the tokenizer there is {found}", where=path)
     if spec.sha256 is not None and tokenizer.weights_sha256() != spec.sha256:
         raise ArtifactError(
-            "names a tokenizer whose weights have changed since (hash differs)",
+            "names a tokenizer whose weights have changed since then (hash differs)",
             where=path,
             fix=f"restore the tokenizer {spec.source} of this run",
         )
@@ -108,7 +115,7 @@ def _tokenizer(folder: Path) -> Tokenizer:
 def toml_text(tables: Tables) -> str:
     """Plain TOML of tables of plain values.
 
-    >>> print(toml_text({"model": {"width": 32, "multipliers": [1, 2]}}), end="")
+    >>> print(toml_text({"model": {"width": 32, "multipliers": (1, 2)}}), end="")
     [model]
     width = 32
     multipliers = [1, 2]

@@ -31,5 +31,5 @@ def run_size(run: Path, text: str | None) -> tuple[int, int]:
         return side, side
     found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text)
     if found is None:
-        raise UsageError("is no size", where=f"--size {text}", fix="give one number or HEIGHTxWIDTH")
+        raise UsageError("is not a size", where=f"--size {text}", fix="give one number or HEIGHTxWIDTH")
     return int(found[1]), int(found[2] or found[1])

@@ -1,4 +1,4 @@
-"""Frozen tokenizers behind one small interface: an image to its latent mean, a latent back to an image.
+"""Frozen tokenizers behind one small interface: from an image to its latent mean, from a latent back to an image.
 
 A tokenizer never trains: its weights take no gradient and it stays in eval mode. `encode` runs without a graph;
 `decode` lets gradients through to the latent, so that a loss on the drawn mask reaches the latent mapping model.
@@ -21,17 +21,17 @@ JsonValue = str | int | float | list[float] | None
 
 @dataclass(frozen=True)
 class TokenizerSpec:
-    """Which frozen tokenizer this is, and the numbers the pipeline needs of it: `tokenizer.json`."""
+    """Which frozen tokenizer this is, and its numbers that the pipeline needs: `tokenizer.json`."""
 
     kind: str  # sd-vae, taesd, vq, onnx or compvis
     source: str  # hub id, folder or file
-    channels: int
-    stride: int
-    scale: float = 1.0
+    channels: int  # of a latent
+    stride: int  # pixels per latent position, along each side
+    scale: float = 1.0  # a scaled latent is (latent - shift) * scale
     shift: float = 0.0
-    image_range: tuple[float, float] = (-1.0, 1.0)
-    revision: str | None = None
-    sha256: str | None = None
+    image_range: tuple[float, float] = (-1.0, 1.0)  # what black and white are for the encoder and the decoder
+    revision: str | None = None  # of the hub
+    sha256: str | None = None  # of the weights, see `weights_sha256`; known once a run names the tokenizer
 
     def __post_init__(self) -> None:
         if self.channels < 1 or self.stride < 1 or self.scale == 0 or self.image_range[0] >= self.image_range[1]:

@@ -1,1 +1,1 @@
-"""Training: losses, latents and loops."""
+"""Training: recipes, cached latents, and a loop that can be stopped and resumed."""

@@ -1,6 +1,6 @@
 """One random view of an image and its mask: flip, rotation, zoom and shift in one warp, then colour.
 
-The same generator state gives the same view. Each view has its own seed, so that order and workers do not matter.
+The same generator state gives the same view. Each view has its own seed, so that order and threads do not matter.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gms_rt.arrays import U8
-from gms_rt.train.recipe import Recipe
+from gms_rt.scan.mask import mask_from_levels
+from gms_rt.train.recipe import TrainingRecipe
 
 
-def augmented(image: U8, mask: U8, recipe: Recipe, rng: np.random.Generator) -> tuple[U8, U8]:
-    """A random view of the same size; what comes in from outside is the picture mirrored."""
+def augment(image: U8, mask: U8, recipe: TrainingRecipe, rng: np.random.Generator) -> tuple[U8, U8]:
+    """A random view of the same size; the outside of a picture is its mirror image."""
     # Every number is drawn, used or not, so that one setting does not shift the others' randomness.
     turn, zoom, dx, dy = rng.uniform(-1, 1, 4)
     across, along = rng.random(2) < 0.5
@@ -25,14 +26,14 @@ def augmented(image: U8, mask: U8, recipe: Recipe, rng: np.random.Generator) -> 
     moved = any((recipe.rotate, recipe.shift, recipe.zoom > 1, *flips))
     if moved:
         matrix = _matrix(image.shape[1], image.shape[0], recipe, (turn, zoom, dx, dy), flips)
-        image, mask = _warp(image, matrix), _binary(_warp(mask, matrix))
-    return _coloured(image, recipe, colour), mask
+        image, mask = _warp(image, matrix), mask_from_levels(_warp(mask, matrix))
+    return _shift_colours(image, recipe, colour), mask
 
 
 def _matrix(
     width: int,
     height: int,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     drawn: tuple[float, float, float, float],
     flips: tuple[bool, bool],
 ) -> NDArray[np.float64]:
@@ -52,11 +53,7 @@ def _warp(picture: U8, matrix: NDArray[np.float64]) -> U8:
     return np.asarray(warped, np.uint8)
 
 
-def _binary(mask: U8) -> U8:
-    return np.where(mask >= 128, 255, 0).astype(np.uint8)
-
-
-def _coloured(image: U8, recipe: Recipe, drawn: NDArray[np.float64]) -> U8:
+def _shift_colours(image: U8, recipe: TrainingRecipe, drawn: NDArray[np.float64]) -> U8:
     if not any((recipe.hue, recipe.saturation, recipe.value, recipe.contrast)):
         return image
     hue, saturation, value, contrast = (float(number) for number in drawn)

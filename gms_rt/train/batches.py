@@ -1,4 +1,4 @@
-"""Batches for each step: from cached latents, or augmented and encoded on the way. Same seed and step, same batch."""
+"""The batch of each step: from cached latents, or augmented and encoded on the way. Same seed and step, same batch."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ from torch import Tensor
 
 from gms_rt.model.gms import Gms
 from gms_rt.train.latents import LatentCache, encode, mask_image
-from gms_rt.train.recipe import Recipe
-from gms_rt.train.samples import Samples, image_tensor, mask_tensor
+from gms_rt.train.recipe import TrainingRecipe
+from gms_rt.train.samples import Samples, mask_tensor
 from gms_rt.train.schedule import Schedule
 
 _ORDER, _VIEWS, _NOISE = 0x6F72, 0x7669, 0x6E6F
-_EXAMPLES = 256  # of mask latents that a sketch of the decoder is fitted to
+_EXAMPLES = 256  # mask latents that the linear decoder is fitted to
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Latents of images and masks, and the masks N×1×H×W; `names` for messages."""
+    """Cases of one step."""
 
-    image: Tensor
-    target: Tensor
-    mask: Tensor
-    names: list[str]
+    image: Tensor  # scaled latents of the images
+    target: Tensor  # scaled latents of the masks
+    mask: Tensor  # N×1×H×W of 0 and 1
+    names: list[str]  # of the cases, for messages
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch there."""
+        """The same batch on this device."""
         return Batch(self.image.to(device), self.target.to(device), self.mask.to(device), self.names)
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Gives the batch of a step."""
 
     def batch(self, step: int) -> Batch:
         """The batch of this step."""
 
     def examples(self) -> tuple[Tensor, Tensor]:
-        """Mask latents and masks of some cases, for fitting a sketch of the decoder."""
+        """Mask latents and masks of some cases, to fit the linear decoder to."""
 
     def close(self) -> None:
-        """Release what it holds."""
+        """Release files and threads."""
 
 
 class CachedBatches:
-    """Batches of cached views, one view a case and epoch."""
+    """Batches of cached views, one view per case and epoch."""
 
     def __init__(self, cache: LatentCache, samples: Samples, schedule: Schedule) -> None:
         self._cache, self._samples, self._schedule = cache, samples, schedule
@@ -59,24 +59,24 @@ class CachedBatches:
     def batch(self, step: int) -> Batch:
         """The batch of this step."""
         epoch = self._schedule.place(step).epoch
-        numbers = members(self._schedule, step)
+        numbers = case_numbers(self._schedule, step)
         drawn = np.random.default_rng([self._schedule.recipe.seed, _VIEWS, epoch])
         views = drawn.integers(0, self._cache.views, self._cache.cases)[numbers]
         image, target, mask = self._cache.batch(numbers.tolist(), views.tolist())
         return Batch(image, target, mask, [self._samples.cases[n].name for n in numbers])
 
     def examples(self) -> tuple[Tensor, Tensor]:
-        """Mask latents and masks of some cases, for fitting a sketch of the decoder."""
+        """Mask latents and masks of some cases, to fit the linear decoder to."""
         cases = range(min(self._cache.cases, _EXAMPLES))
         _, targets, masks = self._cache.batch(cases, [case % self._cache.views for case in cases])
         return targets, masks
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing to release."""
 
 
 class LiveBatches:
-    """Batches of fresh views, encoded when they are asked for; the next step's pictures are read meanwhile."""
+    """Batches of fresh views, encoded when they are asked for; the next step's pictures are read at the same time."""
 
     def __init__(self, gms: Gms, samples: Samples, schedule: Schedule, device: torch.device) -> None:
         self._gms, self._samples, self._schedule, self._device = gms, samples, schedule, device
@@ -89,14 +89,15 @@ class LiveBatches:
         if step + 1 < self._schedule.steps and step + 1 not in self._ahead:
             self._ahead[step + 1] = self._ask(step + 1)
         pairs = [future.result() for future in waiting]
-        images = image_tensor([image for image, _ in pairs]).to(self._device)
+        images = torch.from_numpy(np.stack([image for image, _ in pairs])).to(self._device)
         masks = [mask for _, mask in pairs]
-        target = self._gms.encode(image_tensor([mask_image(mask) for mask in masks]).to(self._device))
-        names = [self._samples.cases[n].name for n in members(self._schedule, step)]
+        drawn = torch.from_numpy(np.stack([mask_image(mask) for mask in masks])).to(self._device)
+        target = self._gms.encode_levels(drawn)
+        names = [self._samples.cases[n].name for n in case_numbers(self._schedule, step)]
         return Batch(self._latent(images, step), target, mask_tensor(masks), names)
 
     def examples(self) -> tuple[Tensor, Tensor]:
-        """Mask latents and masks of some cases, for fitting a sketch of the decoder."""
+        """Mask latents and masks of some cases, to fit the linear decoder to."""
         numbers = range(min(len(self._samples), _EXAMPLES))
         masks = [self._samples.view(number, 1)[1] for number in numbers]
         return encode(self._gms, [mask_image(mask) for mask in masks]), mask_tensor(masks)
@@ -104,14 +105,14 @@ class LiveBatches:
     def _ask(self, step: int) -> list[Future[Any]]:
         # View 0 is the plain picture, which only validation sees.
         view = self._schedule.place(step).epoch + 1
-        return [self._pool.submit(self._samples.view, int(n), view) for n in members(self._schedule, step)]
+        return [self._pool.submit(self._samples.view, int(n), view) for n in case_numbers(self._schedule, step)]
 
     def _latent(self, images: Tensor, step: int) -> Tensor:
         recipe = self._schedule.recipe
         if np.random.default_rng([recipe.seed, _NOISE, step]).random() >= recipe.latent_noise:
-            return self._gms.encode(images)
+            return self._gms.encode_levels(images)
         with _moments(self._gms) as seen:
-            latent = self._gms.encode(images)
+            latent = self._gms.encode_levels(images)
         if not seen:
             return latent
         spread = torch.exp(0.5 * seen[0][:, latent.shape[1] :].float().clamp(-30, 20)) * self._gms.tokenizer.spec.scale
@@ -124,9 +125,9 @@ class LiveBatches:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def members(schedule: Schedule, step: int) -> NDArray[np.int64]:
+def case_numbers(schedule: Schedule, step: int) -> NDArray[np.int64]:
     """The case numbers of a step: every epoch is a new order of all cases."""
-    recipe: Recipe = schedule.recipe
+    recipe: TrainingRecipe = schedule.recipe
     place = schedule.place(step)
     order = np.random.default_rng([recipe.seed, _ORDER, place.epoch]).permutation(schedule.cases)
     return np.asarray(order[place.batch * recipe.batch : (place.batch + 1) * recipe.batch], np.int64)
@@ -134,7 +135,7 @@ def members(schedule: Schedule, step: int) -> NDArray[np.int64]:
 
 @contextmanager
 def _moments(gms: Gms) -> Iterator[list[Tensor]]:
-    """What the tokenizer's posterior (mean and log-variance) is while it encodes; empty where it has none."""
+    """Collects the tokenizer's posterior (mean and log-variance) while it encodes; empty where it has none."""
     seen: list[Tensor] = []
     layer = getattr(getattr(gms.tokenizer, "autoencoder", None), "quant_conv", None)
     if layer is None:

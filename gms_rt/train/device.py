@@ -1,4 +1,4 @@
-"""A `--device` value for torch, refused in one line where the machine lacks it, and the arithmetic it trains in."""
+"""A `--device` value for torch, refused where the machine lacks it, and the arithmetic that it trains in."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from gms_rt.runtime.device import parse_device
 
 
 def torch_device(name: str) -> str:
-    """The same name in torch's words.
+    """The name of a device that torch has.
 
     >>> torch_device("cpu")
     'cpu'
     """
     kind, index = parse_device(name)
     if kind == "cuda" and (not torch.cuda.is_available() or (index or 0) >= torch.cuda.device_count()):
-        raise DeviceError(f"torch finds no {name}", where="--device", fix="use --device cpu")
+        raise DeviceError(f"torch does not find {name}", where="--device", fix="use --device cpu")
     return name
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and a polite kill end a training between two steps, after it has been saved; a second one ends it at once."""
+"""Ctrl-C and SIGTERM end a training between two steps, after it has been saved; a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Request:
+class StopRequest:
     """Whether somebody wants the work to stop."""
 
     def __init__(self) -> None:
@@ -23,9 +23,9 @@ class Request:
 
 
 @contextmanager
-def stop_requests() -> Iterator[Request]:
-    """Collect SIGINT and SIGTERM instead of being torn apart by them; outside the main thread nothing changes."""
-    request = Request()
+def stop_requests() -> Iterator[StopRequest]:
+    """Collect SIGINT and SIGTERM instead of ending at once; outside the main thread nothing changes."""
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return

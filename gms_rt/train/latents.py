@@ -1,7 +1,7 @@
-"""Latents of augmented views, encoded once: a folder of memory-mapped arrays, hashed, and resumed after a kill.
+"""Latents of augmented views, encoded once: a folder of memory-mapped arrays, hashed, and completed after a kill.
 
 Cases are stored in shards. `index.json` names what the cache was made of (tokenizer, pictures, augmentation, seed) and
-the hash of every finished array; what is not listed or has changed is made again. View 0 is the picture as it is.
+the hash of every finished array; what is not listed or has changed is encoded again. View 0 is the picture as it is.
 Latents are stored as float16, masks as bits.
 """
 
@@ -22,11 +22,11 @@ from torch import Tensor
 from gms_rt.artifacts import atomic_path, read_json, sha256_file, write_json
 from gms_rt.errors import GmsError
 from gms_rt.model.gms import Gms
-from gms_rt.train.samples import Samples, image_tensor, mask_tensor
+from gms_rt.train.samples import Samples, mask_tensor
 
 INDEX = "index.json"
-_SHARD = 32
-_BATCH = 8
+_SHARD = 32  # cases per file
+_BATCH = 8  # views encoded at once
 _PARTS = ("images", "masks", "pixels")
 _AUGMENT = ("flip", "rotate", "shift", "zoom", "hue", "saturation", "value", "contrast", "size", "seed", "views")
 Progress = Callable[[int, int], None]
@@ -55,7 +55,7 @@ class LatentCache:
 
 
 def cached_latents(gms: Gms, samples: Samples, folder: Path, progress: Progress | None = None) -> LatentCache:
-    """Open the cache of these samples, making what is missing."""
+    """Open the cache of these samples, after encoding what is missing."""
     recipe = samples.recipe
     key = _key(gms, samples)
     known = _known(folder, key)
@@ -73,12 +73,10 @@ def cached_latents(gms: Gms, samples: Samples, folder: Path, progress: Progress 
 
 @torch.no_grad()
 def encode(gms: Gms, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """Scaled latents of uint8 images, on the processor."""
+    """Scaled latents of uint8 images, in CPU memory."""
     device = next(gms.mapper.parameters()).device
-    parts = [
-        gms.encode(image_tensor(images[i : i + _BATCH]).to(device)).float().cpu() for i in range(0, len(images), _BATCH)
-    ]
-    return torch.cat(parts)
+    batches = [torch.from_numpy(np.stack(images[i : i + _BATCH])) for i in range(0, len(images), _BATCH)]
+    return torch.cat([gms.encode_levels(batch.to(device)).float().cpu() for batch in batches])
 
 
 def mask_image(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -97,7 +95,7 @@ def _encoded(gms: Gms, samples: Samples, numbers: range) -> dict[str, NDArray[An
     for name, latent in latents.items():
         if not torch.isfinite(latent.half()).all():
             raise GmsError(
-                f"the tokenizer makes {name[:-1]} latents that float16 cannot hold",
+                f"the tokenizer's latents of {name} exceed what float16 can store",
                 where=gms.tokenizer.spec.source,
                 fix="train with views=0",
             )
@@ -128,7 +126,7 @@ def _key(gms: Gms, samples: Samples) -> str:
 
 
 def _known(folder: Path, key: str) -> dict[str, dict[str, str]]:
-    """Finished shards of this very cache; another one in the same folder is cleared away."""
+    """Finished shards of this cache; another one in the same folder is deleted."""
     if (folder / INDEX).is_file():
         index = read_json(folder / INDEX)
         if index.get("key") == key and isinstance(index.get("shards"), dict):

@@ -1,8 +1,9 @@
-"""A sketch of the decoder: one linear 3x3 filter that draws masks from mask latents, fitted in closed form.
+"""The linear decoder: one linear 3x3 filter and a pixel shuffle, fitted in closed form, which draws masks from mask
+latents nearly as the real decoder does.
 
 Latent distance treats every error of a latent alike, and the decoder, which knows better, costs more than the latent
 mapping model. Mask latents are so simple that a linear filter draws masks with a Dice of 0.96-0.98 (published
-tokenizers, lesions), at no cost to speak of; so steps on cached latents can learn from the mask, too. Only training
+tokenizers, lesions), at next to no cost; so steps on cached latents can learn from the mask, too. Only training
 uses it, and a tokenizer whose latents hold masks in another way trains without.
 """
 
@@ -19,7 +20,7 @@ _RIDGE = 1e-4  # of the latents' mean square
 _EXPLAINED = 0.6  # share of the masks' variance below which the filter would mislead
 
 
-def fit_sketch(latents: Tensor, masks: Tensor) -> Tensor | None:
+def fit_linear_decoder(latents: Tensor, masks: Tensor) -> Tensor | None:
     """The filter, stride² x (9·channels + 1), from scaled mask latents and their masks; None where none fits."""
     stride = masks.shape[-1] // latents.shape[-1]
     seen = _patches(latents.double())
@@ -32,16 +33,16 @@ def fit_sketch(latents: Tensor, masks: Tensor) -> Tensor | None:
     return fitted.T.float().contiguous() if fits else None
 
 
-def sketched(latents: Tensor, fitted: Tensor) -> Tensor:
+def draw_linear(latents: Tensor, fitted: Tensor) -> Tensor:
     """Masks N x 1 x H x W as the filter draws them, about 0 to 1."""
     filters = fitted[:, :-1].reshape(len(fitted), latents.shape[1], 3, 3)
     drawn = F.conv2d(F.pad(latents, (1, 1, 1, 1), mode="replicate"), filters, fitted[:, -1])
     return F.pixel_shuffle(drawn, round(len(fitted) ** 0.5))
 
 
-def sketch_loss(latents: Tensor, fitted: Tensor, mask: Tensor) -> Tensor:
-    """Dice and cross entropy of the sketched mask."""
-    likely = _STEEP * (sketched(latents, fitted) - 0.5)
+def linear_decoder_loss(latents: Tensor, fitted: Tensor, mask: Tensor) -> Tensor:
+    """Dice and cross entropy of the mask that the filter draws."""
+    likely = _STEEP * (draw_linear(latents, fitted) - 0.5)
     return dice_loss(likely.sigmoid(), mask) + F.binary_cross_entropy_with_logits(likely, mask)
 
 

@@ -1,4 +1,4 @@
-"""Training: `train(...)` writes a run folder and can be stopped and resumed anywhere without changing its result.
+"""Training: `train` writes a run folder and can be stopped and resumed anywhere without changing its result.
 
 Every random choice follows from the seed and the step's number, so a checkpoint needs no generator states. The best
 weights on validation become `lmm.safetensors`; validation is carved from train, test is never looked at.
@@ -10,97 +10,57 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gms_rt.artifacts import write_bytes
-from gms_rt.data.layouts import Dataset
 from gms_rt.data.splits import Split, write_split
 from gms_rt.errors import GmsError, UsageError
 from gms_rt.model.gms import Gms
-from gms_rt.model.lmm import LatentMapper
-from gms_rt.model.run import CONFIG, WEIGHTS, save_run
+from gms_rt.model.run import CONFIG, WEIGHTS, save_run, write_weights
 from gms_rt.model.tokenizer import Tokenizer
-from gms_rt.train.batches import Batch, CachedBatches, LiveBatches, Source
-from gms_rt.train.checkpoint import STATE, Row, State, copied, load_state, save_state
+from gms_rt.train.batches import Batch, BatchSource, CachedBatches, LiveBatches
+from gms_rt.train.checkpoint import STATE, Row, State, copy_weights, load_state, save_state
 from gms_rt.train.device import forward_type
-from gms_rt.train.interrupt import Request, stop_requests
+from gms_rt.train.interrupt import StopRequest, stop_requests
 from gms_rt.train.latents import cached_latents
-from gms_rt.train.linear_decoder import fit_sketch
+from gms_rt.train.linear_decoder import fit_linear_decoder
 from gms_rt.train.objective import losses
-from gms_rt.train.recipe import Recipe
+from gms_rt.train.recipe import RENAMED, TrainingRecipe
 from gms_rt.train.record import Record
+from gms_rt.train.request import Outcome, Progress, TrainingRequest
 from gms_rt.train.samples import Samples
 from gms_rt.train.schedule import Place, Schedule
 from gms_rt.train.start import Start, first_weights
 from gms_rt.train.validation import Validation
 
-Progress = Callable[[str, int, int, str], None]  # stage, done, total, note
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a training reached."""
-
-    run: Path
-    best_dice: float
-    best_epoch: int
-    epochs: int
-    seconds: float
-    images_per_second: float
-
-
-def train(
-    dataset: Dataset,
-    split: Split,
-    tokenizer: Tokenizer,
-    recipe: Recipe,
-    out: Path,
-    *,
-    device: str = "cpu",
-    init: Path | None = None,
-    resume: bool = False,
-    cache: Path | None = None,
-    progress: Progress | None = None,
-) -> Outcome:
-    """Train a latent mapping model into the run folder `out`, from scratch or from the weights of the run `init`."""
-    if not resume and any((out / name).exists() for name in (STATE, WEIGHTS)):
-        raise UsageError("holds a run already", where=out, fix="go on with --resume, or choose another --out")
+def train(request: TrainingRequest, progress: Progress | None = None) -> Outcome:
+    """Train a latent mapping model into a run folder, from scratch or from another run's weights."""
+    out, recipe = request.out, request.recipe
+    if not request.resume and any((out / name).exists() for name in (STATE, WEIGHTS)):
+        raise UsageError("already contains a run", where=out, fix="go on with --resume, or choose another --out")
     before = torch.get_num_threads()
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     try:
-        with stop_requests() as request:
-            recipe.check_stride(tokenizer.spec.stride)
-            start = first_weights(recipe, tokenizer.spec.channels, init)
-            return _Training(dataset, split, tokenizer, recipe, start, out, device, cache, progress, request).run()
+        with stop_requests() as stop:
+            recipe.check_stride(request.tokenizer.spec.stride)
+            start = first_weights(recipe, request.tokenizer.spec.channels, request.init)
+            return _Training(request, start, stop, progress).run()
     finally:
         torch.set_num_threads(before)
 
 
 class _Training:
-    """One training: what it works on, and the state that a checkpoint holds."""
+    """One training: what it works on, and the state that a checkpoint saves."""
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        split: Split,
-        tokenizer: Tokenizer,
-        recipe: Recipe,
-        start: Start,
-        out: Path,
-        device: str,
-        cache: Path | None,
-        progress: Progress | None,
-        request: Request,
-    ) -> None:
-        self.recipe, self.out, self.split, self.request = recipe, out, split, request
-        self.device = torch.device(device)
+    def __init__(self, request: TrainingRequest, start: Start, stop: StopRequest, progress: Progress | None) -> None:
+        recipe, dataset, split, tokenizer = request.recipe, request.dataset, request.split, request.tokenizer
+        self.recipe, self.out, self.split, self.stop = recipe, request.out, split, stop
+        self.device = torch.device(request.device)
         self.progress = progress or (lambda stage, done, total, note: None)
         self.gms = Gms(tokenizer, start.mapper).to(self.device)
         if self.device.type == "cpu":
@@ -111,27 +71,27 @@ class _Training:
         self.half = forward_type(recipe.precision, self.device)
         self.optimiser = torch.optim.AdamW(self.gms.mapper.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half == torch.float16)
-        self.cache = cache or out / "latents"
+        self.cache = request.cache or request.out / "latents"
         data = {"name": dataset.name, "folder": str(dataset.root.resolve()), "split": split.source}
-        self.tables: dict[str, Any] = {"training": recipe.table(), "data": data}
+        self.tables: dict[str, Any] = {"training": asdict(recipe), "data": data}
         if start.origin:
             self.tables["origin"] = start.origin
-        self.state = State(_fingerprint(recipe, split, tokenizer, start))
+        self.state = State(training_fingerprint(recipe, split, tokenizer, start))
 
     def run(self) -> Outcome:
         self._restore()
         write_split(self.out / "split.json", self.split)
         source = self._source()
-        if self.recipe.sketch and self.recipe.latent_epochs and self.state.sketch is None:
-            sketch = fit_sketch(*source.examples())
-            self.state.sketch = None if sketch is None else sketch.to(self.device)
+        if self.recipe.linear_decoder and self.recipe.latent_epochs and self.state.linear_decoder is None:
+            fitted = fit_linear_decoder(*source.examples())
+            self.state.linear_decoder = None if fitted is None else fitted.to(self.device)
         validation = Validation(self.gms, self.held_out)
         record = Record(self.out)
         try:
             self._steps(source, validation, record)
         finally:
             source.close()
-        images = sum(int(row["step"]) for row in self.state.rows[-1:]) / self.schedule.batches * len(self.samples)
+        images = len(self.state.rows) * len(self.samples)  # a row per epoch
         return Outcome(
             self.out,
             self.state.best,
@@ -144,7 +104,7 @@ class _Training:
     def _restore(self) -> None:
         found = load_state(self.out, self.state.fingerprint, self.device)
         if found is None:
-            self.state.average = copied(self.gms.mapper.state_dict()) if self.recipe.average else {}
+            self.state.average = copy_weights(self.gms.mapper.state_dict()) if self.recipe.average else {}
             return
         self.state = found
         self.gms.mapper.load_state_dict(found.mapper)
@@ -152,18 +112,18 @@ class _Training:
         if found.scaler:
             self.scaler.load_state_dict(found.scaler)
 
-    def _source(self) -> Source:
+    def _source(self) -> BatchSource:
         if not self.recipe.views:
             return LiveBatches(self.gms, self.samples, self.schedule, self.device)
 
-        def told(done: int, total: int) -> None:
+        def report(done: int, total: int) -> None:
             self.progress("encode", done, total, "")
-            if self.request.made:
+            if self.stop.made:
                 raise KeyboardInterrupt
 
-        return CachedBatches(cached_latents(self.gms, self.samples, self.cache, told), self.samples, self.schedule)
+        return CachedBatches(cached_latents(self.gms, self.samples, self.cache, report), self.samples, self.schedule)
 
-    def _steps(self, source: Source, validation: Validation, record: Record) -> None:
+    def _steps(self, source: BatchSource, validation: Validation, record: Record) -> None:
         saved = began = time.monotonic()
         spent = self.state.seconds
         while self.state.step < self.schedule.steps:
@@ -177,10 +137,10 @@ class _Training:
             if place.last_of_epoch:
                 self._end_epoch(place, validation, record)
             finished = self.state.step == self.schedule.steps
-            if self.request.made or finished or time.monotonic() - saved >= self.recipe.save_seconds:
+            if self.stop.made or finished or time.monotonic() - saved >= self.recipe.save_seconds:
                 self._save()
                 saved = time.monotonic()
-            if self.request.made and not finished:
+            if self.stop.made and not finished:
                 raise KeyboardInterrupt
 
     def _step(self, batch: Batch, place: Place) -> None:
@@ -189,8 +149,8 @@ class _Training:
         self.gms.mapper.train()
         batch = batch.to(self.device)
         with torch.autocast(self.device.type, dtype=self.half, enabled=self.half != torch.float32):
-            outputs = self.gms.mapper.supervised(batch.image)
-            found = losses(self.gms, self.recipe, place, batch, outputs, self.state.sketch)
+            outputs = self.gms.mapper.supervised_latents(batch.image)
+            found = losses(self.gms, self.recipe, place, batch, outputs, self.state.linear_decoder)
         value = float(found.total.detach())
         if not math.isfinite(value):
             raise self._broken(f"the loss is {value}", batch, place)
@@ -249,7 +209,7 @@ class _Training:
         weights = self.state.average or self.gms.mapper.state_dict()
         better = True
         if len(validation):
-            score, loss = validation.scored(weights)
+            score, loss = validation.score(weights)
             row["validation_dice"], row["validation_loss"] = score, loss
             better = (score, -loss) > (self.state.best, -self.state.best_loss)
         if better:
@@ -260,27 +220,24 @@ class _Training:
 
     def _keep(self, weights: dict[str, Tensor]) -> None:
         """Write the run with these weights."""
-        from safetensors.torch import save
-
-        plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-        if (self.out / CONFIG).is_file():
-            write_bytes(self.out / WEIGHTS, save(plain))
-            return
-        mapper = LatentMapper(self.gms.mapper.config)
-        mapper.load_state_dict(plain)
-        save_run(self.out, Gms(self.gms.tokenizer, mapper), self.tables)
+        if (self.out / CONFIG).is_file():  # only the weights have changed, and the tokenizer takes time to hash
+            write_weights(self.out / WEIGHTS, weights)
+        else:
+            save_run(self.out, self.gms, self.tables, weights=weights)
 
     def _save(self) -> None:
-        self.state.mapper = copied(self.gms.mapper.state_dict())
+        self.state.mapper = copy_weights(self.gms.mapper.state_dict())
         self.state.optimiser = self.optimiser.state_dict()
         self.state.scaler = self.scaler.state_dict()
         save_state(self.out, self.state)
 
 
-def _fingerprint(recipe: Recipe, split: Split, tokenizer: Tokenizer, start: Start) -> dict[str, str]:
+def training_fingerprint(recipe: TrainingRecipe, split: Split, tokenizer: Tokenizer, start: Start) -> dict[str, str]:
     """What must be equal for a resume to be the same training."""
     # How often it is saved and on how many threads it runs are the user's business at any time.
     settings = asdict(replace(recipe, save_seconds=0.0, threads=0))
+    for first_name, name in RENAMED.items():  # hashed under the names of the first version, whose states go on
+        settings[first_name] = settings.pop(name)
     parts = {
         "recipe": settings,
         "split": [split.train, split.validation],

@@ -1,4 +1,4 @@
-"""The two losses of the method: in latent space, and on the drawn mask."""
+"""The two losses of the method: in latent space and on the drawn mask."""
 
 from __future__ import annotations
 

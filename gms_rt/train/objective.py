@@ -1,4 +1,4 @@
-"""What a step minimises: the latents' distance, the mask as a sketch of the decoder draws it, or as the decoder does.
+"""What a step minimises: the latents' distance, the mask as the linear decoder draws it, or as the decoder does.
 
 Steps on cached latents take the first two, the others what the recipe's `loss` says.
 """
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from gms_rt.model.gms import Gms
 from gms_rt.train.batches import Batch
-from gms_rt.train.linear_decoder import sketch_loss
+from gms_rt.train.linear_decoder import linear_decoder_loss
 from gms_rt.train.losses import dice_loss, latent_loss
-from gms_rt.train.recipe import Recipe
+from gms_rt.train.recipe import TrainingRecipe
 from gms_rt.train.schedule import Place
 
 
@@ -28,14 +28,17 @@ class Losses:
 
 
 def losses(
-    gms: Gms, recipe: Recipe, place: Place, batch: Batch, outputs: list[Tensor], sketch: Tensor | None
+    gms: Gms, recipe: TrainingRecipe, place: Place, batch: Batch, outputs: list[Tensor], linear: Tensor | None
 ) -> Losses:
-    """The losses of the supervised heads' latents, the output first; the batch lies where the model does."""
+    """The losses of the supervised heads' latents, the output first; the batch is on the model's device.
+
+    `linear` is the fitted linear decoder, or None where none fits or none is wanted.
+    """
     latent = torch.stack([latent_loss(output.float(), batch.target) for output in outputs]).sum()
     nothing = torch.zeros((), device=latent.device)
-    if place.phase == "latent" and sketch is not None:
-        guessed = torch.stack([sketch_loss(output.float(), sketch, batch.mask) for output in outputs]).sum()
-        return Losses(recipe.latent_weight * latent + recipe.sketch * guessed, latent, nothing)
+    if place.phase == "latent" and linear is not None:
+        guessed = torch.stack([linear_decoder_loss(output.float(), linear, batch.mask) for output in outputs]).sum()
+        return Losses(recipe.latent_weight * latent + recipe.linear_decoder * guessed, latent, nothing)
     if place.phase == "latent" or recipe.loss == "latent":
         return Losses(latent, latent, nothing)
     heads = outputs if recipe.decoded == "all" else outputs[:1]

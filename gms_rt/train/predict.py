@@ -1,4 +1,4 @@
-"""A run as a plain function for evaluation: uint8 images in, uint8 probabilities out, as the exported graph does it."""
+"""A run as a plain function for evaluation: uint8 images in, uint8 probabilities out, as in the exported graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gms_rt.model.size import trained_size
 
 
 def predictor(run: Path, *, device: str = "cpu") -> tuple[Callable[[U8], U8], int]:
-    """The function from N×H×W×3 to N×H×W of a run, and the size it wants."""
+    """A run's function from N×H×W×3 to N×H×W, and the side of the images that it takes."""
     gms = load_run(run).to(device)
     size = trained_size(run)
 

@@ -12,75 +12,80 @@ from gms_rt.errors import ConfigError, UsageError
 from gms_rt.model.lmm import LmmConfig
 
 RECIPES = Path(__file__).parent / "recipes"
-Value = str | int | float | bool | list[int] | list[float] | list[str]
+RENAMED = {"sketch": "linear_decoder"}  # keys of earlier versions, still read
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the weights, beside data and tokenizer."""
+class TrainingRecipe:
+    """Everything that decides the weights, other than data and tokenizer."""
 
     # The steps: `latent_epochs` on cached latents alone, then `epochs` with `loss`.
-    epochs: int = 1000
-    latent_epochs: int = 0
-    batch: int = 8
-    loss: Literal["both", "latent", "dice"] = "both"
-    latent_weight: float = 1.0  # of the latent loss beside the Dice loss
+    epochs: int = 1000  # passes over all cases through the tokenizer
+    latent_epochs: int = 0  # passes over all cases before them, on cached latents
+    batch: int = 8  # cases per step
+    loss: Literal["both", "latent", "dice"] = "both"  # distance of the latents, Dice of the drawn masks, or their sum
+    latent_weight: float = 1.0  # of the latent loss where it is added to a loss of the mask
     decoded: Literal["output", "all"] = "output"  # which supervised heads are drawn for the Dice loss
-    sketch: float = 0.0  # weight of the sketched mask's loss in steps on cached latents; 0 leaves it out
-    views: int = 0  # augmented views cached a case; 0 augments and encodes at every step
+    linear_decoder: float = 0.0  # weight of the linear decoder's mask loss in latent epochs; 0 leaves it out
+    views: int = 0  # augmented views cached per case; 0 augments and encodes at every step
     latent_noise: float = 0.0  # share of steps whose image latent is a posterior sample
     # The optimiser.
-    lr: float = 2e-3
+    lr: float = 2e-3  # highest learning rate
     finish_lr: float = 0.0  # learning rate of `epochs` after `latent_epochs`; 0 takes `lr`
-    weight_decay: float = 0.01
+    weight_decay: float = 0.01  # of AdamW
     clip: float = 0.0  # norm that gradients are clipped to; 0 does not clip
-    anneal: Literal["epoch", "step"] = "epoch"
+    anneal: Literal["epoch", "step"] = "epoch"  # how often the learning rate moves along its cosine
     warmup: float = 0.0  # epochs of linear warm-up
     average: float = 0.0  # decay of the running average of the weights, which is then what is kept; 0 keeps the last
-    # The model.
+    # The model, see `LmmConfig`.
     width: int = 32
     multipliers: tuple[int, ...] = (1, 2, 4, 4)
     groups: int = 16
     deep_supervision: bool = True
     # The pictures.
-    size: int = 224
-    flip: Literal["none", "horizontal", "both"] = "both"
+    size: int = 224  # side in pixels
+    flip: Literal["none", "horizontal", "both"] = "both"  # directions of the flips that are drawn
     rotate: float = 0.0  # degrees to either side
     shift: float = 0.0  # share of the size
     zoom: float = 1.0  # largest factor, and its inverse the smallest
     hue: float = 0.0  # share of the circle to either side
-    saturation: float = 0.0  # these three: largest relative change
-    value: float = 0.0
-    contrast: float = 0.0
+    saturation: float = 0.0  # largest relative change
+    value: float = 0.0  # largest relative change of the brightness
+    contrast: float = 0.0  # largest relative change of the distance to the mean brightness
     # The rest.
     validation: float = 0.1  # share carved from train
     validate_every: int = 1  # epochs
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # of the forward pass; auto: half on a GPU, else fp32
+    seed: int = 0  # of every random choice
     threads: int = 0  # processor threads; 0 takes what torch takes
     save_seconds: float = 20.0  # at most this much work is lost by a kill
 
-    def checked(self) -> Recipe:
-        """Itself, or an error that names the keys that do not go together."""
+    def check(self) -> None:
+        """Refuse keys that do not go together, by name."""
         positive = {"batch": self.batch, "size": self.size, "validate_every": self.validate_every, "lr": self.lr}
         for key, number in positive.items():
             if number <= 0:
                 raise ConfigError(f"{key} is {number}", where="recipe", fix="give a positive number")
         if self.epochs < 0 or self.latent_epochs < 0 or self.epochs + self.latent_epochs == 0:
-            raise ConfigError("there is no epoch to train", where="recipe", fix="set epochs or latent_epochs")
+            raise ConfigError("there are no epochs to train", where="recipe", fix="set epochs or latent_epochs")
         if self.latent_epochs and not self.views:
             raise ConfigError("latent_epochs need cached views", where="recipe", fix="set views, such as views=16")
         if self.views and self.latent_noise:
-            raise ConfigError("cached views hold no posterior", where="recipe", fix="set latent_noise=0 or views=0")
+            raise ConfigError(
+                "cached views have no posterior",
+                where="recipe",
+                fix="set latent_noise=0 or views=0",
+            )
         for key, share in (("validation", self.validation), ("latent_noise", self.latent_noise)):
             if not 0 <= share <= 1:
                 raise ConfigError(f"{key} is {share}", where="recipe", fix="give a share between 0 and 1")
-        if self.zoom < 1 or not 0 <= self.average < 1 or self.views < 0 or self.sketch < 0:
-            raise ConfigError("zoom is below 1, average outside 0-1, or views or sketch negative", where="recipe")
-        return self
+        if self.zoom < 1 or not 0 <= self.average < 1 or self.views < 0 or self.linear_decoder < 0:
+            raise ConfigError(
+                "zoom is below 1, average is outside 0-1, or views or linear_decoder is negative", where="recipe"
+            )
 
     def check_stride(self, stride: int) -> None:
-        """Refuse pictures that a tokenizer cannot cut into whole latents."""
+        """Refuse a size that a tokenizer of this stride cannot divide into whole latents."""
         if self.size % stride:
             raise UsageError(
                 f"size {self.size} is not a multiple of the tokenizer's {stride}",
@@ -92,22 +97,26 @@ class Recipe:
         """The shape of the latent mapping model."""
         return LmmConfig(latent_channels, self.width, self.multipliers, self.groups, self.deep_supervision)
 
-    def table(self) -> dict[str, Value]:
-        """Plain values for `config.toml`."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
 
 def recipe_names() -> list[str]:
     """The recipes that come with the program."""
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
-def load_recipe(name: str, settings: Iterable[str] = (), shape: LmmConfig | None = None) -> Recipe:
+def load_recipe(name: str, settings: Iterable[str] = (), shape: LmmConfig | None = None) -> TrainingRecipe:
     """A recipe by name or TOML file, with the shape of a model to start from and then settings applied."""
     path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
     if not path.is_file():
         raise ConfigError(f"unknown recipe '{name}'", fix=f"use {', '.join(recipe_names())} or a TOML file")
-    recipe = configured(Recipe, read_toml(path), where=path)
+    values = {RENAMED.get(key, key): value for key, value in read_toml(path).items()}
+    recipe = configured(TrainingRecipe, values, where=path)
     if shape is not None:
         recipe = replace(recipe, **{key: value for key, value in asdict(shape).items() if key != "latent_channels"})
-    return with_overrides(recipe, settings).checked()
+    recipe = with_overrides(recipe, (_current_key(setting) for setting in settings))
+    recipe.check()
+    return recipe
+
+
+def _current_key(setting: str) -> str:
+    key, sign, value = setting.partition("=")
+    return f"{RENAMED.get(key.strip(), key)}{sign}{value}"

@@ -1,7 +1,7 @@
 """What happened in each epoch, as `metrics.csv` and as TensorBoard events.
 
 Both are written from the rows of the training's state: after a resume they hold each epoch once. Events are written
-here and now, not by TensorBoard's background thread, which does not survive a full disk.
+at once, not by TensorBoard's background thread, which does not survive a full disk.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Cases at network size, and their views: each a pure function of seed, case and view number."""
+"""Cases at network size, and their views: each is a pure function of seed, case and view number."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from gms_rt.arrays import U8
 from gms_rt.data.layouts import Case
 from gms_rt.data.reading import read_case
 from gms_rt.scan import resize_image
-from gms_rt.train.augment import augmented
-from gms_rt.train.recipe import Recipe
+from gms_rt.scan.mask import FOREGROUND, mask_from_levels
+from gms_rt.train.augment import augment
+from gms_rt.train.recipe import TrainingRecipe
 
 _KEEP_BYTES = 2**30
 _VIEW = 0x76696577
@@ -22,7 +23,7 @@ _VIEW = 0x76696577
 class Samples:
     """Cases by number. Small data sets stay in memory at network size; large ones are read again."""
 
-    def __init__(self, cases: Sequence[Case], recipe: Recipe) -> None:
+    def __init__(self, cases: Sequence[Case], recipe: TrainingRecipe) -> None:
         self.cases = tuple(cases)
         self.recipe = recipe
         self._kept: dict[int, tuple[U8, U8]] = {}
@@ -37,8 +38,7 @@ class Samples:
             return self._kept[number]
         image, mask = read_case(self.cases[number])
         size = self.recipe.size
-        small = np.where(resize_image(mask, size, size) >= 128, 255, 0).astype(np.uint8)
-        found = resize_image(image, size, size), small
+        found = resize_image(image, size, size), mask_from_levels(resize_image(mask, size, size))
         if self._keep:
             self._kept[number] = found
         return found
@@ -47,14 +47,9 @@ class Samples:
         """The view of this number; views are drawn from the seed and do not repeat."""
         image, mask = self.plain(number)
         seed = [self.recipe.seed, _VIEW, view, number]
-        return augmented(image, mask, self.recipe, np.random.default_rng(seed))
-
-
-def image_tensor(images: Sequence[U8]) -> Tensor:
-    """N×3×H×W in [0, 1] from uint8 H×W×3."""
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(torch.float32).div_(255)
+        return augment(image, mask, self.recipe, np.random.default_rng(seed))
 
 
 def mask_tensor(masks: Sequence[U8]) -> Tensor:
     """N×1×H×W of 0 and 1 from uint8 H×W."""
-    return torch.from_numpy(np.stack(masks)[:, None] >= 128).to(torch.float32)
+    return torch.from_numpy(np.stack(masks)[:, None] >= FOREGROUND).to(torch.float32)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from gms_rt.train.recipe import Recipe
+from gms_rt.train.recipe import TrainingRecipe
 
 
 @dataclass(frozen=True)
 class Place:
-    """A step's place: `phase` is "latent" or "image"; `batch` counts within the epoch."""
+    """A step's place in the training."""
 
-    epoch: int
-    batch: int
-    phase: str
+    epoch: int  # of both phases, from 0
+    batch: int  # within the epoch, from 0
+    phase: str  # "latent" or "image"
     lr: float
     last_of_epoch: bool
     last_of_phase: bool
@@ -24,12 +24,12 @@ class Place:
 class Schedule:
     """The steps of a training of `cases` cases."""
 
-    recipe: Recipe
+    recipe: TrainingRecipe
     cases: int
 
     @property
     def batches(self) -> int:
-        """Steps an epoch."""
+        """Steps per epoch."""
         return -(-self.cases // self.recipe.batch)
 
     @property
@@ -43,7 +43,7 @@ class Schedule:
         return self.epochs * self.batches
 
     def place(self, step: int) -> Place:
-        """Where this step (from 0) is."""
+        """The place of this step (from 0)."""
         epoch, batch = divmod(step, self.batches)
         latent = epoch < self.recipe.latent_epochs
         first, length = (0, self.recipe.latent_epochs) if latent else (self.recipe.latent_epochs, self.recipe.epochs)

@@ -11,7 +11,7 @@ from gms_rt.artifacts import sha256_file
 from gms_rt.errors import UsageError
 from gms_rt.model.lmm import LatentMapper
 from gms_rt.model.run import WEIGHTS, load_mapper
-from gms_rt.train.recipe import Recipe
+from gms_rt.train.recipe import TrainingRecipe
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Start:
     origin: dict[str, str]
 
 
-def first_weights(recipe: Recipe, channels: int, init: Path | None = None) -> Start:
+def first_weights(recipe: TrainingRecipe, channels: int, init: Path | None = None) -> Start:
     """The weights of the run `init`, else random ones that follow from the seed."""
     wanted = recipe.model(channels)
     if init is None:
@@ -34,8 +34,8 @@ def first_weights(recipe: Recipe, channels: int, init: Path | None = None) -> St
     mapper = load_mapper(init)
     if mapper.config != wanted:
         raise UsageError(
-            f"holds {mapper.config}, and this training needs {wanted}",
+            f"has {mapper.config}, and this training needs {wanted}",
             where=init,
-            fix="start from a run of as many latent channels, and set none of the model's keys",
+            fix="start from a run with as many latent channels, and set none of the model's keys",
         )
     return Start(mapper, {"run": init.resolve().name, "sha256": sha256_file(init / WEIGHTS)})

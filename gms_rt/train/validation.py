@@ -1,4 +1,4 @@
-"""How good weights are on the cases kept for choosing them: their masks' Dice, and the latents' distance."""
+"""How good weights are on the validation cases: the Dice of their masks, and the distance of their latents."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from torch import Tensor
 from gms_rt.arrays import U8
 from gms_rt.metrics import dice
 from gms_rt.model.gms import Gms
-from gms_rt.train.checkpoint import copied
+from gms_rt.scan.mask import FOREGROUND
+from gms_rt.train.checkpoint import copy_weights
 from gms_rt.train.latents import encode, mask_image
 from gms_rt.train.losses import latent_loss
 from gms_rt.train.samples import Samples
 
 
 class Validation:
-    """The held-out cases, encoded once: image latents, mask latents, masks."""
+    """The validation cases, encoded once: image latents, mask latents, masks."""
 
     def __init__(self, gms: Gms, samples: Samples) -> None:
         self._gms = gms
@@ -30,18 +31,18 @@ class Validation:
         return len(self._cases)
 
     @torch.no_grad()
-    def scored(self, weights: dict[str, Tensor]) -> tuple[float, float]:
-        """Mean Dice and mean latent loss of the mapper with these weights; it keeps its own."""
+    def score(self, weights: dict[str, Tensor]) -> tuple[float, float]:
+        """Mean Dice and mean latent loss of the mapper with these weights; its own are restored."""
         mapper = self._gms.mapper
         device = next(mapper.parameters()).device
-        current = copied(mapper.state_dict())
+        current = copy_weights(mapper.state_dict())
         mapper.load_state_dict(weights)
         mapper.eval()
         scores, losses = [], []
         for image, target, mask in self._cases:
             mapped = self._gms.map(image.to(device))
             losses.append(float(latent_loss(mapped, target.to(device))))
-            probability = (self._gms.probability(mapped)[0, 0] * 255).round()
-            scores.append(dice(probability.cpu().numpy() >= 128, mask))
+            levels = self._gms.draw_levels(mapped)[0, ..., 0].cpu().numpy()
+            scores.append(dice(levels >= FOREGROUND, mask))
         mapper.load_state_dict(current)
         return float(np.mean(scores)), float(np.mean(losses))

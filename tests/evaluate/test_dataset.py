@@ -162,13 +162,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]
     from gms_rt.model.loading import load_tokenizer
     from gms_rt.train.loop import train
     from gms_rt.train.recipe import load_recipe
+    from gms_rt.train.request import TrainingRequest
 
     root = tmp_path_factory.mktemp("eval")
     first, second = write_phantoms(root / "busi", 12), write_phantoms(root / "bus", 10, first=50)
     how = load_recipe("fast", ["size=32", "width=8", "groups=4", "multipliers=[1,2]", "batch=4", "latent_epochs=2",
                                "epochs=1", "views=2", "threads=1"])  # fmt: skip
     data = recognise(first)
-    train(data, split_dataset(data), load_tokenizer(write_tokenizer(root / "tokenizer")), how, root / "run")
+    tokenizer = load_tokenizer(write_tokenizer(root / "tokenizer"))
+    train(TrainingRequest(data, split_dataset(data), tokenizer, how, root / "run"))
     return first, second, root / "run"
 
 

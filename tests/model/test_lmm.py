@@ -24,7 +24,7 @@ def test_output_has_the_latents_shape(deep, channels, width, multipliers):
     latent = torch.randn(2, channels, 6, 10)
     out = mapper(latent)
     assert out.shape == latent.shape
-    supervised = mapper.supervised(latent)
+    supervised = mapper.supervised_latents(latent)
     assert torch.equal(supervised[0], out)
     assert len(supervised) == (len(multipliers) - 1 if deep else 1)
     assert all(s.shape == latent.shape for s in supervised)
@@ -32,7 +32,7 @@ def test_output_has_the_latents_shape(deep, channels, width, multipliers):
 
 def test_the_deepest_head_is_there_but_not_supervised():
     mapper = LatentMapper(LmmConfig(width=16))
-    sum(s.square().mean() for s in mapper.supervised(torch.randn(1, 4, 4, 4))).backward()
+    sum(s.square().mean() for s in mapper.supervised_latents(torch.randn(1, 4, 4, 4))).backward()
     untouched = {name.split(".")[1] for name, p in mapper.named_parameters() if p.grad is None}
     assert untouched == {"0"}
     assert all(p.grad is not None for p in mapper.heads[1].parameters())

@@ -103,7 +103,7 @@ def test_an_absent_file_and_a_foreign_model(tmp_path):
     with pytest.raises(UsageError):
         load_official(tmp_path / "none.pth")
     torch.save({"model": {"fc.weight": torch.zeros(2, 2)}}, tmp_path / "other.pth")
-    with pytest.raises(ArtifactError, match="no official GMS"):
+    with pytest.raises(ArtifactError, match="not an official GMS"):
         load_official(tmp_path / "other.pth")
 
 

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from support.graphs import FLOAT, model_of
 
 from gms_rt.errors import ArtifactError, ConfigError, UsageError
-from gms_rt.model.diffusers_tokenizer import snapped
+from gms_rt.model.diffusers_tokenizer import snap_to_codebook
 from gms_rt.model.gms import Gms
 from gms_rt.model.lmm import LatentMapper, LmmConfig
 from gms_rt.model.loading import load_tokenizer
@@ -108,7 +108,7 @@ def test_the_hash_sees_one_weight(folder):
 def test_vq_snaps_to_the_nearest_code_and_lets_gradients_through():
     codebook = torch.tensor([[0.0, 0.0], [1.0, 1.0], [4.0, 0.0]])
     latent = torch.tensor([[[[0.2, 0.9, 3.0]], [[0.1, 0.8, 0.4]]]], requires_grad=True)
-    out = snapped(latent, codebook)
+    out = snap_to_codebook(latent, codebook)
     assert torch.allclose(out.detach(), torch.tensor([[[[0.0, 1.0, 4.0]], [[0.0, 1.0, 0.0]]]]), atol=1e-6)
     out.sum().backward()
     assert torch.equal(latent.grad, torch.ones_like(latent))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,11 @@ from gms_rt.errors import ConfigError
 from gms_rt.metrics import dice
 from gms_rt.model.gms import Gms
 from gms_rt.model.loading import load_tokenizer
-from gms_rt.train.augment import augmented
-from gms_rt.train.batches import CachedBatches, LiveBatches, members
+from gms_rt.train.augment import augment
+from gms_rt.train.batches import CachedBatches, LiveBatches, case_numbers
 from gms_rt.train.latents import INDEX, cached_latents
-from gms_rt.train.linear_decoder import fit_sketch, sketch_loss, sketched
-from gms_rt.train.recipe import Recipe, load_recipe, recipe_names
+from gms_rt.train.linear_decoder import draw_linear, fit_linear_decoder, linear_decoder_loss
+from gms_rt.train.recipe import TrainingRecipe, load_recipe, recipe_names
 from gms_rt.train.samples import Samples, mask_tensor
 from gms_rt.train.schedule import Schedule
 from gms_rt.train.start import first_weights
@@ -42,7 +43,7 @@ def samples(phantoms: Path, *settings: str, count: int = 40) -> Samples:
     return Samples(recognise(phantoms).cases[:count], load_recipe("fast", [*SMALL, *settings]))
 
 
-def model(tokenizer: str, recipe: Recipe) -> Gms:
+def model(tokenizer: str, recipe: TrainingRecipe) -> Gms:
     frozen = load_tokenizer(tokenizer)
     return Gms(frozen, first_weights(recipe, frozen.spec.channels).mapper)
 
@@ -68,7 +69,7 @@ def test_recipes_are_what_the_paper_and_the_program_say() -> None:
         (["lr=fast"], "is not of type float"),
         (["batch=0"], "batch is 0"),
         (["views=0"], "latent_epochs need cached views"),
-        (["views=2", "latent_noise=0.5"], "cached views hold no posterior"),
+        (["views=2", "latent_noise=0.5"], "cached views have no posterior"),
         (["loss=everything"], "is not one of"),
     ],
 )
@@ -86,7 +87,7 @@ def test_a_view_moves_image_and_mask_together() -> None:
     image = np.repeat(mask[..., None], 3, axis=2)
     moved = 0
     for seed in range(30):
-        view, cut = augmented(image, mask, recipe, np.random.default_rng(seed))
+        view, cut = augment(image, mask, recipe, np.random.default_rng(seed))
         assert set(np.unique(cut)) <= {0, 255}
         assert np.mean((view[..., 0] >= 128) != (cut > 0)) == 0
         moved += not np.array_equal(cut, mask)
@@ -96,11 +97,11 @@ def test_a_view_moves_image_and_mask_together() -> None:
 def test_colour_leaves_the_mask_and_plain_recipes_leave_everything() -> None:
     rng = np.random.default_rng(0)
     image, mask = rng.integers(0, 256, (32, 32, 3), np.uint8), np.zeros((32, 32), np.uint8)
-    still = Recipe(flip="none")
-    same, cut = augmented(image, mask, still, np.random.default_rng(1))
+    still = TrainingRecipe(flip="none")
+    same, cut = augment(image, mask, still, np.random.default_rng(1))
     assert np.array_equal(same, image)
     assert np.array_equal(cut, mask)
-    coloured, cut = augmented(image, mask, Recipe(flip="none", hue=0.1, value=0.3), np.random.default_rng(1))
+    coloured, cut = augment(image, mask, TrainingRecipe(flip="none", hue=0.1, value=0.3), np.random.default_rng(1))
     assert not np.array_equal(coloured, image)
     assert np.array_equal(cut, mask)
 
@@ -110,6 +111,14 @@ def test_views_repeat_and_differ(phantoms: Path) -> None:
     assert np.array_equal(first.view(3, 5)[0], again.view(3, 5)[0])
     assert not np.array_equal(first.view(3, 5)[0], first.view(3, 6)[0])
     assert not np.array_equal(first.view(3, 5)[0], samples(phantoms, "seed=1").view(3, 5)[0])
+
+
+def test_the_key_of_earlier_versions_is_read(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("latent_epochs = 3\nviews = 2\nsketch = 0.5\n")
+    assert load_recipe(str(tmp_path / "mine.toml")).linear_decoder == 0.5
+    assert load_recipe("fast", ["sketch=0"]) == load_recipe("fast", ["linear_decoder=0"])
+    with pytest.raises(ConfigError, match="linear_decoder is negative"):
+        load_recipe("fast", [" sketch = -1"])
 
 
 def test_cached_latents_are_the_encoders(phantoms: Path, tokenizer: str, tmp_path: Path) -> None:
@@ -133,8 +142,14 @@ def test_the_cache_is_memory_mapped_hashed_and_resumed(phantoms: Path, tokenizer
     cached_latents(gms, given, tmp_path)
     files = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in tmp_path.glob("*.npy")}
     assert len(files) == 6, "two shards of images, masks and pixels"
-    assert isinstance(cached_latents(gms, given, tmp_path)._shards[0]["images"], np.memmap)
+    cache = cached_latents(gms, given, tmp_path)
     assert all(path.stat().st_mtime_ns == made for path, (_, made) in files.items()), "nothing is made twice"
+    path, (content, _) = next((p, c) for p, c in files.items() if p.name == "00000.images.npy")
+    with path.open("r+b") as stream:  # what is mapped shows what the file says now
+        stream.seek(-np.load(path).nbytes, os.SEEK_END)
+        stream.write(bytes(64))
+    assert not cache.batch([0], [0])[0].flatten()[:32].any()
+    path.write_bytes(content)
     broken, lost = tmp_path / "00000.masks.npy", tmp_path / "00001.images.npy"
     data = bytearray(broken.read_bytes())
     data[-1] ^= 1
@@ -161,7 +176,7 @@ def test_every_epoch_takes_each_case_once(phantoms: Path) -> None:
     assert schedule.batches == 3
     orders = []
     for epoch in range(3):
-        numbers = np.concatenate([members(schedule, epoch * 3 + batch) for batch in range(3)])
+        numbers = np.concatenate([case_numbers(schedule, epoch * 3 + batch) for batch in range(3)])
         assert sorted(numbers.tolist()) == list(range(10))
         orders.append(numbers.tolist())
     assert orders[0] != orders[1]
@@ -217,7 +232,7 @@ def test_posterior_noise_comes_with_its_share(phantoms: Path, tmp_path: Path) ->
     for step in range(20):
         batch = source.batch(step)
         assert torch.equal(batch.image, source.batch(step).image), "the same step draws the same noise"
-        numbers = members(Schedule(recipe, 4), step)
+        numbers = case_numbers(Schedule(recipe, 4), step)
         plain = np.stack([given.view(int(n), step // 2 + 1)[0] for n in numbers])
         clean = gms.encode(torch.from_numpy(plain).permute(0, 3, 1, 2) / 255)
         noisy += not torch.allclose(batch.image, clean, atol=1e-4)
@@ -225,30 +240,32 @@ def test_posterior_noise_comes_with_its_share(phantoms: Path, tmp_path: Path) ->
     assert 5 <= noisy <= 15
 
 
-def test_a_sketch_draws_masks_from_latents_that_hold_them(phantoms: Path) -> None:
+def test_the_linear_decoder_draws_masks_from_latents_that_hold_them(phantoms: Path) -> None:
     data = samples(phantoms, "size=64")
     masks = mask_tensor([data.plain(number)[1] for number in range(len(data))])
     # Latents of stride 4 with four channels: the quarters of each patch.
     latents = torch.nn.functional.pixel_unshuffle(torch.nn.functional.avg_pool2d(masks, 2), 2) * 3 - 1
-    fitted = fit_sketch(latents[:30], masks[:30])
+    fitted = fit_linear_decoder(latents[:30], masks[:30])
     assert fitted is not None
-    drawn = sketched(latents[30:], fitted)
+    drawn = draw_linear(latents[30:], fitted)
     assert drawn.shape == masks[30:].shape
     found = [dice(d[0].numpy() >= 0.5, m[0].numpy() >= 0.5) for d, m in zip(drawn, masks[30:], strict=True)]
     assert np.mean(found) > 0.95
-    right, wrong = (sketch_loss(latents[30 + turn : 34 + turn], fitted, masks[30:34]) for turn in (0, 4))
+    right, wrong = (linear_decoder_loss(latents[30 + turn : 34 + turn], fitted, masks[30:34]) for turn in (0, 4))
     assert float(right) < 0.5 * float(wrong)
 
 
-def test_latents_that_say_nothing_of_the_mask_get_no_sketch() -> None:
+def test_latents_that_say_nothing_of_the_mask_get_no_linear_decoder() -> None:
     drawn = torch.Generator().manual_seed(0)
     latents = torch.randn(8, 4, 8, 8, generator=drawn)
     masks = (torch.rand(8, 1, 32, 32, generator=drawn) < 0.2).float()
-    assert fit_sketch(latents, masks) is None
-    assert fit_sketch(latents, torch.zeros_like(masks)) is None
+    assert fit_linear_decoder(latents, masks) is None
+    assert fit_linear_decoder(latents, torch.zeros_like(masks)) is None
 
 
-def test_cached_and_live_batches_give_examples_for_the_sketch(phantoms: Path, tokenizer: str, tmp_path: Path) -> None:
+def test_cached_and_live_batches_give_examples_for_the_linear_decoder(
+    phantoms: Path, tokenizer: str, tmp_path: Path
+) -> None:
     data = samples(phantoms, count=6)
     gms = model(tokenizer, data.recipe)
     schedule = Schedule(data.recipe, len(data))

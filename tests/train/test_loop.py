@@ -10,7 +10,7 @@ import multiprocessing.context
 import os
 import random
 import signal
-import time
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -26,23 +26,25 @@ from gms_rt.errors import GmsError, UsageError
 from gms_rt.model.loading import load_tokenizer
 from gms_rt.model.run import load_run
 from gms_rt.model.tokenizer import Tokenizer
-from gms_rt.train.loop import Outcome, train
+from gms_rt.train.loop import train, training_fingerprint
 from gms_rt.train.predict import predictor
-from gms_rt.train.recipe import Recipe, load_recipe
+from gms_rt.train.recipe import TrainingRecipe, load_recipe
+from gms_rt.train.request import Outcome, TrainingRequest
+from gms_rt.train.start import first_weights
 
 SMALL = ("size=32", "width=8", "groups=4", "multipliers=[1,2]", "batch=4", "save_seconds=0", "threads=1")
 
 
-def recipe(name: str, *settings: str) -> Recipe:
+def recipe(name: str, *settings: str) -> TrainingRecipe:
     return load_recipe(name, [*SMALL, *settings])
 
 
 def run(
-    dataset: Path, tokenizer: str, out: Path, how: Recipe, *, init: Path | None = None, resume: bool = False
+    dataset: Path, tokenizer: str, out: Path, how: TrainingRecipe, *, init: Path | None = None, resume: bool = False
 ) -> Outcome:
     data = recognise(dataset)
     split = split_dataset(data, validation=0.2)
-    return train(data, split, load_tokenizer(tokenizer), how, out, init=init, resume=resume)
+    return train(TrainingRequest(data, split, load_tokenizer(tokenizer), how, out, init=init, resume=resume))
 
 
 def weights(folder: Path, name: str = "last.safetensors") -> bytes:
@@ -74,7 +76,7 @@ def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Its latents hold masks in a linear way, so that `fast` sketches."""
+    """Its latents hold masks in a linear way, so that the linear decoder of `fast` fits."""
     return write_pair(tmp_path_factory.mktemp("pair"))
 
 
@@ -84,7 +86,9 @@ OFFICIAL = recipe("official", "epochs=2")
 
 
 @pytest.mark.parametrize("how", [FAST, PAPER, OFFICIAL], ids=["fast", "paper", "official"])
-def test_a_training_leaves_a_whole_run(phantoms: Path, tiny_tokenizer: str, tmp_path: Path, how: Recipe) -> None:
+def test_a_training_leaves_a_whole_run(
+    phantoms: Path, tiny_tokenizer: str, tmp_path: Path, how: TrainingRecipe
+) -> None:
     outcome = run(phantoms, tiny_tokenizer, tmp_path / "run", how)
     assert outcome.epochs == how.epochs + how.latent_epochs
     assert 0 <= outcome.best_dice <= 1
@@ -121,20 +125,50 @@ def test_a_training_starts_from_another_run(phantoms: Path, tiny_tokenizer: str,
     other = recipe("fast", "latent_epochs=1", "epochs=0", "views=2", "width=16")
     with pytest.raises(UsageError, match=r"width=8.*needs.*width=16"):
         run(phantoms, tiny_tokenizer, tmp_path / "other", other, init=first)
-    with pytest.raises(UsageError, match="no run folder"):
+    with pytest.raises(UsageError, match="not a run folder"):
         run(phantoms, tiny_tokenizer, tmp_path / "other", other, init=phantoms)
 
 
-def test_latent_steps_learn_the_mask_where_a_sketch_fits(
+def test_latent_steps_learn_the_mask_where_the_linear_decoder_fits(
     phantoms: Path, tiny_tokenizer: str, pair: str, tmp_path: Path
 ) -> None:
     for tokenizer, name in ((pair, "pair"), (tiny_tokenizer, "tiny")):
-        for sketch in (0, 1):
-            how = recipe("fast", "latent_epochs=8", "epochs=0", "views=4", f"sketch={sketch}")
-            run(phantoms, tokenizer, tmp_path / f"{name}-{sketch}", how)
+        for weight in (0, 1):
+            how = recipe("fast", "latent_epochs=8", "epochs=0", "views=4", f"linear_decoder={weight}")
+            run(phantoms, tokenizer, tmp_path / f"{name}-{weight}", how)
     assert weights(tmp_path / "tiny-0") == weights(tmp_path / "tiny-1")
     without, with_it = (float(table(tmp_path / f"pair-{s}")[-1]["validation_dice"]) for s in (0, 1))
     assert with_it > without + 0.1
+
+
+def test_a_training_of_the_first_version_goes_on(phantoms: Path, pair: str, tmp_path: Path) -> None:
+    """Its states say `sketch`, and hash the recipe under that name."""
+    settings = ["latent_epochs=6", "epochs=0", "views=2", "save_seconds=1000"]
+    run(phantoms, pair, tmp_path / "whole", recipe("fast", *settings))
+    halt = iter(range(14))
+
+    def stop(stage: str, done: int, total: int, note: str) -> None:
+        if next(halt, None) == 13:
+            signal.raise_signal(signal.SIGINT)
+
+    data = recognise(phantoms)
+    split, tokenizer = split_dataset(data, validation=0.2), load_tokenizer(pair)
+    request = TrainingRequest(data, split, tokenizer, recipe("fast", *settings), tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        train(request, stop)
+    state = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    assert state["linear_decoder"] is not None
+    state |= {"format": "gms-rt-training-1", "sketch": state.pop("linear_decoder")}
+    torch.save(state, tmp_path / "run" / "last.pt")
+    for config in tmp_path.glob("*/config.toml"):
+        config.write_text(config.read_text().replace("linear_decoder = ", "sketch = "))
+    run(phantoms, pair, tmp_path / "run", recipe("fast", *settings, "sketch=1"), resume=True)
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+    assert read_toml(tmp_path / "run" / "config.toml")["training"]["sketch"] == 1
+    assert predictor(tmp_path / "run")[1] == 32
+    before = "e74fd569efc1395c13187b8f46414dfbf7cb69c37a446639082ebccb4624c46c"  # written by the first version
+    how = load_recipe("fast", ["size=32", "width=8"])
+    assert training_fingerprint(how, split, tokenizer, first_weights(load_recipe("fast"), 4))["recipe"] == before
 
 
 def test_half_precision_forward_keeps_float32_weights(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
@@ -158,37 +192,43 @@ def test_frozen_means_frozen(phantoms: Path, tiny_tokenizer: str, tmp_path: Path
     tokenizer = load_tokenizer(tiny_tokenizer)
     before = tokenizer.weights_sha256()
     data = recognise(phantoms)
-    train(data, split_dataset(data, validation=0.2), tokenizer, recipe("paper", "epochs=1"), tmp_path / "run")
+    split = split_dataset(data, validation=0.2)
+    train(TrainingRequest(data, split, tokenizer, recipe("paper", "epochs=1"), tmp_path / "run"))
     assert tokenizer.weights_sha256() == before
     assert all(p.grad is None and not p.requires_grad for p in tokenizer.parameters())
 
 
-def go_on(dataset: Path, tokenizer: str, out: Path, name: str, settings: str) -> None:
-    """What the processes that are killed do."""
+def go_on_until(
+    dataset: Path, tokenizer: str, out: Path, name: str, settings: str, stop: tuple[int, float, signal.Signals]
+) -> None:
+    """Go on with a training, and after so many pieces of work and seconds more send this process a signal."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    run(dataset, tokenizer, out, recipe(name, *settings.split()), resume=True)
+    work, seconds, number = stop
+    left = iter(range(work, -1, -1))
+
+    def count(*_: object) -> None:
+        if next(left, None) == 0:
+            threading.Timer(seconds, os.kill, (os.getpid(), number)).start()
+
+    data = recognise(dataset)
+    split = split_dataset(data, validation=0.2)
+    how = recipe(name, *settings.split())
+    train(TrainingRequest(data, split, load_tokenizer(tokenizer), how, out, resume=True), count)
 
 
 @pytest.fixture(scope="module")
 def forks() -> multiprocessing.context.ForkServerContext:
     """Fresh processes in which torch is loaded already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_train_loop"])
+    context.set_forkserver_preload(["gms_rt.train.loop"])
     return context
 
 
-def started(
-    forks: multiprocessing.context.ForkServerContext, *arguments: object
-) -> multiprocessing.context.ForkServerProcess:
-    process = forks.Process(target=go_on, args=arguments)
+def exit_code(forks: multiprocessing.context.ForkServerContext, *arguments: object) -> int | None:
+    process = forks.Process(target=go_on_until, args=arguments)
     process.start()
-    return process
-
-
-def awaited(path: Path, process: multiprocessing.context.ForkServerProcess) -> None:
-    end = time.monotonic() + 60
-    while not path.exists() and process.is_alive() and time.monotonic() < end:
-        time.sleep(0.002)
+    process.join()
+    return process.exitcode
 
 
 @pytest.mark.parametrize(
@@ -209,13 +249,9 @@ def test_kills_at_any_moment_change_nothing(
     run(phantoms, tokenizer, tmp_path / "whole", recipe(name, *settings.split()))
     chance = random.Random(5)
     killed = 0
-    for attempt in range(6):
-        process = started(forks, phantoms, tokenizer, tmp_path / "torn", name, settings)
-        awaited(tmp_path / "torn" / ("split.json" if attempt == 0 else "last.pt"), process)
-        time.sleep(chance.uniform(0, 0.8))
-        process.kill()
-        process.join()
-        killed += process.exitcode == -signal.SIGKILL
+    for _ in range(6):
+        moment = (chance.randrange(5), chance.uniform(0, 0.05), signal.SIGKILL)
+        killed += exit_code(forks, phantoms, tokenizer, tmp_path / "torn", name, settings, moment) == -signal.SIGKILL
     assert killed >= 2
     run(phantoms, tokenizer, tmp_path / "torn", recipe(name, *settings.split()), resume=True)
     for file in ("last.safetensors", "lmm.safetensors"):
@@ -233,12 +269,8 @@ def test_a_polite_stop_saves_and_resumes_to_the_same(
 ) -> None:
     settings = "latent_epochs=30 epochs=4 views=2 save_seconds=1000"
     run(phantoms, tiny_tokenizer, tmp_path / "whole", recipe("fast", *settings.split()))
-    process = started(forks, phantoms, tiny_tokenizer, tmp_path / "torn", "fast", settings)
-    awaited(tmp_path / "torn" / "metrics.csv", process)
-    assert process.pid is not None
-    os.kill(process.pid, number)
-    process.join(60)
-    assert process.exitcode not in (0, None, -number)
+    code = exit_code(forks, phantoms, tiny_tokenizer, tmp_path / "torn", "fast", settings, (9, 0.0, number))
+    assert code not in (0, None, -number)
     assert (tmp_path / "torn" / "last.pt").is_file()
     run(phantoms, tiny_tokenizer, tmp_path / "torn", recipe("fast", *settings.split()), resume=True)
     assert weights(tmp_path / "torn") == weights(tmp_path / "whole")
@@ -288,7 +320,7 @@ def test_a_full_disk_keeps_the_last_good_state(
 
 def test_a_run_is_neither_overwritten_nor_mixed(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
     run(phantoms, tiny_tokenizer, tmp_path / "run", PAPER)
-    with pytest.raises(UsageError, match="holds a run already"):
+    with pytest.raises(UsageError, match="already contains a run"):
         run(phantoms, tiny_tokenizer, tmp_path / "run", PAPER)
     with pytest.raises(UsageError, match="another recipe"):
         run(phantoms, tiny_tokenizer, tmp_path / "run", recipe("paper", "epochs=2", "lr=1e-4"), resume=True)
@@ -310,7 +342,7 @@ def test_the_best_is_chosen_on_validation_and_test_is_never_read(
     for case in data.named(split.test):
         case.image.unlink()
     tokenizer: Tokenizer = load_tokenizer(tiny_tokenizer)
-    outcome = train(data, split, tokenizer, PAPER, tmp_path / "run")
+    outcome = train(TrainingRequest(data, split, tokenizer, PAPER, tmp_path / "run"))
     rows = table(tmp_path / "run")
     best = max(rows, key=lambda row: (float(row["validation_dice"]), -float(row["validation_loss"])))
     assert int(best["epoch"]) == outcome.best_epoch
@@ -319,5 +351,5 @@ def test_the_best_is_chosen_on_validation_and_test_is_never_read(
 def test_without_validation_the_last_weights_stay(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
     data = recognise(phantoms)
     split: Split = split_dataset(data, validation=0)
-    train(data, split, load_tokenizer(tiny_tokenizer), PAPER, tmp_path / "run")
+    train(TrainingRequest(data, split, load_tokenizer(tiny_tokenizer), PAPER, tmp_path / "run"))
     assert weights(tmp_path / "run") == weights(tmp_path / "run", "lmm.safetensors")
