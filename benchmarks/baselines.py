@@ -28,8 +28,8 @@ from torch.nn import functional as F
 
 from gms_rt import metrics
 from gms_rt.artifacts import atomic_path, write_json
-from gms_rt.bench.latency import fit_images
 from gms_rt.bench.run import BenchOptions, bench
+from gms_rt.bench.subjects import fit_images
 from gms_rt.data.layouts import recognise
 from gms_rt.data.reading import read_case
 from gms_rt.demo.phantoms import phantom
@@ -38,6 +38,7 @@ from gms_rt.engine.select import load
 from gms_rt.errors import GmsError
 from gms_rt.peers.client import Peer
 from gms_rt.report import write_report
+from gms_rt.report.assemble import report_from_bench
 from gms_rt.report.model import Report
 from gms_rt.runtime.device import probe
 from gms_rt.scan import resize_image
@@ -277,12 +278,12 @@ def main() -> None:
         against=tuple(map(str, paths)),
         seconds=options.seconds,
         sweep=False,
-        title=f"GMS and other segmentation models on {probe().name}",
     )
     try:
-        report = bench(order, lambda text: print(text, flush=True))
+        run = bench(order, lambda text: print(text, flush=True))
     except GmsError as error:
         raise SystemExit(error.line()) from error
+    report = report_from_bench(run, title=f"GMS and other segmentation models on {probe().name}")
     dices = {p.stem: peer_dice(p, test) for p in paths}
     dices |= {m.name: engine_dice(Path(m.source), test) for m in report.measured() if m.kind == "engine"}
     source = f"the folder {options.data.name}" if options.data else "phantoms"

@@ -20,10 +20,11 @@ from gms_rt.engine.build import build_engine
 from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.select import load
 from gms_rt.errors import GmsError
-from gms_rt.peers.client import TORCH
+from gms_rt.peers import TORCH_KINDS
 from gms_rt.precision.gate import Gate
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.recipe import PrecisionRecipe
+from gms_rt.report.assemble import report_from_bench
 from gms_rt.report.model import Report
 from gms_rt.runtime.device import Machine, parse_device
 from gms_rt.runtime.tensorrt_module import tensorrt_installed
@@ -116,7 +117,7 @@ def targets_for(machine: Machine, device: str) -> list[str]:
 def peers_for(run: Path | None, device: str, wanted: Sequence[str]) -> tuple[list[str], list[str]]:
     """Those of the wanted peers that can be opened here, and why others cannot."""
     chosen, absent = [], []
-    torch_peers = [name for name in wanted if name in TORCH]
+    torch_peers = [name for name in wanted if name in TORCH_KINDS]
     if torch_peers:
         reason = _no_torch(run, device)
         if reason:
@@ -237,11 +238,10 @@ def measure(subject: Subject, settings: Settings, engines: list[Path], diary: Di
             rounds=settings.rounds,
             threads=settings.threads,
             sweep=settings.sweep,
-            title=settings.title,
         )
-        report = diary.attempt(f"measure with {', '.join(chosen) or 'no peer'}", partial(bench, order, diary.say))
-        if report is not None:
-            return report
+        run = diary.attempt(f"measure with {', '.join(chosen) or 'no peer'}", partial(bench, order, diary.say))
+        if run is not None:
+            return report_from_bench(run, title=settings.title)
     return None
 
 

@@ -1,9 +1,10 @@
-"""One frozen dataclass a stage, from TOML and `key=value` overrides; unknown keys and wrong types are refused."""
+"""Frozen dataclasses from TOML, JSON and `key=value` overrides; unknown keys and wrong types are refused by name."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import sys
 import types
 import typing
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gms_rt.errors import ConfigError, UsageError
+from gms_rt.errors import ConfigError, GmsError, UsageError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,23 +32,18 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"is not valid TOML ({error})", where=path) from error
 
 
-def configured(kind: type[T], values: Mapping[str, Any], *, where: object = "options") -> T:
-    """An instance of a frozen dataclass from plain values.
+def configured(
+    kind: type[T], values: Mapping[str, Any], *, where: object = "options", error: type[GmsError] = ConfigError
+) -> T:
+    """An instance of a frozen dataclass from plain values, by its type hints; `error` is raised for what does not fit.
 
     >>> @dataclasses.dataclass(frozen=True)
-    ... class Gate:
+    ... class Limits:
     ...     mean: float = 0.99
-    >>> configured(Gate, {"mean": 0.9})
-    Gate(mean=0.9)
+    >>> configured(Limits, {"mean": 0.9})
+    Limits(mean=0.9)
     """
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for key in values:
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1)
-            fix = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(fields)}"
-            raise ConfigError(f"unknown key '{key}'", where=where, fix=fix)
-    return kind(**{key: _fitted(value, hints[key], f"{where}: {key}") for key, value in values.items()})
+    return typing.cast(T, _Decoder(where, error).instance(kind, values, ""))
 
 
 def with_overrides(config: T, settings: Iterable[str]) -> T:
@@ -69,25 +65,65 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _fitted(value: Any, hint: Any, where: str) -> Any:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    for option in options:
-        origin = typing.get_origin(option) or option
-        if origin is typing.Literal:
-            if value in typing.get_args(option):
+@dataclasses.dataclass(frozen=True)
+class _Decoder:
+    """Plain values to typed ones; whatever does not fit is refused with its path inside `where`."""
+
+    where: object
+    error: type[GmsError]
+
+    def instance(self, kind: Any, values: Any, path: str) -> Any:
+        if not isinstance(values, Mapping):
+            raise self._refused("is not an object", path)
+        hints = typing.get_type_hints(kind)
+        fields = {f.name: f for f in dataclasses.fields(kind)}
+        for key in values:
+            if key not in fields:
+                near = difflib.get_close_matches(key, fields, n=1)
+                fix = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(fields)}"
+                raise self._refused(f"unknown key '{key}'", path, fix)
+        for name, field in fields.items():
+            defaults = (field.default, field.default_factory)
+            if name not in values and defaults == (dataclasses.MISSING, dataclasses.MISSING):
+                raise self._refused(f"lacks the key '{name}'", path)
+        below = f"{path}." if path else ""
+        return kind(**{key: self.value(value, hints[key], f"{below}{key}") for key, value in values.items()})
+
+    def value(self, value: Any, hint: Any, path: str) -> Any:
+        options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+        for option in options:
+            origin = typing.get_origin(option) or option
+            if option is types.NoneType:
+                if value is None:
+                    return None
+            elif origin is typing.Literal:
+                if value in typing.get_args(option):
+                    return value
+                names = ", ".join(map(repr, typing.get_args(option)))
+                raise self._refused(f"{value!r} is not one of {names}", path)
+            elif origin is tuple:
+                if isinstance(value, (list, tuple)):
+                    inner = typing.get_args(option)[0]
+                    return tuple(self.value(item, inner, f"{path}[{i}]") for i, item in enumerate(value))
+            elif dataclasses.is_dataclass(origin):
+                if value is not None:
+                    return self.instance(origin, value, path)
+            elif origin is float:
+                if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+                    return float(value)
+            elif origin is Path:
+                if isinstance(value, (str, Path)):
+                    return Path(value)
+            elif isinstance(value, origin) and isinstance(value, bool) == (origin is bool):
                 return value
-            names = ", ".join(map(repr, typing.get_args(option)))
-            raise ConfigError(f"{value!r} is not one of {names}", where=where)
-        if option is types.NoneType and value is None:
-            return None
-        if origin is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        if origin is Path and isinstance(value, (str, Path)):
-            return Path(value)
-        if origin is tuple and isinstance(value, (list, tuple)):
-            inner = typing.get_args(option)
-            return tuple(_fitted(v, inner[0], where) for v in value) if inner else tuple(value)
-        if isinstance(origin, type) and isinstance(value, origin) and isinstance(value, bool) == (origin is bool):
-            return value
-    names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
-    raise ConfigError(f"{value!r} is not of type {names}", where=where)
+        names = " or ".join(_type_name(option) for option in options)
+        raise self._refused(f"{value!r} is not of type {names}", path)
+
+    def _refused(self, what: str, path: str, fix: str = "") -> GmsError:
+        return self.error(what, where=f"{self.where}: {path}" if path else self.where, fix=fix)
+
+
+def _type_name(hint: Any) -> str:
+    if hint is types.NoneType:
+        return "None"
+    return "list" if typing.get_origin(hint) is tuple else getattr(hint, "__name__", str(hint))

@@ -47,7 +47,7 @@ def test_the_wheel_holds_what_a_device_needs_and_no_more(wheel: Path) -> None:
         "gms_rt/demo/model/demo.onnx",
         "gms_rt/demo/model/MODEL_CARD.md",
         "gms_rt/py.typed",
-        "gms_rt/report/schema.json",
+        "gms_rt/report/page.css",
     ):
         assert needed in names
     assert sum("demo/samples/" in name for name in names) >= 12

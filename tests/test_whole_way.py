@@ -18,7 +18,7 @@ from gms_rt.demo.phantoms import phantom
 from gms_rt.precision.images import ImageSet
 from gms_rt.scan.mask import levels_from_probability, mask_from_levels
 from gms_rt.scan.reader import first_image
-from gms_rt.scan.segmenter import Segmenter, prepare
+from gms_rt.scan.segmenter import Segmenter, prepare_image
 
 SIDE = 32
 HEIGHT, WIDTH = 90, 122  # of the scans: no multiple of the model's side
@@ -92,6 +92,6 @@ def test_int8_is_calibrated_and_gated_on_deep_scans_as_infer_sees_them(
         (calibration, json.loads((engine / "precision.json").read_text())["calibration"]),
         (gate, json.loads((engine / "engine.json").read_text())["gate"]["data"]),
     ):
-        seen = [prepare(first_image(scan), SIDE, SIDE) for scan in sorted(folder.iterdir())]
+        seen = [prepare_image(first_image(scan), SIDE, SIDE) for scan in sorted(folder.iterdir())]
         assert all(int(image.max()) > 200 for image in seen), "12 bits are not taken for nearly black"
         assert record == ImageSet(np.stack(seen), folder.name).record()

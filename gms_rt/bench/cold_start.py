@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from gms_rt.bench.results import ColdStart
+from gms_rt.peers.child import child_environment, peak_resident_bytes
 
 _LIMIT_SECONDS = 600
 
@@ -24,7 +24,7 @@ def cold_start(engine: Path, *, device: str | None = None, threads: int = 0) -> 
     command = [sys.executable, "-m", "gms_rt.bench.cold_start", str(engine), device or "", str(threads)]
     try:
         run = subprocess.run(
-            command, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False, env=environment()
+            command, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False, env=child_environment()
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return ColdStart(None, None, None, None, why=f"a fresh process could not be measured ({error})")
@@ -35,32 +35,14 @@ def cold_start(engine: Path, *, device: str | None = None, threads: int = 0) -> 
     return ColdStart(**json.loads(lines[-1]))
 
 
-def environment() -> dict[str, str]:
-    """An environment in which a child finds this very package, however it was put on the path."""
-    here = str(Path(__file__).resolve().parents[2])
-    paths = [here, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
-
-
-def peak_resident_bytes() -> int | None:
-    """The most memory this process held at once, or None where the kernel does not tell."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
-
-
 def _measure(engine: Path, device: str | None, threads: int) -> ColdStart:
     import numpy as np
 
-    from gms_rt.bench.nvml import Nvml
+    from gms_rt.bench.nvml import open_nvml
     from gms_rt.engine.select import load
 
     before = peak_resident_bytes()
-    nvml, _ = Nvml.open()
+    nvml, _ = open_nvml()
     used = nvml.used_bytes() if nvml else None
     start = time.perf_counter()
     with load(engine, device=device, threads=threads) as opened:

@@ -6,7 +6,7 @@ difference counts when that whole interval lies beyond the tolerance, so a noisy
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
 from dataclasses import dataclass
 
 from gms_rt.bench.results import BenchResult, Measured
@@ -18,7 +18,7 @@ _MIN_ROUNDS = 3
 
 
 @dataclass(frozen=True)
-class Change:
+class EngineChange:
     """One engine, new against old; `verdict` is "regression", "improvement", "same" or "unclear"."""
 
     name: str
@@ -32,21 +32,21 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BenchComparison:
     """All engines that both benches have, and what stands against comparing."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[EngineChange, ...]
     only_old: tuple[str, ...]
     only_new: tuple[str, ...]
     doubts: tuple[str, ...]
 
     @property
-    def regressions(self) -> tuple[Change, ...]:
+    def regressions(self) -> tuple[EngineChange, ...]:
         """What became slower beyond noise."""
         return tuple(c for c in self.changes if c.verdict == "regression")
 
 
-def compare(old: BenchResult, new: BenchResult, *, tolerance: float = TOLERANCE) -> Comparison:
+def compare_benches(old: BenchResult, new: BenchResult, *, tolerance: float = TOLERANCE) -> BenchComparison:
     """Compare two benches by engine name; they must be of the same device."""
     if not 0 <= tolerance < 1:
         raise UsageError(f"tolerance {tolerance} is not between 0 and 1", where="--tolerance")
@@ -62,7 +62,7 @@ def compare(old: BenchResult, new: BenchResult, *, tolerance: float = TOLERANCE)
         raise UsageError("the reports have no engine in common", where="bench compare")
     doubts = [f"old: {w}" for w in old.warnings] + [f"new: {w}" for w in new.warnings]
     doubts += _ceilings_moved(old, new)
-    return Comparison(
+    return BenchComparison(
         tuple(_change(before[name], after[name], tolerance) for name in both),
         tuple(n for n in before if n not in after),
         tuple(n for n in after if n not in before),
@@ -70,9 +70,9 @@ def compare(old: BenchResult, new: BenchResult, *, tolerance: float = TOLERANCE)
     )
 
 
-def _change(old: Measured, new: Measured, tolerance: float) -> Change:
+def _change(old: Measured, new: Measured, tolerance: float) -> EngineChange:
     interval = bootstrap_ratio(new.rounds, old.rounds, median)
-    ratio = _middle(new.rounds) / _middle(old.rounds)
+    ratio = statistics.median(new.rounds) / statistics.median(old.rounds)
     settings = [(m.batch, m.lanes, m.threads, m.size, m.execution, m.backend) for m in (old, new)]
     if settings[0] != settings[1]:
         verdict, why = "unclear", "batch, streams, threads, size or arithmetic differ"
@@ -86,7 +86,16 @@ def _change(old: Measured, new: Measured, tolerance: float) -> Change:
         verdict, why = "unclear", "the interval reaches into the tolerance: measure longer or on a quieter machine"
     else:
         verdict, why = "same", ""
-    return Change(new.name, _middle(old.rounds), _middle(new.rounds), ratio, interval.low, interval.high, verdict, why)
+    return EngineChange(
+        new.name,
+        statistics.median(old.rounds),
+        statistics.median(new.rounds),
+        ratio,
+        interval.low,
+        interval.high,
+        verdict,
+        why,
+    )
 
 
 def _ceilings_moved(old: BenchResult, new: BenchResult) -> list[str]:
@@ -99,9 +108,3 @@ def _ceilings_moved(old: BenchResult, new: BenchResult) -> list[str]:
                 f"the machine itself changed: {ceiling.name} was {was:.0f}, is {ceiling.value:.0f} {ceiling.unit}"
             )
     return lines
-
-
-def _middle(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    half = len(ordered) // 2
-    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2

@@ -13,8 +13,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gms_rt.bench.nvml import Nvml
-from gms_rt.bench.results import Load, Reading
+from gms_rt.bench.nvml import open_nvml
+from gms_rt.bench.results import DeviceReading, Load
 
 _CPU = Path("sys/devices/system/cpu")
 OTHERS_LIMIT, STOLEN_LIMIT = 10.0, 2.0  # percent of all cores
@@ -65,14 +65,14 @@ def snapshot(*, gpu: int | None = None, root: Path = Path("/")) -> Snapshot:
     return Snapshot(values, absent, ticks(root))
 
 
-def readings(before: Snapshot, after: Snapshot) -> tuple[Reading, ...]:
+def readings(before: Snapshot, after: Snapshot) -> tuple[DeviceReading, ...]:
     """Both snapshots, side by side."""
     names = list(dict.fromkeys([*before.values, *after.values, *before.absent, *after.absent]))
     why = after.absent | before.absent
     return tuple(
-        Reading(name, before.values.get(name), after.values.get(name))
+        DeviceReading(name, before.values.get(name), after.values.get(name))
         if name in before.values or name in after.values
-        else Reading(name, None, None, why[name])
+        else DeviceReading(name, None, None, why[name])
         for name in names
     )
 
@@ -89,7 +89,7 @@ def load_between(before: Snapshot, after: Snapshot) -> Load:
 
 
 def warnings(before: Snapshot, after: Snapshot, load: Load) -> list[str]:
-    """What a reader must know before he believes a latency."""
+    """What a reader must know before trusting a latency."""
     lines = []
     if load.others is not None and load.others > OTHERS_LIMIT:
         lines.append(f"noisy machine: other programs used {load.others:.0f} % of the processor during the run")
@@ -210,7 +210,7 @@ def _power_mode() -> tuple[str | None, str]:
 
 
 def _gpu_readings(index: int | None, values: dict[str, str], absent: dict[str, str]) -> None:
-    nvml, why = Nvml.open(index or 0)
+    nvml, why = open_nvml(index or 0)
     if nvml is None:
         absent["GPU clocks, temperature and power"] = why
         return
@@ -218,7 +218,7 @@ def _gpu_readings(index: int | None, values: dict[str, str], absent: dict[str, s
         for kind in ("SM", "memory"):
             now, top = nvml.clock(kind), nvml.max_clock(kind)
             if now is None:
-                absent[f"GPU {kind} clock"] = f"the driver does not tell: {nvml.why('clock')}"
+                absent[f"GPU {kind} clock"] = f"the driver does not report it: {nvml.why('clock')}"
             else:
                 values[f"GPU {kind} clock"] = f"{now}{f' of {top}' if top else ''} MHz"
         for figure, number, unit, scale in (
@@ -227,7 +227,7 @@ def _gpu_readings(index: int | None, values: dict[str, str], absent: dict[str, s
             ("utilisation", nvml.utilisation(), "%", 1),
         ):
             if number is None:
-                absent[f"GPU {figure}"] = f"the driver does not tell: {nvml.why(figure)}"
+                absent[f"GPU {figure}"] = f"the driver does not report it: {nvml.why(figure)}"
             else:
                 values[f"GPU {figure}"] = f"{number / scale:.0f} {unit}"
         reasons = nvml.throttle_reasons()

@@ -1,28 +1,21 @@
-"""Energy over timed rounds: tegrastats on Jetson, NVML on other NVIDIA GPUs, RAPL on processors that allow it.
+"""Energy over timed rounds: what every meter is, and the account of what one engine or peer draws.
 
 The draw of the whole package, idle included, is counted: that is what the battery or the socket pays. The draw while
-nothing runs stands beside it. A source that is absent, or falls silent, says why.
+nothing runs is reported with it. A source that is absent, or falls silent, says why. `meters` chooses the source.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import shutil
-import subprocess
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from gms_rt.bench.nvml import Nvml
 from gms_rt.bench.results import Energy
-from gms_rt.bench.tegra import module_rails, module_watts
 
-_TEGRA_MS = 100
-_NVML_SECONDS = 0.02
 IDLE_SECONDS = 1.0
 _FIRST_SECONDS = 3.0
 
@@ -68,7 +61,7 @@ class Meter(ABC):
 
 
 @dataclass
-class Account:
+class EnergyAccount:
     """What one engine or peer draws from the meter that all share."""
 
     meter: Meter | None
@@ -95,8 +88,8 @@ class Account:
         """The mean draw, or None without a reading."""
         return self.joules / self.seconds if self.joules > 0 and self.seconds > 0 else None
 
-    def energy(self, images: int, idle: Account | None = None) -> Energy:
-        """Joules an image, and beside it the draw while nothing ran; a span without a reading makes it worthless."""
+    def energy(self, images: int, idle: EnergyAccount | None = None) -> Energy:
+        """Joules per image, and the draw while nothing ran; not given if a span had no reading."""
         if self.meter is None:
             return Energy(None, None, "", self.why)
         if self.meter.trouble or self.watts is None or images < 1:
@@ -105,62 +98,6 @@ class Account:
         still = idle.watts if idle else None
         why = "" if still is not None else "idle draw: no reading"
         return Energy(self.joules / images, self.watts, self.meter.source, why, still)
-
-
-class NvmlMeter(Meter):
-    """The GPU's own energy counter."""
-
-    source = "NVML energy counter (GPU board)"
-
-    def __init__(self, nvml: Nvml) -> None:
-        super().__init__()
-        self.nvml = nvml
-        self._first: int | None = None
-
-    def close(self) -> None:
-        """Close NVML."""
-        self.nvml.close()
-
-    def _begin(self) -> None:
-        self._first = self.nvml.millijoules()
-
-    def _joules(self, start: float, end: float) -> float | None:
-        last = self.nvml.millijoules()
-        if self._first is None or last is None:
-            self.trouble = f"the counter cannot be read ({self.nvml.why('energy')})"
-            return None
-        if last < self._first:
-            self.trouble = "the counter went back: the driver was loaded again"
-            return None
-        return (last - self._first) / 1000
-
-
-class RaplMeter(Meter):
-    """The processor packages' energy counters, which wrap around."""
-
-    source = "RAPL (processor packages)"
-
-    def __init__(self, zones: list[Path]) -> None:
-        super().__init__()
-        self.zones = zones
-        self._first: list[int] = []
-
-    def _begin(self) -> None:
-        try:
-            self._first = [_number(zone / "energy_uj") for zone in self.zones]
-        except (OSError, ValueError):
-            self._first = []
-
-    def _joules(self, start: float, end: float) -> float | None:
-        total = 0
-        try:
-            for zone, first in zip(self.zones, self._first, strict=True):
-                gone = _number(zone / "energy_uj") - first
-                total += gone if gone >= 0 else gone + _number(zone / "max_energy_range_uj")
-        except (OSError, ValueError):
-            self.trouble = "the counter cannot be read any more"
-            return None
-        return total / 1e6
 
 
 class PowerMeter(Meter):
@@ -197,75 +134,6 @@ class PowerMeter(Meter):
     def _collect(self) -> None: ...
 
 
-class NvmlPowerMeter(PowerMeter):
-    """Samples of the GPU's draw, for drivers without an energy counter."""
-
-    source = "NVML power samples (GPU board)"
-
-    def __init__(self, nvml: Nvml) -> None:
-        super().__init__()
-        self.nvml = nvml
-
-    def close(self) -> None:
-        """End the thread and close NVML."""
-        super().close()
-        self.nvml.close()
-
-    def _collect(self) -> None:
-        while not self._ended.is_set():
-            milliwatts = self.nvml.milliwatts()
-            if milliwatts is None:
-                self.trouble = f"the draw cannot be read ({self.nvml.why('power')})"
-                return
-            self._note(milliwatts / 1000)
-            self._ended.wait(_NVML_SECONDS)
-
-
-class TegraMeter(PowerMeter):
-    """Samples of tegrastats, the only source on Jetson."""
-
-    source = "tegrastats (module)"
-
-    def __init__(self, tool: str) -> None:
-        super().__init__()
-        self.tool = tool
-        self._process: subprocess.Popen[str] | None = None
-
-    def close(self) -> None:
-        """End tegrastats and the thread."""
-        self._ended.set()
-        process = self._process
-        if process is not None and process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        super().close()
-
-    def _collect(self) -> None:
-        command = [self.tool, "--interval", str(_TEGRA_MS)]
-        try:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        except OSError as error:
-            self.trouble = f"it cannot be started ({error.strerror})"
-            return
-        self._process = process
-        last = ""
-        with process:
-            for line in process.stdout or ():
-                last = line.strip() or last
-                watts = module_watts(line)
-                if watts is not None:
-                    self.source = f"tegrastats ({' + '.join(module_rails(line))})"
-                    self._note(watts)
-        if not self._ended.is_set():
-            self.trouble = f"it ended with status {process.returncode} ({last[-80:] or 'no word'})"
-        elif not self.samples:
-            self.trouble = "no line names the module's rails"
-
-
 def integral(samples: Sequence[tuple[float, float]], start: float, end: float) -> float | None:
     """Joules from `start` to `end` of a draw that goes straight from sample to sample; None without a sample near.
 
@@ -287,34 +155,3 @@ def integral(samples: Sequence[tuple[float, float]], start: float, end: float) -
 
     points = [(start, at(start)), *(s for s in near if start < s[0] < end), (end, at(end))]
     return sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in itertools.pairwise(points))
-
-
-def meter(*, gpu: int | None, root: Path = Path("/")) -> tuple[Meter | None, str]:
-    """The best meter for the device that computes, or None and the reason."""
-    tegra = shutil.which("tegrastats")
-    if tegra is not None:
-        return TegraMeter(tegra), ""
-    if gpu is not None:
-        nvml, why = Nvml.open(gpu)
-        if nvml is None:
-            return None, why
-        if nvml.millijoules() is not None:
-            return NvmlMeter(nvml), ""
-        if nvml.milliwatts() is not None:
-            return NvmlPowerMeter(nvml), ""
-        reasons = f"energy counter: {nvml.why('energy')}; power: {nvml.why('power')}"
-        nvml.close()
-        return None, f"this GPU's driver tells neither energy nor power ({reasons})"
-    zones = sorted((root / "sys/class/powercap").glob("intel-rapl:?"))
-    if not zones:
-        return None, "no energy counter: the kernel offers no RAPL (often so in virtual machines), and no tegrastats"
-    try:
-        for zone in zones:
-            _number(zone / "energy_uj")
-    except (OSError, ValueError):
-        return None, "the kernel's energy counter (RAPL) can be read by root only"
-    return RaplMeter(zones), ""
-
-
-def _number(path: Path) -> int:
-    return int(path.read_text())

@@ -9,21 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gms_rt.arrays import F64
 from gms_rt.bench.results import Latency
 from gms_rt.errors import UsageError
 
-F64 = NDArray[np.float64]
 CURVE_POINTS = 101
 
 
-def percentile(ascending: F64, p: float) -> float:
+def trtexec_percentile(ascending: F64, p: float) -> float:
     """A percentile of sorted samples by trtexec's index rule.
 
-    >>> percentile(np.arange(1.0, 101.0), 99)
+    >>> trtexec_percentile(np.arange(1.0, 101.0), 99)
     100.0
-    >>> percentile(np.arange(1.0, 201.0), 90)
+    >>> trtexec_percentile(np.arange(1.0, 201.0), 90)
     180.0
     """
     count = len(ascending)
@@ -34,26 +33,26 @@ def percentile(ascending: F64, p: float) -> float:
     return float(ascending[max(count - 1 - excluded, 0)])
 
 
-def latency_of(samples: Sequence[float] | F64) -> Latency:
+def latency_from_samples(samples: Sequence[float] | F64) -> Latency:
     """The statistics of one list of milliseconds."""
     ascending = np.sort(np.asarray(samples, np.float64))
     if not len(ascending) or not np.isfinite(ascending).all() or ascending[0] < 0:
-        raise UsageError("a latency needs at least one sample, finite and not negative", where="latency_of")
+        raise UsageError("a latency needs at least one sample, finite and not negative", where="latency_from_samples")
     average = float(ascending.mean())
     return Latency(
         count=len(ascending),
         min=float(ascending[0]),
         mean=average,
         median=float(np.median(ascending)),
-        p90=percentile(ascending, 90),
-        p95=percentile(ascending, 95),
-        p99=percentile(ascending, 99),
+        p90=trtexec_percentile(ascending, 90),
+        p95=trtexec_percentile(ascending, 95),
+        p99=trtexec_percentile(ascending, 99),
         max=float(ascending[-1]),
         cov=float(ascending.std() / average * 100) if average > 0 else 0.0,
     )
 
 
-def curve_of(samples: Sequence[float] | F64) -> tuple[float, ...]:
+def curve_from_samples(samples: Sequence[float] | F64) -> tuple[float, ...]:
     """The distribution as 101 quantiles (0 %, 1 %, … 100 %), enough to draw it."""
     values = np.quantile(np.asarray(samples, np.float64), np.linspace(0, 1, CURVE_POINTS))
     return tuple(round(float(v), 4) for v in values)

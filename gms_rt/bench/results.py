@@ -24,7 +24,7 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Reading:
+class DeviceReading:
     """One property of the device before and after a run; where both are None, `why` says why."""
 
     name: str
@@ -73,7 +73,7 @@ class Measured:
     """One engine or peer, timed in rounds between those of the others.
 
     `total` = h2d + compute + d2h. `rounds` are the medians of the rounds, `low` and `high` the 95 % interval of their
-    median: what two reports are compared by. `curve` holds 101 quantiles of `total`.
+    median: what two reports are compared by. `curve` has 101 quantiles of `total`.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Measured:
     h2d: Latency
     d2h: Latency
     enqueue: Latency
-    throughput: float  # images a second
+    throughput: float  # images per second
     seconds: float  # timed wall time
     warmup_seconds: float
     rounds: tuple[float, ...]
@@ -123,8 +123,8 @@ class SweepPoint:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One step on the way from file to mask, median milliseconds of an image."""
+class WaterfallStep:
+    """One step on the way from file to mask, median milliseconds per image."""
 
     name: str
     milliseconds: float
@@ -138,7 +138,7 @@ class Waterfall:
     engine: str
     image: str
     source_size: tuple[int, ...]
-    stages: tuple[Stage, ...]
+    stages: tuple[WaterfallStep, ...]
     repeats: int
 
 
@@ -162,7 +162,7 @@ class RooflineRow:
     gflops: float  # reached
     ceiling_gflops: float
     ceiling: str
-    bound_ms: float  # the least time the ceilings allow
+    bound_ms: float  # the shortest time that the ceilings allow
     share: float  # bound / measured, 1 is the limit
     limited_by: str  # "arithmetic" or "memory"
 
@@ -182,7 +182,7 @@ class BenchResult:
 
     created: str
     device: str
-    state: tuple[Reading, ...]
+    state: tuple[DeviceReading, ...]
     load: Load
     measured: tuple[Measured, ...]
     round_count: int

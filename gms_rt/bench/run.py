@@ -1,32 +1,30 @@
-"""The whole bench as one call: time, judge, trace and compare with limits, and make the report of it."""
+"""The whole bench as one call: time engines and peers, judge their masks, trace the way of a file, find the limits."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from gms_rt.artifacts import write_json
-from gms_rt.bench import latency
-from gms_rt.bench.latency import default_images, labels, measure
+from gms_rt.arrays import U8
+from gms_rt.bench.against import PeerOptions, open_peers, with_dice
+from gms_rt.bench.latency import ROUNDS, SECONDS, WARMUP, TimingOptions, measure
+from gms_rt.bench.proof import Proof, proof_from_engine
 from gms_rt.bench.results import BenchResult, Measured, SweepPoint, Waterfall
 from gms_rt.bench.roofline import roofline
-from gms_rt.bench.sweep import sweep
+from gms_rt.bench.subjects import default_images, first_golden, fit_images
+from gms_rt.bench.sweep import SweepOptions, sweep
 from gms_rt.bench.waterfall import waterfall
 from gms_rt.demo.bundled import demo_graph
+from gms_rt.engine.golden import Golden
 from gms_rt.engine.manifest import read_manifest
 from gms_rt.engine.select import load
-from gms_rt.errors import ArtifactError, GmsError, UsageError
-from gms_rt.parity.certificate import CERTIFICATE, GOLDEN, Golden, certificate_of, read_golden
-from gms_rt.peers.client import TORCH, Peer, open_peers, with_dice
-from gms_rt.report.assemble import bench_report, golden_gallery, parity_beside, parity_of_certificate, summary_of
-from gms_rt.report.model import Command, Gallery, Parity, Report
+from gms_rt.errors import ArtifactError, GmsError
+from gms_rt.graph.count import work_from_file
+from gms_rt.peers.client import Peer
 
-_WORST = 4
 _CEILING_SECONDS = 0.6
 
 
@@ -34,73 +32,55 @@ _CEILING_SECONDS = 0.6
 class BenchOptions:
     """What to measure, and how long."""
 
-    engines: tuple[Path, ...]
-    against: tuple[str, ...] = ()
-    run: Path | None = None
+    engines: tuple[Path, ...]  # engine folders
+    against: tuple[str, ...] = ()  # peers by name, or ONNX files
+    run: Path | None = None  # the trained run, for torch peers; by default the bundled model's where it fits
     graph: Path | None = None  # what the ONNX Runtime peer opens; by default an engine's own graph
-    image: Path | None = None
-    device: str | None = None
-    seconds: float = latency.SECONDS
-    warmup: float = latency.WARMUP
-    rounds: int = latency.ROUNDS
-    threads: int = 0
-    streams: int = 1
-    sweep: bool = True
-    certify: bool = True
-    title: str = ""
+    image: Path | None = None  # the file that is followed to its mask; by default an enlarged reference picture
+    device: str | None = None  # "cpu" or "cuda[:N]"; by default where each engine fits
+    seconds: float = SECONDS  # the timed total of each engine and peer
+    warmup: float = WARMUP  # untimed seconds before each round
+    rounds: int = ROUNDS  # rounds that take turns
+    threads: int = 0  # CPU threads (0: the runtime's choice)
+    streams: int = 1  # images in flight
+    sweep: bool = True  # whether throughput is measured over streams and batches
+    certify: bool = True  # whether an engine without a fitting certificate gets one
 
 
-def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) -> Report:
-    """Measure engines and peers, and report."""
+@dataclass(frozen=True)
+class BenchRun:
+    """All that one bench found: `report_from_bench` makes a report of it."""
+
+    options: BenchOptions
+    result: BenchResult
+    proofs: tuple[Proof, ...]  # of each engine, in the order of the result
+    rebuild: tuple[str, ...]  # for each engine folder the command that builds it again
+
+
+def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) -> BenchRun:
+    """Measure engines and peers."""
     say = progress or (lambda _: None)
-    golden = _golden(options.engines)
+    golden = first_golden(options.engines)
     images = golden.images if golden else default_images(options.engines)
+    timing = TimingOptions(
+        options.seconds, options.warmup, options.rounds, options.device, options.threads, options.streams
+    )
     with contextlib.ExitStack() as stack:
         lost: list[str] = []
-        graph = options.graph or _graph(options.engines)
-        first = read_manifest(options.engines[0]) if options.engines else None
-        peers = open_peers(
-            list(options.against),
-            stack,
-            run=options.run or _bundled_run(options.engines),
-            graph=graph,
-            threads=options.threads,
-            device=options.device,
-            size=(first.height, first.width) if first else (224, 224),
-            lost=lost,
-            progress=say,
-        )
-        result = measure(
-            options.engines,
-            seconds=options.seconds,
-            warmup=options.warmup,
-            device=options.device,
-            rounds=options.rounds,
-            threads=options.threads,
-            lanes=options.streams,
-            images=images,
-            peers=peers,
-            progress=say,
-        )
+        peers = open_peers(options.against, stack, _peer_options(options), lost=lost, progress=say)
+        result = measure(options.engines, timing, images=images, peers=peers, progress=say)
         result = _judged(dataclasses.replace(result, warnings=(*lost, *result.warnings)), peers, golden)
-    proofs, galleries, falls = [], [], []
+    proofs, falls = [], []
     for measured in [m for m in result.measured if m.kind == "engine"]:
         say(f"parity and waterfall of {measured.name}")
-        proof, gallery, fall = _engine_parts(measured, options, images)
+        proof, fall = _proof_and_waterfall(measured, options, images)
         proofs.append(proof)
-        galleries += [gallery] if gallery else []
         falls.append(fall)
     points: tuple[SweepPoint, ...] = ()
     why = "not asked for"
     if options.sweep:
-        points, why = sweep(
-            options.engines,
-            images,
-            device=options.device,
-            threads=options.threads,
-            seconds=max(0.3, options.seconds / 4),
-            progress=say,
-        )
+        how = SweepOptions(seconds=max(0.3, options.seconds / 4), device=options.device, threads=options.threads)
+        points, why = sweep(options.engines, images, how, progress=say)
     say("ceilings of this machine")
     result = dataclasses.replace(
         result,
@@ -109,36 +89,24 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
         sweep_why=why,
         roofline=roofline(result.measured, seconds=min(_CEILING_SECONDS, options.seconds / 4)),
     )
-    result = _with_work(result)
-    return bench_report(
-        result,
-        title=options.title,
-        lead=_lead(result, proofs),
-        parity=proofs,
-        galleries=galleries,
-        commands=_commands(options),
-    )
+    rebuild = tuple(read_manifest(folder).rebuild for folder in options.engines)
+    return BenchRun(options, _with_work(result), tuple(proofs), rebuild)
 
 
-def _engine_parts(measured: Measured, options: BenchOptions, images: Any) -> tuple[Parity, Gallery | None, Waterfall]:
-    folder = Path(measured.source)
-    with load(folder, device=options.device, threads=options.threads) as engine:
+def _peer_options(options: BenchOptions) -> PeerOptions:
+    run, graph = options.run or _bundled_run(options.engines), options.graph or _graph(options.engines)
+    if not options.engines:
+        return PeerOptions(run, graph, options.threads, options.device)
+    first = read_manifest(options.engines[0])
+    return PeerOptions(run, graph, options.threads, options.device, (first.height, first.width))
+
+
+def _proof_and_waterfall(measured: Measured, options: BenchOptions, images: U8) -> tuple[Proof, Waterfall]:
+    with load(Path(measured.source), device=options.device, threads=options.threads) as engine:
         info = engine.runner.info
-        fall = waterfall(
-            engine, measured.name, options.image, latency.fit_images(images[:1], info.height, info.width)[0]
-        )
-        proof = parity_beside(measured)
-        if not (folder / GOLDEN).is_file():
-            return proof, None, fall
-        golden = read_golden(folder / GOLDEN)
-        if options.certify and proof.verdict in ("none", "stale"):
-            certificate = certificate_of(engine, golden)
-            # A folder on a read-only medium is no reason not to measure; the proof is in the report.
-            with contextlib.suppress(UsageError):
-                write_json(folder / CERTIFICATE, certificate)
-            proof = parity_of_certificate(measured.name, certificate, measured)
-        gallery = golden_gallery(measured.name, golden, engine.runner.infer(golden.images), limit=_WORST)
-    return proof, gallery, fall
+        picture = fit_images(images[:1], info.height, info.width)[0]
+        fall = waterfall(engine, measured.name, options.image, picture)
+        return proof_from_engine(engine, measured, certify=options.certify), fall
 
 
 def _judged(result: BenchResult, peers: list[Peer], golden: Golden | None) -> BenchResult:
@@ -146,9 +114,8 @@ def _judged(result: BenchResult, peers: list[Peer], golden: Golden | None) -> Be
     rows = []
     for m in result.measured:
         peer = by_label.get(m.name) if m.kind == "peer" else None
-        same = peer is not None and (m.name in TORCH or m.name == "onnxruntime")
         try:
-            rows.append(with_dice(m, peer, golden, same_model=same) if peer else m)
+            rows.append(with_dice(m, peer, golden) if peer else m)
         except GmsError as error:  # it was timed; that it breaks down now must not cost the engines their report
             rows.append(dataclasses.replace(m, warnings=(*m.warnings, f"its masks could not be judged: {error.what}")))
     return dataclasses.replace(result, measured=tuple(rows))
@@ -156,8 +123,6 @@ def _judged(result: BenchResult, peers: list[Peer], golden: Golden | None) -> Be
 
 def _with_work(result: BenchResult) -> BenchResult:
     """FLOP and parameters of each engine and ONNX peer, from their graphs."""
-    from gms_rt.graph.count import work_from_file
-
     rows = []
     for m in result.measured:
         path = Path(m.source)
@@ -173,13 +138,6 @@ def _with_work(result: BenchResult) -> BenchResult:
     return dataclasses.replace(result, measured=tuple(rows))
 
 
-def _golden(engines: tuple[Path, ...]) -> Golden | None:
-    for folder in engines:
-        if (folder / GOLDEN).is_file():
-            return read_golden(folder / GOLDEN)
-    return None
-
-
 def _graph(engines: tuple[Path, ...]) -> Path | None:
     """The graph for ONNX Runtime: an FP32 engine's where there is one."""
     manifests = [(read_manifest(folder), folder) for folder in engines]
@@ -192,41 +150,3 @@ def _bundled_run(engines: tuple[Path, ...]) -> Path | None:
     if engines and all(read_manifest(folder).source.get("kind") == "bundled" for folder in engines):
         return demo_graph().parent
     return None
-
-
-def _lead(result: BenchResult, proofs: list[Parity]) -> str:
-    engines = [m for m in result.measured if m.kind == "engine"]
-    peers = [m for m in result.measured if m.kind == "peer"]
-    many = "engine" if len(engines) == 1 else "engines"
-    against = f", timed turn by turn with {', '.join(p.name for p in peers)}" if peers else ""
-    return f"{summary_of(result, proofs)} {len(engines)} {many} measured{against}."
-
-
-def _commands(options: BenchOptions) -> list[Command]:
-    lines = []
-    for folder in options.engines:
-        with contextlib.suppress(GmsError):
-            lines.append(Command(f"Build {folder.name}", read_manifest(folder).rebuild))
-    words = ["gms-rt", "bench"]
-    for folder in options.engines:
-        words += ["--engine", str(folder)]
-    words += ["--against", ",".join(options.against)] if options.against else []
-    for name, value in (
-        ("--run", options.run),
-        ("--graph", options.graph),
-        ("--image", options.image),
-        ("--device", options.device),
-    ):
-        words += [name, str(value)] if value is not None else []
-    words += ["--seconds", f"{options.seconds:g}", "--warmup", f"{options.warmup:g}", "--rounds", str(options.rounds)]
-    words += ["--threads", str(options.threads)] if options.threads else []
-    words += ["--streams", str(options.streams)] if options.streams != 1 else []
-    words += [] if options.sweep else ["--no-sweep"]
-    lines.append(Command("Measure and report", shlex.join(words)))
-    lines += [Command(f"Certify {f.name}", shlex.join(["gms-rt", "parity", str(f)])) for f in options.engines]
-    return lines
-
-
-def report_folder(engines: tuple[Path, ...], device: str) -> Path:
-    """Where a report goes unless told: `reports/<engine>-<device>/`."""
-    return Path("reports") / f"{'+'.join(labels([str(e) for e in engines])).replace('/', '-')[:80]}-{device}"

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from gms_rt.arrays import U8
-from gms_rt.bench.latency import Opener, fit_images, labels
-from gms_rt.bench.percentiles import latency_of
+from gms_rt.bench.latency import Opener
+from gms_rt.bench.percentiles import latency_from_samples
 from gms_rt.bench.results import SweepPoint
+from gms_rt.bench.subjects import fit_images, labels
 from gms_rt.engine.manifest import read_manifest
 from gms_rt.engine.select import load
 from gms_rt.errors import ArtifactError
@@ -24,65 +26,71 @@ from gms_rt.graph.read import takes_any_batch
 from gms_rt.runtime.device import probe
 
 BATCHES = (2, 4, 8)
-_ITERATIONS, _LEAST = 10, 3
+_ITERATIONS, _MIN_ITERATIONS = 10, 3
 _POINT_SECONDS = 20.0  # a point that would take longer is left out, and said to be
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Which points of the curve are measured, and how."""
+
+    lanes: tuple[int, ...] = ()  # images in flight; by default 1, 2, 4 … up to the cores
+    batches: tuple[int, ...] = BATCHES  # images at once, where an engine leaves that open
+    seconds: float = 1.0  # timed for each point
+    warmup: float = 0.2  # untimed seconds before each point
+    device: str | None = None  # "cpu" or "cuda[:N]"
+    threads: int = 0  # CPU threads (0: the runtime's choice)
 
 
 def sweep(
     engines: Sequence[Path],
     images: U8,
+    options: SweepOptions | None = None,
     *,
-    lanes: Sequence[int] | None = None,
-    batches: Sequence[int] = BATCHES,
-    seconds: float = 1.0,
-    warmup: float = 0.2,
-    device: str | None = None,
-    threads: int = 0,
     opener: Opener = load,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[tuple[SweepPoint, ...], str]:
-    """Median latency and throughput for each number of streams (by default 1, 2, 4 … up to the cores) and each batch.
+    """Median latency and throughput for each number of streams and each batch.
 
     The second value says why an engine has no batches, or fewer.
     """
+    how = options or SweepOptions()
     points: list[SweepPoint] = []
     reasons = []
     for folder, label in zip(engines, labels([str(e) for e in engines]), strict=True):
-        say = progress or (lambda _: None)
 
         def point(
-            what: str,
-            iterations: int,
-            folder: Path = folder,
-            label: str = label,
-            say: Callable[[str], None] = say,
-            **how: object,
+            what: str, iterations: int, folder: Path = folder, label: str = label, **opened: object
         ) -> tuple[SweepPoint, str]:
-            say(f"sweep: {label}, {what}")
-            with opener(folder, device=device, threads=threads, **how) as engine:
+            if progress:
+                progress(f"sweep: {label}, {what}")
+            with opener(folder, device=how.device, threads=how.threads, **opened) as engine:
                 info = engine.runner.info
                 timings = engine.runner.bench(
-                    fit_images(images, info.height, info.width), seconds=seconds, warmup=warmup, iterations=iterations
+                    fit_images(images, info.height, info.width),
+                    seconds=how.seconds,
+                    warmup=how.warmup,
+                    iterations=iterations,
                 )
-            found = latency_of(np.asarray(timings.total))
+            found = latency_from_samples(np.asarray(timings.total))
             rate = timings.images_per_second
             return SweepPoint(label, info.batch, info.lanes, found.median, found.p95, rate), info.backend
 
         iterations, single, backend = _ITERATIONS, 0.0, ""
-        for count in lanes if lanes is not None else default_lanes():
+        for count in how.lanes or default_lanes():
             mode = "throughput" if count > 1 else "latency"
             found, backend = point(f"{count} in flight", iterations, lanes=count, mode=mode)
             points.append(found)
             single = single or found.median / found.batch / 1e3
             iterations = _affordable(single)
         reason = _fixed(folder, backend)
-        for batch in () if reason else batches:
-            if single * batch * _LEAST > _POINT_SECONDS:
-                reason = f"batch {batch} and more would take longer than {_POINT_SECONDS:.0f} s a point"
+        for batch in () if reason else how.batches:
+            if single * batch * _MIN_ITERATIONS > _POINT_SECONDS:
+                reason = f"batch {batch} and more would take longer than {_POINT_SECONDS:.0f} s per point"
                 break
             points.append(point(f"batch {batch}", _affordable(single * batch), batch=batch)[0])
         reasons += [(label, reason)] if reason else []
-    return tuple(points), _in_words(reasons)
+    return tuple(points), _sentence(reasons)
 
 
 def default_lanes() -> list[int]:
@@ -93,7 +101,7 @@ def default_lanes() -> list[int]:
 
 
 def _affordable(seconds: float) -> int:
-    return max(_LEAST, min(_ITERATIONS, int(_POINT_SECONDS / max(seconds, 1e-6))))
+    return max(_MIN_ITERATIONS, min(_ITERATIONS, int(_POINT_SECONDS / max(seconds, 1e-6))))
 
 
 def _fixed(folder: Path, backend: str) -> str:
@@ -108,10 +116,10 @@ def _fixed(folder: Path, backend: str) -> str:
     return f"its graph was exported for a batch of {manifest.batch}"
 
 
-def _in_words(reasons: Sequence[tuple[str, str]]) -> str:
+def _sentence(reasons: Sequence[tuple[str, str]]) -> str:
     """Engines with the same reason in one sentence.
 
-    >>> _in_words([("a", "it is fixed"), ("b", "it is fixed")]).partition(";")[0]
+    >>> _sentence([("a", "it is fixed"), ("b", "it is fixed")]).partition(";")[0]
     'No batch curve for a, b: it is fixed'
     """
     if not reasons:

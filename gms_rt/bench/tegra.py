@@ -1,4 +1,4 @@
-"""The draw of a Jetson module in a line of tegrastats; which rails make up the module depends on the board.
+"""Energy of a Jetson module from tegrastats; which rails make up the module depends on the board.
 
 A rail reads `NAME now/average`, in milliwatts, with or without the unit. Boards with a rail for the whole input name
 it; on the others the rails that do not feed each other are added.
@@ -7,6 +7,11 @@ it; on the others the rails that do not feed each other are added.
 from __future__ import annotations
 
 import re
+import subprocess
+
+from gms_rt.bench.energy import PowerMeter
+
+_SAMPLE_MS = 100
 
 _RAIL = re.compile(r"(?<![\w@])([A-Z][A-Z0-9_]*) (-?\d+)(?:mW)?/-?\d+(?:mW)?(?= |$)")
 # In the order in which they decide: VDD_IN is on Orin NX and Nano, Xavier NX and TX2, POM_5V_IN on Nano and TX1, VIN on
@@ -21,6 +26,51 @@ _MODULES = (
 )
 
 
+class TegraMeter(PowerMeter):
+    """Samples of tegrastats, the only source on Jetson."""
+
+    source = "tegrastats (module)"
+
+    def __init__(self, tool: str) -> None:
+        super().__init__()
+        self.tool = tool
+        self._process: subprocess.Popen[str] | None = None
+
+    def close(self) -> None:
+        """End tegrastats and the thread."""
+        self._ended.set()
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        super().close()
+
+    def _collect(self) -> None:
+        command = [self.tool, "--interval", str(_SAMPLE_MS)]
+        try:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        except OSError as error:
+            self.trouble = f"it cannot be started ({error.strerror})"
+            return
+        self._process = process
+        last = ""
+        with process:
+            for line in process.stdout or ():
+                last = line.strip() or last
+                watts = module_watts(line)
+                if watts is not None:
+                    self.source = f"tegrastats ({' + '.join(module_rails(line))})"
+                    self._note(watts)
+        if not self._ended.is_set():
+            self.trouble = f"it ended with status {process.returncode} ({last[-80:] or 'no word'})"
+        elif not self.samples:
+            self.trouble = "no line names the module's rails"
+
+
 def module_rails(line: str) -> tuple[str, ...]:
     """The rails of this board that add up to its module, empty where none is known.
 
@@ -32,7 +82,7 @@ def module_rails(line: str) -> tuple[str, ...]:
 
 
 def module_watts(line: str) -> float | None:
-    """The module's draw, None where the line has no rail that tells.
+    """The module's draw, None where the line has no rail that adds up to it.
 
     >>> module_watts("VDD_GPU_SOC 3150mW/2971mW VDD_CPU_CV 14312mW/12415mW VIN_SYS_5V0 4968mW/5048mW")
     22.43

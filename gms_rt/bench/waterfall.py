@@ -13,11 +13,10 @@ import numpy as np
 
 from gms_rt.arrays import U8
 from gms_rt.artifacts import write_bytes
-from gms_rt.bench.results import Stage, Waterfall
+from gms_rt.bench.results import Waterfall, WaterfallStep
 from gms_rt.engine.loaded import Engine
 from gms_rt.scan.mask import mask_from_probability
 from gms_rt.scan.reader import fetch
-from gms_rt.scan.segmenter import restore
 
 REPEATS = 15
 _SECONDS = 15.0  # a slow engine is repeated less often, three times at least
@@ -39,7 +38,7 @@ def waterfall(engine: Engine, label: str, image: Path | None, golden: U8, *, rep
             for step, milliseconds in spent.items():
                 if turn:
                     times.setdefault(step, []).append(milliseconds)
-    stages = tuple(Stage(step, float(np.median(values)), step == _ENGINE) for step, values in times.items())
+    stages = tuple(WaterfallStep(step, float(np.median(values)), step == _ENGINE) for step, values in times.items())
     shown = image.name if image is not None else f"a sample enlarged {_UPSCALE}×"
     return Waterfall(label, shown, shape[:2], stages, max(map(len, times.values())))
 
@@ -60,7 +59,7 @@ def _once(engine: Engine, path: Path, out: Path) -> tuple[dict[str, float], tupl
     image = timed("decode", lambda: next(data.open().frames).image)
     ready = timed("resize to network", lambda: engine.prepare(image))
     raw = timed(_ENGINE, lambda: engine.infer(ready[None])[0])
-    probability = timed("resize to source", lambda: restore(raw, image.shape))
+    probability = timed("resize to source", lambda: engine.restore(raw, image.shape))
     mask = timed("threshold", lambda: mask_from_probability(probability))
     png = timed("encode PNG", lambda: _encoded(mask))
     timed("write file, synced", lambda: write_bytes(out, png))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json as json_module
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,19 @@ Examples:
               "onnxruntime or FILE.onnx, separated by commas.")  # fmt: skip
 @click.option("--run", "run_folder", type=click.Path(path_type=Path), help="The trained run, for torch peers.")
 @click.option("--graph", type=click.Path(path_type=Path), help="The graph that ONNX Runtime opens.")
-@click.option("--image", type=click.Path(path_type=Path), help="The picture of the file-to-mask waterfall.")
+@click.option("--image", type=click.Path(path_type=Path), help="The file that is followed to its mask.")
 @click.option("--device", metavar="cpu|cuda[:N]", help="Where to run.")
 @click.option("--seconds", type=click.FloatRange(0.1, 3600), default=3.0, show_default=True, help="Timed, per engine.")
-@click.option("--warmup", type=click.FloatRange(0, 600), default=0.2, show_default=True, help="Seconds, per round.")
-@click.option("--rounds", type=click.IntRange(1, 1000), default=7, show_default=True, help="Interleaved rounds.")
+@click.option(
+    "--warmup", type=click.FloatRange(0, 600), default=0.2, show_default=True, help="Untimed, before each round."
+)
+@click.option("--rounds", type=click.IntRange(1, 1000), default=7, show_default=True, help="Rounds that take turns.")
 @click.option("--threads", type=click.IntRange(0, 1024), default=0, help="CPU threads (0: the runtime's choice).")
 @click.option("--streams", type=click.IntRange(1, 64), default=1, show_default=True, help="Images in flight.")
 @click.option("--sweep/--no-sweep", default=True, help="Throughput against latency over streams and batches.")
 @click.option("--certify/--no-certify", default=True, help="Certify an engine that has no fitting certificate.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("--quiet", is_flag=True, help="Only the result.")
+@click.option("--quiet", is_flag=True, help="No progress, only the result.")
 @click.pass_context
 def command(context: click.Context, /, engines: tuple[Path, ...], out: Path | None, against: str, **given: Any) -> None:
     """Measure engines on this machine and write a report.
@@ -47,11 +49,11 @@ def command(context: click.Context, /, engines: tuple[Path, ...], out: Path | No
     """
     if context.invoked_subcommand is not None:
         return
-    from gms_rt.bench.run import BenchOptions, bench, report_folder
+    from gms_rt.bench.run import BenchOptions, bench
     from gms_rt.engine.select import ENGINES, newest_that_fits
-    from gms_rt.report import write_report
-    from gms_rt.report.json import render
-    from gms_rt.report.write import targets
+    from gms_rt.report.assemble import report_from_bench
+    from gms_rt.report.json import json_from_report
+    from gms_rt.report.write import default_folder, report_files, write_report
     from gms_rt.runtime.device import probe
 
     console = Console(json=given.pop("as_json"), quiet=given.pop("quiet"))
@@ -62,25 +64,22 @@ def command(context: click.Context, /, engines: tuple[Path, ...], out: Path | No
         run=given.pop("run_folder"),
         **given,
     )
-    target = out or report_folder(chosen, probe().name)
-    targets(target)
+    target = out or default_folder(chosen, probe().name)
+    report_files(target)  # a wrong target is refused before any work is done
     with console.progress("bench", None) as progress:
-        report = bench(options, progress.say)
+        report = report_from_bench(bench(options, progress.say))
     files = write_report(report, target)
-    console.result(json_module.loads(render(report)), _screen(report, files))
+    console.result(json.loads(json_from_report(report)), _screen(report, files))
 
 
 def _screen(report: Any, files: list[Path]) -> str:
-    from gms_rt.report.text import agreement, milliseconds, rate
+    from gms_rt.report.columns import ANSWER, TIMED, chosen, timed_rows
 
-    rows = [
-        [m.name, m.precision]
-        + [milliseconds(v) for v in (m.total.median, m.total.p90, m.total.p95, m.total.p99)]
-        + [rate(m.throughput), f"{m.total.cov:.1f}", agreement(m, report.parity_of(m.name))]
-        for m in report.measured()
-    ]
-    header = ["engine", "precision", "median ms", "p90", "p95", "p99", "images/s", "CoV %", "parity"]
-    lines = [table(rows, header=header)]
+    name, median, *rest, parity = chosen(TIMED, ANSWER)
+    (precision, p90) = chosen(TIMED, ("precision", "latency_p90_ms"))
+    columns = [name, precision, median, p90, *rest]
+    rows = [[*(c.text(row) for c in columns), parity.whole(row)] for row in timed_rows(report)]
+    lines = [table(rows, header=[c.heading for c in [*columns, parity]])]
     lines += ["", *(f"! {warning}" for warning in report.warnings)] if report.warnings else []
     return "\n".join([*lines, "", *(f"wrote {file}" for file in files)])
 
@@ -97,10 +96,10 @@ def compare_command(old: Path, new: Path, tolerance: float, as_json: bool) -> in
     Example:
       gms-rt bench compare reports/monday/report.json reports/today/report.json
     """
-    from gms_rt.bench.compare import compare
+    from gms_rt.bench.compare import compare_benches
 
     results = [_bench_of(path) for path in (old, new)]
-    found = compare(results[0], results[1], tolerance=tolerance)
+    found = compare_benches(results[0], results[1], tolerance=tolerance)
     rows = [
         [
             c.name,
@@ -122,9 +121,9 @@ def compare_command(old: Path, new: Path, tolerance: float, as_json: bool) -> in
 
 
 def _bench_of(path: Path) -> Any:
-    from gms_rt.report.json import read_report
+    from gms_rt.report.json import report_from_json
 
-    report = read_report(path / "report.json" if path.is_dir() else path)
+    report = report_from_json(path / "report.json" if path.is_dir() else path)
     if report.bench is None:
-        raise UsageError("holds no measurement", where=path, fix="name a report of gms-rt bench")
+        raise UsageError("has no measurement in it", where=path, fix="name a report of gms-rt bench")
     return report.bench

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gms_rt import metrics, scan
-from gms_rt.bench.latency import measure
+from gms_rt.bench.latency import TimingOptions, measure
 from gms_rt.bench.results import BenchResult
 from gms_rt.demo.bundled import SAMPLE_SCANS, Sample, samples
 from gms_rt.engine.build import build_engine
@@ -48,7 +48,7 @@ def demonstrate(out: Path, seconds: float, say: Callable[[str], None]) -> Demons
     summary, scores, cards = _segment(engines[0], out / "segmented", say)
     say("certifying")
     certificates = {engine.name: certify(engine) for engine in engines}
-    bench = measure(engines, seconds=seconds, progress=say)
+    bench = measure(engines, TimingOptions(seconds=seconds), progress=say)
     report = out / "report.html"
     for place in (report, report.with_suffix(".json")):
         write_report(_report(out, bench, cards), place)

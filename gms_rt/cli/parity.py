@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from gms_rt.cli.console import Console, table
-from gms_rt.errors import GateError
+from gms_rt.errors import GateError, UsageError
+from gms_rt.precision.gate import GATE_MEAN, GATE_MIN, Gate
 
 _EXAMPLES = """\b
 Examples:
@@ -47,21 +48,38 @@ def command() -> None:
 
 @command.command("certify")
 @click.argument("engine", type=click.Path(path_type=Path), required=False)
-@click.option("--data", type=click.Path(path_type=Path), help="Pictures (or images/ and masks/) instead of golden.npz.")
+@click.option("--data", type=click.Path(path_type=Path), help="Scans (or images/ and masks/) instead of golden.npz.")
 @click.option("--reference", type=click.Path(path_type=Path), help="With --data: the run, or its FP32 graph.")
-@click.option("--limit", type=click.IntRange(1), default=200, show_default=True, help="With --data: cases at most.")
-@click.option("--gate-mean", type=click.FloatRange(0, 1), default=0.99, show_default=True, help="Least mean Dice.")
-@click.option("--gate-min", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="Least Dice of a case.")
+@click.option("--limit", type=click.IntRange(1), default=200, show_default=True, help="With --data: most scans taken.")
+@click.option(
+    "--gate-mean", type=click.FloatRange(0, 1), default=GATE_MEAN, show_default=True, help="Lowest mean Dice allowed."
+)
+@click.option(
+    "--gate-min",
+    type=click.FloatRange(0, 1),
+    default=GATE_MIN,
+    show_default=True,
+    help="Lowest Dice allowed for any scan.",
+)
 @click.option("--device", metavar="cpu|cuda[:N]", help="Where to run.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the certificate here.")
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
-def certify_command(engine: Path | None, as_json: bool, gate_mean: float, gate_min: float, **given: Any) -> None:
+def certify_command(engine: Path | None, as_json: bool, device: str | None, out: Path | None, **given: Any) -> None:
     """Certify ENGINE (by default the newest)."""
     from gms_rt.engine.select import ENGINES, newest_that_fits
-    from gms_rt.parity.reference import certify_engine
+    from gms_rt.parity.reference import ReferenceData, write_certificate
 
-    folder = engine or newest_that_fits(ENGINES, given["device"])
-    certificate, path = certify_engine(folder, gate_mean=gate_mean, gate_min=gate_min, **given)
+    data, original = given["data"], given["reference"]
+    if (data is None) != (original is None):
+        raise UsageError(
+            "--data and --reference belong together",
+            where="parity",
+            fix="name the scans and the run (or FP32 graph) that the engine was built from",
+        )
+    folder = engine or newest_that_fits(ENGINES, device)
+    reference = None if data is None else ReferenceData(data, original, given["limit"])
+    gate = Gate(given["gate_mean"], given["gate_min"])
+    certificate, path = write_certificate(folder, reference, gate=gate, device=device, out=out)
     Console(json=as_json).result(certificate, _screen(certificate, path))
     if certificate["verdict"] != "pass":
         raise GateError("; ".join(certificate["reasons"]), where=folder, fix="build with a higher precision")
@@ -69,14 +87,14 @@ def certify_command(engine: Path | None, as_json: bool, gate_mean: float, gate_m
 
 @command.command("verify")
 @click.argument("certificate", type=click.Path(path_type=Path))
-@click.option("--engine", type=click.Path(path_type=Path), help="The engine, where the certificate lies elsewhere.")
+@click.option("--engine", type=click.Path(path_type=Path), help="The engine, if the certificate is in another folder.")
 @click.option("--device", metavar="cpu|cuda[:N]", help="Where to run.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def verify_command(certificate: Path, engine: Path | None, device: str | None, as_json: bool) -> int:
     """Compute CERTIFICATE again and say whether it holds; exit code 3 if not."""
-    from gms_rt.parity.certificate import verify
+    from gms_rt.parity.verify import verify_certificate
 
-    found = verify(certificate, engine=engine, device=device)
+    found = verify_certificate(certificate, engine=engine, device=device)
     value = dataclasses.asdict(found)
     if not math.isfinite(found.largest_dice_difference):
         value["largest_dice_difference"] = None
@@ -107,7 +125,7 @@ def _screen(certificate: dict[str, Any], path: Path) -> str:
             f"mean Dice {score(summary['mean'])} (95 % interval {score(interval['low'])}-{score(interval['high'])}), "
             f"lowest {score(summary['min'])} ({summary['worst']}), "
             f"{summary['flipped']} of {summary['pixels']} pixels flipped, {len(certificate['cases'])} cases",
-            f"gate: mean >= {certificate['gate']['mean']}, minimum >= {certificate['gate']['min']}: "
+            f"gate: mean >= {certificate['gate']['mean']}, lowest >= {certificate['gate']['min']}: "
             f"{certificate['verdict'].upper()}",
             f"wrote {path}",
         ]

@@ -85,7 +85,7 @@ def load(
     their hashes first. `batch` is how many images make one inference, where the engine's graph leaves that open (0: as
     it was built). A CPU graph that this machine has not run before is first run once in a process of its own, so that
     one on which OpenVINO crashes raises an error: `trial` "always" repeats that every time, "never" leaves it out for
-    engines that are trusted.
+    engines that are trusted: a malformed graph can then crash this process.
     """
     kind, index = parse_device(device)
     folder = newest_that_fits(ENGINES, device) if path is None else Path(path)

@@ -27,7 +27,7 @@ from gms_rt.errors import GmsError, InputError, UsageError
 from gms_rt.evaluate.summary import summarise
 from gms_rt.scan import resize_image
 from gms_rt.scan.mask import mask_from_probability, resize_mask
-from gms_rt.scan.segmenter import Segmenter, restore
+from gms_rt.scan.segmenter import Segmenter
 
 COMMON = (224, 224)
 GALLERY = "failures"
@@ -132,8 +132,8 @@ def _measure(case: Case, segmenter: Segmenter, spacing: tuple[float, float]) -> 
         seconds = time.perf_counter() - began
     except GmsError as error:
         return CaseResult(case.name, truth.shape[0], truth.shape[1], error=error.line())
-    found = mask_from_probability(restore(levels, truth.shape))
-    small, small_truth = mask_from_probability(restore(levels, COMMON)), resize_mask(truth, *COMMON)
+    found = mask_from_probability(segmenter.restore(levels, truth.shape))
+    small, small_truth = mask_from_probability(segmenter.restore(levels, COMMON)), resize_mask(truth, *COMMON)
     return CaseResult(
         name=case.name,
         height=truth.shape[0],

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gms_rt.arrays import F64
 from gms_rt.graph.edit import add_constant, drop_unused
 from gms_rt.graph.graph import Graph, attribute
 
-F64 = NDArray[np.float64]
 _AFFINE = ("Add", "Sub", "Mul", "Div")
 
 

@@ -23,11 +23,11 @@ from gms_rt.infer.dicom_seg import Algorithm, write_seg
 from gms_rt.infer.measure import CaseRow, as_text, measure_mask
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.postprocess import clean_mask
+from gms_rt.infer.predict import Predictor
 from gms_rt.infer.sources import Source
 from gms_rt.scan import Frame
 from gms_rt.scan.mask import levels_from_probability, mask_from_probability
 from gms_rt.scan.reader import Fetched
-from gms_rt.scan.segmenter import restore
 from gms_rt.scan.video import VideoWriter, frame_rate
 
 
@@ -36,9 +36,13 @@ class CaseSettings:
     """What every case shares: where results go and how they are made."""
 
     out: outputs.OutFolder
-    options: InferOptions
-    engine_name: str
-    engine_sha256: str
+    predictor: Predictor
+    engine_sha256: str  # of its manifest
+
+    @property
+    def options(self) -> InferOptions:
+        """How masks are made and what is written."""
+        return self.predictor.options
 
 
 class ScanCase:
@@ -111,7 +115,7 @@ class ScanCase:
     def write(self, frame: Frame, levels: NDArray[Any], seconds: float, start: float) -> None:
         """Make one frame's mask and write all that belongs to it; `seconds` were spent on it before `start`."""
         options = self.settings.options
-        restored = restore(levels, frame.image.shape)
+        restored = self.settings.predictor.restore(levels, frame.image.shape)
         mask = mask_from_probability(restored, options.threshold)
         mask = clean_mask(mask, largest=options.largest, fill=options.fill_holes, min_area=options.min_area)
         row = self._row(frame.number) | measure_mask(mask, frame.spacing)
@@ -199,7 +203,7 @@ class ScanCase:
             np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape)
             for _, (shape, bits) in sorted(self._packed.items())
         ]
-        algorithm = Algorithm(self.settings.engine_name, self.settings.engine_sha256, __version__)
+        algorithm = Algorithm(self.settings.predictor.engine.manifest.name, self.settings.engine_sha256, __version__)
         try:
             write_seg(path, self._fetched.header(), np.stack(masks), algorithm)
             self._add_file("dicom")

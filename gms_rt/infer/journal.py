@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from gms_rt.errors import GmsError
 from gms_rt.infer.measure import CaseRow
@@ -36,6 +36,9 @@ class Entry:
         return all(row["status"] != "failed" for row in self.rows)
 
 
+_Journal = TypeVar("_Journal", bound="Journal")
+
+
 class Journal:
     """The journal of an output folder. Use it as a context manager; `add` may be called from many threads.
 
@@ -51,7 +54,7 @@ class Journal:
         self._remember = remember
         self.entries: dict[str, Entry] = {}
 
-    def __enter__(self) -> Journal:
+    def __enter__(self: _Journal) -> _Journal:
         path = self.root / JOURNAL
         earlier, whole = _read(path)
         if self._resume:

@@ -16,6 +16,7 @@ import json
 import os
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -55,6 +56,9 @@ def frame_name(stem: str, frame: int | None) -> str:
     return f"{folder}{slash}{base}{tail}"
 
 
+_OutFolder = TypeVar("_OutFolder", bound="OutFolder")
+
+
 class OutFolder:
     """An output folder, held by one run at a time. Use it as a context manager."""
 
@@ -66,7 +70,7 @@ class OutFolder:
         """Where a result goes."""
         return self.root / kind / f"{case}{ENDINGS[kind]}"
 
-    def __enter__(self) -> OutFolder:
+    def __enter__(self: _OutFolder) -> _OutFolder:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.root / OUTPUT_MARK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

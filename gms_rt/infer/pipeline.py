@@ -20,7 +20,6 @@ from gms_rt.errors import GmsError, InputError
 from gms_rt.infer.case import CaseSettings, ScanCase, failure_reason
 from gms_rt.infer.channel import Budget, Channel
 from gms_rt.infer.journal import Entry
-from gms_rt.infer.predict import Predictor
 from gms_rt.infer.sources import Source
 from gms_rt.scan import Frame
 from gms_rt.scan.reader import fetch
@@ -48,7 +47,6 @@ class Pipeline:
 
     def __init__(
         self,
-        predictor: Predictor,
         settings: CaseSettings,
         *,
         workers: int,
@@ -56,11 +54,10 @@ class Pipeline:
         done: Callable[[ScanCase], None],
         budget: int = 1 << 30,
     ) -> None:
-        info = predictor.engine.runner.info
+        info = settings.predictor.engine.runner.info
         self.lanes = max(1, info.lanes)
         self.workers = workers
         self._batch = 1 if settings.options.tile else max(1, info.batch)
-        self._predictor = predictor
         self._settings = settings
         self._find = find
         self._done = done
@@ -179,7 +176,7 @@ class Pipeline:
             frame = next(frames, None)
             if frame is None:
                 return True
-            prepared = self._predictor.prepare(frame.image)
+            prepared = self._settings.predictor.prepare(frame.image)
             seconds = time.perf_counter() - start
             self._add_busy("decode", seconds)
             cost = frame.image.shape[0] * frame.image.shape[1] * _BYTES_PER_PIXEL
@@ -193,7 +190,7 @@ class Pipeline:
     def _infer(self) -> None:
         while items := self._ready.get(self._batch):
             start = time.perf_counter()
-            maps = self._predictor.predict([item.prepared for item in items])
+            maps = self._settings.predictor.predict([item.prepared for item in items])
             seconds = time.perf_counter() - start
             self._add_busy("infer", seconds)
             for item, levels in zip(items, maps, strict=True):

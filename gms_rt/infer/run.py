@@ -119,8 +119,7 @@ def segment_sources(
             journal.add(case.source.name, case.digest, case.rows, case.files)
 
     pipeline = Pipeline(
-        Predictor(job.engine, job.options),
-        CaseSettings(job.out, job.options, job.engine.manifest.name, job.fingerprint),
+        CaseSettings(job.out, Predictor(job.engine, job.options), job.fingerprint),
         workers=job.threads,
         find=lambda name, digest: journal.find(name, digest, failed_too=failed_too),
         done=done,

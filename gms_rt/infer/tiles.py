@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from gms_rt.arrays import F32, U8
-from gms_rt.scan.segmenter import Segmenter, prepare
+from gms_rt.scan.segmenter import Segmenter, prepare_image
 
 _BATCH = 8
 
@@ -54,7 +54,7 @@ def _row_of_tiles(band: U8, model: Segmenter, columns: list[int], tile: int) -> 
     found = []
     for first in range(0, len(columns), _BATCH):
         lefts = columns[first : first + _BATCH]
-        crops = [prepare(band[:, left : left + tile], model.height, model.width) for left in lefts]
+        crops = [prepare_image(band[:, left : left + tile], model.height, model.width) for left in lefts]
         maps = model.infer(np.stack(crops))
         for left, probability in zip(lefts, maps, strict=True):
             values = probability.astype(np.float32)

@@ -1,11 +1,12 @@
-"""A reference from any data: pictures of a folder, and what the FP32 original makes of them.
+"""A reference from any data: the scans of a folder, and what the FP32 original makes of them.
 
-The original is a run (PyTorch, in a process of its own) or a fused FP32 graph (ONNX Runtime). The result is used like
-a `golden.npz`.
+The original is a run (PyTorch, in a process of its own) or a fused FP32 graph (ONNX Runtime). Scans are read as
+`gms-rt infer` reads them, whatever their format. The result is used like a `golden.npz`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,60 @@ import numpy as np
 from gms_rt import scan
 from gms_rt.arrays import U8
 from gms_rt.artifacts import sha256_bytes, write_json
+from gms_rt.engine.golden import Golden
+from gms_rt.engine.manifest import CERTIFICATE
+from gms_rt.engine.select import load
 from gms_rt.errors import InputError, UsageError
-from gms_rt.parity.certificate import CERTIFICATE, GATE_MEAN, GATE_MIN, Golden, certificate_of, certify
+from gms_rt.infer.sources import result_names
+from gms_rt.parity.certificate import certificate_from_engine, certify
+from gms_rt.peers.client import Peer
+from gms_rt.precision.gate import Gate
+from gms_rt.scan.dicom import is_dicom
+from gms_rt.scan.mask import mask_from_probability
+from gms_rt.scan.reader import SUFFIXES, first_image, has_scan_suffix
 
-_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 LIMIT = 200
 
 
-def golden_from_data(data: Path, original: Path, height: int, width: int, *, limit: int = LIMIT) -> Golden:
-    """Pictures of `data` (or `data/images`, with truth in `data/masks`) and the masks that `original` draws."""
-    from gms_rt.peers.client import Peer
+@dataclass(frozen=True)
+class ReferenceData:
+    """Scans to certify on, and who says what their masks are."""
 
-    files = pictures_in(data)[:limit]
-    images = np.stack([scan.resize_image(scan.rgb(_read(f)), height, width) for f in files])
+    data: Path  # a folder of scans, or one with images/ and the true masks in masks/
+    original: Path  # the run, or its fused FP32 graph
+    limit: int = LIMIT  # the first so many scans are taken
+
+
+def write_certificate(
+    engine: Path,
+    reference: ReferenceData | None = None,
+    *,
+    gate: Gate | None = None,
+    device: str | None = None,
+    out: Path | None = None,
+) -> tuple[dict[str, Any], Path]:
+    """The certificate of an engine from its golden file or from data, and where it was written.
+
+    A certificate from data is written next to the engine's own, as `parity-<data>.json`.
+    """
+    if reference is None:
+        certificate = certify(engine, device=device, gate=gate, write=False)
+        path = out or engine / CERTIFICATE
+    else:
+        with load(engine, device=device) as opened:
+            info = opened.runner.info
+            golden = golden_from_data(reference, info.height, info.width)
+            certificate = certificate_from_engine(opened, golden, gate)
+        path = out or engine / f"parity-{reference.data.resolve().name}.json"
+    write_json(path, certificate)
+    return certificate, path
+
+
+def golden_from_data(reference: ReferenceData, height: int, width: int) -> Golden:
+    """Scans at the engine's size, the masks that the original draws, and the true masks where `masks/` is there."""
+    data, original = reference.data, reference.original
+    files = dict(list(scans_in(data).items())[: reference.limit])
+    images = np.stack([scan.resize_image(_image(file), height, width) for file in files.values()])
     truth = _truth(data / "masks", files, height, width)
     what = "onnxruntime" if original.suffix == ".onnx" else "torch-eager"
     with Peer(what, original, original.name, size=(height, width)) as peer:
@@ -45,71 +87,49 @@ def golden_from_data(data: Path, original: Path, height: int, width: int, *, lim
         probabilities = peer.infer(images)
         origin = f"{peer.info.backend}, FP32 of {original.name} on {data.name}"
     digest = sha256_bytes(images.tobytes() + probabilities.tobytes())
-    return Golden(images, probabilities, truth, tuple(f.stem for f in files), origin, digest)
+    return Golden(images, probabilities, truth, tuple(files), origin, digest)
 
 
-def certify_engine(
-    engine: Path,
-    *,
-    data: Path | None = None,
-    reference: Path | None = None,
-    limit: int = LIMIT,
-    gate_mean: float = GATE_MEAN,
-    gate_min: float = GATE_MIN,
-    device: str | None = None,
-    out: Path | None = None,
-) -> tuple[dict[str, Any], Path]:
-    """The certificate of an engine from its golden file or from data, and where it was written.
-
-    A certificate from data is written beside the engine's own, as `parity-<data>.json`.
-    """
-    if (data is None) != (reference is None):
-        raise UsageError(
-            "--data and --reference belong together",
-            where="parity",
-            fix="name the pictures and the run (or FP32 graph) that the engine was built from",
-        )
-    if data is None or reference is None:
-        certificate = certify(engine, device=device, gate_mean=gate_mean, gate_min=gate_min, write=False)
-        path = out or engine / CERTIFICATE
-    else:
-        from gms_rt.engine.select import load
-
-        with load(engine, device=device) as opened:
-            info = opened.runner.info
-            golden = golden_from_data(data, reference, info.height, info.width, limit=limit)
-            certificate = certificate_of(opened, golden, gate_mean=gate_mean, gate_min=gate_min)
-        path = out or engine / f"parity-{data.resolve().name}.json"
-    write_json(path, certificate)
-    return certificate, path
-
-
-def pictures_in(data: Path) -> list[Path]:
-    """The pictures of a data folder, in order of name."""
+def scans_in(data: Path) -> dict[str, Path]:
+    """The scans of a data folder by the name that `gms-rt infer` would give their results, in order of file name."""
     folder = data / "images" if (data / "images").is_dir() else data
     if not folder.is_dir():
-        raise UsageError("is not a folder", where=data, fix="name a folder of pictures, or one with images/ and masks/")
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in _ENDINGS)
-    if not files:
-        raise UsageError("holds no pictures", where=folder, fix=f"files must end in {', '.join(_ENDINGS)}")
-    return files
+        raise UsageError("is not a folder", where=data, fix="name a folder of scans, or one with images/ and masks/")
+    found = _scans(folder)
+    if not found:
+        raise UsageError("has no scans in it", where=folder, fix=f"files must be DICOM or end in {', '.join(SUFFIXES)}")
+    return found
 
 
-def _truth(folder: Path, files: list[Path], height: int, width: int) -> U8 | None:
+def _scans(folder: Path) -> dict[str, Path]:
+    files = sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".") and _is_scan(f))
+    names = result_names(f.name for f in files)
+    return {names[f.name]: f for f in files}
+
+
+def _is_scan(file: Path) -> bool:
+    if has_scan_suffix(file):
+        return True
+    try:
+        with file.open("rb") as stream:  # DICOM files often have no suffix
+            return is_dicom(stream.read(132))
+    except OSError as error:
+        raise UsageError(f"cannot be read ({error.strerror})", where=file) from error
+
+
+def _truth(folder: Path, files: dict[str, Path], height: int, width: int) -> U8 | None:
     if not folder.is_dir():
         return None
-    by_stem = {f.stem: f for f in sorted(folder.iterdir()) if f.suffix.lower() in _ENDINGS}
-    missing = [f.name for f in files if f.stem not in by_stem]
+    masks = _scans(folder)
+    missing = [file.name for name, file in files.items() if name not in masks]
     if missing:
-        raise UsageError(f"has no mask for {len(missing)} pictures, the first is {missing[0]}", where=folder)
-    maps = [scan.resize_probability(scan.rgb(_read(by_stem[f.stem])).max(axis=2), height, width) for f in files]
-    return np.stack([np.where(m >= 0.5, 255, 0).astype(np.uint8) for m in maps])
+        raise UsageError(f"has no mask for {len(missing)} scans, the first is {missing[0]}", where=folder)
+    levels = [_image(masks[name]).max(axis=2) for name in files]
+    return np.stack([mask_from_probability(scan.resize_probability(level, height, width)) for level in levels])
 
 
-def _read(path: Path) -> U8:
-    from gms_rt.scan.reader import fetch
-
+def _image(path: Path) -> U8:
     try:
-        return next(iter(fetch(path).open(scan.MAX_PIXELS).frames)).image
+        return first_image(path)
     except InputError as error:
         raise UsageError(error.what, where=path, fix=error.fix) from error

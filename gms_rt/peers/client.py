@@ -1,4 +1,4 @@
-"""Peers as subjects of a bench: each lives in a process of its own and takes its turn like an engine.
+"""A peer: another runtime in a process of its own, used like a runner.
 
 The measuring side never imports a peer's framework; it speaks JSON lines with `gms_rt.peers.server`.
 """
@@ -6,39 +6,36 @@ The measuring side never imports a peer's framework; it speaks JSON lines with `
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
-from gms_rt import metrics
 from gms_rt.arrays import U8
 from gms_rt.artifacts import sha256_bytes, sha256_file
-from gms_rt.bench.cold_start import environment
-from gms_rt.bench.results import ColdStart, Measured
 from gms_rt.errors import GmsError, MissingExtraError, UsageError
-from gms_rt.parity.certificate import THRESHOLD, Golden
+from gms_rt.peers import TORCH_KINDS
+from gms_rt.peers.child import child_environment, peak_resident_bytes
 from gms_rt.runtime.base import RunnerInfo, Timings
 from gms_rt.runtime.device import probe
 
 MODULE = "gms_rt.peers.server"
-TORCH = ("torch-eager", "torch-channels-last", "torch-compile")
-RUNTIMES = (*TORCH, "onnxruntime")
 # torch.compile may need minutes on a small machine; what takes longer hangs.
 OPEN_SECONDS, ANSWER_SECONDS = 1200.0, 600.0
+P = TypeVar("P", bound="Peer")
 
 
 class Peer:
-    """One peer process. Use it as a context manager."""
+    """One peer process. Use it as a context manager.
 
-    kind = "peer"
+    `what` is one of `KINDS`: a torch one opens the run at `path`, the others an ONNX model. `size` is the height and
+    width for those that have none of their own. `load_ms` is without starting Python, `first_ms` the first inference.
+    """
 
     def __init__(
         self,
@@ -50,7 +47,7 @@ class Peer:
         device: str = "cpu",
         size: tuple[int, int] = (224, 224),
     ) -> None:
-        if what in TORCH and not _importable("torch"):
+        if what in TORCH_KINDS and not _importable("torch"):
             raise MissingExtraError(f"a comparison with {what}", "train")
         self.label, self.source = label, str(path)
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
@@ -62,7 +59,7 @@ class Peer:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=environment(),
+            env=child_environment(),
         )
         try:
             where = str(path.resolve())
@@ -84,9 +81,14 @@ class Peer:
             threads=about["threads"],
             details={"runtime": about["runtime"], **notes},
         )
-        self.cold = ColdStart(
-            about["load_ms"], about["first_ms"], self._peak(), None, why="load time is without starting Python"
-        )
+        self.load_ms: float = about["load_ms"]
+        self.first_ms: float = about["first_ms"]
+        self.peak_bytes = peak_resident_bytes(self._process.pid)
+
+    @property
+    def pid(self) -> int:
+        """The number of the peer's process."""
+        return self._process.pid
 
     def bench(self, images: U8, *, seconds: float, iterations: int, warmup: float) -> Timings:
         """One round in the peer's own loop."""
@@ -119,7 +121,7 @@ class Peer:
             self._log.close()
             self._folder.cleanup()
 
-    def __enter__(self) -> Peer:
+    def __enter__(self: P) -> P:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -171,111 +173,6 @@ class Peer:
         words = self._log.read().decode(errors="replace").strip().splitlines()
         hint = "; often: out of memory" if status == -9 else ""
         return f"the peer's process ended {how} ({words[-1] if words else 'no message'}{hint})"
-
-    def _peak(self) -> int | None:
-        try:
-            for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-        except OSError:
-            pass
-        return None
-
-
-def open_peers(
-    wanted: list[str],
-    stack: contextlib.ExitStack,
-    *,
-    run: Path | None,
-    graph: Path | None,
-    threads: int = 0,
-    device: str | None = None,
-    size: tuple[int, int] = (224, 224),
-    lost: list[str] | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> list[Peer]:
-    """Open peers by name: torch needs a run folder, onnxruntime a fused graph, anything else is a path to a model.
-
-    `size` is the height and width for those that have none of their own. A wrong name or file is the user's mistake
-    and raised before any is opened; a peer that breaks down by itself is left out, with a sentence in `lost`, where
-    that is given.
-    """
-    chosen = [_chosen(name, run, graph) for name in wanted]
-    for _, _, label in chosen:
-        if [c[2] for c in chosen].count(label) > 1:
-            raise UsageError(f"'{label}' is named twice", where="--against", fix="name each peer once")
-    place = device if device and device.startswith("cuda") else "cpu"
-    peers: list[Peer] = []
-    for what, path, label in chosen:
-        if progress:
-            slow = " (compiling may take minutes)" if what == "torch-compile" else ""
-            progress(f"opening {label}{slow}")
-        try:
-            peers.append(stack.enter_context(Peer(what, path, label, threads=threads, device=place, size=size)))
-        except UsageError:
-            raise
-        except GmsError as error:
-            if lost is None:
-                raise
-            lost.append(f"{label} could not be measured: {error.what}")
-    return peers
-
-
-def _chosen(name: str, run: Path | None, graph: Path | None) -> tuple[str, Path, str]:
-    """What a name of --against means: kind, file or folder, label."""
-    if name in TORCH:
-        if run is None:
-            raise UsageError(
-                f"'{name}' needs the trained run that the engine was built from",
-                where="--against",
-                fix="name it with --run runs/NAME",
-            )
-        return name, run, name
-    if name == "onnxruntime":
-        if graph is None:
-            raise UsageError("'onnxruntime' needs an engine or a graph", where="--against", fix="add --engine DIR")
-        if not graph.is_file():
-            raise UsageError("is not a file", where=graph, fix="name the exported graph with --graph FILE.onnx")
-        return name, graph, name
-    path = Path(name)
-    if path.suffix != ".onnx":
-        raise UsageError(
-            f"'{name}' is neither a peer nor a model",
-            where="--against",
-            fix=f"choose among {', '.join(RUNTIMES)} or name a FILE.onnx",
-        )
-    if not path.is_file():
-        raise UsageError("is not a file", where=path, fix="name an ONNX segmentation model")
-    return "onnx", path, path.stem
-
-
-def with_dice(measured: Measured, peer: Peer, golden: Golden | None, *, same_model: bool) -> Measured:
-    """A peer's row with its masks judged: against the FP32 reference if it is the same model, and the truth."""
-    changed = dataclasses.replace(measured, parameters=peer.parameters)
-    if golden is None:
-        return changed
-    from gms_rt.bench.latency import fit_images
-
-    produced = peer.infer(fit_images(golden.images, peer.info.height, peer.info.width))
-    size = golden.probabilities.shape[1:]
-    masks = [fit_mask(p >= THRESHOLD, size) for p in produced]
-    if same_model:
-        dices = [metrics.dice(m, r >= THRESHOLD) for m, r in zip(masks, golden.probabilities, strict=True)]
-        changed = dataclasses.replace(changed, reference_dice=float(np.mean(dices)))
-    if golden.truth is not None:
-        dices = [metrics.dice(m, t) for m, t in zip(masks, golden.truth, strict=True)]
-        changed = dataclasses.replace(changed, truth_dice=float(np.mean(dices)))
-    return changed
-
-
-def fit_mask(mask: np.ndarray[Any, np.dtype[np.bool_]], size: tuple[int, ...]) -> U8:
-    """A mask at another size, by the nearest pixel."""
-    import cv2
-
-    plain = mask.astype(np.uint8)
-    if plain.shape == size:
-        return plain
-    return np.asarray(cv2.resize(plain, (size[1], size[0]), interpolation=cv2.INTER_NEAREST), np.uint8)
 
 
 def _folder_hash(folder: Path) -> str:

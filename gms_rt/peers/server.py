@@ -1,6 +1,6 @@
 """Another runtime in a process of its own, timed turn by turn with the engines: PyTorch, ONNX Runtime, any ONNX model.
 
-`python -m gms_rt.peers.server` reads one JSON object a line and answers each with one. A process of its own keeps
+`python -m gms_rt.peers.server` reads one JSON object per line and answers each with one. A process of its own keeps
 thread pools and memory of the runtimes apart, and keeps torch out of the measuring side. Commands: `open`, `images`,
 `bench`, `infer`; the end of input ends it. Times follow the same rules as the C library's: whole inferences from
 uint8 image to uint8 probability, milliseconds.
@@ -22,14 +22,12 @@ from numpy.typing import NDArray
 
 from gms_rt.arrays import U8
 from gms_rt.errors import GmsError, MissingExtraError, UsageError
-
-TORCH_KINDS = ("torch-eager", "torch-channels-last", "torch-compile")
-KINDS = (*TORCH_KINDS, "onnxruntime", "onnx")
+from gms_rt.peers import KINDS, TORCH_KINDS
 
 
 @dataclass(frozen=True)
-class Pipeline:
-    """One opened peer: `run` takes N×H×W×3 images and gives N×H×W probabilities (0-255)."""
+class OpenedPeer:
+    """An opened peer: `run` takes N×H×W×3 images and gives N×H×W probabilities (0-255)."""
 
     run: Callable[[U8], U8]
     height: int
@@ -43,9 +41,9 @@ class Pipeline:
     notes: list[str] = field(default_factory=list)
 
 
-def open_pipeline(
+def open_peer(
     kind: str, path: Path, *, threads: int = 0, device: str = "cpu", size: tuple[int, int] = (224, 224)
-) -> Pipeline:
+) -> OpenedPeer:
     """Open a peer by kind: a run folder for torch, a graph for the ONNX kinds."""
     if kind in TORCH_KINDS:
         return _torch(kind, path, threads, device, size)
@@ -54,7 +52,7 @@ def open_pipeline(
     raise UsageError(f"unknown peer '{kind}'", where="--against", fix=f"choose {', '.join(KINDS)} or FILE.onnx")
 
 
-def _torch(kind: str, path: Path, threads: int, device: str, size: tuple[int, int]) -> Pipeline:
+def _torch(kind: str, path: Path, threads: int, device: str, size: tuple[int, int]) -> OpenedPeer:
     import torch
 
     from gms_rt.model.run import load_run
@@ -78,12 +76,12 @@ def _torch(kind: str, path: Path, threads: int, device: str, size: tuple[int, in
     notes = ["FP32 weights, batch 1, uint8 image in and uint8 probability out"]
     if device.startswith("cuda"):
         notes.append("latency includes the copies to and from the GPU")
-    return Pipeline(
+    return OpenedPeer(
         run, *size, f"PyTorch {torch.__version__}", "f32", name, torch.get_num_threads(), count, notes=notes
     )
 
 
-def _onnx(path: Path, threads: int, device: str) -> Pipeline:
+def _onnx(path: Path, threads: int, device: str) -> OpenedPeer:
     try:
         import onnxruntime
     except ImportError as error:
@@ -103,22 +101,22 @@ def _onnx(path: Path, threads: int, device: str) -> Pipeline:
     if session.get_providers()[0] != wanted:
         # It falls back to the processor by itself, which would be another peer than was asked for.
         raise GmsError(f"ONNX Runtime could not load {wanted} (are CUDA and cuDNN of its version installed?)")
-    reading = _reading(session, path)
-    return Pipeline(
-        reading.run,
-        reading.height,
-        reading.width,
+    access = _access(session, path)
+    return OpenedPeer(
+        access.run,
+        access.height,
+        access.width,
         f"ONNX Runtime {onnxruntime.__version__}",
-        reading.execution,
+        access.execution,
         "" if wanted.startswith("CPU") else device,
         threads or os.cpu_count() or 1,
         _parameters(path),
-        notes=reading.notes,
+        notes=access.notes,
     )
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _Access:
     """How a foreign model's input and output are taken."""
 
     run: Callable[[U8], U8]
@@ -128,11 +126,11 @@ class _Reading:
     notes: list[str]
 
 
-def _reading(session: Any, path: Path) -> _Reading:
+def _access(session: Any, path: Path) -> _Access:
     entry = session.get_inputs()[0]
     name, shape = entry.name, [d if isinstance(d, int) else None for d in entry.shape]
     if len(session.get_inputs()) != 1 or len(shape) != 4:
-        raise UsageError("is no model of one image input of four dimensions", where=path)
+        raise UsageError("is not a model of one image input of four dimensions", where=path)
     if entry.type == "tensor(uint8)" and shape[3] == 3:
 
         def run_bytes(images: U8) -> U8:
@@ -140,9 +138,9 @@ def _reading(session: Any, path: Path) -> _Reading:
             return np.concatenate(maps)[..., 0]
 
         # A quantised graph runs int8 kernels where the runtime has them; the graph's own words are enough here.
-        return _Reading(run_bytes, shape[1] or 224, shape[2] or 224, _graph_types(path), [])
+        return _Access(run_bytes, shape[1] or 224, shape[2] or 224, _graph_types(path), [])
     if entry.type not in ("tensor(float)", "tensor(float16)") or shape[1] not in (1, 3, None):
-        raise UsageError(f"takes {entry.type} of shape {entry.shape}, which is no image", where=path)
+        raise UsageError(f"takes {entry.type} of shape {entry.shape}, which is not an image", where=path)
     height, width, channels = shape[2] or 224, shape[3] or 224, shape[1] or 3
     kind = np.float16 if entry.type == "tensor(float16)" else np.float32
 
@@ -151,14 +149,14 @@ def _reading(session: Any, path: Path) -> _Reading:
         for image in images:
             values = np.moveaxis(image, 2, 0)[None].astype(kind) / kind(255)
             values = values.mean(axis=1, keepdims=True, dtype=kind) if channels == 1 else values
-            maps.append(foreground(np.asarray(session.run(None, {name: values})[0], np.float32)[0]))
+            maps.append(foreground_levels(np.asarray(session.run(None, {name: values})[0], np.float32)[0]))
         return np.stack(maps)
 
     note = f"input N×{channels}×H×W in 0 to 1; one output channel is a probability or logit, more are classes"
-    return _Reading(run_float, height, width, "f16" if kind is np.float16 else "f32", [note])
+    return _Access(run_float, height, width, "f16" if kind is np.float16 else "f32", [note])
 
 
-def foreground(output: NDArray[np.float32]) -> U8:
+def foreground_levels(output: NDArray[np.float32]) -> U8:
     """The probability (0-255) of anything but background in one C×H×W output of a segmentation model."""
     if output.ndim == 2:
         output = output[None]
@@ -190,16 +188,16 @@ def _parameters(path: Path) -> int:
     return parameter_count(onnx.load(path, load_external_data=False))
 
 
-def _timed(pipeline: Pipeline, images: U8, seconds: float, iterations: int, warmup: float) -> dict[str, Any]:
+def _timed(peer: OpenedPeer, images: U8, seconds: float, iterations: int, warmup: float) -> dict[str, Any]:
     began = time.perf_counter()
     count = 0
     while time.perf_counter() - began < warmup or count == 0:
-        pipeline.run(images[count % len(images)][None])
+        peer.run(images[count % len(images)][None])
         count += 1
     samples: list[float] = []
     start = last = time.perf_counter()
     while last - start < seconds or len(samples) < iterations:
-        pipeline.run(images[len(samples) % len(images)][None])
+        peer.run(images[len(samples) % len(images)][None])
         now = time.perf_counter()
         samples.append((now - last) * 1e3)
         last = now
@@ -208,14 +206,14 @@ def _timed(pipeline: Pipeline, images: U8, seconds: float, iterations: int, warm
 
 def serve(lines: Any, answer: Callable[[dict[str, Any]], None]) -> None:
     """Answer commands until the input ends; a failure is an answer too."""
-    pipeline: Pipeline | None = None
+    peer: OpenedPeer | None = None
     images = np.zeros((1, 8, 8, 3), np.uint8)
     for line in lines:
         command = json.loads(line)
         try:
             if command["do"] == "open":
                 began = time.perf_counter()
-                pipeline = open_pipeline(
+                peer = open_peer(
                     command["kind"],
                     Path(command["path"]),
                     threads=command["threads"],
@@ -223,19 +221,19 @@ def serve(lines: Any, answer: Callable[[dict[str, Any]], None]) -> None:
                     size=tuple(command["size"]),
                 )
                 loaded = time.perf_counter()
-                pipeline.run(np.zeros((1, pipeline.height, pipeline.width, 3), np.uint8))
+                peer.run(np.zeros((1, peer.height, peer.width, 3), np.uint8))
                 first = time.perf_counter()
-                values = {k: v for k, v in vars(pipeline).items() if k != "run"}
+                values = {k: v for k, v in vars(peer).items() if k != "run"}
                 answer({**values, "load_ms": (loaded - began) * 1e3, "first_ms": (first - loaded) * 1e3})
             elif command["do"] == "images":
                 images = np.load(command["file"], allow_pickle=False)
                 answer({})
-            elif pipeline is None:
+            elif peer is None:
                 raise UsageError("the peer is not open", where="peer")
             elif command["do"] == "bench":
-                answer(_timed(pipeline, images, command["seconds"], command["iterations"], command["warmup"]))
+                answer(_timed(peer, images, command["seconds"], command["iterations"], command["warmup"]))
             else:
-                np.save(command["file"], np.concatenate([pipeline.run(images[i][None]) for i in range(len(images))]))
+                np.save(command["file"], np.concatenate([peer.run(images[i][None]) for i in range(len(images))]))
                 answer({})
         except GmsError as error:
             answer({"error": error.line(), "usage": error.exit_code == 2})
@@ -243,7 +241,7 @@ def serve(lines: Any, answer: Callable[[dict[str, Any]], None]) -> None:
             answer({"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"})
 
 
-def main() -> None:
+def serve_streams() -> None:
     """Serve on the standard streams; what libraries print goes to stderr."""
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -256,4 +254,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve_streams()

@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gms_rt.arrays import F64
 from gms_rt.errors import UsageError
 from gms_rt.precision.ranges import Histogram
 
 INT8_LEVELS = 127  # steps on one side of zero
-F64 = NDArray[np.float64]
 
 
 def clip(histogram: Histogram, method: str) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 from gms_rt.arrays import U8
 from gms_rt.errors import InputError, UsageError
 from gms_rt.scan.reader import PICTURE_SUFFIXES, first_image, is_scan
-from gms_rt.scan.segmenter import prepare
+from gms_rt.scan.segmenter import prepare_image
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _scans(path: Path) -> Sequence[Path]:
 
 def _read(file: Path, height: int, width: int) -> U8:
     try:
-        return prepare(first_image(file), height, width)
+        return prepare_image(first_image(file), height, width)
     except InputError as error:
         raise UsageError(error.what, where=file, fix=error.fix or "remove it from the folder or list") from error
 

@@ -1,35 +1,44 @@
-"""From what was measured to a report: certificates beside latencies, the machine's identity, headline figures."""
+"""From what a bench found to a report: certificates next to latencies, galleries of masks, commands to do it again."""
 
 from __future__ import annotations
 
-import datetime
-import os
-import platform
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+import shlex
+from collections.abc import Sequence
 
 from gms_rt import metrics
 from gms_rt.arrays import U8
 from gms_rt.bench.latency import COV_LIMIT
-from gms_rt.bench.results import BenchResult, Measured
-from gms_rt.errors import ArtifactError
-from gms_rt.parity.certificate import CERTIFICATE, THRESHOLD, Golden, read_certificate
+from gms_rt.bench.proof import proof_from_folder
+from gms_rt.bench.results import BenchResult
+from gms_rt.bench.run import BenchOptions, BenchRun
+from gms_rt.engine.golden import Golden
 from gms_rt.report import pictures
-from gms_rt.report.model import (
-    NOT_CLINICAL,
-    Card,
-    Command,
-    Fact,
-    Gallery,
-    Identity,
-    Parity,
-    ParityCase,
-    Report,
-    Verdict,
-)
-from gms_rt.report.text import milliseconds, rate, ratio, score, size
-from gms_rt.runtime.device import Machine, probe
+from gms_rt.report.certificates import parity_from_proof
+from gms_rt.report.headline import headline_facts, summary_sentence
+from gms_rt.report.identity import identity_from_machine
+from gms_rt.report.model import NOT_CLINICAL, Card, Command, Fact, Gallery, Parity, Report
+from gms_rt.report.text import score
+from gms_rt.scan.mask import mask_from_levels
+
+_WORST = 4
+
+
+def report_from_bench(run: BenchRun, *, title: str = "") -> Report:
+    """The report of a whole bench."""
+    parity = [parity_from_proof(proof) for proof in run.proofs]
+    galleries = [
+        golden_gallery(proof.engine, proof.golden, proof.produced, limit=_WORST)
+        for proof in run.proofs
+        if proof.golden is not None and proof.produced is not None
+    ]
+    return bench_report(
+        run.result,
+        title=title,
+        lead=_lead(run.result, parity),
+        parity=parity,
+        galleries=galleries,
+        commands=_commands(run.options, run.rebuild),
+    )
 
 
 def bench_report(
@@ -41,23 +50,23 @@ def bench_report(
     galleries: Sequence[Gallery] = (),
     commands: Sequence[Command] = (),
     notes: Sequence[str] = (NOT_CLINICAL,),
-    headline: Sequence[Fact] | None = None,
 ) -> Report:
     """A report of one bench; certificates are read from the engines' folders unless given."""
-    proofs = [parity_beside(m) for m in result.measured if m.kind == "engine"] if parity is None else list(parity)
+    if parity is None:
+        parity = [parity_from_proof(proof_from_folder(m)) for m in result.measured if m.kind == "engine"]
     engines = [m for m in result.measured if m.kind == "engine"]
     names = ", ".join(m.name for m in engines or result.measured)
     return Report(
         title=title or f"{names} on {result.device}",
         lead=lead,
         created=result.created,
-        identity=identity(),
-        headline=tuple(headline_of(result, proofs) if headline is None else headline),
+        identity=identity_from_machine(),
+        headline=tuple(headline_facts(result, parity)),
         bench=result,
-        parity=tuple(proofs),
+        parity=tuple(parity),
         galleries=tuple(galleries),
         commands=tuple(commands),
-        warnings=(*result.warnings, *_doubts(result, proofs)),
+        warnings=(*result.warnings, *_doubts(result, parity)),
         notes=tuple(notes),
     )
 
@@ -80,135 +89,6 @@ def _doubts(result: BenchResult, proofs: Sequence[Parity]) -> list[str]:
     return lines
 
 
-def summary_of(result: BenchResult, parity: Sequence[Parity]) -> str:
-    """The answer in one sentence, for a reader who reads no table."""
-    best = _best(result, parity)
-    if best is None:
-        return ""
-    proof = next((p for p in parity if p.engine == best.name), None)
-    time = f"{best.name} segments {_images(best.batch)} in {milliseconds(best.total.median)} ms on this machine"
-    if proof is None or proof.mean is None or proof.verdict == "stale":
-        return f"{time}; that its masks are right is not certified."
-    figures = f"mean Dice {score(proof.mean)}, lowest {score(proof.min)}"
-    if proof.verdict != "pass":
-        return f"{time}, but its masks do not pass as those of the FP32 reference ({figures})."
-    return f"{time}, and its masks agree with those of the FP32 reference ({figures}; 1 is pixel for pixel)."
-
-
-def _images(count: int) -> str:
-    return "an image" if count == 1 else f"{count} images"
-
-
-def _best(result: BenchResult, parity: Sequence[Parity]) -> Measured | None:
-    """The fastest certified engine, else the fastest engine, else the fastest of all."""
-    engines = [m for m in result.measured if m.kind == "engine"]
-    passed = {p.engine for p in parity if p.verdict == "pass"}
-    candidates = [m for m in engines if m.name in passed] or engines or list(result.measured)
-    return min(candidates, key=lambda m: m.total.median / m.batch, default=None)
-
-
-def parity_beside(measured: Measured) -> Parity:
-    """The certificate in a measured engine's folder, marked stale where it is not about what was timed."""
-    path = Path(measured.source) / CERTIFICATE
-    if not path.is_file():
-        return Parity(measured.name, "none", f"no certificate; run: gms-rt parity {measured.source}")
-    try:
-        return parity_of_certificate(measured.name, read_certificate(path), measured)
-    except (ArtifactError, KeyError, TypeError, ValueError) as error:
-        return Parity(measured.name, "none", f"the certificate cannot be used ({error})")
-
-
-def parity_of_certificate(name: str, certificate: Mapping[str, Any], measured: Measured | None = None) -> Parity:
-    """A certificate as it stands in a report; with `measured` it must be about that engine on that device."""
-    summary, gate, compared = certificate["summary"], certificate["gate"], certificate["compared"]
-    stale = _stale(certificate, measured) if measured else ""
-    verdict: Verdict = "stale" if stale else "pass" if certificate["verdict"] == "pass" else "fail"
-    return Parity(
-        engine=name,
-        verdict=verdict,
-        why=stale or "; ".join(certificate.get("reasons", ())),
-        in_words=str(compared.get("in_words", "")),
-        mean=float(summary["mean"]),
-        min=float(summary["min"]),
-        low=float(summary["interval"]["low"]),
-        high=float(summary["interval"]["high"]),
-        worst=str(summary["worst"]),
-        flipped=int(summary["flipped"]),
-        pixels=int(summary["pixels"]),
-        gate_mean=float(gate["mean"]),
-        gate_min=float(gate["min"]),
-        truth_mean=summary.get("truth_mean"),
-        truth_mean_reference=summary.get("truth_mean_reference"),
-        cases=tuple(
-            ParityCase(
-                str(c["name"]),
-                float(c["dice"]),
-                int(c["flipped"]),
-                int(c["pixels"]),
-                c["hd95"],
-                c.get("truth_dice"),
-                c.get("truth_dice_reference"),
-            )
-            for c in certificate["cases"]
-        ),
-    )
-
-
-def _stale(certificate: Mapping[str, Any], measured: Measured) -> str:
-    compared = certificate["compared"]
-    if certificate["engine"]["manifest_sha256"] != measured.identity:
-        return "the certificate is about an earlier build of this engine; certify it again"
-    if (compared["device"], compared["backend"]) != (measured.device, measured.backend):
-        return f"the certificate is about {compared['device']}; certify it on this device"
-    if compared["arithmetic"] != measured.execution:
-        return f"the certificate is about {compared['arithmetic']} arithmetic, {measured.execution} was timed"
-    return ""
-
-
-def headline_of(result: BenchResult, parity: Sequence[Parity]) -> list[Fact]:
-    """The figures that a reader looks for first: the fastest certified engine's, else the fastest's."""
-    best = _best(result, parity)
-    if best is None:
-        return []
-    facts = [
-        Fact("Median latency", f"{milliseconds(best.total.median)} ms", f"{best.name}, {best.total.count} inferences"),
-        Fact("99th percentile", f"{milliseconds(best.total.p99)} ms", f"spread (CoV) {best.total.cov:.1f} %"),
-        Fact("Throughput", f"{rate(best.throughput)}/s", f"images, batch {best.batch}, {best.lanes} stream"
-             + ("s" if best.lanes > 1 else "")),
-    ]  # fmt: skip
-    proof = next((p for p in parity if p.engine == best.name), None)
-    if proof is not None and proof.mean is not None:
-        tone = "good" if proof.verdict == "pass" else "bad"
-        facts.append(Fact("Agreement with FP32", score(proof.mean), f"mean Dice, lowest {score(proof.min)}", tone))
-    else:
-        facts.append(Fact("Agreement with FP32", "not certified", "a latency without proof", "bad"))
-    others = [m for m in result.measured if m is not best]
-    if others:
-        slowest = max(others, key=lambda m: m.total.median / m.batch)
-        gain = (slowest.total.median / slowest.batch) / (best.total.median / best.batch)
-        facts.append(Fact(f"Against {slowest.name}", ratio(gain), "as fast, by medians per image"))
-    return facts
-
-
-def identity(machine: Machine | None = None) -> Identity:
-    """This machine and its software."""
-    here = machine or probe()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    hardware = [
-        Fact("Processor", here.cpu.name, f"{here.cpu.architecture}, {here.cpu.cores} usable cores"),
-        Fact("Instructions", ", ".join(here.cpu.features) or "none of note"),
-        Fact("Memory", size(memory)),
-    ]
-    hardware += [Fact(f"GPU {g.index}", g.name, f"SM{g.sm}, {size(g.memory_bytes)}") for g in here.gpus]
-    if not here.gpus:
-        hardware.append(Fact("GPU", "none", here.driver_note))
-    software = [Fact("System", f"{platform.system()} {platform.release()}"), Fact("Python", platform.python_version())]
-    if here.driver:
-        software.append(Fact("NVIDIA driver supports CUDA", here.driver))
-    software += [Fact(name, version) for name, version in sorted(here.packages.items()) if version]
-    return Identity(here.gpus[0].name if here.gpus else here.cpu.name, tuple(hardware), tuple(software))
-
-
 def case_card(
     name: str,
     image: U8,
@@ -225,8 +105,8 @@ def case_card(
     base = reference if reference is not None else truth
     if base is not None:
         label = "FP32 reference" if reference is not None else "truth"
-        shots.append(pictures.photo(label, pictures.overlay(image, base, pictures.REFERENCE)))
-    shots.append(pictures.photo("engine", pictures.overlay(image, engine)))
+        shots.append(pictures.photo(label, pictures.drawn_over(image, base, pictures.REFERENCE)))
+    shots.append(pictures.photo("engine", pictures.drawn_over(image, engine)))
     if base is not None:
         shots.append(pictures.photo("difference", pictures.difference(image, engine, base)))
     if reference is not None:
@@ -241,7 +121,7 @@ def golden_gallery(
     name: str, golden: Golden, produced: U8, *, limit: int = 12, worst_first: bool = True, prominent: bool = False
 ) -> Gallery:
     """The cases of a golden file with what the engine made of them (probabilities), the worst first."""
-    masks, references = masks_of(produced), masks_of(golden.probabilities)
+    masks, references = mask_from_levels(produced), mask_from_levels(golden.probabilities)
     dices = [metrics.dice(m, r) for m, r in zip(masks, references, strict=True)]
     order = sorted(range(len(dices)), key=lambda i: dices[i]) if worst_first else list(range(len(dices)))
     cards = tuple(
@@ -263,11 +143,31 @@ def golden_gallery(
     )
 
 
-def masks_of(probabilities: U8) -> U8:
-    """Masks of 0 and 255 at one half."""
-    return ((probabilities >= THRESHOLD) * 255).astype("uint8")
+def _lead(result: BenchResult, parity: Sequence[Parity]) -> str:
+    engines = [m for m in result.measured if m.kind == "engine"]
+    peers = [m for m in result.measured if m.kind == "peer"]
+    many = "engine" if len(engines) == 1 else "engines"
+    against = f", timed turn by turn with {', '.join(p.name for p in peers)}" if peers else ""
+    return f"{summary_sentence(result, parity)} {len(engines)} {many} measured{against}."
 
 
-def now() -> str:
-    """The time for `Report.created`, in UTC."""
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+def _commands(options: BenchOptions, rebuild: Sequence[str]) -> list[Command]:
+    lines = [Command(f"Build {f.name}", line) for f, line in zip(options.engines, rebuild, strict=True)]
+    words = ["gms-rt", "bench"]
+    for folder in options.engines:
+        words += ["--engine", str(folder)]
+    words += ["--against", ",".join(options.against)] if options.against else []
+    for name, value in (
+        ("--run", options.run),
+        ("--graph", options.graph),
+        ("--image", options.image),
+        ("--device", options.device),
+    ):
+        words += [name, str(value)] if value is not None else []
+    words += ["--seconds", f"{options.seconds:g}", "--warmup", f"{options.warmup:g}", "--rounds", str(options.rounds)]
+    words += ["--threads", str(options.threads)] if options.threads else []
+    words += ["--streams", str(options.streams)] if options.streams != 1 else []
+    words += [] if options.sweep else ["--no-sweep"]
+    lines.append(Command("Measure and report", shlex.join(words)))
+    lines += [Command(f"Certify {f.name}", shlex.join(["gms-rt", "parity", str(f)])) for f in options.engines]
+    return lines

@@ -51,7 +51,7 @@ def colour(index: int) -> str:
     return f"var(--s{index % SERIES + 1})"
 
 
-def quantiles(curves: Sequence[tuple[str, Sequence[float]]]) -> str:
+def quantiles_chart(curves: Sequence[tuple[str, Sequence[float]]]) -> str:
     """The distribution of each series: percent of inferences across, milliseconds up."""
     values = [v for _, curve in curves for v in curve]
     y = _axis(values)
@@ -73,8 +73,8 @@ def quantiles(curves: Sequence[tuple[str, Sequence[float]]]) -> str:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """A line of the throughput chart: (images a second, milliseconds, label) each; a dashed one is the second kind."""
+class ChartCurve:
+    """A line of the throughput chart: points of (images per second, milliseconds, label); the second kind is dashed."""
 
     name: str
     points: tuple[tuple[float, float, str], ...]
@@ -82,8 +82,8 @@ class Curve:
     dashed: bool = False
 
 
-def throughput(curves: Sequence[Curve]) -> str:
-    """Images a second across, latency up."""
+def throughput_chart(curves: Sequence[ChartCurve]) -> str:
+    """Images per second across, latency up."""
     every = [point for curve in curves for point in curve.points]
     x, y = _axis([p[0] for p in every], zero=True), _axis([p[1] for p in every])
     height = 300
@@ -101,8 +101,8 @@ def throughput(curves: Sequence[Curve]) -> str:
     return _svg(height + 28, "Throughput against latency", marks, hint=True)
 
 
-def ranges(rows: Sequence[tuple[str, float, float, float, float, str]]) -> str:
-    """One bar a row up to the median, with a whisker from minimum to p99: (name, min, median, p99, index, note)."""
+def ranges_chart(rows: Sequence[tuple[str, float, float, float, float, str]]) -> str:
+    """One bar per row up to the median, with a whisker from minimum to p99: (name, min, median, p99, index, note)."""
     axis = Axis(0.0, max(row[3] for row in rows) * 1.02)
     marks, y = [], 0
     for name, low, middle, high, index, note in rows:
@@ -122,7 +122,7 @@ def ranges(rows: Sequence[tuple[str, float, float, float, float, str]]) -> str:
     return _svg(y - 8, "Median latency with minimum and 99th percentile", marks)
 
 
-def waterfall(stages: Sequence[tuple[str, float, bool]]) -> str:
+def waterfall_chart(stages: Sequence[tuple[str, float, bool]]) -> str:
     """Steps one after the other: (name, milliseconds, whether inside the engine)."""
     total = sum(s[1] for s in stages)
     marks, y, before = [], 0, 0.0
@@ -144,10 +144,10 @@ def waterfall(stages: Sequence[tuple[str, float, bool]]) -> str:
     return _svg(y - 6, "Time from file to written mask, step by step", marks)
 
 
-def parity_strip(
+def parity_chart(
     rows: Sequence[tuple[str, str, Sequence[tuple[str, float]]]], gates: Sequence[tuple[str, float]]
 ) -> str:
-    """One dot a case on a Dice axis that ends at one: rows are (name, note, cases), gates are labelled lines."""
+    """One dot per case on a Dice axis that ends at one: rows are (name, note, cases), gates are labelled lines."""
     lowest = min([d for _, _, cases in rows for _, d in cases] + [g for _, g in gates])
     # Some room below the lowest, so that it does not hang on the edge.
     axis = Axis(max(0.0, lowest - max(0.01, (1 - lowest) * 0.15)), 1.0)

@@ -13,16 +13,17 @@ from html import escape
 from importlib import resources
 
 from gms_rt.report import charts
+from gms_rt.report.columns import PROVEN, Column
 from gms_rt.report.html_bench import bench_sections
-from gms_rt.report.html_parts import badge, dot, panel, section, table
-from gms_rt.report.model import Card, Fact, Gallery, Report
+from gms_rt.report.html_parts import badge, cell, dot, html_table, panel, section, table_from_columns
+from gms_rt.report.model import Card, Fact, Gallery, Parity, Report
 from gms_rt.report.text import score
 
 _STYLE = "page.css"
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def render(report: Report) -> str:
+def html_from_report(report: Report) -> str:
     """The report as one HTML page."""
     parts = list(_sections(report))
     links = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title, _ in parts)
@@ -119,27 +120,15 @@ def _facts(facts: tuple[Fact, ...]) -> str:
 
 def _parity(report: Report) -> str:
     proven = [p for p in report.parity if p.mean is not None]
-    rows = []
-    for p in proven:
-        truth = score(p.truth_mean) if p.truth_mean is not None else "–"
-        if p.truth_mean_reference is not None:
-            truth += f'<span class="what">reference {score(p.truth_mean_reference)}</span>'
-        why = f'<span class="doubt">{escape(p.why)}</span>' if p.why else ""
-        rows.append(
-            [
-                f"{escape(p.engine)}{why}",
-                badge(p.verdict),
-                score(p.mean),
-                f"{score(p.low)}–{score(p.high)}",
-                f'{score(p.min)}<span class="what">{escape(p.worst)}</span>',
-                f'{p.flipped:,}<span class="what">of {p.pixels:,}</span>',
-                truth,
-            ]
-        )
-    head = ["engine", "verdict", "mean Dice", "95 % interval", "minimum", "flipped pixels", "Dice to truth"]
+
+    def changed(row: Parity, column: Column[Parity]) -> str | None:
+        if column.key == "name" and row.why:
+            return f'{cell(row.engine)}<span class="doubt">{escape(row.why)}</span>'
+        return badge(row.verdict) if column.key == "verdict" else None
+
     gates = dict.fromkeys(
         [("mean gate", p.gate_mean) for p in proven if p.gate_mean is not None]
-        + [("minimum gate", p.gate_min) for p in proven if p.gate_min is not None]
+        + [("lowest gate", p.gate_min) for p in proven if p.gate_min is not None]
     )
     strips = [
         (p.engine, f"{len(p.cases)} cases, lowest {score(p.min)}", [(c.name, c.dice) for c in p.cases]) for p in proven
@@ -153,11 +142,11 @@ def _parity(report: Report) -> str:
     return (
         '<p class="intro">Does the engine draw the same masks as PyTorch in FP32? Every case is compared on this '
         "device; 1 means pixel for pixel equal.</p>"
-        + panel(table(head, rows, "nlnnnnn", "Parity"))
+        + panel(table_from_columns(PROVEN, proven, "Parity", changed))
         + panel(
-            charts.parity_strip(strips, list(gates))
+            charts.parity_chart(strips, list(gates))
             + f"<details><summary>All {len(cases)} values</summary>"
-            + table(["engine", "case", "Dice", "flipped pixels", "HD95 px"], cases, "llnnn", "Parity of each case")
+            + html_table(["engine", "case", "Dice", "flipped pixels", "HD95 px"], cases, "llnnn", "Parity of each case")
             + "</details>",
             "Dice of each case to the reference",
         )
@@ -167,9 +156,7 @@ def _parity(report: Report) -> str:
 
 def _identity(report: Report) -> str:
     def list_of(facts: tuple[Fact, ...]) -> str:
-        rows = [[escape(f.label), escape(f.value) + (f'<span class="what">{escape(f.note)}</span>' if f.note else "")]
-                for f in facts]  # fmt: skip
-        return table([], rows, "kl", "")
+        return html_table([], [[escape(f.label), cell(f.value, f.note)] for f in facts], "kl", "")
 
     body = '<div class="pair">' + panel(list_of(report.identity.hardware), "Hardware")
     body += panel(list_of(report.identity.software), "Software") + "</div>"
@@ -183,7 +170,7 @@ def _identity(report: Report) -> str:
             rows.append(["other programs during the run", "", f"{load.others:.1f} % of all cores"])
         if load.stolen is not None:
             rows.append(["taken by other virtual machines", "", f"{load.stolen:.1f} % of all cores"])
-        body += panel(table(["", "before", "after"], rows, "lll", "Device state"), "State around the run")
+        body += panel(html_table(["", "before", "after"], rows, "lll", "Device state"), "State around the run")
     return body
 
 

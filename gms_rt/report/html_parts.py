@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from html import escape
+from typing import TypeVar
 
+from gms_rt.report.columns import Column
 from gms_rt.report.text import MARKS
+
+T = TypeVar("T")
 
 
 def section(anchor: str, title: str, body: str) -> str:
@@ -30,7 +35,7 @@ def dot(colour: str) -> str:
     return f'<span class="dot" style="background:{colour}"></span>'
 
 
-def table(header: list[str], rows: list[list[str]], kinds: str, label: str) -> str:
+def html_table(header: list[str], rows: list[list[str]], kinds: str, label: str) -> str:
     """A table that scrolls by itself on a narrow screen; kinds: n number, l left, k key of a list.
 
     The first column names its row when it is of kind n or l.
@@ -42,6 +47,26 @@ def table(header: list[str], rows: list[list[str]], kinds: str, label: str) -> s
     region = f' tabindex="0" role="region" aria-label="{escape(label)}"' if label else ""
     head = f"<thead><tr>{head}</tr></thead>" if head else ""
     return f'<div class="scroll"{region}><table>{head}<tbody>{body}</tbody></table></div>'
+
+
+def table_from_columns(
+    columns: Sequence[Column[T]],
+    rows: Sequence[T],
+    label: str,
+    changed: Callable[[T, Column[T]], str | None] | None = None,
+) -> str:
+    """A table of rows by their columns; `changed` may give the HTML of a cell that needs more than text and note."""
+    cells = []
+    for row in rows:
+        own = [changed(row, column) if changed else None for column in columns]
+        cells.append([cell(c.text(row), c.note(row)) if o is None else o for c, o in zip(columns, own, strict=True)])
+    kinds = "".join("l" if column.words else "n" for column in columns)
+    return html_table([column.heading for column in columns], cells, kinds, label)
+
+
+def cell(text: str, note: str = "") -> str:
+    """A cell with a second line in smaller print."""
+    return escape(text) + (f'<span class="what">{escape(note)}</span>' if note else "")
 
 
 def _cells(row: list[str], kinds: str) -> str:

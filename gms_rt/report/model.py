@@ -16,7 +16,6 @@ REPORT_FORMAT = "gms-rt-report"
 REPORT_VERSION = 1
 
 Verdict = Literal["pass", "fail", "none", "stale"]
-DEMONSTRATION = "Demonstration on synthetic phantoms, not for clinical use."
 NOT_CLINICAL = "Research software, not for clinical use."
 
 
@@ -45,7 +44,7 @@ class ParityCase:
 
 @dataclass(frozen=True)
 class Parity:
-    """The proof beside one engine's latency, or why there is none."""
+    """The proof that goes with one engine's latency, or why there is none."""
 
     engine: str
     verdict: Verdict

@@ -26,15 +26,12 @@ _QUALITY = 90
 def photo(label: str, image: U8) -> Picture:
     """A scan or an overlay as a picture (grey or RGB)."""
     bgr = np.ascontiguousarray(scan.rgb(image)[:, :, ::-1])
-    return Picture(label, _data_uri(bgr, ".jpg", "image/jpeg", [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]))
+    done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    assert done  # the encoder is built into OpenCV
+    return Picture(label, f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}")
 
 
-def mask_picture(label: str, mask: Mask) -> Picture:
-    """A mask as a picture: white on black."""
-    return Picture(label, _data_uri(np.where(mask != 0, 255, 0).astype(np.uint8), ".png", "image/png", []))
-
-
-def overlay(image: U8, mask: Mask, colour: Colour = ENGINE, *, fill: float = 0.25) -> U8:
+def drawn_over(image: U8, mask: Mask, colour: Colour = ENGINE, *, fill: float = 0.25) -> U8:
     """A mask drawn over its scan: outline and a light fill."""
     result = scan.rgb(image).astype(np.float32)
     inside = mask != 0
@@ -70,9 +67,3 @@ def overlay_legend() -> tuple[Fact, ...]:
 
 def _css(colour: Colour) -> str:
     return f"rgb({colour[0]} {colour[1]} {colour[2]})"
-
-
-def _data_uri(image: U8, ending: str, kind: str, options: list[int]) -> str:
-    done, data = cv2.imencode(ending, image, options)
-    assert done  # the encoders are built into OpenCV
-    return f"data:{kind};base64,{base64.b64encode(data.tobytes()).decode()}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from gms_rt.bench.results import Measured
-from gms_rt.report.model import Parity
 
 MARKS = {"pass": "pass", "fail": "FAIL", "none": "not certified", "stale": "certificate out of date"}
 
@@ -46,8 +45,8 @@ def size(count: int | None) -> str:
     return f"{count / 2**20:.0f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"
 
 
-def rate(value: float) -> str:
-    """Images a second.
+def rate(value: float | None) -> str:
+    """Images per second.
 
     >>> [rate(v) for v in (0.617, 12.34, 250.6)]
     ['0.62', '12.3', '251']
@@ -64,38 +63,19 @@ def ratio(value: float) -> str:
     return f"{value:.2f}×" if value < 10 else f"{value:.1f}×"
 
 
-def parity_mark(parity: Parity) -> str:
-    """The verdict as it stands beside a latency: with the mean where there is one."""
-    mark = MARKS[parity.verdict]
-    return mark if parity.mean is None else f"{mark} (Dice {score(parity.mean)}, min {score(parity.min)})"
+def energy(joules: float | None) -> str:
+    """Energy per image.
 
-
-def energy(measured: Measured) -> str:
-    """Energy per image."""
-    joules = measured.energy.joules_per_image
+    >>> [energy(v) for v in (0.0123, 12.34, None)]
+    ['12 mJ', '12.3 J', '–']
+    """
     return "–" if joules is None else f"{joules * 1000:.0f} mJ" if joules < 10 else f"{joules:.1f} J"
 
 
-def energy_words(measured: Measured) -> str:
-    """Where the energy figure comes from and the idle draw beside it, or why there is none."""
+def energy_source(measured: Measured) -> str:
+    """Where the energy figure comes from, with the idle draw, or why there is none."""
     found = measured.energy
     if found.joules_per_image is None:
         return f"energy: {found.why}" if found.why else ""
     idle = f"{found.idle_watts:.1f} W idle" if found.idle_watts is not None else found.why or "idle draw not measured"
     return f"{measured.name}: {found.watts:.1f} W while it ran, idle draw included ({idle}); {found.source}"
-
-
-def work(measured: Measured) -> list[str]:
-    """Parameters and operations of a model: "1.56 M" and "3.9"."""
-    count = "–" if measured.parameters is None else f"{measured.parameters / 1e6:.2f} M"
-    return [count, "–" if measured.flop is None else milliseconds(measured.flop / 1e9)]
-
-
-def agreement(measured: Measured, parity: Parity) -> str:
-    """The proof column: a certificate for an engine, plain Dice for a peer."""
-    parts = [parity_mark(parity)] if measured.kind == "engine" else []
-    if measured.reference_dice is not None:
-        parts.append(f"Dice {score(measured.reference_dice)} to the reference")
-    if measured.truth_dice is not None:
-        parts.append(f"Dice {score(measured.truth_dice)} to the truth")
-    return ", ".join(parts) or "–"

@@ -13,12 +13,10 @@ from types import TracebackType
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gms_rt.arrays import U8
+from gms_rt.arrays import F64, U8
 from gms_rt.errors import UsageError
 
-F64 = NDArray[np.float64]
 AnyRunner = TypeVar("AnyRunner", bound="Runner")
 
 

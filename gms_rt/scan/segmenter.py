@@ -1,4 +1,4 @@
-"""The order of an image's way through a model: prepare, infer, restore, threshold. It stands nowhere else.
+"""The order of an image's way through a model: prepare_image, infer, restore, threshold. It stands nowhere else.
 
 What computes the probabilities does not matter: an engine, a run in PyTorch, an average over flips. A caller that
 overlaps the steps, or times them, calls them one by one.
@@ -41,13 +41,13 @@ class Segmenter:
             return []
         found = self.predict([self.prepare(image) for image in images])
         return [
-            mask_from_probability(restore(levels, image.shape), threshold)
+            mask_from_probability(self.restore(levels, image.shape), threshold)
             for levels, image in zip(found, images, strict=True)
         ]
 
     def probability(self, image: U8) -> F32:
         """The foreground probability (0-1) of each pixel of one image, at the image's size."""
-        return restore(self.levels(image), image.shape)
+        return self.restore(self.levels(image), image.shape)
 
     def levels(self, image: U8) -> NDArray[Any]:
         """The probability map (0-255) of one image, at network size."""
@@ -55,14 +55,18 @@ class Segmenter:
 
     def prepare(self, image: U8) -> U8:
         """An image at network size, RGB."""
-        return prepare(image, self.height, self.width)
+        return prepare_image(image, self.height, self.width)
 
     def predict(self, prepared: list[U8]) -> list[NDArray[Any]]:
         """The probability maps (0-255) of prepared images."""
         return list(self.infer(np.stack(prepared)))
 
+    def restore(self, levels: NDArray[Any], shape: tuple[int, ...]) -> F32:
+        """A probability map (0-255), at the size of an image of this shape and from 0 to 1."""
+        return resize_probability(levels, shape[0], shape[1])
 
-def prepare(image: U8, height: int, width: int) -> U8:
+
+def prepare_image(image: U8, height: int, width: int) -> U8:
     """An image as a model of this size takes it: resized, RGB."""
     if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3))):
         raise InputError(
@@ -72,8 +76,3 @@ def prepare(image: U8, height: int, width: int) -> U8:
     if image.size == 0:
         raise InputError(f"an image of shape {image.shape} is empty")
     return resize_image(rgb(image), height, width)
-
-
-def restore(levels: NDArray[Any], shape: tuple[int, ...]) -> F32:
-    """A probability map (0-255) of network size, back at the size of an image of this shape, 0 to 1."""
-    return resize_probability(levels, shape[0], shape[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -14,12 +15,16 @@ from support.bench_runner import ThresholdRunner, engine_folder, opener
 from support.native_build import FLAGS, NATIVE, compiler, run, scratch
 
 from gms_rt.bench import device_state, energy, nvml
-from gms_rt.bench.energy import Account, NvmlMeter, NvmlPowerMeter, RaplMeter, TegraMeter, meter
-from gms_rt.bench.latency import measure
-from gms_rt.bench.nvml import Nvml
-from gms_rt.bench.tegra import module_rails, module_watts
-from gms_rt.report import html, markdown
+from gms_rt.bench.energy import EnergyAccount
+from gms_rt.bench.latency import TimingOptions, measure
+from gms_rt.bench.meters import open_meter
+from gms_rt.bench.nvml import open_nvml
+from gms_rt.bench.nvml_energy import NvmlMeter, NvmlPowerMeter
+from gms_rt.bench.rapl import RaplMeter
+from gms_rt.bench.tegra import TegraMeter, module_rails, module_watts
 from gms_rt.report.assemble import bench_report
+from gms_rt.report.html import html_from_report
+from gms_rt.report.markdown import markdown_from_report
 from gms_rt.runtime.base import RunnerInfo
 
 NOT_SUPPORTED, LOST = 3, 15
@@ -49,16 +54,30 @@ class Fake:
         return [self.library.fake_nvml_call(i).decode() for i in range(self.library.fake_nvml_calls())]
 
 
+def use_library(monkeypatch, path: Path | None) -> None:
+    """Let `nvidia-ml-py` find this library, or none."""
+    pynvml = pytest.importorskip("pynvml")
+
+    def absent(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    # It keeps the library and its functions for the life of the process.
+    monkeypatch.setattr(pynvml, "CDLL", absent)
+    monkeypatch.setattr(pynvml, "nvmlLib", None if path is None else ctypes.CDLL(str(path)))
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+
+
 @pytest.fixture
 def gpu(monkeypatch):
     """One GPU that NVML knows; afterwards nothing is left open and nothing was misused."""
+    pytest.importorskip("pynvml")
     for without in ((), ("FAKE_NVML_OLD",), ("FAKE_NVML_BARE",)):
         library(*without)  # built before the compiler is hidden with everything else
     fake = Fake(library())
     fake.library.fake_nvml_reset()
-    monkeypatch.setattr(nvml, "LIBRARY", str(library()))
+    use_library(monkeypatch, library())
     monkeypatch.setattr(nvml, "DRIVER", "no-such-driver.so")
-    monkeypatch.setattr(energy.shutil, "which", lambda _: None)
+    monkeypatch.setattr("gms_rt.bench.meters.shutil.which", lambda _: None)
     yield fake
     assert fake.library.fake_nvml_mistake() == b""
     assert fake.library.fake_nvml_live() == 0
@@ -72,7 +91,7 @@ def test_a_gpu_is_read(gpu):
     assert found.values["GPU power"] == "65 W"
     assert found.values["GPU utilisation"] == "93 %"
     assert found.values["GPU throttle reasons"] == "0x4"
-    opened, _ = Nvml.open()
+    opened, _ = open_nvml()
     assert opened.used_bytes() == 3 << 30
     opened.close()
 
@@ -86,9 +105,9 @@ def test_a_falling_gpu_clock_is_said(gpu):
 
 
 def test_the_counter_is_integrated_over_the_span(gpu):
-    source, why = meter(gpu=0)
+    source, why = open_meter(gpu=0)
     assert isinstance(source, NvmlMeter), why
-    account, idle = Account(source), Account(source)
+    account, idle = EnergyAccount(source), EnergyAccount(source)
     gpu.library.fake_nvml_set_milliwatts(20_000)
     with idle.span():
         time.sleep(0.1)
@@ -106,7 +125,7 @@ def test_the_counter_is_integrated_over_the_span(gpu):
     assert found.why == ""
 
 
-@pytest.mark.parametrize(("code", "words"), [(NOT_SUPPORTED, "not supported"), (LOST, "lost"), (4242, "error 4242")])
+@pytest.mark.parametrize(("code", "words"), [(NOT_SUPPORTED, "Not Supported"), (LOST, "lost"), (4242, "code 4242")])
 def test_every_call_that_fails_leaves_a_reason_and_nothing_open(gpu, code, words):
     device_state.snapshot(gpu=0)
     count = len(gpu.calls)
@@ -122,17 +141,17 @@ def test_every_call_that_fails_leaves_a_reason_and_nothing_open(gpu, code, words
 
 
 def test_a_gpu_that_is_lost_during_a_run_gives_no_energy_but_a_reason(gpu):
-    source, _ = meter(gpu=0)
-    account = Account(source)
+    source, _ = open_meter(gpu=0)
+    account = EnergyAccount(source)
     with account.span():
         gpu.library.fake_nvml_fail(1, LOST)
         gpu.library.fake_nvml_fail_later(LOST)
     found = account.energy(10)
     assert found.joules_per_image is None
-    assert "the GPU is lost" in found.why
+    assert "GPU is lost" in found.why
     # The same before the span: a counter that began at nothing must not count weeks.
     gpu.library.fake_nvml_fail(1, NOT_SUPPORTED)
-    account = Account(source)
+    account = EnergyAccount(source)
     with account.span():
         time.sleep(0.01)
     assert account.energy(10).joules_per_image is None
@@ -140,12 +159,12 @@ def test_a_gpu_that_is_lost_during_a_run_gives_no_energy_but_a_reason(gpu):
 
 
 def test_without_a_counter_the_draw_is_sampled(gpu, monkeypatch):
-    monkeypatch.setattr(nvml, "LIBRARY", str(library("FAKE_NVML_OLD")))
+    use_library(monkeypatch, library("FAKE_NVML_OLD"))
     old = Fake(library("FAKE_NVML_OLD"))
     old.library.fake_nvml_reset()
-    source, why = meter(gpu=0)
+    source, why = open_meter(gpu=0)
     assert isinstance(source, NvmlPowerMeter), why
-    account = Account(source)
+    account = EnergyAccount(source)
     old.library.fake_nvml_set_milliwatts(50_000)
     with account.span():
         time.sleep(0.3)
@@ -159,45 +178,57 @@ def test_without_a_counter_the_draw_is_sampled(gpu, monkeypatch):
 def test_a_gpu_that_tells_nothing_says_so(gpu, monkeypatch):
     gpu.library.fake_nvml_fail(3, NOT_SUPPORTED)
     gpu.library.fake_nvml_fail_later(NOT_SUPPORTED)
-    source, why = meter(gpu=0)
+    source, why = open_meter(gpu=0)
     assert source is None
-    assert "energy counter: not supported on this GPU; power: not supported" in why
+    assert "energy counter: Not Supported; power: Not Supported" in why
 
 
 def test_a_library_that_is_none_is_no_traceback(gpu, monkeypatch):
-    monkeypatch.setattr(nvml, "LIBRARY", str(library("FAKE_NVML_BARE")))
-    assert Nvml.open()[0] is None
-    assert "does not know it" in Nvml.open()[1]
+    use_library(monkeypatch, library("FAKE_NVML_BARE"))
+    assert open_nvml()[0] is None
+    assert "Function Not Found" in open_nvml()[1]
     assert "GPU" in " ".join(device_state.snapshot(gpu=0).absent)
-    monkeypatch.setattr(nvml, "LIBRARY", "libno-such.so.1")
-    assert "not found" in Nvml.open()[1]
+    use_library(monkeypatch, None)
+    assert "not found" in open_nvml()[1]
+
+
+def test_without_the_driver_there_is_a_reason_and_not_a_word_of_output(monkeypatch, capfd):
+    use_library(monkeypatch, None)
+    why = "no NVML (libnvidia-ml.so.1 not found)"
+    assert open_nvml() == (None, why)
+    assert device_state.snapshot().absent["GPU clocks, temperature and power"] == why
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert open_nvml() == (None, "no NVML (nvidia-ml-py is not installed)")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_device_that_is_not_there(gpu):
-    assert Nvml.open(3) == (None, "NVML has no device 3 (not found)")
+    assert open_nvml(3) == (None, "NVML has no device 3 (Not Found)")
 
 
 def test_the_device_is_found_by_its_place_on_the_bus(gpu, monkeypatch):
     # CUDA's second device may be NVML's first: what counts is the place.
     monkeypatch.setattr(nvml, "_bus_place", lambda index: b"00000000:3B:00.0")
-    opened, why = Nvml.open(1)
+    opened, why = open_nvml(1)
     assert opened is not None, why
     opened.close()
     monkeypatch.setattr(nvml, "_bus_place", lambda index: b"00000000:5E:00.0")
-    assert Nvml.open(0)[0] is None
+    assert open_nvml(0)[0] is None
 
 
 def test_a_bench_states_energy_and_idle_draw_in_every_rendering(gpu, tmp_path, monkeypatch):
     runner = ThresholdRunner(delay=0.002)
     runner.info = RunnerInfo("tensorrt", 1, 32, 32, "a GPU", "f16", details={"gpu": 0})
     monkeypatch.setattr("gms_rt.bench.latency.IDLE_SECONDS", 0.05)
-    result = measure([engine_folder(tmp_path / "e")], seconds=0.2, rounds=2, cold=False, opener=opener(e=runner))
+    result = measure(
+        [engine_folder(tmp_path / "e")], TimingOptions(seconds=0.2, rounds=2, cold=False), opener=opener(e=runner)
+    )
     (m,) = result.measured
     assert m.energy.watts == pytest.approx(65, rel=0.1)
     assert m.energy.joules_per_image == pytest.approx(65 * m.seconds / m.total.count, rel=0.15)
     assert m.energy.idle_watts == pytest.approx(65, rel=0.2)
     report = bench_report(result)
-    for text in (markdown.render(report), html.render(report)):
+    for text in (markdown_from_report(report), html_from_report(report)):
         assert "idle" in text
         assert "NVML energy counter" in text
 
@@ -277,8 +308,11 @@ def _tool(folder: Path, body: str) -> TegraMeter:
 @pytest.mark.parametrize("board", ["AGX Orin, JetPack 6", "AGX Xavier, JetPack 4", "Nano"])
 def test_tegrastats_is_integrated_over_the_span(tmp_path, board):
     line, rails, watts = LINES[board]
-    source = _tool(tmp_path, f'echo "$@" > "{tmp_path}/asked"; while true; do echo "{line}"; sleep 0.05; done')
-    account = Account(source)
+    source = _tool(
+        tmp_path,
+        f'echo "$@" > "{tmp_path}/asked"; echo $$ > "{tmp_path}/pid"; while true; do echo "{line}"; sleep 0.05; done',
+    )
+    account = EnergyAccount(source)
     for _ in range(2):
         with account.span():
             time.sleep(0.2)
@@ -288,7 +322,8 @@ def test_tegrastats_is_integrated_over_the_span(tmp_path, board):
     assert found.joules_per_image == pytest.approx(watts * account.seconds / 20, rel=0.02)
     assert found.source == f"tegrastats ({' + '.join(rails)})"
     assert (tmp_path / "asked").read_text() == "--interval 100\n"
-    assert source._process.poll() is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +337,7 @@ def test_tegrastats_is_integrated_over_the_span(tmp_path, board):
 def test_tegrastats_that_falls_silent_says_why(tmp_path, body, words, monkeypatch):
     monkeypatch.setattr(energy, "_FIRST_SECONDS", 0.5)
     source = _tool(tmp_path, body)
-    account = Account(source)
+    account = EnergyAccount(source)
     with account.span():
         time.sleep(0.1)
     source.close()
@@ -314,7 +349,7 @@ def test_tegrastats_that_falls_silent_says_why(tmp_path, body, words, monkeypatc
 def test_tegrastats_comes_before_everything_else(tmp_path, monkeypatch):
     _tool(tmp_path, "exit 0")
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    assert isinstance(meter(gpu=0)[0], TegraMeter)
+    assert isinstance(open_meter(gpu=0)[0], TegraMeter)
 
 
 def _zone(root: Path, now: int, top: int = 1000) -> Path:
@@ -327,7 +362,7 @@ def _zone(root: Path, now: int, top: int = 1000) -> Path:
 
 def test_rapl_counts_and_wraps(tmp_path):
     zone = _zone(tmp_path, 100, 10_000_000)
-    account = Account(RaplMeter([zone]))
+    account = EnergyAccount(RaplMeter([zone]))
     with account.span():
         _zone(tmp_path, 2_000_100, 10_000_000)
     assert account.joules == pytest.approx(2.0)
@@ -341,16 +376,16 @@ def test_rapl_counts_and_wraps(tmp_path):
 
 
 def test_no_energy_says_why(tmp_path, monkeypatch):
-    monkeypatch.setattr(energy.shutil, "which", lambda _: None)
-    found, why = meter(gpu=None, root=tmp_path)
+    monkeypatch.setattr("gms_rt.bench.meters.shutil.which", lambda _: None)
+    found, why = open_meter(gpu=None, root=tmp_path)
     assert found is None
     assert "RAPL" in why
-    assert Account(found, why).energy(3).why == why
+    assert EnergyAccount(found, why).energy(3).why == why
     _zone(tmp_path, 1)
-    found, why = meter(gpu=None, root=tmp_path)
+    found, why = open_meter(gpu=None, root=tmp_path)
     assert isinstance(found, RaplMeter)
     (tmp_path / "sys/class/powercap/intel-rapl:0/energy_uj").unlink()
-    found, why = meter(gpu=None, root=tmp_path)
+    found, why = open_meter(gpu=None, root=tmp_path)
     assert found is None
     assert "root" in why
 

@@ -6,10 +6,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from support.bench_runner import ThresholdRunner, engine_folder, opener
+from support.bench_runner import SIDE, ThresholdRunner, engine_folder, opener
 
-from gms_rt.bench.latency import labels, measure
-from gms_rt.bench.percentiles import curve_of, latency_of, percentile
+from gms_rt.bench.latency import TimingOptions, measure
+from gms_rt.bench.percentiles import curve_from_samples, latency_from_samples, trtexec_percentile
+from gms_rt.bench.subjects import labels
 from gms_rt.errors import UsageError
 
 
@@ -17,28 +18,28 @@ def test_percentiles_follow_the_index_rule():
     ascending = np.arange(1.0, 1001.0)
     for p, expected in ((0, 1.0), (50, 500.0), (90, 900.0), (95, 950.0), (100, 1000.0)):
         # index max(N - 1 - int((1 - p / 100) * N), 0); the value at index i is i + 1
-        assert percentile(ascending, p) == expected
-    assert percentile(np.array([7.0]), 99) == 7.0
-    assert percentile(np.arange(10.0), 90) == 8.0
+        assert trtexec_percentile(ascending, p) == expected
+    assert trtexec_percentile(np.array([7.0]), 99) == 7.0
+    assert trtexec_percentile(np.arange(10.0), 90) == 8.0
 
 
 def test_the_median_averages_the_middle_two():
-    assert latency_of([1.0, 2.0, 4.0, 9.0]).median == 3.0
-    assert latency_of([1.0, 2.0, 9.0]).median == 2.0
+    assert latency_from_samples([1.0, 2.0, 4.0, 9.0]).median == 3.0
+    assert latency_from_samples([1.0, 2.0, 9.0]).median == 2.0
 
 
 def test_the_coefficient_of_variation_is_in_percent():
-    assert latency_of([9.0, 11.0]).cov == pytest.approx(10.0)
+    assert latency_from_samples([9.0, 11.0]).cov == pytest.approx(10.0)
 
 
 def test_no_or_impossible_samples_are_refused():
     for samples in ([], [1.0, float("nan")], [-1.0]):
         with pytest.raises(UsageError):
-            latency_of(samples)
+            latency_from_samples(samples)
 
 
 def test_the_curve_runs_from_minimum_to_maximum():
-    curve = curve_of([5.0, 1.0, 3.0])
+    curve = curve_from_samples([5.0, 1.0, 3.0])
     assert (curve[0], curve[50], curve[-1], len(curve)) == (1.0, 3.0, 5.0, 101)
 
 
@@ -58,15 +59,17 @@ def test_rounds_take_turns_and_the_order_rotates(tmp_path):
     book: list[str] = []
     folders = [engine_folder(tmp_path / name) for name in "abc"]
     runners = {name: _Noting(name, book, delay=0.001) for name in "abc"}
-    result = measure(folders, seconds=0.06, warmup=0, rounds=3, cold=False, opener=opener(**runners))
-    assert "".join(book) == "abcbcacab"
+    result = measure(folders, TimingOptions(seconds=0.06, warmup=0, rounds=3, cold=False), opener=opener(**runners))
+    rounds = ["".join(book[i : i + 3]) for i in range(0, 9, 3)]
+    assert [sorted(each) for each in rounds] == [["a", "b", "c"]] * 3
+    assert len({each[0] for each in rounds}) == 3
     assert [len(m.rounds) for m in result.measured] == [3, 3, 3]
 
 
 def test_figures_add_up(tmp_path):
     folder = engine_folder(tmp_path / "a")
     runner = ThresholdRunner(delay=0.002)
-    result = measure([folder], seconds=0.2, warmup=0.01, rounds=4, cold=False, opener=opener(a=runner))
+    result = measure([folder], TimingOptions(seconds=0.2, warmup=0.01, rounds=4, cold=False), opener=opener(a=runner))
     (m,) = result.measured
     assert m.total.min >= 2.0
     assert m.total.min <= m.total.median <= m.total.p90 <= m.total.p95 <= m.total.p99 <= m.total.max
@@ -79,7 +82,7 @@ def test_figures_add_up(tmp_path):
 def test_a_slowed_engine_shows(tmp_path):
     folders = [engine_folder(tmp_path / name) for name in ("fast", "slow")]
     runners = {"fast": ThresholdRunner(delay=0.001), "slow": ThresholdRunner(delay=0.003)}
-    result = measure(folders, seconds=0.3, warmup=0, rounds=3, cold=False, opener=opener(**runners))
+    result = measure(folders, TimingOptions(seconds=0.3, warmup=0, rounds=3, cold=False), opener=opener(**runners))
     fast, slow = result.measured
     # The fastest of each is what a busy machine disturbs least.
     assert slow.total.min / fast.total.min == pytest.approx(3, rel=0.25)
@@ -88,14 +91,16 @@ def test_a_slowed_engine_shows(tmp_path):
 
 def test_a_short_run_is_marked(tmp_path):
     folder = engine_folder(tmp_path / "a")
-    result = measure([folder], seconds=0.05, rounds=2, cold=False, opener=opener(a=ThresholdRunner(delay=0.001)))
+    result = measure(
+        [folder], TimingOptions(seconds=0.05, rounds=2, cold=False), opener=opener(a=ThresholdRunner(delay=0.001))
+    )
     assert any("too short" in w for w in result.measured[0].warnings)
 
 
 def test_an_unsteady_engine_is_marked(tmp_path):
     folder = engine_folder(tmp_path / "a")
     runner = ThresholdRunner(delay=0.001, hiccup=5)
-    result = measure([folder], seconds=0.2, rounds=2, cold=False, opener=opener(a=runner))
+    result = measure([folder], TimingOptions(seconds=0.2, rounds=2, cold=False), opener=opener(a=runner))
     assert result.measured[0].total.cov > 50
     assert any("CoV" in w for w in result.measured[0].warnings)
 
@@ -104,9 +109,9 @@ def test_wrong_orders_are_refused_before_anything_is_opened(tmp_path):
     folder = engine_folder(tmp_path / "a")
     for wrong in ({"seconds": 0.0}, {"rounds": 0}, {"warmup": -1.0}, {"seconds": float("nan")}):
         with pytest.raises(UsageError):
-            measure([folder], cold=False, opener=opener(), **wrong)
+            measure([folder], TimingOptions(cold=False, **wrong), opener=opener())
     with pytest.raises(UsageError):
-        measure([], cold=False)
+        measure([], TimingOptions(cold=False))
     with pytest.raises(UsageError, match="twice"):
         labels(["a/b", "a/b"])
 
@@ -120,12 +125,16 @@ def test_engines_are_closed_even_when_one_fails(tmp_path):
 
     runners = {"a": ThresholdRunner(), "b": Failing()}
     with pytest.raises(UsageError, match="on purpose"):
-        measure(folders, seconds=0.1, cold=False, opener=opener(**runners))
-    assert all(runner._closed for runner in runners.values())
+        measure(folders, TimingOptions(seconds=0.1, cold=False), opener=opener(**runners))
+    for runner in runners.values():
+        with pytest.raises(UsageError, match="closed"):
+            runner.infer(np.zeros((1, SIDE, SIDE, 3), np.uint8))
 
 
 def test_results_are_plain_frozen_data(tmp_path):
     folder = engine_folder(tmp_path / "a")
-    result = measure([folder], seconds=0.05, rounds=1, cold=False, opener=opener(a=ThresholdRunner(delay=0.001)))
+    result = measure(
+        [folder], TimingOptions(seconds=0.05, rounds=1, cold=False), opener=opener(a=ThresholdRunner(delay=0.001))
+    )
     with pytest.raises(dataclasses.FrozenInstanceError):
         result.device = "another"

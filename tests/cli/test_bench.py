@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import dataclasses
 import json
 
 import numpy as np
 import pytest
 from support.bench_runner import (
     SIDE,
-    ThresholdRunner,
-    engine_folder,
     fused_graph,
     native_engine,
     native_missing,
-    opener,
     replaced,
 )
-from support.precision_graphs import scenes, tiny_graph
 
-from gms_rt.bench.compare import compare
-from gms_rt.bench.latency import measure
-from gms_rt.bench.results import Ceiling, Roofline
-from gms_rt.bench.sweep import default_lanes, sweep
-from gms_rt.bench.waterfall import waterfall
 from gms_rt.cli.main import run
-from gms_rt.engine.build import build_engine
-from gms_rt.engine.request import BuildRequest
-from gms_rt.engine.select import load
-from gms_rt.errors import ArtifactError, UsageError
+from gms_rt.errors import ArtifactError
 from gms_rt.graph.count import work_from_file
-from gms_rt.precision.images import ImageSet
 
 native = pytest.mark.skipif(bool(native_missing()), reason=native_missing() or "-")
 QUICK = ["--seconds", "0.3", "--rounds", "3", "--warmup", "0.05"]
@@ -153,53 +138,6 @@ def test_mistakes_end_in_one_line(tmp_path, monkeypatch, capsys, arguments, word
     assert len(error.splitlines()) == 1
 
 
-def _two(tmp_path, old_ms: float, new_ms: float, **options):
-    folder = engine_folder(tmp_path / "e")
-    results = []
-    for delay in (old_ms, new_ms):
-        runner = ThresholdRunner(delay=delay / 1e3, **options)
-        results.append(measure([folder], seconds=0.25, warmup=0, rounds=5, cold=False, opener=opener(e=runner)))
-    return results
-
-
-def test_compare_finds_a_slowed_engine_and_lets_an_equal_one_pass(tmp_path):
-    old, new = _two(tmp_path, 1.0, 1.3)
-    assert [c.verdict for c in compare(old, new).changes] == ["regression"]
-    assert [c.verdict for c in compare(new, old).changes] == ["improvement"]
-    assert [c.verdict for c in compare(old, old).changes] == ["same"]
-
-
-def test_compare_does_not_cry_wolf_over_noise(tmp_path):
-    old, _ = _two(tmp_path, 1.0, 1.0)
-    (m,) = old.measured
-    noisy = dataclasses.replace(old, measured=(dataclasses.replace(m, rounds=(0.9, 1.0, 1.1, 1.4, 1.5)),))
-    steady = dataclasses.replace(old, measured=(dataclasses.replace(m, rounds=(1.0,) * 5),))
-    (change,) = compare(steady, noisy).changes
-    assert change.ratio == pytest.approx(1.1)
-    assert change.verdict == "unclear"
-    assert not compare(steady, noisy).regressions
-
-
-def test_compare_refuses_what_cannot_be_compared(tmp_path):
-    old, _ = _two(tmp_path, 1.0, 1.0)
-    with pytest.raises(UsageError, match="one device"):
-        compare(old, dataclasses.replace(old, device="another"))
-    (m,) = old.measured
-    with pytest.raises(UsageError, match="in common"):
-        compare(old, dataclasses.replace(old, measured=(dataclasses.replace(m, name="other"),)))
-    other = dataclasses.replace(old, measured=(dataclasses.replace(m, threads=9),))
-    assert compare(old, other).changes[0].verdict == "unclear"
-    few = dataclasses.replace(old, measured=(dataclasses.replace(m, rounds=(9.0,)),))
-    assert compare(old, few).changes[0].verdict == "unclear"
-
-
-def test_compare_says_when_the_machine_itself_changed(tmp_path):
-    old, _ = _two(tmp_path, 1.0, 1.0)
-    ceilings = [Roofline((Ceiling("copy", value, "GB/s", "x"),), ()) for value in (20.0, 10.0)]
-    before, after = (dataclasses.replace(old, roofline=c) for c in ceilings)
-    assert any("machine itself" in d for d in compare(before, after).doubts)
-
-
 def test_work_is_counted_by_hand(tmp_path):
     work = work_from_file(fused_graph(tmp_path / "g.onnx", side=16))
     assert work.flop == 2 * 16 * 16 * (8 * 27 + 8)
@@ -210,79 +148,6 @@ def test_work_is_counted_by_hand(tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"nonsense")
     with pytest.raises(ArtifactError):
         work_from_file(tmp_path / "bad.onnx")
-
-
-def test_the_waterfall_adds_up_and_knows_the_engine(tmp_path):
-    folder = engine_folder(tmp_path / "e")
-    image = np.load(folder / "golden.npz")["images"][0]
-    with opener(e=ThresholdRunner())(folder) as engine:
-        fall = waterfall(engine, "e", None, image, repeats=3)
-    assert [s.name for s in fall.stages if s.inside_engine] == ["engine"]
-    assert fall.stages[0].name == "read file"
-    assert fall.stages[-1].name == "write file, synced"
-    assert fall.source_size == (3 * SIDE, 3 * SIDE)
-    assert all(s.milliseconds >= 0 for s in fall.stages)
-
-
-def test_the_sweep_opens_once_for_each_number_of_streams(tmp_path):
-    folder = engine_folder(tmp_path / "e")
-    asked = []
-
-    def open_engine(path, **options):
-        asked.append((options["lanes"], options["mode"], options["threads"]))
-        return opener()(path)
-
-    images = np.zeros((1, 8, 8, 3), np.uint8)
-    quick = {"seconds": 0.02, "warmup": 0, "threads": 3, "opener": open_engine}
-    points, why = sweep([folder], images, lanes=[1, 2], **quick)
-    assert asked == [(1, "latency", 3), (2, "throughput", 3)]
-    assert why.startswith("No batch curve for e: its graph was exported for a batch of 1")
-    assert all(p.throughput > 0 and p.median > 0 for p in points)
-    assert default_lanes()[0] == 1
-
-
-@native
-def test_batches_are_swept_where_the_graph_leaves_them_open(tmp_path, capsys):
-    images = ImageSet(scenes(2, seed=5), "scenes")
-    for name, batch in (("open", "batch"), ("fixed", 1)):
-        graph = tiny_graph(tmp_path, batch=batch)
-        build_engine(BuildRequest(graph, tmp_path / name, "fp32", targets=("cpu",)))
-    points, why = sweep([tmp_path / "open", tmp_path / "fixed"], images.images, lanes=[1], batches=(2, 3),
-                        seconds=0.05, warmup=0, threads=1)  # fmt: skip
-    assert [(p.engine, p.batch, p.lanes) for p in points] == [
-        ("open", 1, 1), ("open", 2, 1), ("open", 3, 1), ("fixed", 1, 1)
-    ]  # fmt: skip
-    assert "No batch curve for fixed: its graph was exported for a batch of 1" in why
-    assert "open" not in why.partition(";")[0]
-    with load(tmp_path / "open") as one, load(tmp_path / "open", batch=3) as three:
-        assert (one.runner.info.batch, three.runner.info.batch) == (1, 3)
-        assert np.abs(one.runner.infer(images.images).astype(int) - three.runner.infer(images.images)).max() <= 1
-    with pytest.raises(UsageError, match="asked, this engine's is fixed at 1"):
-        load(tmp_path / "fixed", batch=2)
-    # All renderings show both kinds of points.
-    out = tmp_path / "r"
-    order = ["bench", "--engine", str(tmp_path / "open"), "--out", str(out), "--threads", "1", *QUICK]
-    assert run([*order, "--no-certify"]) == 0
-    value = json.loads((out / "report.json").read_text())["bench"]
-    assert {p["batch"] for p in value["sweep"]} == {1, 2, 4, 8}
-    assert value["sweep_why"] == ""
-    rows = list(csv.DictReader((out / "report.csv").read_text().splitlines()))
-    assert {row["batch"] for row in rows if row["kind"] == "sweep"} == {"1", "2", "4", "8"}
-    assert all(float(row["images_per_second"]) > 0 for row in rows if row["kind"] == "sweep")
-    assert "| open | 8 | 1 |" in (out / "report.md").read_text()
-    assert "batch 8, 1 stream" in (out / "report.html").read_text()
-    assert "dashed" in (out / "report.html").read_text()
-
-
-def test_a_batch_that_would_take_too_long_is_left_out_and_named(tmp_path, monkeypatch):
-    graph = tiny_graph(tmp_path, batch="batch")
-    folder = engine_folder(tmp_path / "slow")
-    (folder / "model.onnx").write_bytes(graph.read_bytes())
-    monkeypatch.setattr("gms_rt.bench.sweep._POINT_SECONDS", 0.01)
-    slow = opener(slow=ThresholdRunner(delay=0.002))
-    points, why = sweep([folder], np.zeros((1, 8, 8, 3), np.uint8), lanes=[1], seconds=0.02, warmup=0, opener=slow)
-    assert len(points) == 1
-    assert "slow: batch 2 and more would take longer" in why
 
 
 @native

@@ -398,11 +398,8 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
 
 
 def pipeline(engine: Engine, out: OutFolder, **limits: int) -> Pipeline:
-    options = InferOptions()
-    settings = CaseSettings(out, options, "brightness", "0" * 64)
-    return Pipeline(
-        Predictor(engine, options), settings, workers=2, find=lambda *_: None, done=lambda case: None, **limits
-    )
+    settings = CaseSettings(out, Predictor(engine, InferOptions()), "0" * 64)
+    return Pipeline(settings, workers=2, find=lambda *_: None, done=lambda case: None, **limits)
 
 
 def test_sources_are_begun_a_bounded_number_ahead_of_the_finished_ones(tmp_path: Path) -> None:

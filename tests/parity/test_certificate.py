@@ -9,18 +9,20 @@ import numpy as np
 import pytest
 from support.bench_runner import ThresholdRunner, engine_folder, opener, replaced
 
-from gms_rt.engine import select
+from gms_rt.engine.golden import read_golden
 from gms_rt.errors import ArtifactError, DeviceError, UsageError
 from gms_rt.parity import certificate as parity
+from gms_rt.parity.verify import verify_certificate
+from gms_rt.precision.gate import Gate
 from gms_rt.statistics import bootstrap, bootstrap_ratio, median
 
 
 @pytest.fixture
 def loads(monkeypatch):
-    """Let `load` open folders with chosen runners."""
+    """Let `certify` open folders with chosen runners."""
 
     def use(**runners):
-        monkeypatch.setattr(select, "load", opener(**runners))
+        monkeypatch.setattr("gms_rt.parity.certificate.load", opener(**runners))
 
     return use
 
@@ -83,10 +85,10 @@ def test_the_gate_is_the_callers(tmp_path, loads):
     loads(e=ThresholdRunner(shift=1))
     assert parity.certify(folder)["verdict"] == "fail"
     loads(e=ThresholdRunner(shift=1))
-    assert parity.certify(folder, gate_mean=0.7, gate_min=0.6)["verdict"] == "pass"
+    assert parity.certify(folder, gate=Gate(0.7, 0.6))["verdict"] == "pass"
     loads()
     with pytest.raises(UsageError, match="gate"):
-        parity.certify(folder, gate_mean=1.5)
+        parity.certify(folder, gate=Gate(1.5))
 
 
 def test_a_changed_golden_file_is_refused(tmp_path, loads):
@@ -117,7 +119,7 @@ def test_damaged_golden_files_are_refused_by_name(tmp_path, content):
     else:
         np.savez(path, **content)
     with pytest.raises(ArtifactError, match=r"golden\.npz"):
-        parity.read_golden(path)
+        read_golden(path)
 
 
 def test_verify_holds_for_the_same_engine(tmp_path, loads):
@@ -125,7 +127,7 @@ def test_verify_holds_for_the_same_engine(tmp_path, loads):
     loads()
     parity.certify(folder)
     loads()
-    found = parity.verify(folder / "parity.json")
+    found = verify_certificate(folder / "parity.json")
     assert found.holds
     assert found.largest_dice_difference == 0.0
 
@@ -145,7 +147,7 @@ def test_verify_finds_a_forged_certificate(tmp_path, loads, forgery):
         del certificate["cases"][0]
     (folder / "parity.json").write_text(json.dumps(certificate))
     loads(e=ThresholdRunner(shift=2))
-    found = parity.verify(folder / "parity.json")
+    found = verify_certificate(folder / "parity.json")
     assert not found.holds
     assert found.differences
 
@@ -156,8 +158,18 @@ def test_verify_notices_a_rebuilt_engine(tmp_path, loads):
     parity.certify(folder)
     replaced(folder, created="2026-02-02T00:00:00+00:00")
     loads()
-    found = parity.verify(folder / "parity.json")
+    found = verify_certificate(folder / "parity.json")
     assert [line for line in found.differences if "rebuilt" in line]
+
+
+def test_verify_refuses_a_certificate_without_a_gate(tmp_path, loads):
+    folder = engine_folder(tmp_path / "e")
+    loads()
+    certificate = parity.certify(folder)
+    for gate in ({}, {"mean": "high", "min": 0.9}, {"mean": None, "min": None}):
+        (folder / "parity.json").write_text(json.dumps(certificate | {"gate": gate}))
+        with pytest.raises(ArtifactError, match="no gate"):
+            verify_certificate(folder / "parity.json")
 
 
 def test_verify_refuses_another_device_and_other_references(tmp_path, loads):
@@ -168,11 +180,11 @@ def test_verify_refuses_another_device_and_other_references(tmp_path, loads):
     (folder / "parity.json").write_text(json.dumps(certificate))
     loads()
     with pytest.raises(DeviceError, match="another processor"):
-        parity.verify(folder / "parity.json")
+        verify_certificate(folder / "parity.json")
     certificate["reference"]["sha256"] = "0" * 64
     (folder / "parity.json").write_text(json.dumps(certificate))
     with pytest.raises(ArtifactError, match="other reference masks"):
-        parity.verify(folder / "parity.json")
+        verify_certificate(folder / "parity.json")
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"format": "gms-rt-parity", "version": 99}', "not json",

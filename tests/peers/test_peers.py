@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from pathlib import Path
 
@@ -10,14 +11,16 @@ import numpy as np
 import pytest
 from support.bench_runner import SIDE, engine_folder, fused_graph, golden_images, native_engine, opener
 
-from gms_rt.bench.latency import measure
+from gms_rt.bench.against import PeerOptions, open_peers, with_dice
+from gms_rt.bench.latency import TimingOptions, measure
+from gms_rt.engine.golden import read_golden
 from gms_rt.errors import GmsError, UsageError
-from gms_rt.parity.certificate import read_golden
-from gms_rt.parity.reference import golden_from_data
-from gms_rt.peers.client import Peer, open_peers, with_dice
-from gms_rt.peers.server import foreground
+from gms_rt.parity.reference import ReferenceData, golden_from_data
+from gms_rt.peers.client import Peer
+from gms_rt.peers.server import foreground_levels
 
 pytest.importorskip("onnxruntime")
+QUICK = TimingOptions(seconds=0.1, warmup=0, rounds=2, cold=False)
 
 
 def foreign_model(path: Path, *, classes: int = 2, side: int = 16) -> Path:
@@ -44,8 +47,9 @@ def test_onnx_runtime_runs_a_fused_graph_and_equals_the_reference(tmp_path):
         assert peer.parameters == 8 * 27 + 8
         # One grey level for another order of additions.
         assert np.abs(peer.infer(golden.images).astype(int) - golden.probabilities).max() <= 1
-        assert peer.cold.load_ms is not None
-        assert peer.cold.host_bytes is not None
+        assert peer.load_ms > 0
+        assert peer.first_ms > 0
+        assert peer.peak_bytes is None or peer.peak_bytes > 1 << 20
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3])
@@ -53,9 +57,9 @@ def test_any_segmentation_model_can_be_a_peer_with_its_own_dice(tmp_path, classe
     model = foreign_model(tmp_path / "other.onnx", classes=classes)
     folder = engine_folder(tmp_path / "e")
     with contextlib.ExitStack() as stack:
-        peers = open_peers([str(model)], stack, run=None, graph=None)
-        result = measure([folder], seconds=0.1, warmup=0, rounds=2, cold=False, peers=peers, opener=opener())
-        row = with_dice(result.measured[1], peers[0], read_golden(folder / "golden.npz"), same_model=False)
+        peers = open_peers([str(model)], stack, PeerOptions())
+        result = measure([folder], QUICK, peers=peers, opener=opener())
+        row = with_dice(result.measured[1], peers[0], read_golden(folder / "golden.npz"))
     assert [m.name for m in result.measured] == ["e", "other"]
     assert row.kind == "peer"
     assert row.size == (16, 16)
@@ -66,11 +70,11 @@ def test_any_segmentation_model_can_be_a_peer_with_its_own_dice(tmp_path, classe
 
 
 def test_outputs_of_every_layout_become_foreground():
-    assert foreground(np.full((1, 2, 2), 0.5, np.float32)).tolist() == [[128, 128], [128, 128]]
-    assert foreground(np.full((1, 2, 2), 40.0, np.float32)).max() == 255
+    assert foreground_levels(np.full((1, 2, 2), 0.5, np.float32)).tolist() == [[128, 128], [128, 128]]
+    assert foreground_levels(np.full((1, 2, 2), 40.0, np.float32)).max() == 255
     logits = np.zeros((3, 1, 1), np.float32)
-    assert foreground(logits)[0, 0] == 170
-    assert foreground(np.zeros((2, 2), np.float32)).max() == 0
+    assert foreground_levels(logits)[0, 0] == 170
+    assert foreground_levels(np.zeros((2, 2), np.float32)).max() == 0
 
 
 def test_wrong_peers_are_refused_in_one_sentence(tmp_path):
@@ -84,14 +88,13 @@ def test_wrong_peers_are_refused_in_one_sentence(tmp_path):
         ([str(broken)], "cannot open"),
     ):
         with contextlib.ExitStack() as stack, pytest.raises(UsageError, match=words):
-            open_peers(names, stack, run=None, graph=None)
+            open_peers(names, stack, PeerOptions())
 
 
 def test_a_peer_that_dies_is_reported_not_waited_for(tmp_path):
     graph = fused_graph(tmp_path / "g.onnx")
     with Peer("onnxruntime", graph, "onnxruntime") as peer:
-        peer._process.kill()
-        peer._process.wait()
+        os.kill(peer.pid, signal.SIGKILL)
         with pytest.raises(GmsError, match="process ended"):
             peer.infer(golden_images(1)[0])
 
@@ -100,7 +103,7 @@ def test_a_peer_that_hangs_is_ended(tmp_path, monkeypatch):
     graph = fused_graph(tmp_path / "g.onnx")
     with Peer("onnxruntime", graph, "onnxruntime") as peer:
         monkeypatch.setattr("gms_rt.peers.client.ANSWER_SECONDS", 0.3)
-        peer._process.send_signal(signal.SIGSTOP)
+        os.kill(peer.pid, signal.SIGSTOP)
         with pytest.raises(GmsError, match="gave no answer"):
             peer.infer(golden_images(1)[0])
 
@@ -109,9 +112,9 @@ def test_a_peer_that_breaks_down_costs_nobody_else_his_figures(tmp_path, monkeyp
     graph = fused_graph(tmp_path / "g.onnx")
     folder = engine_folder(tmp_path / "e")
     with contextlib.ExitStack() as stack:
-        (peer,) = open_peers(["onnxruntime"], stack, run=None, graph=graph)
-        peer._process.kill()
-        result = measure([folder], seconds=0.1, warmup=0, rounds=2, cold=False, peers=[peer], opener=opener())
+        (peer,) = open_peers(["onnxruntime"], stack, PeerOptions(graph=graph))
+        os.kill(peer.pid, signal.SIGKILL)
+        result = measure([folder], QUICK, peers=[peer], opener=opener())
     assert [m.name for m in result.measured] == ["e"]
     assert any(
         "onnxruntime was left out in round 1: the peer's process ended by signal 9" in w for w in result.warnings
@@ -120,11 +123,11 @@ def test_a_peer_that_breaks_down_costs_nobody_else_his_figures(tmp_path, monkeyp
     monkeypatch.setattr("gms_rt.peers.client.MODULE", "gms_rt.no_such_module")
     lost: list[str] = []
     with contextlib.ExitStack() as stack:
-        assert open_peers(["onnxruntime"], stack, run=None, graph=graph, lost=lost) == []
+        assert open_peers(["onnxruntime"], stack, PeerOptions(graph=graph), lost=lost) == []
         assert "onnxruntime could not be measured" in lost[0]
         assert "No module named" in lost[0]
         with pytest.raises(UsageError, match="neither"):
-            open_peers(["onnxruntime", "nonsense"], stack, run=None, graph=graph, lost=lost)
+            open_peers(["onnxruntime", "nonsense"], stack, PeerOptions(graph=graph), lost=lost)
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +177,7 @@ def test_a_reference_can_be_drawn_from_data_and_a_run(run_folder, tmp_path):
         (tmp_path / "data" / name).mkdir(parents=True)
         for i, picture in enumerate(stack):
             cv2.imwrite(str(tmp_path / "data" / name / f"case{i}.png"), picture)
-    golden = golden_from_data(tmp_path / "data", run_folder, SIDE, SIDE, limit=2)
+    golden = golden_from_data(ReferenceData(tmp_path / "data", run_folder, limit=2), SIDE, SIDE)
     assert golden.names == ("case0", "case1")
     assert golden.truth is not None
     assert golden.truth.shape == golden.probabilities.shape == (2, SIDE, SIDE)
@@ -183,4 +186,4 @@ def test_a_reference_can_be_drawn_from_data_and_a_run(run_folder, tmp_path):
     assert np.abs(golden.probabilities.astype(int) - expected).max() <= 1
     (tmp_path / "data/masks/case1.png").unlink()
     with pytest.raises(UsageError, match="no mask"):
-        golden_from_data(tmp_path / "data", run_folder, SIDE, SIDE)
+        golden_from_data(ReferenceData(tmp_path / "data", run_folder), SIDE, SIDE)

@@ -9,7 +9,7 @@ from gms_rt.arrays import U8
 from gms_rt.errors import InputError, UsageError
 from gms_rt.scan import resize_image, resize_probability
 from gms_rt.scan.mask import levels_from_probability, mask_from_levels, resize_mask
-from gms_rt.scan.segmenter import Segmenter, prepare, restore
+from gms_rt.scan.segmenter import Segmenter, prepare_image
 
 RNG = np.random.default_rng(3)
 
@@ -43,7 +43,7 @@ def test_many_images_of_any_size_are_segmented_as_one_by_one() -> None:
 ])  # fmt: skip
 def test_what_is_not_an_image_is_refused(image: U8) -> None:
     with pytest.raises(InputError, match=r"cannot be segmented|is empty"):
-        prepare(image, 8, 8)
+        prepare_image(image, 8, 8)
 
 
 def test_a_threshold_outside_its_range_is_refused() -> None:
@@ -53,7 +53,7 @@ def test_a_threshold_outside_its_range_is_refused() -> None:
 
 def test_levels_and_probabilities_meet_at_one_half() -> None:
     levels = np.arange(256, dtype=np.uint8)[None]
-    probability = restore(levels, levels.shape)
+    probability = resize_probability(levels, *levels.shape)
     assert np.array_equal(levels_from_probability(probability), levels)
     assert np.array_equal(mask_from_levels(levels), np.where(probability >= 0.5, 255, 0))
 

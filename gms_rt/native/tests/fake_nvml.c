@@ -37,7 +37,7 @@ void fake_nvml_set_clock(unsigned value)
 }
 
 #ifndef FAKE_NVML_BARE
-FAKE_API int nvmlInit_v2(void);
+FAKE_API int nvmlInitWithFlags(unsigned flags);
 FAKE_API int nvmlShutdown(void);
 FAKE_API int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle);
 FAKE_API int nvmlDeviceGetHandleByPciBusId_v2(const char *bus, void **handle);
@@ -57,7 +57,7 @@ static int enter(const char *name, const void *handle, const void *value)
 
     if (code != 0) return code;
     if (fake_live < 1) {
-        fake_mistake("%s before nvmlInit_v2", name);
+        fake_mistake("%s before nvmlInitWithFlags", name);
         return NVML_UNINITIALIZED;
     }
     if (handle != &device || value == NULL) {
@@ -67,10 +67,11 @@ static int enter(const char *name, const void *handle, const void *value)
     return 0;
 }
 
-int nvmlInit_v2(void)
+int nvmlInitWithFlags(unsigned flags)
 {
-    const int code = fake_enter("nvmlInit_v2");
+    const int code = fake_enter("nvmlInitWithFlags");
 
+    if (flags != 0) fake_mistake("nvmlInitWithFlags with flags %u", flags);
     if (code == 0) fake_live++;
     return fake_leave(code);
 }
@@ -79,7 +80,7 @@ int nvmlShutdown(void)
 {
     const int code = fake_enter("nvmlShutdown");
 
-    if (fake_live-- < 1) fake_mistake("nvmlShutdown without nvmlInit_v2");
+    if (fake_live-- < 1) fake_mistake("nvmlShutdown without nvmlInitWithFlags");
     return fake_leave(code);
 }
 
