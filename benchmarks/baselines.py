@@ -33,6 +33,7 @@ from gms_rt.bench.subjects import fit_images
 from gms_rt.data.layouts import recognise
 from gms_rt.data.reading import read_case
 from gms_rt.demo.phantoms import phantom
+from gms_rt.demo.seeds import BASELINE_TEST_SEEDS, BASELINE_TRAINING_SEEDS
 from gms_rt.engine.select import load
 from gms_rt.errors import GmsError
 from gms_rt.peers.client import Peer
@@ -43,7 +44,6 @@ from gms_rt.runtime.device import probe
 from gms_rt.scan import resize_image
 from gms_rt.scan.mask import FOREGROUND, resize_mask
 
-TRAIN_SEEDS, TEST_SEEDS = 3_000_000, 3_500_000
 BATCH, RATE = 8, 1e-3
 EXAMPLES = """examples:
   python benchmarks/baselines.py --engine engines/demo-fp32 --engine engines/demo-int8
@@ -254,8 +254,8 @@ def main() -> None:
     if options.data:
         training, test = folder_cases(options.data, options.size, options.test)
     else:
-        training = phantom_cases(range(TRAIN_SEEDS, TRAIN_SEEDS + options.train), options.size)
-        test = phantom_cases(range(TEST_SEEDS, TEST_SEEDS + options.test), options.size)
+        training = phantom_cases(BASELINE_TRAINING_SEEDS[: options.train], options.size)
+        test = phantom_cases(BASELINE_TEST_SEEDS[: options.test], options.size)
     paths, efforts = [], {}
     for name in options.models:
         path = options.work / f"{name}.onnx"

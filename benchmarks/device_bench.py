@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gms_rt.bench.run import BenchOptions, bench
-from gms_rt.engine import tensorrt
-from gms_rt.engine.build import engine_from_graph
+from gms_rt.engine.build import build_engine
+from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.select import load
 from gms_rt.errors import GmsError
 from gms_rt.peers import TORCH_KINDS
@@ -27,6 +27,7 @@ from gms_rt.precision.recipe import PrecisionRecipe
 from gms_rt.report.assemble import report_from_bench
 from gms_rt.report.model import Report
 from gms_rt.runtime.device import Machine, parse_device
+from gms_rt.runtime.tensorrt_module import tensorrt_installed
 
 T = TypeVar("T")
 
@@ -103,7 +104,7 @@ def targets_for(machine: Machine, device: str) -> list[str]:
         raise GmsError(f"this machine has no GPU ({machine.driver_note})", fix="run with --device cpu")
     if gpu_number(device) not in [gpu.index for gpu in machine.gpus]:
         raise GmsError(f"there is no {device}, GPUs here: {len(machine.gpus)}", fix="run with --device cuda:0")
-    found = [t for t in ("tensorrt", "tensorrt-rtx") if tensorrt.available(t)]
+    found = [t for t in ("tensorrt", "tensorrt-rtx") if tensorrt_installed(t)]
     if not found:
         raise GmsError(
             f"no TensorRT for {machine.gpus[0].name} is installed",
@@ -179,21 +180,19 @@ def build_all(subject: Subject, settings: Settings, machine: Machine, diary: Dia
         choose = partial(targets_for, machine, device)
         for target in diary.attempt(f"choose builders for {precision}", choose) or []:
             folder = settings.engines / f"{subject.graph.stem}-{precision}-{target}"
-            build = partial(
-                engine_from_graph,
+            request = BuildRequest(
                 subject.graph,
                 folder,
-                precision=precision,
-                targets=[target],
-                sms=[] if target == "cpu" else [_sm(machine, device)],
+                precision,
+                targets=(target,),
+                sms=() if target == "cpu" else (_sm(machine, device),),
                 calibration=subject.calibration,
                 gate_images=subject.gate_images,
                 gate=subject.gate,
                 calibrator=subject.calibrator,
                 recipe=subject.recipe if precision == "int8" else None,
-                source={"kind": "graph"},
-                progress=_phases(diary),
             )
+            build = partial(build_engine, request, _phases(diary))
             if diary.attempt(f"build {folder.name}", build) and diary.attempt(
                 f"open {folder.name} on {device}", partial(_opened, folder, device)
             ):

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from gms_rt.demo.bundled import SAMPLE_SCANS, SAMPLE_TRUTHS
 from gms_rt.demo.phantoms import Phantom, phantom
+from gms_rt.demo.seeds import SAMPLE_SEEDS
 
 UID_ROOT = "1.2.826.0.1.3680043.10.1338."
 
 
 @dataclass(frozen=True)
-class Sample:
+class Drawing:
     """One file to write."""
 
     name: str
@@ -29,24 +32,23 @@ class Sample:
     kind: str = "as drawn"  # or "grey", "16 bit"
 
 
-SAMPLES = [
-    Sample("01-landscape.png", 400, 300, "grey"),
-    Sample("02-portrait.png", 240, 320),
-    Sample("03-square.png", 200, 200, "grey"),
-    Sample("04-sixteen-bit.png", 320, 240, "16 bit"),
-    Sample("05-landscape.jpg", 1024, 768, "grey"),
-    Sample("06-portrait.jpg", 480, 640),
-    Sample("07-large.jpg", 2000, 1200, "grey"),
-    Sample("08-wide.jpg", 640, 420, "grey"),
-    Sample("09-landscape.tif", 384, 288, "grey"),
-    Sample("10-portrait.tiff", 224, 288),
-    Sample("11-small.bmp", 256, 208, "grey"),
-    Sample("12-grey.dcm", 400, 300, "grey"),
-    Sample("13-colour.dcm", 240, 300),
-    Sample("14-narrow.png", 220, 360, "grey"),
+DRAWINGS = [
+    Drawing("01-landscape.png", 400, 300, "grey"),
+    Drawing("02-portrait.png", 240, 320),
+    Drawing("03-square.png", 200, 200, "grey"),
+    Drawing("04-sixteen-bit.png", 320, 240, "16 bit"),
+    Drawing("05-landscape.jpg", 1024, 768, "grey"),
+    Drawing("06-portrait.jpg", 480, 640),
+    Drawing("07-large.jpg", 2000, 1200, "grey"),
+    Drawing("08-wide.jpg", 640, 420, "grey"),
+    Drawing("09-landscape.tif", 384, 288, "grey"),
+    Drawing("10-portrait.tiff", 224, 288),
+    Drawing("11-small.bmp", 256, 208, "grey"),
+    Drawing("12-grey.dcm", 400, 300, "grey"),
+    Drawing("13-colour.dcm", 240, 300),
+    Drawing("14-narrow.png", 220, 360, "grey"),
 ]
 _OPTIONS = {".jpg": [cv2.IMWRITE_JPEG_QUALITY, 75], ".png": [cv2.IMWRITE_PNG_COMPRESSION, 9]}
-FIRST_SEED = 3_000_000
 
 
 def main() -> None:
@@ -58,27 +60,24 @@ def main() -> None:
 
 def draw_samples(out: Path) -> int:
     """Write all samples and their masks below `out`; the bytes written."""
-    folders = out / "samples", out / "samples-truth"
+    folders = out / SAMPLE_SCANS.name, out / SAMPLE_TRUTHS.name
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    for number, sample in enumerate(SAMPLES):
-        drawn = _with_lesion(FIRST_SEED + 100 * number, sample)
+    for number, sample in enumerate(DRAWINGS):
+        drawn = _with_lesion(SAMPLE_SEEDS[100 * number : 100 * (number + 1)], sample)
         _write(folders[0] / sample.name, drawn, sample)
         cv2.imwrite(str(folders[1] / f"{Path(sample.name).stem}.png"), drawn.mask)
     return sum(file.stat().st_size for folder in folders for file in folder.iterdir())
 
 
-def _with_lesion(seed: int, sample: Sample) -> Phantom:
-    """The first phantom from `seed` on that has a lesion and, where the file is to be in colour, a tint."""
-    while True:
-        drawn = phantom(seed, sample.height, sample.width)
-        if drawn.lesions and (drawn.image.ndim == 3) == (sample.kind == "as drawn"):
-            return drawn
-        seed += 1
+def _with_lesion(seeds: Iterable[int], sample: Drawing) -> Phantom:
+    """The first of these phantoms that has a lesion and, where the file is to be in colour, a tint."""
+    drawn = (phantom(seed, sample.height, sample.width) for seed in seeds)
+    return next(p for p in drawn if p.lesions and (p.image.ndim == 3) == (sample.kind == "as drawn"))
 
 
-def _write(path: Path, drawn: Phantom, sample: Sample) -> None:
+def _write(path: Path, drawn: Phantom, sample: Drawing) -> None:
     if path.suffix == ".dcm":
         _write_dicom(path, drawn)
         return

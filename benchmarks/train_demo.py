@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from gms_rt.artifacts import write_bytes
 from gms_rt.demo.phantoms import phantom
+from gms_rt.demo.seeds import HELD_OUT_SEEDS, TRAINING_SEEDS
 from gms_rt.export.fuse import graph_from_run
 from gms_rt.metrics import dice
 from gms_rt.model.diffusers_tokenizer import wrap_autoencoder
@@ -34,7 +35,6 @@ from gms_rt.model.run import save_run
 from gms_rt.train.losses import dice_loss, latent_loss
 
 SIZE = 224
-HELD_OUT = range(1_000_000, 1_000_200)
 DICE_WANTED, ROUND_TRIP_WANTED = 0.93, 0.985
 WEIGHT_FILES = ("tokenizer/diffusion_pytorch_model.safetensors", "lmm.safetensors", "demo.onnx")
 AUTOENCODER = {
@@ -51,7 +51,7 @@ MAPPER = LmmConfig(latent_channels=4, width=16, multipliers=(1, 2, 4, 4), groups
 class Plan:
     """How long each phase is; the defaults made the bundled model."""
 
-    phantoms: int = 2000
+    phantoms: int = len(TRAINING_SEEDS)
     tokenizer_steps: int = 900
     latent_steps: int = 900
     finish_steps: int = 600
@@ -149,7 +149,7 @@ def _flipped(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _near_border(mask: np.ndarray, crop: int, rng: np.random.Generator) -> tuple[int, int]:
-    """A crop's corner; for a mask with a lesion, mostly one that holds some of its border."""
+    """A crop's corner; for a mask with a lesion, mostly one with some of its border."""
     rows, columns = np.nonzero(mask)
     if len(rows) == 0 or rng.random() < 0.15:
         return int(rng.integers(0, SIZE - crop)), int(rng.integers(0, SIZE - crop))
@@ -267,19 +267,19 @@ project's licence.
 def main() -> None:
     """Train, judge, export."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="the run folder to write; samples go beside it")
+    parser.add_argument("--out", type=Path, required=True, help="the run folder to write; samples go next to it")
     parser.add_argument("--work", type=Path, default=Path("build/train-demo"), help="checkpoints of each phase")
     options = parser.parse_args()
     torch.set_num_threads(2)
     plan, out = Plan(), options.out
     options.work.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    cases = draw(range(plan.phantoms))
+    cases = draw(TRAINING_SEEDS[: plan.phantoms])
     print(f"drew {plan.phantoms} phantoms, {time.monotonic() - start:.0f} s", flush=True)
     autoencoder = train_autoencoder(cases, plan, options.work)
     gms = frozen(autoencoder, cases, "tokenizer")
     train_mapper(gms, cases, plan, options.work)
-    scores = held_out(gms, draw(HELD_OUT))
+    scores = held_out(gms, draw(HELD_OUT_SEEDS))
     autoencoder.save_pretrained(out / "tokenizer")
     save_run(out, gms, {"training": asdict(plan), "held_out": scores})
     graph_from_run(out, out / "demo.onnx")

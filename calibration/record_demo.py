@@ -12,13 +12,15 @@ from pathlib import Path
 import click
 
 from gms_rt.artifacts import write_bytes
-from gms_rt.engine.build import engine_from_graph
-from gms_rt.engine.bundled import CALIBRATION_SEEDS, demo_graph, phantoms
+from gms_rt.demo.bundled import demo_graph
+from gms_rt.demo.seeds import CALIBRATION_SEEDS, SEARCH_SEEDS
+from gms_rt.engine.build import build_engine
+from gms_rt.engine.images import phantoms
+from gms_rt.engine.request import BuildRequest
 from gms_rt.graph.read import graph_size
 from gms_rt.precision.gate import Gate
 from gms_rt.precision.recipe import RECIPE_FILE
 
-SEARCH_SEEDS = range(6_200_000, 6_200_120)
 STRICT = Gate(mean=0.997, minimum=0.985)
 
 
@@ -36,17 +38,17 @@ def main() -> None:
 
     # A fixed place, so that an interrupted search goes on.
     folder = Path(tempfile.gettempdir()) / "gms-rt-record-demo"
-    manifest = engine_from_graph(
+    request = BuildRequest(
         graph,
         folder,
-        precision="int8",
-        targets=["cpu"],
+        "int8",
+        targets=("cpu",),
         calibration=phantoms(CALIBRATION_SEEDS, *size),
         gate_images=phantoms(SEARCH_SEEDS, *size),
         gate=STRICT,
-        progress=report,
         force=True,
     )
+    manifest = build_engine(request, report).manifest
     write_bytes(graph.parent / RECIPE_FILE, (folder / RECIPE_FILE).read_bytes())
     click.echo(f"wrote {graph.parent / RECIPE_FILE}: {manifest.gate}")
 

@@ -32,7 +32,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"is not valid TOML ({error})", where=path) from error
 
 
-def configured(
+def config_from_values(
     kind: type[T], values: Mapping[str, Any], *, where: object = "options", error: type[GmsError] = ConfigError
 ) -> T:
     """An instance of a frozen dataclass from plain values, by its type hints; `error` is raised for what does not fit.
@@ -40,7 +40,7 @@ def configured(
     >>> @dataclasses.dataclass(frozen=True)
     ... class Limits:
     ...     mean: float = 0.99
-    >>> configured(Limits, {"mean": 0.9})
+    >>> config_from_values(Limits, {"mean": 0.9})
     Limits(mean=0.9)
     """
     return typing.cast(T, _Decoder(where, error).instance(kind, values, ""))
@@ -54,7 +54,7 @@ def with_overrides(config: T, settings: Iterable[str]) -> T:
         if not sign or not key.strip():
             raise ConfigError(f"'{setting}' is not key=value", where="--set")
         values[key.strip()] = _literal(text.strip())
-    checked = configured(type(config), values, where="--set") if values else config
+    checked = config_from_values(type(config), values, where="--set") if values else config
     return dataclasses.replace(config, **{k: getattr(checked, k) for k in values})  # type: ignore[type-var]
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gms_rt.config import configured, read_toml, with_overrides
+from gms_rt.config import config_from_values, read_toml, with_overrides
 from gms_rt.errors import ConfigError, UsageError
 
 
@@ -26,14 +26,14 @@ class Recipe:
 
 
 def test_values_of_the_right_type_arrive() -> None:
-    recipe = configured(Recipe, {"rate": 1, "folder": "runs", "sizes": [1, 2], "mode": "max", "deep": True})
+    recipe = config_from_values(Recipe, {"rate": 1, "folder": "runs", "sizes": [1, 2], "mode": "max", "deep": True})
     assert recipe == Recipe(rate=1.0, folder=Path("runs"), sizes=(1, 2), mode="max", deep=True)
     assert isinstance(recipe.rate, float)
 
 
 def test_an_unknown_key_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"unknown key 'step'.*did you mean 'steps'"):
-        configured(Recipe, {"step": 1}, where="recipe.toml")
+        config_from_values(Recipe, {"step": 1}, where="recipe.toml")
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_an_unknown_key_names_the_nearest() -> None:
 )
 def test_a_wrong_type_is_refused_by_name(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=key):
-        configured(Recipe, {key: value})
+        config_from_values(Recipe, {key: value})
 
 
 def test_overrides_read_toml_and_bare_words() -> None:

@@ -65,7 +65,7 @@ def test_the_installed_wheel_works_alone(wheel: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.path[:0] = sys.argv[1:]; import gms_rt, pathlib\n"
         "assert pathlib.Path(gms_rt.__file__).is_relative_to(sys.argv[1])\n"
-        "from gms_rt.engine.bundled import demo_graph; assert demo_graph().is_relative_to(sys.argv[1])\n"
+        "from gms_rt.demo.bundled import demo_graph; assert demo_graph().is_relative_to(sys.argv[1])\n"
         "from gms_rt.runtime.library import load_library; print(load_library().gmsrt_version().decode())"
     )
     # Without the site module, so that an editable install of the tree stays out of it.

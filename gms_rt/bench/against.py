@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from gms_rt import metrics
 from gms_rt.bench.results import Measured
 from gms_rt.bench.subjects import fit_images
+from gms_rt.engine.golden import Golden
 from gms_rt.errors import GmsError, UsageError
-from gms_rt.parity.golden import Golden
 from gms_rt.peers import TORCH_KINDS
 from gms_rt.peers.client import Peer
 from gms_rt.scan.mask import FOREGROUND

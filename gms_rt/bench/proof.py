@@ -11,11 +11,11 @@ from typing import Any
 from gms_rt.arrays import U8
 from gms_rt.artifacts import write_json
 from gms_rt.bench.results import Measured
+from gms_rt.engine.golden import Golden, read_golden
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import CERTIFICATE, GOLDEN
 from gms_rt.errors import ArtifactError, UsageError
 from gms_rt.parity.certificate import certificate_from_engine, read_certificate
-from gms_rt.parity.golden import Golden, read_golden
 
 
 @dataclass(frozen=True)

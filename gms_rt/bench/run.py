@@ -17,12 +17,12 @@ from gms_rt.bench.roofline import roofline
 from gms_rt.bench.subjects import default_images, first_golden, fit_images
 from gms_rt.bench.sweep import SweepOptions, sweep
 from gms_rt.bench.waterfall import waterfall
-from gms_rt.engine.bundled import demo_graph
+from gms_rt.demo.bundled import demo_graph
+from gms_rt.engine.golden import Golden
 from gms_rt.engine.manifest import read_manifest
 from gms_rt.engine.select import load
 from gms_rt.errors import ArtifactError, GmsError
 from gms_rt.graph.count import work_from_file
-from gms_rt.parity.golden import Golden
 from gms_rt.peers.client import Peer
 
 _CEILING_SECONDS = 0.6

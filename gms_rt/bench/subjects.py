@@ -12,10 +12,10 @@ from gms_rt import scan
 from gms_rt.arrays import U8
 from gms_rt.artifacts import sha256_file
 from gms_rt.bench.results import ColdStart
+from gms_rt.engine.golden import Golden, read_golden
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import GOLDEN, MANIFEST
 from gms_rt.errors import UsageError
-from gms_rt.parity.golden import Golden, read_golden
 from gms_rt.peers.client import Peer
 from gms_rt.runtime.base import RunnerInfo, Timings
 

@@ -57,14 +57,14 @@ def command(context: click.Context, /, engines: tuple[Path, ...], out: Path | No
     from gms_rt.runtime.device import probe
 
     console = Console(json=given.pop("as_json"), quiet=given.pop("quiet"))
-    chosen = engines or (newest_that_fits(ENGINES, given["device"]),)
+    columns_by_key = engines or (newest_that_fits(ENGINES, given["device"]),)
     options = BenchOptions(
-        engines=chosen,
+        engines=columns_by_key,
         against=tuple(name.strip() for name in against.split(",") if name.strip()),
         run=given.pop("run_folder"),
         **given,
     )
-    target = out or default_folder(chosen, probe().name)
+    target = out or default_folder(columns_by_key, probe().name)
     report_files(target)  # a wrong target is refused before any work is done
     with console.progress("bench", None) as progress:
         report = report_from_bench(bench(options, progress.say))
@@ -73,10 +73,10 @@ def command(context: click.Context, /, engines: tuple[Path, ...], out: Path | No
 
 
 def _screen(report: Any, files: list[Path]) -> str:
-    from gms_rt.report.columns import ANSWER, TIMED, chosen, timed_rows
+    from gms_rt.report.columns import ANSWER, TIMED, columns_by_key, timed_rows
 
-    name, median, *rest, parity = chosen(TIMED, ANSWER)
-    (precision, p90) = chosen(TIMED, ("precision", "latency_p90_ms"))
+    name, median, *rest, parity = columns_by_key(TIMED, ANSWER)
+    (precision, p90) = columns_by_key(TIMED, ("precision", "latency_p90_ms"))
     columns = [name, precision, median, p90, *rest]
     rows = [[*(c.text(row) for c in columns), parity.whole(row)] for row in timed_rows(report)]
     lines = [table(rows, header=[c.heading for c in [*columns, parity]])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import os
 import platform
 import re
 from typing import Any
@@ -13,18 +14,27 @@ import click
 from gms_rt import __version__
 from gms_rt.cli.console import Console
 from gms_rt.errors import GmsError
-from gms_rt.runtime.device import Machine, package_version, probe, tensorrt_version
+from gms_rt.runtime.device import Machine, package_version, probe
+from gms_rt.runtime.tensorrt_module import MODULES, tensorrt_version
 
 # What a person gains by installing an extra; its packages come from the distribution's own metadata.
 GAINS = {
     "train": "train models, export runs to graphs",
     "tensorrt": "TensorRT engines on NVIDIA GPUs and Jetson",
+    "pycuda": "one CUDA context for gms-rt and a program that uses pycuda itself (compiled with the CUDA toolkit)",
     "tensorrt-rtx": "TensorRT-RTX plans for other machines' GPUs, built without one",
     "dicom-seg": "DICOM SEG output",
     "dicom-lossless": "DICOM input in lossless JPEG",
     "nifti": "NIfTI input",
-    "ray": "Ray, to call the Python API from a cluster's jobs",
     "dev": "tests and checks",
+}
+ENVIRONMENT = {
+    "GMS_RT_CACHE": "folder of timing caches, instead of ~/.cache/gms-rt",
+    "GMS_RT_LIBRARY": "the C library to load, instead of the installed one",
+    "GMSRT_OPENVINO": "OpenVINO's C library, libopenvino_c.so, instead of the one that is found",
+    "GMSRT_TRIAL": "the program that tries unknown graphs, instead of the one next to the C library",
+    "GMS_RT_DATA": "folder of real data sets and weights, for the tests and benchmarks that use them",
+    "GMS_RT_DEBUG": "1: a traceback instead of one line on errors",
 }
 
 
@@ -46,8 +56,9 @@ def command(as_json: bool) -> None:
         "machine": dataclasses.asdict(machine),
         "native": _native(),
         "openvino": machine.packages["openvino"],
-        "tensorrt": {flavour: tensorrt_version(flavour) for flavour in ("tensorrt", "tensorrt-rtx")},
+        "tensorrt": {flavour: tensorrt_version(flavour) for flavour in MODULES},
         "extras": _extras(),
+        "environment": {name: {"does": does, "value": os.environ.get(name)} for name, does in ENVIRONMENT.items()},
     }
     Console(json=as_json).result(facts, _screen(machine, facts))
 
@@ -102,6 +113,10 @@ def _screen(machine: Machine, facts: dict[str, Any]) -> str:
     for name, extra in facts["extras"].items():
         state = "installed" if not extra["missing"] else extra["install"]
         lines.append(f"  {name:<13} {extra['adds']}: {state}")
+    lines += ["", "environment variables"]
+    for name, variable in facts["environment"].items():
+        state = "not set" if variable["value"] is None else f"set to {variable['value']}"
+        lines.append(f"  {name:<14} {variable['does']}: {state}")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""An engine in words: what a build made, what executes, what the census counted. Shared by `build` and `inspect`."""
+"""An engine as text: what a build made, what executes, its layer counts by type. Shared by `build` and `inspect`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from gms_rt.cli.console import table
 from gms_rt.engine.manifest import EngineManifest
 
 
-def build_screen(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> str:
+def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> str:
     """What a build made, in one screen."""
     how = "already built, nothing changed" if value["unchanged"] else f"built in {value['seconds']:.1f} s"
     lines = [f"{folder}  {manifest.precision}, {manifest.width}x{manifest.height}, batch {manifest.batch}: {how}", ""]
     rows = []
     if "cpu" in manifest.targets:
-        rows.append([manifest.model, "cpu", _mib(folder / manifest.model), execution_words(manifest)])
+        rows.append([manifest.model, "cpu", _mib(folder / manifest.model), execution_text(manifest)])
     rows += [[p.file, f"SM{p.sm}", _mib(folder / p.file), f"{p.target} {p.version}"] for p in manifest.plans]
     lines += [table(rows, header=["file", "for", "MiB", "executes"]), ""]
-    lines.append(f"graph: {census_words(manifest.census.get('graph', {}))}")
+    lines.append(f"graph: {layer_counts_text(manifest.census.get('graph', {}))}")
     if manifest.gate:
         gate = manifest.gate
         lines.append(
@@ -28,7 +28,7 @@ def build_screen(folder: Path, manifest: EngineManifest, value: dict[str, Any]) 
     speed = manifest.census.get("cpu", {}).get("milliseconds")
     if speed:
         ratio = speed["int8"] / speed["fp32"]
-        lines.append(f"speed: {speed['int8']:.1f} ms, FP32 {speed['fp32']:.1f} ms here ({ratio:.2f} of it)")
+        lines.append(f"speed: {speed['int8']:.1f} ms, FP32 {speed['fp32']:.1f} ms here ({ratio:.2f} of the time)")
     lines += _blocks(folder, manifest)
     certificate = value["certificate"]
     if certificate["verdict"]:
@@ -53,7 +53,7 @@ def _blocks(folder: Path, manifest: EngineManifest) -> list[str]:
     return ["", table(cells, header=["block", "GFLOP", "damage", "decision"]), *more, ""]
 
 
-def execution_words(manifest: EngineManifest) -> str:
+def execution_text(manifest: EngineManifest) -> str:
     """What the CPU executes, in a few words: convolutions by arithmetic."""
     layers = manifest.census.get("cpu", {}).get("layers", {})
     found: dict[str, int] = {}
@@ -64,8 +64,8 @@ def execution_words(manifest: EngineManifest) -> str:
     return ", ".join(f"{count} convolutions in {name}" for name, count in sorted(found.items())) or "unknown"
 
 
-def census_words(graph: dict[str, Any]) -> str:
-    """A graph's census in one line."""
+def layer_counts_text(graph: dict[str, Any]) -> str:
+    """A graph's layer counts and weights by type, in one line."""
     found: dict[str, int] = {}
     for types in graph.get("compute", {}).values():
         for kind, count in types.items():
@@ -79,6 +79,6 @@ def census_words(graph: dict[str, Any]) -> str:
 
 
 def _mib(path: Path) -> str:
-    beside = path.with_name(path.name + ".data")
-    size = path.stat().st_size + (beside.stat().st_size if beside.is_file() else 0)
+    weights = path.with_name(path.name + ".data")
+    size = path.stat().st_size + (weights.stat().st_size if weights.is_file() else 0)
     return f"{size / 2**20:.2f}"

@@ -198,11 +198,12 @@ def _opened(console: Console, engine: str | None, device: str | None, threads: i
     """The engine asked for, the newest that fits, or the bundled demo's, built now."""
     path = engine
     if path is None and not newest_engines(ENGINES):
-        from gms_rt.engine.bundled import demo_engine
+        from gms_rt.engine.build import build_engine
+        from gms_rt.engine.request import BuildRequest
 
         console.note(f"there is no engine in {ENGINES}/: building the bundled demo model (FP16)")
         console.note("the demo model is for demonstration only: it was not made for your scans")
-        path = str(demo_engine(ENGINES, precision="fp16"))
+        path = str(build_engine(BuildRequest(out=ENGINES / "demo-fp16")).folder)
     with load(path, device=device, threads=threads, mode="throughput") as opened:
         yield opened
 

@@ -1,4 +1,4 @@
-"""`gms-rt inspect`: what an engine folder holds, in which precision, at what cost, and what of it runs here."""
+"""`gms-rt inspect`: what an engine folder contains, in which precision, at what cost, and what of it runs here."""
 
 from __future__ import annotations
 
@@ -9,58 +9,28 @@ from typing import Any
 import click
 
 from gms_rt.cli.console import Console, table
-from gms_rt.cli.engine_text import census_words, execution_words
-from gms_rt.engine.manifest import EngineManifest, read_manifest, verify_files
-from gms_rt.errors import GmsError
+from gms_rt.cli.engine_text import execution_text, layer_counts_text
+from gms_rt.engine.manifest import EngineManifest
 
 
 @click.command("inspect")
 @click.argument("engine", type=click.Path(path_type=Path), required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(engine: Path | None, as_json: bool) -> None:
-    """Show what an engine folder holds and where it runs (by default the newest in engines/).
+    """Show what an engine folder contains and where it runs (by default the newest in engines/).
 
     \b
     Examples:
       gms-rt inspect
       gms-rt inspect engines/demo-fp16 --json
     """
-    from gms_rt.engine.select import ENGINES, fits, newest_that_fits
-    from gms_rt.graph.count import stages
-    from gms_rt.graph.read import read_graph
+    from gms_rt.engine.describe import describe_engine
+    from gms_rt.engine.select import ENGINES, newest_that_fits
 
     folder = engine or newest_that_fits(ENGINES, None)
-    manifest = read_manifest(folder)
-    changed = _changed(folder, manifest)
-    value: dict[str, Any] = {
-        "engine": str(folder),
-        "manifest": dataclasses.asdict(manifest),
-        "files": _sizes(folder, manifest),
-        "changed": changed,
-        "stages": [] if changed else stages(read_graph(folder / manifest.model)),
-        "fits": [
-            {"target": fit.target, "plan": fit.plan.file if fit.plan else None, "fits": fit.fits, "reason": fit.reason}
-            for fit in fits(manifest)
-        ],
-    }
-    Console(json=as_json).result(value, _screen(folder, manifest, value))
-
-
-def _changed(folder: Path, manifest: EngineManifest) -> list[str]:
-    """What is wrong with the files, one line each."""
-    found = []
-    for name in [*manifest.files, *(plan.file for plan in manifest.plans)]:
-        try:
-            verify_files(folder, manifest, [name])
-        except GmsError as error:
-            found.append(error.line())
-    return found
-
-
-def _sizes(folder: Path, manifest: EngineManifest) -> dict[str, int]:
-    named = {*manifest.files, *(plan.file for plan in manifest.plans)}
-    known = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    return {path.name: path.stat().st_size for path in known} | {n: 0 for n in named if not (folder / n).is_file()}
+    found = describe_engine(folder)
+    value = {"engine": str(folder), **dataclasses.asdict(found)}
+    Console(json=as_json).result(value, _screen(folder, found.manifest, value))
 
 
 def _screen(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> str:
@@ -68,10 +38,10 @@ def _screen(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> st
     lines = [
         f"{folder}: {manifest.name}, {manifest.precision}, {manifest.width}x{manifest.height}, batch {manifest.batch}",
         f"built {manifest.created} by gms-rt {manifest.gms_rt} from {kind} {manifest.source.get('name', '')}",
-        f"graph: {census_words(manifest.census.get('graph', {}))}",
+        f"graph: {layer_counts_text(manifest.census.get('graph', {}))}",
     ]
     if "cpu" in manifest.targets:
-        lines.append(f"cpu:   {execution_words(manifest)} (on {manifest.census.get('cpu', {}).get('cpu', 'unknown')})")
+        lines.append(f"cpu:   {execution_text(manifest)} (on {manifest.census.get('cpu', {}).get('cpu', 'unknown')})")
     if manifest.gate:
         mean, low, count = (manifest.gate[key] for key in ("mean", "minimum", "images"))
         lines.append(f"gate:  Dice to FP32 mean {mean:.4f}, minimum {low:.4f}, {count} images")

@@ -8,6 +8,7 @@ versions give the same picture. Everything is measured against the shorter side,
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -69,6 +70,11 @@ def phantom(seed: int, height: int, width: int) -> Phantom:
         transmitted += _posterior(rng, inside, lesion, unit)
     image = _scan(rng, echo, transmitted, unit)
     return Phantom(_tint(rng, image), np.where(mask > 127, 255, 0).astype(np.uint8), tuple(lesions))
+
+
+def phantom_images(seeds: Iterable[int], height: int, width: int) -> U8:
+    """The phantoms of these seeds as one array, uint8 N×H×W×3."""
+    return np.stack([phantom(seed, height, width).rgb for seed in seeds])
 
 
 def _smooth_noise(rng: np.random.Generator, height: int, width: int, cells: float) -> F32:

@@ -1,1 +1,1 @@
-"""From a graph to an engine folder."""
+"""The engine folder: build it, describe it, judge whether it fits this machine, load it."""

@@ -12,7 +12,7 @@ from gms_rt.errors import ArtifactError
 from gms_rt.precision import PRECISIONS
 
 MANIFEST = "engine.json"
-GOLDEN, CERTIFICATE = "golden.npz", "parity.json"  # the reference and the certificate, where they are there
+GOLDEN, CERTIFICATE = "golden.npz", "parity.json"  # the reference and the certificate, in folders that have them
 ENGINE_FORMAT = "gms-rt-engine"
 ENGINE_VERSION = 1
 
@@ -33,30 +33,26 @@ class Plan:
 
 @dataclass(frozen=True)
 class EngineManifest:
-    """`engine.json`: what the folder holds, from what it was made, and what was really built.
+    """`engine.json`: what the folder contains, from what it was made, and what was really built."""
 
-    `source` says what was built (kind, name, sha256), `census` what the typed graph really contains, `gate` the
-    accuracy check made at build. `files` lists every other file with its hash; `model` is the CPU's graph.
-    """
-
-    name: str
-    precision: str
-    created: str
-    gms_rt: str
-    height: int
+    name: str  # of the folder it was built as
+    precision: str  # fp32, fp16, bf16 or int8
+    created: str  # date and time in UTC, ISO 8601
+    gms_rt: str  # version of the program that built it
+    height: int  # of the network's input, in pixels
     width: int
-    batch: int
-    model: str
-    files: dict[str, str]
-    source: dict[str, Any]
-    tokenizer: dict[str, Any]
-    targets: list[str]
+    batch: int  # images per inference; a CPU graph may take others
+    model: str  # the CPU's graph, a file of the folder
+    files: dict[str, str]  # SHA-256 of every file but the plans, which have their own, and what is written later
+    source: dict[str, Any]  # what it was built from: kind, name, sha256, recipe_key
+    tokenizer: dict[str, Any]  # the exporter's description of the tokenizer
+    targets: list[str]  # what it was built for: cpu, tensorrt, tensorrt-rtx
     plans: list[Plan]
-    census: dict[str, Any]
-    gate: dict[str, Any] | None
+    census: dict[str, Any]  # layer counts by type: of the typed graph, of what this CPU executes, of each plan
+    gate: dict[str, Any] | None  # the accuracy check made at the build, where there was one
     execution: str  # the arithmetic asked of the CPU runtime: "f32" or "bf16"
     rebuild: str  # the command that builds this engine again
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what a user should know
     format: str = ENGINE_FORMAT
     version: int = ENGINE_VERSION
 

@@ -10,7 +10,8 @@ from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import EngineManifest, Plan, newest_engines, read_manifest, verify_files
 from gms_rt.errors import ArtifactError, DeviceError, NativeError, UsageError
 from gms_rt.runtime.base import Runner
-from gms_rt.runtime.device import Machine, parse_device, probe, tensorrt_version
+from gms_rt.runtime.device import Machine, parse_device, probe
+from gms_rt.runtime.tensorrt_module import tensorrt_version
 
 ENGINES = Path("engines")
 
@@ -30,7 +31,7 @@ class Fit:
         return not self.reason
 
 
-def fits(manifest: EngineManifest, machine: Machine | None = None, *, gpu: int | None = None) -> list[Fit]:
+def engine_fits(manifest: EngineManifest, machine: Machine | None = None, *, gpu: int | None = None) -> list[Fit]:
     """Every way to run this engine, GPU plans first, each with the reason where it does not fit.
 
     `gpu` asks for one GPU by number; otherwise the first that a plan was built for is taken.
@@ -108,7 +109,7 @@ def newest_that_fits(root: Path, device: str | None = None) -> Path:
     reasons = []
     for folder in engines:
         try:
-            options = _wanted(fits(read_manifest(folder), gpu=index), kind)
+            options = _wanted(engine_fits(read_manifest(folder), gpu=index), kind)
         except ArtifactError as error:  # a damaged engine must not hide the others
             reasons.append(error.line())
             continue
@@ -129,7 +130,7 @@ def _wanted(options: list[Fit], kind: str | None) -> list[Fit]:
 
 
 def _choose(folder: Path, manifest: EngineManifest, kind: str | None, index: int | None) -> Fit:
-    options = _wanted(fits(manifest, gpu=index), kind)
+    options = _wanted(engine_fits(manifest, gpu=index), kind)
     for option in options:
         if option.fits:
             return option

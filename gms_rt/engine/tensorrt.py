@@ -6,8 +6,6 @@ or does not exist. TensorRT-RTX builds for the SMs it knows without a GPU; full 
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -15,18 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from gms_rt.engine import timing_cache
-from gms_rt.errors import DeviceError, GmsError, MissingExtraError, UsageError
+from gms_rt.engine.targets import check_ahead_of_time
+from gms_rt.errors import DeviceError, GmsError
 from gms_rt.graph.graph import INPUT, Graph
 from gms_rt.progress import OnProgress
 from gms_rt.runtime.device import Machine, probe
-
-MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_bindings"}
-# Why the ahead-of-time compiler leaves an SM out, and what to do instead.
-_REFUSED = {
-    87: "Jetson Orin runs the full TensorRT of its JetPack: build there with --target tensorrt",
-    90: "H100 and H200 run full TensorRT: build on that machine with --target tensorrt",
-    110: "Jetson Thor runs the full TensorRT of its JetPack: build there with --target tensorrt",
-}
+from gms_rt.runtime.tensorrt_module import load_tensorrt, tensorrt_logger
 
 
 @dataclass(frozen=True)
@@ -44,52 +36,6 @@ class BuiltPlan:
     warnings: list[str]
 
 
-def load_module(flavour: str) -> Any:
-    """The flavour's Python module, or the extra to install."""
-    try:
-        return importlib.import_module(MODULES[flavour])
-    except ImportError as error:
-        raise MissingExtraError(f"building for {flavour}", flavour) from error
-
-
-def available(flavour: str) -> bool:
-    """Whether the flavour's module is installed (it is not imported)."""
-    return importlib.util.find_spec(MODULES[flavour]) is not None
-
-
-def ahead_of_time_sms(trt: Any) -> tuple[int, ...]:
-    """The SMs a module can build for without their GPU; none for full TensorRT."""
-    names = vars(getattr(trt, "ComputeCapability", object))
-    return tuple(sorted(int(name[2:]) for name in names if name.startswith("SM") and name[2:].isdigit()))
-
-
-def choose_sms(flavour: str, trt: Any, asked: tuple[int, ...], machine: Machine | None = None) -> tuple[int, ...]:
-    """The SMs to build for: those asked, else this machine's GPUs, else what an ahead-of-time builder offers."""
-    here = machine or probe()
-    own = tuple(dict.fromkeys(gpu.sm for gpu in here.gpus))
-    known = ahead_of_time_sms(trt) if flavour == "tensorrt-rtx" else ()
-    if flavour == "tensorrt-rtx":
-        for sm in asked:
-            if sm not in known:
-                raise _refusal(sm, known)
-        fitting = tuple(sm for sm in own if sm in known)
-        return asked or fitting or tuple(sm for sm in (89,) if sm in known) or known[-1:]
-    if not own:
-        raise DeviceError(
-            f"full TensorRT builds only on the GPU it is for, and this machine has none ({here.driver_note})",
-            where="--target tensorrt",
-            fix="build on the device itself, or use --target tensorrt-rtx --sm 80,86,89 from here",
-        )
-    missing = [sm for sm in asked if sm not in own]
-    if missing:
-        raise DeviceError(
-            f"full TensorRT cannot build for SM{missing[0]} here: this machine has SM{', SM'.join(map(str, own))}",
-            where="--sm",
-            fix="build on that device, or use --target tensorrt-rtx for SM75-SM121",
-        )
-    return asked or own[:1]
-
-
 def plan_name(flavour: str, version: str, sm: int) -> str:
     """The plan's file name.
 
@@ -103,11 +49,11 @@ def build_plan(
     graph: Graph, flavour: str, sm: int, *, folder: Path | None = None, progress: OnProgress | None = None
 ) -> BuiltPlan:
     """Build one plan. `folder` is an older engine folder whose timing cache goes first."""
-    trt = load_module(flavour)
+    trt = load_tensorrt(flavour, f"building for {flavour}")
     machine = probe()
-    if flavour == "tensorrt-rtx" and sm not in ahead_of_time_sms(trt):
-        raise _refusal(sm, ahead_of_time_sms(trt))
-    log = _logger(trt)
+    if flavour == "tensorrt-rtx":
+        check_ahead_of_time(trt, sm)
+    log = tensorrt_logger(trt)
     builder = trt.Builder(log)
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, log)
@@ -120,8 +66,8 @@ def build_plan(
     # TensorRT-RTX measures nothing at build: its kernels are chosen on the device, and it has no timings to keep.
     shared = timing_cache.shared_path(flavour, version, sm) if flavour == "tensorrt" else None
     if shared is not None:
-        own = [folder / timing_cache.FILE] if folder else []
-        cache = config.create_timing_cache(timing_cache.stored(*own, shared))
+        own = [folder / timing_cache.TIMING_CACHE] if folder else []
+        cache = config.create_timing_cache(timing_cache.read_timing_cache(*own, shared))
         config.set_timing_cache(cache, True)  # a cache of another device is ignored rather than refused
     if progress and hasattr(config, "progress_monitor"):
         config.progress_monitor = _monitor(trt, f"{flavour} SM{sm}", progress)
@@ -152,11 +98,6 @@ def check_network(plan: BuiltPlan, asked: str, remainder: str, quantised: int) -
         )
 
 
-def _refusal(sm: int, known: tuple[int, ...]) -> DeviceError:
-    reason = _REFUSED.get(sm, f"it builds for SM{', SM'.join(map(str, known))}")
-    return DeviceError(f"TensorRT-RTX cannot build for SM{sm}", where="--sm", fix=reason)
-
-
 def _network_flags(trt: Any) -> int:
     flags = 0
     kinds = trt.NetworkDefinitionCreationFlag
@@ -177,25 +118,7 @@ def _configure(trt: Any, builder: Any, config: Any, network: Any, graph: Graph, 
     if flavour == "tensorrt-rtx":
         config.num_compute_capabilities = 1
         if not config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{sm}"), 0):
-            raise _refusal(sm, ahead_of_time_sms(trt))
-
-
-def _logger(trt: Any) -> Any:
-    class Log(trt.ILogger):  # type: ignore[misc]  # the class exists at run time only
-        """Keeps what a failed build must report."""
-
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.warnings: list[str] = []
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(message)
-            elif severity == trt.ILogger.WARNING and message not in self.warnings:
-                self.warnings.append(message)
-
-    return Log()
+            raise DeviceError(f"TensorRT-RTX cannot build for SM{sm}", where="--sm")
 
 
 def _tail(log: Any) -> str:
@@ -272,19 +195,3 @@ def _arithmetic(text: str) -> str:
         if any(word in text for word in words):
             return name
     return "other"
-
-
-def sms_from(values: tuple[str, ...]) -> tuple[int, ...]:
-    """SM numbers from `--sm` values: repeated or separated by commas, 89 or 8.9 or sm89.
-
-    >>> sms_from(("80,8.6", "sm89"))
-    (80, 86, 89)
-    """
-    found = []
-    for text in ",".join(values).replace(" ", "").split(","):
-        digits = text.lower().removeprefix("sm").replace(".", "")
-        if text and not (digits.isdigit() and 50 <= int(digits) <= 999):
-            raise UsageError(f"'{text}' is no compute capability", where="--sm", fix="write 80,86,89")
-        if text:
-            found.append(int(digits))
-    return tuple(dict.fromkeys(found))

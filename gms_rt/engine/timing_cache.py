@@ -1,6 +1,6 @@
 """TensorRT's timing cache: the measured kernel choices of earlier builds, so that a rebuild picks the same.
 
-One lies in each engine folder, beside the plans it explains, and a shared one per flavour and SM in the user's cache
+One lies in each engine folder, next to the plans it explains, and a shared one per flavour and SM in the user's cache
 folder. A cache of another version or device is set aside, never an error.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from gms_rt.artifacts import write_bytes
 from gms_rt.errors import GmsError
 
-FILE = "timing.cache"
+TIMING_CACHE = "timing.cache"
 
 
 def cache_root() -> Path:
@@ -28,7 +28,7 @@ def shared_path(flavour: str, version: str, sm: int) -> Path:
     return cache_root() / "timing" / f"{flavour}-{version}-sm{sm}.cache"
 
 
-def stored(*places: Path) -> bytes:
+def read_timing_cache(*places: Path) -> bytes:
     """The first of some caches that exists, else nothing: TensorRT starts an empty one."""
     for place in places:
         try:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gms_rt.arrays import U8
 from gms_rt.artifacts import atomic_path, sha256_file
 from gms_rt.demo.phantoms import phantom
+from gms_rt.demo.seeds import REFERENCE_SEEDS
 from gms_rt.errors import UsageError
 from gms_rt.export.torch_to_onnx import ExportStage, export_stage
 from gms_rt.graph.fold import fold_exactly
@@ -26,7 +27,6 @@ from gms_rt.model.gms import Gms
 from gms_rt.model.run import WEIGHTS, load_run
 
 OPSETS = (18, 21)
-GOLDEN_SEEDS = range(2_000_000, 2_000_006)  # PyTorch's passes over them are a third of a large model's export
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ def graph_from_gms(
 
 def phantom_pictures(height: int, width: int) -> ReferencePictures:
     """The reference pictures of a graph: phantoms that nothing was trained on."""
-    drawn = [phantom(seed, height, width) for seed in GOLDEN_SEEDS]
-    names = [f"phantom-{seed}" for seed in GOLDEN_SEEDS]
+    drawn = [phantom(seed, height, width) for seed in REFERENCE_SEEDS]
+    names = [f"phantom-{seed}" for seed in REFERENCE_SEEDS]
     return ReferencePictures(np.stack([p.rgb for p in drawn]), np.stack([p.mask for p in drawn]), names)
 
 

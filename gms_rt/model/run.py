@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gms_rt.artifacts import read_json, write_bytes, write_json
-from gms_rt.config import configured, read_toml
+from gms_rt.config import config_from_values, read_toml
 from gms_rt.errors import ArtifactError, UsageError
 from gms_rt.model.checkpoint import load_tensors
 from gms_rt.model.gms import Gms
@@ -65,7 +65,7 @@ def load_mapper(folder: Path) -> LatentMapper:
 def model_shape(folder: Path) -> LmmConfig:
     """The shape of a run folder's latent mapping model."""
     check_run(folder)
-    return configured(LmmConfig, read_toml(folder / CONFIG).get("model", {}), where=folder / CONFIG)
+    return config_from_values(LmmConfig, read_toml(folder / CONFIG).get("model", {}), where=folder / CONFIG)
 
 
 def check_run(folder: Path) -> None:
@@ -97,7 +97,7 @@ def _tokenizer(folder: Path) -> Tokenizer:
     values = read_json(path)
     if "image_range" in values:
         values["image_range"] = tuple(values["image_range"])
-    spec = configured(TokenizerSpec, values, where=path)
+    spec = config_from_values(TokenizerSpec, values, where=path)
     tokenizer = open_tokenizer(spec.kind, source_in_run(spec.source, folder), spec.revision)
     found = replace(tokenizer.spec, source=spec.source, sha256=spec.sha256)
     if found != spec:

@@ -18,11 +18,11 @@ import numpy as np
 from gms_rt import __version__, metrics
 from gms_rt.arrays import U8
 from gms_rt.artifacts import check_format, read_json, sha256_file, write_json
+from gms_rt.engine.golden import Golden, read_golden
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import CERTIFICATE, GOLDEN, MANIFEST, verify_files
 from gms_rt.engine.select import load
 from gms_rt.errors import ArtifactError
-from gms_rt.parity.golden import Golden, read_golden
 from gms_rt.precision.gate import Gate
 from gms_rt.runtime.device import probe
 from gms_rt.scan.mask import FOREGROUND

@@ -15,12 +15,12 @@ import numpy as np
 from gms_rt import scan
 from gms_rt.arrays import U8
 from gms_rt.artifacts import sha256_bytes, write_json
+from gms_rt.engine.golden import Golden
 from gms_rt.engine.manifest import CERTIFICATE
 from gms_rt.engine.select import load
 from gms_rt.errors import InputError, UsageError
 from gms_rt.infer.sources import result_names
 from gms_rt.parity.certificate import certificate_from_engine, certify
-from gms_rt.parity.golden import Golden
 from gms_rt.peers.client import Peer
 from gms_rt.precision.gate import Gate
 from gms_rt.scan.dicom import is_dicom

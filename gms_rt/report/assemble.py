@@ -11,7 +11,7 @@ from gms_rt.bench.latency import COV_LIMIT
 from gms_rt.bench.proof import proof_from_folder
 from gms_rt.bench.results import BenchResult
 from gms_rt.bench.run import BenchOptions, BenchRun
-from gms_rt.parity.golden import Golden
+from gms_rt.engine.golden import Golden
 from gms_rt.report import pictures
 from gms_rt.report.certificates import parity_from_proof
 from gms_rt.report.headline import headline_facts, summary_sentence

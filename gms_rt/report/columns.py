@@ -50,7 +50,7 @@ def timed_rows(report: Report) -> list[TimedRow]:
     return [TimedRow(m, report.parity_of(m.name), (*m.warnings, *every)) for m in report.measured()]
 
 
-def chosen(columns: Sequence[Column[T]], keys: Iterable[str]) -> list[Column[T]]:
+def columns_by_key(columns: Sequence[Column[T]], keys: Iterable[str]) -> list[Column[T]]:
     """Some columns by key, in that order."""
     by_key = {column.key: column for column in columns}
     return [by_key[key] for key in keys]

@@ -8,7 +8,18 @@ from html import escape
 
 from gms_rt.bench.results import BenchResult, RooflineRow
 from gms_rt.report import charts
-from gms_rt.report.columns import ANSWER, DETAILS, ROOFLINE, SPREAD, SWEPT, TIMED, Column, TimedRow, chosen, timed_rows
+from gms_rt.report.columns import (
+    ANSWER,
+    DETAILS,
+    ROOFLINE,
+    SPREAD,
+    SWEPT,
+    TIMED,
+    Column,
+    TimedRow,
+    columns_by_key,
+    timed_rows,
+)
 from gms_rt.report.html_parts import badge, cell, dot, panel, table_from_columns
 from gms_rt.report.model import Report
 from gms_rt.report.text import energy_source, milliseconds
@@ -49,7 +60,7 @@ def _latency(report: Report, bench: BenchResult) -> str:
     return (
         '<p class="intro">Time of one inference, copies in and out included, at the batch of the engine. '
         f"{bench.round_count} rounds of {bench.round_seconds:.2f} s that take turns, so that drift hits all alike.</p>"
-        + panel(table_from_columns(chosen(TIMED, ANSWER), rows, "Latency", changed))
+        + panel(table_from_columns(columns_by_key(TIMED, ANSWER), rows, "Latency", changed))
         + '<div class="pair">'
         + (panel(charts.ranges_chart(bars), "Median", "bar: median; line: minimum to p99") if len(bars) > 1 else "")
         + panel(
@@ -63,8 +74,8 @@ def _latency(report: Report, bench: BenchResult) -> str:
 
 
 def _details(bench: BenchResult, rows: list[TimedRow]) -> str:
-    name, *rest = chosen(TIMED, DETAILS)
-    columns = [dataclasses.replace(name, note=lambda row: ""), *chosen(TIMED, SPREAD), *rest]
+    name, *rest = columns_by_key(TIMED, DETAILS)
+    columns = [dataclasses.replace(name, note=lambda row: ""), *columns_by_key(TIMED, SPREAD), *rest]
     reasons = dict.fromkeys(
         [*filter(None, map(energy_source, bench.measured))]
         + [f"{m.name}, cold start: {m.cold.why}" for m in bench.measured if m.cold.why]

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from gms_rt.artifacts import check_format, read_json
-from gms_rt.config import configured
+from gms_rt.config import config_from_values
 from gms_rt.errors import ArtifactError
 from gms_rt.report.model import REPORT_FORMAT, REPORT_VERSION, Report
 
@@ -29,4 +29,4 @@ def report_from_json(path: Path) -> Report:
     """A report written by `json_from_report`, checked."""
     value = read_json(path)
     check_format(value, REPORT_FORMAT, REPORT_VERSION, where=path, fix="write one: gms-rt bench --out REPORT.json")
-    return configured(Report, value, where=path, error=ArtifactError)
+    return config_from_values(Report, value, where=path, error=ArtifactError)

@@ -15,7 +15,7 @@ from gms_rt.report.columns import (
     SWEPT,
     TIMED,
     Column,
-    chosen,
+    columns_by_key,
     timed_rows,
 )
 from gms_rt.report.model import Report
@@ -46,8 +46,8 @@ def markdown_from_report(report: Report) -> str:
 
 def _bench(report: Report, bench: BenchResult) -> list[str]:
     rows = timed_rows(report)
-    answer, details = chosen(TIMED, ANSWER), chosen(TIMED, DETAILS)
-    parts = ["## Latency", _columns([*answer[:-1], *chosen(TIMED, SPREAD), answer[-1]], rows)]
+    answer, details = columns_by_key(TIMED, ANSWER), columns_by_key(TIMED, DETAILS)
+    parts = ["## Latency", _columns([*answer[:-1], *columns_by_key(TIMED, SPREAD), answer[-1]], rows)]
     parts.append(_table([c.heading for c in details], [[c.text(row) for c in details] for row in rows]))
     notes = [f"{m.name}: {w}" for m in bench.measured for w in m.warnings]
     notes += dict.fromkeys(filter(None, map(energy_source, bench.measured)))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import re
@@ -88,13 +87,6 @@ def package_version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def tensorrt_version(flavour: str) -> str | None:
-    """The installed TensorRT of a flavour: from package metadata, or from the module where JetPack installed it."""
-    if flavour == "tensorrt-rtx":
-        return package_version("tensorrt-rtx-cu13-bindings") or package_version("tensorrt-rtx-cu13-libs")
-    return package_version("tensorrt") or ("unknown" if importlib.util.find_spec("tensorrt") else None)
 
 
 def _cpu() -> Cpu:

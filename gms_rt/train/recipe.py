@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from gms_rt.config import configured, read_toml, with_overrides
+from gms_rt.config import config_from_values, read_toml, with_overrides
 from gms_rt.errors import ConfigError, UsageError
 from gms_rt.model.lmm import LmmConfig
 
@@ -109,7 +109,7 @@ def load_recipe(name: str, settings: Iterable[str] = (), shape: LmmConfig | None
     if not path.is_file():
         raise ConfigError(f"unknown recipe '{name}'", fix=f"use {', '.join(recipe_names())} or a TOML file")
     values = {RENAMED.get(key, key): value for key, value in read_toml(path).items()}
-    recipe = configured(TrainingRecipe, values, where=path)
+    recipe = config_from_values(TrainingRecipe, values, where=path)
     if shape is not None:
         recipe = replace(recipe, **{key: value for key, value in asdict(shape).items() if key != "latent_channels"})
     recipe = with_overrides(recipe, (_current_key(setting) for setting in settings))

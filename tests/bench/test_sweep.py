@@ -12,7 +12,8 @@ from support.precision_graphs import scenes, tiny_graph
 
 from gms_rt.bench.sweep import SweepOptions, default_lanes, sweep
 from gms_rt.cli.main import run
-from gms_rt.engine.build import engine_from_graph
+from gms_rt.engine.build import build_engine
+from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.select import load
 from gms_rt.errors import UsageError
 from gms_rt.precision.images import ImageSet
@@ -43,7 +44,7 @@ def test_batches_are_swept_where_the_graph_leaves_them_open(tmp_path, capsys):
     images = ImageSet(scenes(2, seed=5), "scenes")
     for name, batch in (("open", "batch"), ("fixed", 1)):
         graph = tiny_graph(tmp_path, batch=batch)
-        engine_from_graph(graph, tmp_path / name, precision="fp32", targets=["cpu"], calibration=images)
+        build_engine(BuildRequest(graph, tmp_path / name, "fp32", targets=("cpu",)))
     quick = SweepOptions(lanes=(1,), batches=(2, 3), seconds=0.05, warmup=0, threads=1)
     points, why = sweep([tmp_path / "open", tmp_path / "fixed"], images.images, quick)
     assert [(p.engine, p.batch, p.lanes) for p in points] == [

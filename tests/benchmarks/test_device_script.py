@@ -103,7 +103,7 @@ def test_the_device_is_the_first_gpu_unless_asked(shared):
 
 def test_builders_follow_what_is_installed(script, shared, monkeypatch):
     installed = {"tensorrt-rtx", "tensorrt"}
-    monkeypatch.setattr("gms_rt.engine.tensorrt.available", lambda flavour: flavour in installed)
+    monkeypatch.setattr(shared, "tensorrt_installed", lambda flavour: flavour in installed)
     assert shared.targets_for(_machine(A100), "cuda:0") == ["tensorrt", "tensorrt-rtx"]
     assert shared.targets_for(_machine(A100), "cpu") == ["cpu"]
     with pytest.raises(GmsError, match="no cuda:3"):
@@ -116,19 +116,19 @@ def test_builders_follow_what_is_installed(script, shared, monkeypatch):
 def test_a_second_gpu_gets_engines_for_its_own_architecture(shared, tmp_path, monkeypatch):
     asked = []
 
-    def build(graph, folder, **how):
-        asked.append((how["targets"], how["sms"]))
+    def build(request, progress):
+        asked.append((request.targets, request.sms))
         raise GmsError("this SM is refused")
 
-    monkeypatch.setattr("gms_rt.engine.tensorrt.available", lambda flavour: flavour == "tensorrt-rtx")
-    monkeypatch.setattr(shared, "engine_from_graph", build)
+    monkeypatch.setattr(shared, "tensorrt_installed", lambda flavour: flavour == "tensorrt-rtx")
+    monkeypatch.setattr(shared, "build_engine", build)
     machine = _machine(A100, dataclasses.replace(A100, index=1, name="RTX 4090", sm=89))
     diary = shared.Diary(lambda _: None)
     images = ImageSet(golden_images(1)[0], "discs")
     subject = shared.Subject(tmp_path / "g.onnx", None, images, images)
     settings = shared.Settings("cuda:1", ("fp16", "int8"), tmp_path, (), 1.0, 1, "t")
     assert shared.build_all(subject, settings, machine, diary) == []
-    assert asked == [(["tensorrt-rtx"], [89])] * 2
+    assert asked == [(("tensorrt-rtx",), (89,))] * 2
     assert len([line for line in diary.failed if "refused" in line]) == 2
 
 

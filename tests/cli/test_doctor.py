@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 
 import pytest
+from support.trees import ROOT
 
 from gms_rt.cli import doctor
 from gms_rt.cli.main import run
@@ -22,6 +24,24 @@ def test_it_tells_people_and_machines(capsys: pytest.CaptureFixture[str]) -> Non
     assert facts["openvino"] in text
     assert facts["native"]["version"] in text
     assert facts["extras"]["train"]["install"] == "pip install 'gms-rt[train]'"
+
+
+def test_every_environment_variable_of_the_package_is_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GMS_RT_CACHE", "/somewhere")
+    assert run(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"GMS_RT_CACHE .*: set to /somewhere", text)
+    places = [("*.py", r'"(GMS_?RT_[A-Z]+)"'), ("native/src/*.c", r'getenv\("(GMS_?RT_[A-Z]+)"')]
+    named = {
+        name
+        for files, pattern in places
+        for file in (ROOT / "gms_rt").rglob(files)
+        for name in re.findall(pattern, file.read_text())
+    }
+    assert len(named) >= 4
+    assert named <= set(doctor.ENVIRONMENT)
 
 
 def test_absent_things_are_reported_as_absent(
@@ -42,9 +62,3 @@ def test_absent_things_are_reported_as_absent(
     assert "reinstall gms-rt" in text
     assert text.count("not installed") >= 3
     assert "pip install 'gms-rt[dicom-seg]'" in text
-
-
-def test_a_gpu_gives_the_machine_its_name() -> None:
-    cpu = device.Cpu("AMD", "x86_64", 2, ())
-    orin = device.Machine(cpu, (device.Gpu(0, "Orin (nvgpu)", 87, 2**33),), "12.6", "", {})
-    assert orin.name == "orin-nvgpu"

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +15,8 @@ from support.infer_engine import brightness_engine, program
 
 from gms_rt.cli import infer as verb
 from gms_rt.cli.main import run
+from gms_rt.engine.build import BuiltEngine
+from gms_rt.engine.request import BuildRequest
 
 
 @pytest.fixture
@@ -131,23 +131,20 @@ def test_dicom_seg_without_highdicom(
 def test_without_an_engine_the_demos_is_built(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import types
+    asked: list[BuildRequest] = []
 
-    built: list[Any] = []
+    def build_engine(request: BuildRequest) -> BuiltEngine:
+        asked.append(request)
+        engine = brightness_engine(request.folder)
+        return BuiltEngine(engine.folder, engine.manifest, unchanged=False)
 
-    def demo_engine(root: Path, precision: str = "fp16") -> Path:
-        built.append((root, precision))
-        return brightness_engine(root / "demo").folder
-
-    module = types.ModuleType("gms_rt.engine.bundled")
-    module.demo_engine = demo_engine  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "gms_rt.engine.bundled", module)
+    monkeypatch.setattr("gms_rt.engine.build.build_engine", build_engine)
     monkeypatch.setattr(verb, "ENGINES", Path("none"))
     assert run(["infer", "scans"]) == 0
     captured = capsys.readouterr()
-    assert built == [(Path("none"), "fp16")]
+    assert [(r.source, r.folder, r.precision) for r in asked] == [(None, Path("none/demo-fp16"), "fp16")]
     assert "for demonstration only" in captured.err
-    assert captured.out.startswith("engine: none/demo")
+    assert captured.out.startswith("engine: none/demo-fp16")
 
 
 def started(*arguments: str) -> subprocess.Popen[bytes]:

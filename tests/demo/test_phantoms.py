@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from gms_rt.demo.phantoms import CONTRASTS, POSTERIORS, SHAPES, phantom
+from gms_rt.demo.seeds import HELD_OUT_SEEDS
 
-SEEDS = range(1_000_000, 1_000_040)
+SEEDS = HELD_OUT_SEEDS[:40]
 
 
 @pytest.fixture(scope="module")

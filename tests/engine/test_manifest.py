@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from pathlib import Path
 
 import pytest
+from support.trees import plain_manifest
 
 from gms_rt.artifacts import sha256_file
 from gms_rt.engine.manifest import (
@@ -22,14 +22,9 @@ from gms_rt.engine.manifest import (
 from gms_rt.errors import ArtifactError
 
 
-def manifest(**changes: object) -> EngineManifest:
+def manifest(name: str = "e", **changes: object) -> EngineManifest:
     plan = Plan("tensorrt-rtx", "a.plan", "0" * 64, 3, 89, "1.7", 0.5)
-    base = EngineManifest(
-        name="e", precision="fp16", created="2026-01-01T00:00:00Z", gms_rt="0.1.0", height=224, width=224, batch=1,
-        model="model.onnx", files={"model.onnx": "1" * 64}, source={"kind": "graph"}, tokenizer={}, targets=["cpu"],
-        plans=[plan], census={}, gate=None, execution="f32", rebuild="gms-rt build",
-    )  # fmt: skip
-    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+    return plain_manifest(name, 224, **{"plans": [plan], "files": {"model.onnx": "1" * 64}} | changes)
 
 
 def test_a_manifest_survives_a_round_trip(tmp_path: Path) -> None:

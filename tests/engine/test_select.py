@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from support.trees import plain_manifest
 
 from gms_rt.engine import manifest as manifests
 from gms_rt.engine import select
 from gms_rt.engine.manifest import EngineManifest, Plan
 from gms_rt.errors import ArtifactError, DeviceError, UsageError
-from gms_rt.runtime.device import Cpu, Gpu, Machine, parse_device
+from gms_rt.runtime.device import Cpu, Gpu, Machine
 
 CPU = Cpu("a processor", "x86_64", 4, ("avx2",))
 ORIN = Machine(CPU, (Gpu(0, "Orin", 87, 2**33),), "12.6", "", {})
@@ -19,14 +20,9 @@ TWO = Machine(CPU, (Gpu(0, "A100", 80, 2**35), Gpu(1, "L4", 89, 2**34)), "13.0",
 NONE = Machine(CPU, (), None, "no NVIDIA driver", {})
 
 
-def manifest(name: str = "e", precision: str = "fp16", **changes: object) -> EngineManifest:
-    values: dict[str, object] = {
-        "name": name, "precision": precision, "created": "2026-01-01T00:00:00Z", "gms_rt": "0.1.0", "height": 224,
-        "width": 224, "batch": 1, "model": "model.onnx", "files": {}, "source": {}, "tokenizer": {},
-        "targets": ["cpu"], "census": {}, "gate": None, "execution": "f32", "rebuild": "gms-rt build",
-        "plans": [Plan("tensorrt-rtx", f"sm{sm}.plan", "0" * 64, 1, sm, "1.7", 0.1) for sm in (80, 89)],
-    }  # fmt: skip
-    return EngineManifest(**{**values, **changes})  # type: ignore[arg-type]
+def manifest(name: str = "e", **changes: object) -> EngineManifest:
+    plans = [Plan("tensorrt-rtx", f"sm{sm}.plan", "0" * 64, 1, sm, "1.7", 0.1) for sm in (80, 89)]
+    return plain_manifest(name, 224, **{"precision": "fp16", "plans": plans} | changes)
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +31,7 @@ def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_plan_for_this_gpu_fits_and_the_others_say_why_not() -> None:
-    found = select.fits(manifest(), TWO, gpu=1)
+    found = select.engine_fits(manifest(), TWO, gpu=1)
     assert [(f.target, f.fits, f.gpu) for f in found] == [
         ("tensorrt-rtx", False, None), ("tensorrt-rtx", True, 1), ("cpu", True, None),
     ]  # fmt: skip
@@ -43,14 +39,14 @@ def test_the_plan_for_this_gpu_fits_and_the_others_say_why_not() -> None:
 
 
 def test_each_reason_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "no NVIDIA driver" in select.fits(manifest(), NONE)[0].reason
-    assert "this machine has SM87 (Orin)" in select.fits(manifest(), ORIN)[0].reason
-    assert "there is no GPU 7" in select.fits(manifest(), TWO, gpu=7)[0].reason
+    assert "no NVIDIA driver" in select.engine_fits(manifest(), NONE)[0].reason
+    assert "this machine has SM87 (Orin)" in select.engine_fits(manifest(), ORIN)[0].reason
+    assert "there is no GPU 7" in select.engine_fits(manifest(), TWO, gpu=7)[0].reason
     monkeypatch.setattr(select, "tensorrt_version", lambda flavour: "1.8")
-    assert "built with tensorrt-rtx 1.7, installed is 1.8" in select.fits(manifest(), TWO)[0].reason
+    assert "built with tensorrt-rtx 1.7, installed is 1.8" in select.engine_fits(manifest(), TWO)[0].reason
     monkeypatch.setattr(select, "tensorrt_version", lambda flavour: None)
-    assert "pip install 'gms-rt[tensorrt-rtx]'" in select.fits(manifest(), TWO)[0].reason
-    assert "lacks" in select.fits(manifest(precision="bf16", execution="bf16"), NONE)[-1].reason
+    assert "pip install 'gms-rt[tensorrt-rtx]'" in select.engine_fits(manifest(), TWO)[0].reason
+    assert "lacks" in select.engine_fits(manifest(precision="bf16", execution="bf16"), NONE)[-1].reason
 
 
 def written(root: Path, name: str, age: int, **changes: object) -> Path:
@@ -84,9 +80,3 @@ def test_loading_what_does_not_fit_names_what_is_there_and_the_command(
         select.load(folder)
     with pytest.raises(ArtifactError, match="not an engine folder"):
         select.load(tmp_path / "absent")
-
-
-@pytest.mark.parametrize("text", ["gpu", "cuda:x", "cpu:1", "cuda:-1", ""])
-def test_odd_devices_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="use cpu, cuda or cuda:N"):
-        parse_device(text)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from support.bench_runner import ThresholdRunner, engine_folder, opener, replaced
 
+from gms_rt.engine.golden import read_golden
 from gms_rt.errors import ArtifactError, DeviceError, UsageError
 from gms_rt.parity import certificate as parity
-from gms_rt.parity.golden import read_golden
 from gms_rt.parity.verify import verify_certificate
 from gms_rt.precision.gate import Gate
 from gms_rt.statistics import bootstrap, bootstrap_ratio, median

@@ -13,8 +13,8 @@ from support.bench_runner import SIDE, engine_folder, fused_graph, golden_images
 
 from gms_rt.bench.against import PeerOptions, open_peers, with_dice
 from gms_rt.bench.latency import TimingOptions, measure
+from gms_rt.engine.golden import read_golden
 from gms_rt.errors import GmsError, UsageError
-from gms_rt.parity.golden import read_golden
 from gms_rt.parity.reference import ReferenceData, golden_from_data
 from gms_rt.peers.client import Peer
 from gms_rt.peers.server import foreground_levels

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from support.precision_graphs import scenes, tiny_model
 
-from gms_rt.errors import GateError, UsageError
+from gms_rt.errors import ArtifactError, GateError, UsageError
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.read import graph_from_model
 from gms_rt.graph.run import Session
 from gms_rt.precision.fp32_masks import Fp32Masks
 from gms_rt.precision.gate import Gate
 from gms_rt.precision.images import ImageSet
+from gms_rt.precision.recipe import PrecisionRecipe, read_recipe, write_recipe
 from gms_rt.precision.recipe_from_graph import RecipeRequest, recipe_from_graph
 
 CALIBRATION = ImageSet(scenes(3, seed=11), "scenes 11")
@@ -61,3 +65,16 @@ def test_the_recipe_is_judged_against_the_masks_it_is_given(graph: Graph) -> Non
 def test_int8_without_images_is_refused(graph: Graph) -> None:
     with pytest.raises(UsageError, match="others to be judged on"):
         recipe_from_graph(graph, request("int8", gate_images=None), None)
+
+
+def test_recipe_survives_the_disk_and_refuses_the_future(tmp_path: Path) -> None:
+    recipe = PrecisionRecipe(
+        "int8", "ab", int8=["x"], kept={"y": "magnitude 70000"}, ranges={"t": 1.5}, calibrator="mse"
+    )
+    write_recipe(tmp_path, recipe)
+    assert read_recipe(tmp_path) == recipe
+    data = json.loads((tmp_path / "precision.json").read_text())
+    for change in ({"version": 3}, {"format": "other"}, {"surprise": 1}, {"precision": "fp8"}):
+        (tmp_path / "precision.json").write_text(json.dumps(data | change))
+        with pytest.raises(ArtifactError):
+            read_recipe(tmp_path)

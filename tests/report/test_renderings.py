@@ -31,9 +31,9 @@ from gms_rt.bench.results import (
     Waterfall,
     WaterfallStep,
 )
+from gms_rt.engine.golden import read_golden
 from gms_rt.errors import ArtifactError, UsageError
 from gms_rt.parity.certificate import certificate_from_engine
-from gms_rt.parity.golden import read_golden
 from gms_rt.report import write_report
 from gms_rt.report.assemble import bench_report, case_card, golden_gallery
 from gms_rt.report.certificates import parity_from_proof

@@ -18,7 +18,8 @@ from support.native_mutations import mutated
 
 import gms_rt
 from gms_rt.artifacts import sha256_file
-from gms_rt.engine.build import engine_from_graph
+from gms_rt.engine.build import build_engine
+from gms_rt.engine.request import BuildRequest
 from gms_rt.errors import ArtifactError, GmsError, UsageError
 from gms_rt.runtime.binding import NativeRunner, check_graph
 from gms_rt.runtime.cpu import CpuRunner
@@ -118,7 +119,8 @@ def test_without_its_program_a_graph_can_only_be_trusted(tmp_path: Path) -> None
 def test_a_foreign_engine_is_an_error(tmp_path: Path) -> None:
     """A consistent engine folder around a graph that crashes OpenVINO."""
     engine = tmp_path / "engine"
-    engine_from_graph(conv_graph(tmp_path / "sound.onnx", size=16, depth=1), engine, precision="fp32", targets=("cpu",))
+    graph = conv_graph(tmp_path / "sound.onnx", size=16, depth=1)
+    build_engine(BuildRequest(graph, engine, "fp32", targets=("cpu",)))
     with gms_rt.load(engine, trial="always") as opened:
         assert opened(np.zeros((5, 5), np.uint8)).shape == (5, 5)
     before = sha256_file(engine / "model.onnx")

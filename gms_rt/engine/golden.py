@@ -50,9 +50,9 @@ def read_golden(path: Path) -> Golden:
         or any(m.shape != images.shape[:3] for m in maps)
         or any(a.dtype != np.uint8 for a in [images, *maps])
     ):
-        raise ArtifactError("has arrays of other shapes or types than expected", where=path)
+        raise ArtifactError("contains arrays of other shapes or types than expected", where=path)
     stored = arrays.get("names")
     names = tuple(str(n) for n in stored) if stored is not None else tuple(f"case {i + 1}" for i in range(len(images)))
     if len(names) != len(images):
-        raise ArtifactError(f"has {len(names)} names for {len(images)} images", where=path)
+        raise ArtifactError(f"contains {len(names)} names for {len(images)} images", where=path)
     return Golden(images, probabilities, truth, names, "PyTorch FP32, stored at export", sha256_file(path))

@@ -1,0 +1,121 @@
+"""The demo's flow: build the bundled model, segment the samples, prove and time the engines, write the report."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gms_rt import metrics, scan
+from gms_rt.bench.latency import TimingOptions, measure
+from gms_rt.bench.results import BenchResult
+from gms_rt.demo.bundled import SAMPLE_SCANS, Sample, samples
+from gms_rt.engine.build import build_engine
+from gms_rt.engine.request import BuildRequest
+from gms_rt.engine.select import load
+from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases
+from gms_rt.infer.summary import Summary
+from gms_rt.parity.certificate import certify
+from gms_rt.report.assemble import bench_report, case_card
+from gms_rt.report.model import Card, Command, Gallery, Report
+from gms_rt.report.pictures import difference_legend, overlay_legend
+from gms_rt.report.write import write_report
+from gms_rt.scan.mask import mask_from_levels
+from gms_rt.scan.reader import fetch
+
+DEMO_PRECISIONS = ("fp16", "int8")
+NOTICE = "The bundled model is a demonstration, trained on synthetic ultrasound phantoms. Not for clinical use."
+_SHOWN_SIDE = 440  # pixels of the longer side of a picture in the report
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """What came out of it."""
+
+    bench: BenchResult
+    certificates: dict[str, dict[str, Any]]  # by engine
+    summary: Summary  # of the segmented samples
+    mean_dice: float | None  # of the samples' masks to their true masks; None where all failed
+    masks: Path  # the folder of the masks
+    report: Path  # the HTML report; its JSON stands next to it
+
+
+def demonstrate(out: Path, seconds: float, say: Callable[[str], None]) -> Demonstration:
+    """Do it all below `out`; `seconds` are timed per engine, `say` hears what is being done."""
+    engines = [_build(out / "engines" / f"demo-{precision}", precision, say) for precision in DEMO_PRECISIONS]
+    summary, scores, cards = _segment(engines[0], out / "segmented", say)
+    say("certifying")
+    certificates = {engine.name: certify(engine) for engine in engines}
+    bench = measure(engines, TimingOptions(seconds=seconds), progress=say)
+    report = out / "report.html"
+    for place in (report, report.with_suffix(".json")):
+        write_report(_report(out, bench, cards), place)
+    mean = sum(scores) / len(scores) if scores else None
+    return Demonstration(bench, certificates, summary, mean, out / "segmented", report)
+
+
+def _build(folder: Path, precision: str, say: Callable[[str], None]) -> Path:
+    say(f"building {precision}")
+    request = BuildRequest(out=folder, precision=precision)
+    return build_engine(request, lambda phase, *_: say(f"building {precision}: {phase}")).folder
+
+
+def _segment(engine: Path, out: Path, say: Callable[[str], None]) -> tuple[Summary, list[float], list[Card]]:
+    """Masks of the bundled samples, their Dice to the phantoms' true masks, and a picture card of each."""
+    found = find_sources([str(SAMPLE_SCANS)])
+    scores, cards = [], []
+    with load(engine) as opened, OutFolder(out) as folder:
+        number = itertools.count(1)
+
+        def on_case(*_: object) -> None:
+            say(f"segmenting {next(number)}/{len(found.sources)}")
+
+        summary = run_cases(found, InferJob(opened, folder, InferOptions(dicom_seg=False), on_case=on_case))
+        masks = {source.name: folder.path("masks", source.stem) for source in found.sources}
+    for sample in samples():
+        mask = masks[sample.scan.name]
+        if mask.is_file():  # a failed sample is told of by the exit code
+            score, card = _card(sample, mask)
+            scores.append(score)
+            cards.append(card)
+    return summary, scores, cards
+
+
+def _card(sample: Sample, mask: Path) -> tuple[float, Card]:
+    frames = [next(fetch(path).open().frames) for path in (sample.scan, mask, sample.truth)]
+    image, found, truth = (frame.image for frame in frames)
+    height, width = image.shape[:2]
+    scale = min(1.0, _SHOWN_SIDE / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    small, *shown = (scan.resize_image(pixels, *size) for pixels in (image, found, truth))
+    found_small, truth_small = map(mask_from_levels, shown)
+    subtitle = f"{width}×{height}, {frames[0].window}"
+    return metrics.dice(found, truth), case_card(
+        sample.scan.name, small, found_small, truth=truth_small, subtitle=subtitle
+    )
+
+
+def _report(out: Path, bench: BenchResult, cards: list[Card]) -> Report:
+    gallery = Gallery(
+        f"{len(cards)} segmented samples",
+        tuple(cards),
+        lead="Synthetic phantoms in the formats people have, segmented by the FP16 engine, next to their true masks.",
+        legend=(*overlay_legend(), *difference_legend()),
+        prominent=True,
+    )
+    return bench_report(
+        bench,
+        title=f"gms-rt demonstration on {bench.device}",
+        lead="Built, run, timed and proven on this machine, from the bundled model's graph.",
+        galleries=[gallery],
+        commands=[
+            Command("everything on this page", f"gms-rt demo --out {out}"),
+            *(Command(f"the {p} engine", f"gms-rt build --precision {p} --out {out}/engines/demo-{p}")
+              for p in DEMO_PRECISIONS),
+            Command("the masks", f"gms-rt infer folder/ --engine {out}/engines/demo-{DEMO_PRECISIONS[0]}"),
+            *(Command(f"the {p} certificate", f"gms-rt parity {out}/engines/demo-{p}") for p in DEMO_PRECISIONS),
+        ],
+        notes=[NOTICE],
+    )  # fmt: skip

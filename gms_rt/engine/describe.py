@@ -1,0 +1,47 @@
+"""What an engine folder contains, which of its files were changed, what it costs to run, and where it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from gms_rt.engine.manifest import EngineManifest, read_manifest, verify_files
+from gms_rt.engine.select import engine_fits
+from gms_rt.errors import GmsError
+from gms_rt.graph.count import stages
+from gms_rt.graph.read import read_graph
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineDescription:
+    """An engine folder, looked at on this machine."""
+
+    manifest: EngineManifest
+    files: dict[str, int]  # bytes by name; 0 for one that the manifest names and that is not there
+    changed: list[str]  # what is wrong with the files, one line each
+    stages: list[dict[str, Any]]  # nodes, FLOP and parameters by stage; empty where a file was changed
+    fits: list[dict[str, Any]]  # every way to run it, and why it does not run here
+
+
+def describe_engine(folder: Path) -> EngineDescription:
+    """Look at an engine folder; a file that was changed is a line of the description, not an error."""
+    manifest = read_manifest(folder)
+    changed = []
+    named = [*manifest.files, *(plan.file for plan in manifest.plans)]
+    for name in named:
+        try:
+            verify_files(folder, manifest, [name])
+        except GmsError as error:
+            changed.append(error.line())
+    there = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    return EngineDescription(
+        manifest,
+        {path.name: path.stat().st_size for path in there} | {n: 0 for n in named if not (folder / n).is_file()},
+        changed,
+        [] if changed else stages(read_graph(folder / manifest.model)),
+        [
+            {"target": fit.target, "plan": fit.plan.file if fit.plan else None, "fits": fit.fits, "reason": fit.reason}
+            for fit in engine_fits(manifest)
+        ],
+    )

@@ -1,0 +1,40 @@
+"""The engine that is already where a build goes: is it the same, can it grow, or is the place taken?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from gms_rt.engine.manifest import EngineManifest, is_engine, read_manifest, verify_files
+from gms_rt.errors import GmsError, UsageError
+from gms_rt.runtime.tensorrt_module import load_tensorrt
+
+
+def existing_engine(out: Path) -> EngineManifest | None:
+    """The engine at a place; None where nothing is, or one that is built again because it is damaged or newer."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    if not is_engine(out):
+        raise UsageError("exists and is not an engine", where=out, fix="choose another --out")
+    try:
+        return read_manifest(out)
+    except GmsError:
+        return None
+
+
+def has_recipe(engine: EngineManifest, key: str) -> bool:
+    """Whether an engine was built from this very graph, these images and this gate."""
+    return engine.source.get("recipe_key") == key
+
+
+def is_complete(engine: EngineManifest, out: Path, targets: Collection[str], plans: list[tuple[str, int]]) -> bool:
+    """Whether an engine has all targets and plans (flavour, SM) of the installed TensorRT, its files unchanged."""
+    versions = {flavour: str(load_tensorrt(flavour, f"building for {flavour}").__version__) for flavour, _ in plans}
+    have = {(plan.target, plan.sm, plan.version) for plan in engine.plans}
+    if not set(targets) <= set(engine.targets) or any((f, sm, versions[f]) not in have for f, sm in plans):
+        return False
+    try:
+        verify_files(out, engine)
+    except GmsError:
+        return False
+    return True

@@ -1,0 +1,178 @@
+"""An engine folder in the making: graph, plans, reference, recipe, and last `engine.json`, which tells of them all."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gms_rt import __version__
+from gms_rt.artifacts import sha256_bytes, sha256_file
+from gms_rt.engine import openvino, tensorrt, timing_cache
+from gms_rt.engine.manifest import GOLDEN, MANIFEST, EngineManifest, Plan, write_manifest
+from gms_rt.engine.source import SourceGraph
+from gms_rt.graph.graph import Graph
+from gms_rt.graph.layer_counts import layer_counts
+from gms_rt.graph.write import write_graph
+from gms_rt.precision.images import ImageSet
+from gms_rt.precision.recipe import PrecisionRecipe, write_recipe
+from gms_rt.progress import OnProgress
+from gms_rt.runtime.device import cpu_execution
+
+MODEL = "model.onnx"
+
+
+@dataclass
+class UnfinishedEngine:
+    """What goes into the folder; `write_graph`, `write_plan`, `keep_plans` and `write_reference` put it there."""
+
+    folder: Path  # written to; renamed to `out` when all is there
+    out: Path  # where the engine will stand, and where an older one may stand now
+    source: SourceGraph
+    recipe: PrecisionRecipe
+    targets: tuple[str, ...]
+    gate_images: ImageSet | None  # one of them times INT8 against FP32
+    plans: list[Plan] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what a user should know
+    counts: dict[str, Any] = field(default_factory=dict)  # layers by type: of the graph, of the CPU, of each plan
+    _typed: dict[str, Graph] = field(default_factory=dict)
+
+    def write_graph(self) -> None:
+        """Write the typed graph, and count what this CPU executes of it."""
+        target = "cpu" if "cpu" in self.targets else self.targets[0]
+        typed = written = self._typed_graph(target)
+        if self.source.any_batch and target == "cpu":
+            opened = typed.with_open_batch()
+            if openvino.batch_stays_open(typed, opened):
+                written = opened
+            else:
+                self.notes.append("the graph's range of batches was lost: a shape in it is fixed at one image")
+        write_graph(written, self.folder / MODEL)
+        self.counts["graph"] = layer_counts(typed)
+        if "cpu" in self.targets:
+            quantised = len(self.recipe.int8_nodes("cpu"))
+            self.counts["cpu"] = openvino.inspect_execution(typed, self.recipe.precision, quantised)
+            self._note_execution()
+            if self.recipe.precision == "int8" and self.gate_images is not None:
+                self._time_int8(typed, self.gate_images)
+
+    def write_plan(self, flavour: str, sm: int, progress: OnProgress) -> None:
+        """Build a plan, check that it is of the precision asked for, and write it."""
+        typed = self._typed_graph(flavour)
+        built = tensorrt.build_plan(typed, flavour, sm, folder=self.out, progress=progress)
+        quantised = len(self.recipe.int8_nodes(flavour))
+        tensorrt.check_network(built, self.recipe.precision, self.recipe.remainder(flavour), quantised)
+        plan = Plan(
+            target=flavour,
+            file=tensorrt.plan_name(flavour, built.version, sm),
+            sha256=sha256_bytes(built.data),
+            bytes=len(built.data),
+            sm=sm,
+            version=built.version,
+            build_seconds=round(built.seconds, 2),
+            driver=built.driver,
+        )
+        (self.folder / plan.file).write_bytes(built.data)
+        if built.cache:
+            (self.folder / timing_cache.TIMING_CACHE).write_bytes(built.cache)
+        self.plans.append(plan)
+        self.counts[plan.file] = {
+            "graph": layer_counts(typed),
+            "network": built.network,
+            **({} if built.inspected is None else {"engine": built.inspected}),
+            **({"warnings": built.warnings[:5]} if built.warnings else {}),
+        }
+
+    def keep_plans(self, older: EngineManifest) -> None:
+        """Take over plans for other devices that an earlier build made from the same recipe."""
+        here = {plan.file for plan in self.plans}
+        for plan in older.plans:
+            if plan.file not in here and (self.out / plan.file).is_file():
+                shutil.copyfile(self.out / plan.file, self.folder / plan.file)
+                self.plans.append(plan)
+                if plan.file in older.census:
+                    self.counts[plan.file] = older.census[plan.file]
+
+    def write_reference(self) -> None:
+        """Take the reference along that the exporter left next to the graph."""
+        reference = self.source.reference
+        if reference.is_file():
+            shutil.copyfile(reference, self.folder / GOLDEN)
+        else:
+            self.notes.append(f"there is no {reference.name} next to the graph: parity has no PyTorch reference")
+
+    def finish(self, recipe_key: str, gate: dict[str, Any] | None, rebuild: str) -> EngineManifest:
+        """Write the recipe and the manifest; `gate` is what the accuracy check found, if there was one."""
+        write_recipe(self.folder, self.recipe)
+        plans = {plan.file for plan in self.plans}
+        files = {
+            path.name: sha256_file(path)
+            for path in sorted(self.folder.iterdir())
+            if path.name not in plans and path.name not in (MANIFEST, timing_cache.TIMING_CACHE)
+        }
+        source, exported = self.source, self.source.graph.metadata()
+        batch, height, width = source.graph.size
+        manifest = EngineManifest(
+            name=self.out.name,
+            precision=self.recipe.precision,
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            gms_rt=__version__,
+            height=height,
+            width=width,
+            batch=batch,
+            model=MODEL,
+            files=files,
+            source={
+                "name": exported.get("gms_rt.name", source.path.name),
+                **source.about,
+                "graph": source.path.name,
+                "sha256": source.sha256,
+                "recipe_key": recipe_key,
+                "graph_source": _object_from_json(exported.get("gms_rt.source")),
+            },
+            tokenizer=_object_from_json(exported.get("gms_rt.tokenizer")),
+            targets=sorted({*self.targets, *(plan.target for plan in self.plans)}),
+            plans=self.plans,
+            census=self.counts,
+            gate=gate,
+            execution=cpu_execution(self.recipe.precision) if "cpu" in self.targets else "f32",
+            rebuild=rebuild,
+            notes=self.notes,
+        )
+        write_manifest(self.folder, manifest)
+        return manifest
+
+    def _typed_graph(self, target: str) -> Graph:
+        """The typed graph for a target; the TensorRT flavours share one."""
+        kind = "cpu" if target == "cpu" else "tensorrt"
+        if kind not in self._typed:
+            self._typed[kind] = self.recipe.apply(self.source.graph, target)
+        return self._typed[kind]
+
+    def _note_execution(self) -> None:
+        types = self.counts["cpu"]["layers"].get("Convolution", {})
+        if self.recipe.precision == "fp16" and set(types) == {"f32"}:
+            self.notes.append("this CPU has no FP16 arithmetic: it runs the FP16 graph in f32 (weights stored FP16)")
+        ran = self.counts["cpu"].get("int8_layers")
+        if ran is not None and ran < len(self.recipe.int8):
+            self.notes.append(f"the CPU runs {ran} of {len(self.recipe.int8)} quantised convolutions in int8")
+
+    def _time_int8(self, typed: Graph, images: ImageSet) -> None:
+        batch = np.repeat(images.images[:1], self.source.graph.size[0], axis=0)
+        full, quick = openvino.latency(self.source.graph, typed, batch)
+        self.counts["cpu"]["milliseconds"] = {"fp32": round(full, 3), "int8": round(quick, 3)}
+        if quick >= full:
+            self.notes.append(f"INT8 is not faster here: {quick:.1f} ms against {full:.1f} ms FP32")
+
+
+def _object_from_json(text: str | None) -> dict[str, Any]:
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,70 @@
+"""The images of a build: those given, else what the graph brings. No image both calibrates and judges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gms_rt.demo.phantoms import phantom_images
+from gms_rt.demo.seeds import CALIBRATION_SEEDS, GATE_SEEDS
+from gms_rt.engine.golden import read_golden
+from gms_rt.engine.request import BuildRequest
+from gms_rt.engine.source import SourceGraph
+from gms_rt.errors import UsageError
+from gms_rt.precision.images import ImageSet, halves, read_images
+
+_LIMIT_CALIBRATION, _LIMIT_GATE = 64, 100
+
+
+@dataclass(frozen=True)
+class BuildImages:
+    """Images at the graph's size."""
+
+    calibration: ImageSet | None  # give the ranges; None where none are needed
+    gate: ImageSet | None  # masks are compared on these; None where there are none
+    note: str = ""  # what whoever judges the engine should know about them
+
+
+def build_images(request: BuildRequest, source: SourceGraph) -> BuildImages:
+    """The images that a request names, or those that stand in for them."""
+    _, height, width = source.graph.size
+    if request.calibration is not None:
+        return _given(request, height, width)
+    gate = _gate_images(request, height, width, frozenset())
+    if source.bundled:
+        return BuildImages(phantoms(CALIBRATION_SEEDS, height, width), gate or phantoms(GATE_SEEDS, height, width))
+    if request.precision in ("fp32", "bf16") or request.recipe is not None:
+        return BuildImages(None, gate)
+    if request.precision == "int8":
+        raise UsageError(
+            "INT8 is calibrated on images like those it will see",
+            where="--precision int8",
+            fix="give a folder of them with --calib",
+        )
+    if source.reference.is_file():
+        both = ImageSet(read_golden(source.reference).images, "the graph's reference pictures")
+        first, rest = halves(both)
+        return BuildImages(first, gate or rest)
+    note = "no calibration images were given: ranges are those of phantoms"
+    return BuildImages(phantoms(CALIBRATION_SEEDS, height, width), gate or phantoms(GATE_SEEDS, height, width), note)
+
+
+def phantoms(seeds: range, height: int, width: int) -> ImageSet:
+    """Phantoms as calibration or gate images."""
+    return ImageSet(phantom_images(seeds, height, width), f"phantoms, seeds {seeds.start} to {seeds.stop - 1}")
+
+
+def _given(request: BuildRequest, height: int, width: int) -> BuildImages:
+    calibration = request.calibration
+    assert calibration is not None
+    if not isinstance(calibration, ImageSet):
+        limit = _LIMIT_CALIBRATION + (_LIMIT_GATE if request.gate_images is None else 0)
+        calibration = read_images(calibration, height, width, limit=limit)
+    if request.gate_images is None:
+        return BuildImages(*halves(calibration))
+    return BuildImages(calibration, _gate_images(request, height, width, frozenset(calibration.each_sha256())))
+
+
+def _gate_images(request: BuildRequest, height: int, width: int, skip: frozenset[str]) -> ImageSet | None:
+    if request.gate_images is None or isinstance(request.gate_images, ImageSet):
+        return request.gate_images
+    return read_images(request.gate_images, height, width, limit=_LIMIT_GATE, skip=skip)

@@ -1,0 +1,135 @@
+"""What a build starts with, what it is judged on, and the command that asks for the same again."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.phantom_folders import write_tokenizer
+from support.precision_graphs import scenes, tiny_graph
+from support.small_builds import CALIBRATION, GATE
+
+from gms_rt.artifacts import sha256_file
+from gms_rt.cli.build import command as verb
+from gms_rt.demo.bundled import demo_graph
+from gms_rt.engine.build import build_engine
+from gms_rt.engine.images import BuildImages, build_images
+from gms_rt.engine.request import BuildRequest
+from gms_rt.engine.source import read_source
+from gms_rt.errors import UsageError
+from gms_rt.precision.gate import Gate
+from gms_rt.precision.images import ImageSet
+
+
+def images_of(request: BuildRequest) -> BuildImages:
+    return build_images(request, read_source(request))
+
+
+def test_the_command_names_what_differs_from_a_bare_build() -> None:
+    assert BuildRequest(precision="int8").command == "gms-rt build --precision int8"
+    full = BuildRequest(
+        Path("my runs/busi"), Path("engines/e"), "int8", ("cpu", "tensorrt-rtx"), (80, 89), Path("calib"), Path("test"),
+        Gate(0.98, 0.9), "mse", Path("precision.json"), "256x320", 2,
+    )  # fmt: skip
+    words = shlex.split(full.command)
+    assert words[:3] == ["gms-rt", "build", "my runs/busi"]
+    # The verb takes every word of it, and would make the same request.
+    options = verb.make_context("build", words[2:]).params
+    assert (options["gate_mean"], options["gate_min"], options["calibrator"]) == (0.98, 0.9, "mse")
+    for name in ("source", "out", "precision", "calibration", "gate_images", "recipe", "size", "batch"):
+        assert options[name] == getattr(full, name), name
+    assert options["target_list"] == ("cpu,tensorrt-rtx",) and options["sm_list"] == ("80,89",)
+    # Images in memory have no name.
+    assert "--calib" not in shlex.split(dataclasses.replace(full, calibration=CALIBRATION).command)
+
+
+def test_the_folder_is_named_after_the_source() -> None:
+    assert BuildRequest().folder == Path("engines/demo-fp16")
+    assert BuildRequest(Path("graphs/busi.onnx"), precision="int8").folder == Path("engines/busi-int8")
+    assert BuildRequest(Path("graphs/busi.onnx"), Path("mine")).folder == Path("mine")
+
+
+def test_a_batch_needs_a_graph_that_leaves_it_open(graph: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--batch: 4 was asked for, but the graph was exported for 1"):
+        read_source(BuildRequest(graph, batch=4))
+    assert read_source(BuildRequest(graph, batch=1)).graph.size[0] == 1
+    source = read_source(BuildRequest(tiny_graph(tmp_path, batch="n"), batch=4))
+    assert (source.graph.size[0], source.any_batch) == (4, False)
+    assert read_source(BuildRequest(tiny_graph(tmp_path, batch="n"))).any_batch
+
+
+def test_the_bundled_model_is_judged_on_phantoms_unless_other_images_are_given(tmp_path: Path) -> None:
+    source = read_source(BuildRequest())
+    assert source.path == demo_graph() and source.about == {"kind": "bundled"}
+    images = build_images(BuildRequest(), source)
+    assert images.calibration is not None and images.gate is not None and not images.note
+    assert not {*images.calibration.each_sha256()} & {*images.gate.each_sha256()}
+    assert build_images(BuildRequest(gate_images=GATE), source).gate is GATE
+    given = build_images(BuildRequest(calibration=CALIBRATION, gate_images=GATE), source)
+    assert (given.calibration, given.gate) == (CALIBRATION, GATE)
+
+
+def test_images_are_given_or_the_graphs_own_or_phantoms(graph: Path) -> None:
+    assert images_of(BuildRequest(graph, precision="fp32")) == BuildImages(None, None)
+    strange = images_of(BuildRequest(graph))
+    assert strange.calibration is not None and "phantoms" in strange.calibration.source
+    assert "phantoms" in strange.note, "ranges of other images than the model's own must not go unsaid"
+    with pytest.raises(UsageError, match="--calib"):
+        images_of(BuildRequest(graph, precision="int8"))
+    pictures = scenes(6)
+    np.savez(graph.with_suffix(".golden.npz"), images=pictures, probabilities=pictures[..., 0])
+    own = images_of(BuildRequest(graph))
+    assert own.gate is not None and own.gate.source.startswith("the graph's reference pictures")
+    # Images for one purpose only are split: none calibrates and judges.
+    halves = images_of(BuildRequest(graph, calibration=ImageSet(pictures, "six")))
+    assert halves.calibration is not None and halves.gate is not None
+    assert (len(halves.calibration.images), len(halves.gate.images)) == (2, 4)
+
+
+def test_the_note_reaches_the_manifest(graph: Path, tmp_path: Path) -> None:
+    manifest = build_engine(BuildRequest(graph, tmp_path / "e", targets=("cpu",))).manifest
+    assert any("ranges are those of phantoms" in note for note in manifest.notes)
+
+
+def test_a_run_is_exported_once(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    from gms_rt.model.gms import Gms
+    from gms_rt.model.lmm import LatentMapper, LmmConfig
+    from gms_rt.model.loading import load_tokenizer
+    from gms_rt.model.run import save_run
+
+    torch.manual_seed(0)
+    run = tmp_path / "runs/small"
+    gms = Gms(load_tokenizer(write_tokenizer(tmp_path / "tokenizer")), LatentMapper(LmmConfig(4, 16, (1, 2), 8)))
+    save_run(run, gms.eval())
+    request = BuildRequest(run, tmp_path / "e", "fp32", ("cpu",), size="32x48")
+    manifest = build_engine(request).manifest
+    assert (manifest.height, manifest.width) == (32, 48)
+    assert manifest.source["kind"] == "run" and manifest.source["run"] == "small"
+    assert "golden.npz" in manifest.files
+    graph = run / "fused-32x48.onnx"
+    first = graph.stat().st_mtime_ns
+    assert build_engine(request).unchanged and graph.stat().st_mtime_ns == first
+    # Other weights, another graph.
+    with torch.no_grad():
+        next(gms.mapper.parameters()).add_(0.1)
+    before = sha256_file(graph)
+    save_run(run, gms)
+    assert not build_engine(request).unchanged and sha256_file(graph) != before
+
+
+def test_without_torch_a_run_names_the_extra(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    code = (
+        "import sys\nfor name in ('torch', 'diffusers', 'safetensors'): sys.modules[name] = None\n"
+        "from gms_rt.cli import main\nsys.exit(main.run(['build', 'run', '--target', 'cpu']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("pip install 'gms-rt[train]'")

@@ -1,0 +1,146 @@
+"""Plans: for which devices, of which precision, and what is told when a builder refuses."""
+
+from __future__ import annotations
+
+import pytest
+from support.small_builds import PLAIN_CPU, build, needs_rtx
+
+from gms_rt.engine import targets, tensorrt, timing_cache
+from gms_rt.errors import DeviceError, GmsError, MissingExtraError
+from gms_rt.graph.layer_counts import layer_counts
+from gms_rt.graph.read import read_graph
+from gms_rt.precision.floating import low_precision_graph
+from gms_rt.precision.recipe import read_recipe
+from gms_rt.runtime.device import Gpu, Machine
+from gms_rt.runtime.tensorrt_module import load_tensorrt, tensorrt_installed
+
+
+@needs_rtx
+@pytest.mark.parametrize(("sm", "words"), [(87, "JetPack"), (90, "--target tensorrt"), (110, "JetPack"), (61, "SM75")])
+def test_refused_sms_name_reason_and_alternative(graph, tmp_path, sm, words):
+    with pytest.raises(DeviceError, match=f"cannot build for SM{sm}") as caught:
+        build(graph, tmp_path / "e", "fp32", ("tensorrt-rtx",), sms=(sm,))
+    assert caught.value.exit_code == 4 and words in str(caught.value.fix)
+    assert not (tmp_path / "e").exists()
+
+
+def test_full_tensorrt_without_its_module_names_the_extra(graph, tmp_path):
+    if tensorrt_installed("tensorrt"):
+        pytest.skip("full TensorRT is installed here")
+    with pytest.raises(MissingExtraError, match=r"gms-rt\[tensorrt\]"):
+        build(graph, tmp_path / "e", "fp32", ("tensorrt",))
+
+
+class FullTensorRt:
+    """As much of a module as the choice of SMs looks at: full TensorRT has no ahead-of-time targets."""
+
+
+def test_full_tensorrt_builds_for_the_gpu_it_sees():
+    none = Machine(PLAIN_CPU, (), None, "no NVIDIA driver", {})
+    with pytest.raises(DeviceError, match="this machine has none"):
+        targets.choose_sms("tensorrt", FullTensorRt, (), none)
+    orin = Machine(PLAIN_CPU, (Gpu(0, "Orin", 87, 1),), "12.6", "", {})
+    assert targets.choose_sms("tensorrt", FullTensorRt, (), orin) == (87,)
+    assert targets.choose_sms("tensorrt", FullTensorRt, (87,), orin) == (87,)
+    with pytest.raises(DeviceError, match="cannot build for SM89 here"):
+        targets.choose_sms("tensorrt", FullTensorRt, (89,), orin)
+
+
+@needs_rtx
+def test_ahead_of_time_builder_prefers_the_gpus_here():
+    trt = load_tensorrt("tensorrt-rtx", "testing")
+    known = targets.ahead_of_time_sms(trt)
+    assert {75, 80, 86, 89} <= set(known)
+    here = Machine(PLAIN_CPU, (Gpu(0, "A", 86, 1), Gpu(1, "B", 90, 1)), "13.0", "", {})
+    assert targets.choose_sms("tensorrt-rtx", trt, (), here) == (86,)
+    bare = Machine(PLAIN_CPU, (), None, "no driver", {})
+    assert targets.choose_sms("tensorrt-rtx", trt, (), bare) == (89,)
+
+
+@needs_rtx
+def test_bf16_plan_is_bf16(graph, tmp_path):
+    manifest = build(graph, tmp_path / "e", "bf16", ("tensorrt-rtx",), sms=(89,))
+    network = manifest.census[manifest.plans[0].file]["network"]
+    assert network["CONVOLUTION"] == {"BF16": 11}
+    # TensorRT-RTX has no BF16 deconvolution; the recipe says so instead of hiding it.
+    assert network["DECONVOLUTION"] == {"FLOAT": 1}
+    assert "no BF16" in read_recipe(tmp_path / "e").kept["decoder/up"]
+
+
+@needs_rtx
+def test_network_of_another_precision_is_refused(graph):
+    built = tensorrt.build_plan(read_graph(graph), "tensorrt-rtx", 89)
+    tensorrt.check_network(built, "fp32", "fp32", 0)
+    with pytest.raises(GmsError, match="asked for fp16"):
+        tensorrt.check_network(built, "fp16", "fp16", 0)
+    with pytest.raises(GmsError, match="asked for int8"):
+        tensorrt.check_network(built, "int8", "fp32", 3)
+
+
+@needs_rtx
+def test_builder_reports_phases_and_refusals(graph):
+    phases = []
+    tensorrt.build_plan(read_graph(graph), "tensorrt-rtx", 80, progress=lambda *step: phases.append(step))
+    assert phases and all(phase.startswith("tensorrt-rtx SM80: ") for phase, _, _ in phases)
+    foreign = read_graph(graph)
+    node = next(n for n in foreign.nodes if n.op_type == "Softmax")
+    node.op_type, node.domain = "NoSuchOperator", "nowhere"
+    with pytest.raises(GmsError, match="tensorrt-rtx refuses the graph"):
+        tensorrt.build_plan(foreign, "tensorrt-rtx", 80)
+
+
+def test_inspector_json_of_two_versions():
+    old = {"Layers": [{"Outputs": [{"Format/Datatype": "Two wide channel vectorized row major FP16 format"}]}]}
+    new = {"Layers": [{"Outputs": [{"Format": "Row major", "Datatype": "Int8"}]}, {"Outputs": []}]}
+    assert tensorrt.count_inspected(old) == {"fp16": 1}
+    assert tensorrt.count_inspected(new) == {"int8": 1}
+    assert tensorrt.count_inspected({"Layers": ["only a name"]}) == {}
+
+
+def test_timing_cache_places(monkeypatch, tmp_path):
+    monkeypatch.setenv("GMS_RT_CACHE", str(tmp_path / "c"))
+    place = timing_cache.shared_path("tensorrt", "10.3", 87)
+    assert timing_cache.read_timing_cache(place) == b""
+    timing_cache.keep(place, b"times")
+    assert timing_cache.read_timing_cache(tmp_path / "absent", place) == b"times"
+    monkeypatch.delenv("GMS_RT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert timing_cache.cache_root() == tmp_path / "gms-rt"
+
+
+@pytest.mark.slow
+@needs_rtx
+def test_full_sd_vae_architecture_builds_at_fp16(tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    from gms_rt.export.fuse import graph_from_gms
+
+    gms = sd_vae_pipeline()
+    path = graph_from_gms(gms, tmp_path / "sd.onnx", source={"kind": "random weights"})
+    graph = read_graph(path)
+    typed = low_precision_graph(graph, "fp16", ())
+    assert set(layer_counts(typed)["compute"]["Conv"]) == {"fp16"}
+    built = tensorrt.build_plan(typed, "tensorrt-rtx", 80)
+    tensorrt.check_network(built, "fp16", "fp16", 0)
+    # 84 million parameters at two bytes.
+    assert 150e6 < len(built.data) < 260e6
+
+
+def sd_vae_pipeline():
+    """The whole pipeline at the full SD-VAE's architecture, with random weights."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    from gms_rt.model.diffusers_tokenizer import wrap_autoencoder
+    from gms_rt.model.gms import Gms
+    from gms_rt.model.lmm import LatentMapper
+
+    torch.manual_seed(0)
+    autoencoder = AutoencoderKL(
+        block_out_channels=[128, 256, 512, 512],
+        layers_per_block=2,
+        latent_channels=4,
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+    )
+    return Gms(wrap_autoencoder(autoencoder, "sd-vae", "random weights"), LatentMapper()).eval()
