@@ -146,10 +146,26 @@ def test_the_readme_is_read_in_three_minutes() -> None:
     assert len(words) < 850
 
 
+def printed(page: Path) -> list[tuple[str, str]]:
+    """Each command of a page with the output that the page shows below it."""
+    found: list[tuple[str, str]] = []
+    for block in CONSOLE.findall(page.read_text()):
+        for part in re.split(r"^\$ ", block.replace("\\\n", ""), flags=re.MULTILINE)[1:]:
+            command, _, output = part.partition("\n")
+            found.append((command.strip(), output))
+    return found
+
+
+def fixed_parts(output: str) -> set[str]:
+    """What an output says on every machine: the label that a line begins with, and whole lines without a number."""
+    lines = [re.sub(r"\b(HD|p)\d+", r"\1", " ".join(line.split())) for line in output.splitlines()]
+    labels = {match[0] for line in lines if (match := re.match(r"[a-z][a-z ]*:", line))}
+    return labels | {line for line in lines if line and not re.search(r"\d", line)}
+
+
 def commands(page: Path) -> list[str]:
     """The commands after `$ ` in a page's console blocks, in order."""
-    lines = "\n".join(CONSOLE.findall(page.read_text())).replace("\\\n", "").splitlines()
-    return [line[2:].strip() for line in lines if line.startswith("$ ")]
+    return [command for command, _ in printed(page)]
 
 
 def test_every_page_with_commands_is_run() -> None:
@@ -161,15 +177,18 @@ def test_every_page_with_commands_is_run() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN)
 def test_every_command_of_a_page_runs(page: str, tmp_path: Path) -> None:
-    """In order, in one clone-like folder; the scripts themselves are run by tests/test_scripts.py."""
-    found = commands(ROOT / page)
+    """In order, in one clone-like folder, and prints what the page shows, numbers and machine aside.
+
+    The scripts themselves are run by tests/test_scripts.py.
+    """
+    found = printed(ROOT / page)
     assert found
     for name in ("gms_rt", "docs", "benchmarks", "README.md", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "gms_rt/demo/samples", tmp_path / "scans")
     binaries = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "COLUMNS": "100"}
-    for command in found:
+    for command, shown in found:
         first = shlex.split(command)[0]
         if first.startswith("scripts/") or first in ("pip", "git"):
             continue
@@ -177,6 +196,8 @@ def test_every_command_of_a_page_runs(page: str, tmp_path: Path) -> None:
             ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
+        missing = fixed_parts(shown) - fixed_parts(done.stdout) - {"note:"}  # a note depends on the machine
+        assert missing == set(), f"$ {command}\n{done.stdout}"
 
 
 def test_commands_left_to_the_script_tests_are_run_there() -> None:
