@@ -34,7 +34,7 @@ ENVIRONMENT = {
     "GMSRT_OPENVINO": "OpenVINO's C library, libopenvino_c.so, instead of the one that is found",
     "GMSRT_TRIAL": "the program that tries unknown graphs, instead of the one next to the C library",
     "GMS_RT_DATA": "folder of real data sets and weights, for the tests and benchmarks that use them",
-    "GMS_RT_DEBUG": "1: a traceback instead of one line on errors",
+    "GMS_RT_DEBUG": "1 for a traceback instead of one line on errors",
 }
 
 
@@ -112,7 +112,7 @@ def _screen(machine: Machine, facts: dict[str, Any]) -> str:
     ]
     for name, extra in facts["extras"].items():
         state = "installed" if not extra["missing"] else extra["install"]
-        lines.append(f"  {name:<13} {extra['adds']}: {state}")
+        lines.append(f"  {name:<14} {extra['adds']}: {state}")
     lines += ["", "environment variables"]
     for name, variable in facts["environment"].items():
         state = "not set" if variable["value"] is None else f"set to {variable['value']}"

@@ -51,7 +51,7 @@ def test_absent_things_are_reported_as_absent(
         raise NativeError("the C library is not there", fix="reinstall gms-rt")
 
     cpu = device.Cpu("a processor", "riscv64", 1, ())
-    nothing = device.Machine(cpu, (), None, "no NVIDIA driver", dict.fromkeys(device._PACKAGES))
+    nothing = device.Machine(cpu, (), None, "no NVIDIA driver", dict.fromkeys(device.probe().packages))
     monkeypatch.setattr(doctor, "probe", lambda: nothing)
     monkeypatch.setattr(doctor, "tensorrt_version", lambda flavour: None)
     monkeypatch.setattr(doctor, "package_version", lambda name: None)
