@@ -1,18 +1,25 @@
 """Files that outlive a process: hashes, and writes that are whole or absent.
 
-Everything is written next to its final place and renamed, so a kill leaves the old file or the new one, never a part.
+Everything is written next to its final place and takes it in one step, so a kill leaves the old one or the new one,
+never a part and never nothing. Folders change places in one step where kernel and file system can do that (Linux:
+ext4, xfs, btrfs, tmpfs and others); elsewhere the old one steps aside for a moment, and is put back if that is cut
+short: at once after an error, by `restore_folder` after a kill.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
+import fcntl
+import functools
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +44,8 @@ def sha256_file(path: Path) -> str:
 def atomic_path(final: Path, *, durable: bool = True) -> Iterator[Path]:
     """A temporary path next to `final`; on success it becomes `final`, on any failure it is gone.
 
-    `durable` also waits for the disk, so that a power cut cannot lose it; a kill never does, either way.
+    `durable` also waits until the disk has the file and its entry in the folder, so that a power cut cannot lose it
+    (as far as disk and file system keep that promise); a kill never does, either way.
 
     >>> import tempfile, pathlib
     >>> folder = pathlib.Path(tempfile.mkdtemp())
@@ -59,9 +67,10 @@ def atomic_path(final: Path, *, durable: bool = True) -> Iterator[Path]:
             yield part
             part.chmod(0o666 & ~_umask())
             if durable:
-                with part.open("rb") as stream:
-                    os.fsync(stream.fileno())
+                _sync(part)
             part.replace(final)
+            if durable:
+                _sync(final.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -106,8 +115,12 @@ def check_format(value: dict[str, Any], name: str, version: int, *, where: objec
 
 @contextlib.contextmanager
 def atomic_folder(final: Path) -> Iterator[Path]:
-    """A temporary folder next to `final`; on success it takes its place (an older one is swapped out)."""
+    """A temporary folder next to `final`; on success it takes its place, and an older one is deleted.
+
+    It waits until the disk has all of it, so that a power cut cannot lose it either.
+    """
     _make_folder(final.parent)
+    restore_folder(final)
     try:
         part = Path(tempfile.mkdtemp(prefix=f".part-{final.name}-", dir=final.parent))
     except OSError as error:
@@ -116,15 +129,115 @@ def atomic_folder(final: Path) -> Iterator[Path]:
         with _explained(final):
             yield part
             part.chmod(0o777 & ~_umask())
-            if final.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".old-{final.name}-", dir=final.parent))
-                final.replace(old / final.name)
-                part.replace(final)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                part.replace(final)
+            _sync_tree(part)
+            _take_place(part, final)
+            _sync(final.parent)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        _remove(part)
+
+
+def restore_folder(final: Path) -> None:
+    """Put the old folder back if a process was killed while it replaced `final`, else do nothing."""
+    if os.path.lexists(final):
+        return
+    with contextlib.suppress(OSError, ValueError):
+        for aside in sorted(final.parent.glob(f"{glob.escape(_aside_prefix(final))}*")):
+            handle = os.open(aside, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                # Held for as long as the process that made it is about to take the place.
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (aside / final.name).replace(final)
+                aside.rmdir()
+            except OSError:
+                continue
+            finally:
+                os.close(handle)
+            return
+
+
+def _take_place(part: Path, final: Path) -> None:
+    """Rename a finished folder; what was there before is deleted."""
+    if not os.path.lexists(final):
+        part.replace(final)
+        return
+    if _exchange(part, final):
+        return  # `part` is now the old one
+    aside = Path(tempfile.mkdtemp(prefix=_aside_prefix(final), dir=final.parent))
+    handle = os.open(aside, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        final.replace(aside / final.name)
+        part.replace(final)
+    except BaseException:
+        if not os.path.lexists(final) and os.path.lexists(aside / final.name):
+            (aside / final.name).replace(final)
+        raise
+    finally:
+        os.close(handle)
+        if os.path.lexists(final):
+            _remove(aside)
+
+
+def _aside_prefix(final: Path) -> str:
+    return f".old-{final.name}-"
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two names change places in one step; False where kernel or file system cannot."""
+    rename = _renameat2()
+    if rename is None:
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+        return False
+    raise OSError(code, os.strerror(code), str(other))
+
+
+@functools.lru_cache(maxsize=1)
+def _renameat2() -> Callable[..., int] | None:
+    try:
+        function = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
+    return function
+
+
+def _sync(path: Path) -> None:
+    """Wait until the disk has a file's bytes, or a folder's entries where its file system lets them be waited for."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if path.is_dir():  # it may be written but not read: then nobody can wait for it
+            return
+        raise
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if not path.is_dir() or error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)
+
+
+def _sync_tree(folder: Path) -> None:
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            path = Path(place, name)
+            if path.is_file() and not path.is_symlink():
+                _sync(path)
+        _sync(Path(place))
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def check_writable(path: Path) -> None:
@@ -140,7 +253,10 @@ def check_writable(path: Path) -> None:
 
 def _make_folder(folder: Path) -> None:
     try:
+        absent = [place for place in (folder, *folder.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
+        for place in absent:
+            _sync(place.parent)
     except OSError as error:
         raise _cannot_write(folder, error) from error
 

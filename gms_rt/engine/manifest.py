@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gms_rt.artifacts import check_format, read_json, sha256_file, write_json
+from gms_rt.artifacts import check_format, read_json, restore_folder, sha256_file, write_json
 from gms_rt.errors import ArtifactError
 from gms_rt.precision import PRECISIONS
 
@@ -64,6 +64,7 @@ def write_manifest(folder: Path, manifest: EngineManifest) -> None:
 
 def read_manifest(folder: Path) -> EngineManifest:
     """Read and check `engine.json`; hashes are checked by `verify_files`."""
+    restore_folder(folder)
     path = folder / MANIFEST
     if not path.is_file():
         raise ArtifactError(

@@ -72,6 +72,14 @@ def test_changed_bytes_are_found(tmp_path: Path) -> None:
         verify_files(tmp_path, good)
 
 
+def test_an_engine_that_was_being_replaced_when_the_process_was_killed_is_found(tmp_path: Path) -> None:
+    aside = tmp_path / ".old-e-abc" / "e"
+    aside.mkdir(parents=True)
+    write_manifest(aside, manifest())
+    assert read_manifest(tmp_path / "e") == manifest()
+    assert [p.name for p in tmp_path.iterdir()] == ["e"]
+
+
 def test_the_newest_engine_comes_first(tmp_path: Path) -> None:
     for age, name in enumerate(["new", "middle", "old"]):
         folder = tmp_path / name
