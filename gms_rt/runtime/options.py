@@ -34,7 +34,7 @@ class CpuSettings:
     mode: Mode = "latency"
     # Images per inference where the graph leaves that open; 0 is the graph's own number, or 1.
     batch: int = 0
-    # An existing folder for compiled graphs, so that the next open is faster.
+    # An existing folder for compiled graphs, so that the next open is faster; used if nobody else may write to it.
     cache: Path | None = None
     # Whether the graph is first run in a process of its own, so that one on which OpenVINO crashes is an error and not
     # the end of this process: once, and remembered; every time; or never, for graphs that are trusted.

@@ -85,7 +85,7 @@ typedef struct gmsrt_runner gmsrt_runner;
 typedef struct gmsrt_cpu_options {
     size_t struct_size;        /* set by gmsrt_cpu_options_default */
     const char *openvino;      /* libopenvino_c.so; NULL: $GMSRT_OPENVINO, else the system's loader searches */
-    const char *cache;         /* folder for compiled graphs, must exist; NULL: no cache */
+    const char *cache;         /* folder for compiled graphs, must exist; NULL: no cache. See README.md, "Trust" */
     gmsrt_precision precision; /* default GMSRT_F32 */
     gmsrt_mode mode;           /* default GMSRT_LATENCY */
     uint32_t threads;          /* 0: OpenVINO's choice (the physical cores) */

@@ -54,39 +54,49 @@ static uint32_t read_count(const cpu_state *state, const char *key)
     return (uint32_t)strtoul(text, NULL, 10);
 }
 
-static gmsrt_status compile(cpu_state *state, const char *path, const ov_model_t *model,
-                            const gmsrt_cpu_options *options)
+/* Names and values in turn, with room for the texts of numbers. */
+typedef struct properties {
+    const char *pairs[8];
+    char streams[16], threads[16];
+} properties;
+
+/* What is asked of OpenVINO; how many of the pairs' texts are used. */
+static size_t choose_properties(const gmsrt_cpu_options *options, properties *wanted)
 {
     const bool throughput = options->mode == GMSRT_THROUGHPUT;
     const uint32_t streams = options->lanes > 0 ? options->lanes : throughput ? 0 : 1;
-    char stream_text[16], thread_text[16];
-    const char *pairs[10] = {
-        "INFERENCE_PRECISION_HINT",
-        options->precision == GMSRT_BF16 ? "bf16" : "f32",
-        "PERFORMANCE_HINT",
-        throughput ? "THROUGHPUT" : "LATENCY",
-    };
-    size_t used = 4;
-    int code;
+    const char **pairs = wanted->pairs;
+    size_t used = 0;
 
-    snprintf(stream_text, sizeof stream_text, "%u", streams);
-    snprintf(thread_text, sizeof thread_text, "%u", options->threads);
+    memset(wanted, 0, sizeof *wanted);
+    snprintf(wanted->streams, sizeof wanted->streams, "%u", streams);
+    snprintf(wanted->threads, sizeof wanted->threads, "%u", options->threads);
+    pairs[used++] = "INFERENCE_PRECISION_HINT";
+    pairs[used++] = options->precision == GMSRT_BF16 ? "bf16" : "f32";
+    pairs[used++] = "PERFORMANCE_HINT";
+    pairs[used++] = throughput ? "THROUGHPUT" : "LATENCY";
     if (streams > 0) {
         pairs[used++] = "NUM_STREAMS";
-        pairs[used++] = stream_text;
+        pairs[used++] = wanted->streams;
     }
     if (options->threads > 0) {
         pairs[used++] = "INFERENCE_NUM_THREADS";
-        pairs[used++] = thread_text;
+        pairs[used++] = wanted->threads;
     }
-    if (options->cache != NULL) {
-        pairs[used++] = "CACHE_DIR";
-        pairs[used++] = options->cache;
-    }
+    return used;
+}
+
+static gmsrt_status compile(cpu_state *state, const char *path, const ov_model_t *model,
+                            const gmsrt_cpu_options *options)
+{
+    properties wanted;
+    const char **pairs = wanted.pairs;
+    const size_t used = choose_properties(options, &wanted);
     /* OpenVINO reads only the first `used` of the variable arguments. */
-    code =
+    const int code =
         state->ov.ov_core_compile_model(state->core, model, "CPU", used, &state->compiled, pairs[0], pairs[1], pairs[2],
-                                        pairs[3], pairs[4], pairs[5], pairs[6], pairs[7], pairs[8], pairs[9]);
+                                        pairs[3], pairs[4], pairs[5], pairs[6], pairs[7]);
+
     if (code != 0) {
         char what[512];
 
@@ -248,14 +258,29 @@ static gmsrt_status start(cpu_state *state, const gmsrt_cpu_options *options, gm
     return GMSRT_OK;
 }
 
-static gmsrt_status open_graph(cpu_state *state, const char *path, const gmsrt_cpu_options *options, gmsrt_info *info)
+/* The compiled graph as it was kept; false if there is none that can be used. */
+static bool take_compiled(cpu_state *state, const gmsrt_cache *cache, const gmsrt_cpu_options *options,
+                          gmsrt_info *info)
+{
+    properties wanted;
+    const size_t used = choose_properties(options, &wanted);
+
+    if (cache->folder < 0) return false;
+    /* The C API has no properties for an import: it takes those of the core. */
+    for (size_t i = 0; i < used; i += 2)
+        if (state->ov.ov_core_set_property(state->core, "CPU", wanted.pairs[i], wanted.pairs[i + 1]) != 0) return false;
+    state->compiled = gmsrt_cache_find(cache, &state->ov, state->core, info);
+    return state->compiled != NULL;
+}
+
+static gmsrt_status read_and_compile(cpu_state *state, const char *path, const gmsrt_cpu_options *options,
+                                     gmsrt_info *info)
 {
     const gmsrt_openvino *ov = &state->ov;
     ov_model_t *model = NULL;
     gmsrt_status status;
-    int code;
+    const int code = ov->ov_core_read_model(state->core, path, NULL, &model);
 
-    code = ov->ov_core_read_model(state->core, path, NULL, &model);
     if (code != 0) {
         char what[512];
 
@@ -265,7 +290,13 @@ static gmsrt_status open_graph(cpu_state *state, const char *path, const gmsrt_c
     status = gmsrt_ov_fit_model(ov, state->core, path, model, options->batch, info);
     if (status == GMSRT_OK) status = compile(state, path, model, options);
     ov->ov_model_free(model);
-    if (status != GMSRT_OK) return status;
+    return status;
+}
+
+/* The lanes of the compiled graph, after OpenVINO was asked what it made of the options. */
+static gmsrt_status open_lanes(cpu_state *state, const gmsrt_cpu_options *options, gmsrt_info *info)
+{
+    gmsrt_status status = GMSRT_OK;
 
     read_property(state, "INFERENCE_PRECISION_HINT", info->execution, sizeof info->execution);
     info->threads = read_count(state, "INFERENCE_NUM_THREADS");
@@ -279,6 +310,24 @@ static gmsrt_status open_graph(cpu_state *state, const char *path, const gmsrt_c
     state->image_bytes = state->mask_bytes * 3;
     state->lane_count = info->lanes;
     for (uint32_t i = 0; i < state->lane_count && status == GMSRT_OK; i++) status = open_lane(state, &state->lanes[i]);
+    return status;
+}
+
+static gmsrt_status open_graph(cpu_state *state, const char *path, gmsrt_files *files, const gmsrt_cpu_options *options,
+                               gmsrt_info *info)
+{
+    gmsrt_status status = GMSRT_OK;
+    char abilities[512] = "";
+    gmsrt_cache cache;
+    bool kept;
+
+    if (options->cache != NULL) read_property(state, "OPTIMIZATION_CAPABILITIES", abilities, sizeof abilities);
+    gmsrt_cache_open(&cache, path, files, options, info, abilities);
+    kept = take_compiled(state, &cache, options, info);
+    if (!kept) status = read_and_compile(state, path, options, info);
+    if (status == GMSRT_OK) status = open_lanes(state, options, info);
+    if (status == GMSRT_OK && !kept) gmsrt_cache_keep(&cache, &state->ov, state->compiled, path, files, info);
+    gmsrt_cache_close(&cache);
     return status;
 }
 
@@ -318,7 +367,7 @@ gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options,
         if (status == GMSRT_OK) status = gmsrt_try_graph(path, &files, options, info.runtime, info.device);
         trial = gmsrt_now() - trial;
         if (status == GMSRT_OK && runner != NULL) {
-            status = open_graph(state, path, options, &info);
+            status = open_graph(state, path, &files, options, &info);
             info.open_ms = gmsrt_now() - began - trial;
             if (status == GMSRT_OK) status = gmsrt_runner_create(&cpu_hooks, state, &info, runner);
             opened = status == GMSRT_OK;

@@ -69,6 +69,8 @@ gmsrt_status gmsrt_try_graph(const char *path, gmsrt_files *files, const gmsrt_c
 /* tried.c: graphs that passed their trial, by a key; nothing is remembered where there is no safe place for it. */
 bool gmsrt_was_tried(const char *key);
 void gmsrt_remember_tried(const char *key);
+/* Whether an opened file or folder is this user's, and nobody else may write to it. */
+bool gmsrt_is_own(int file);
 
 /* What a backend does for one lane. submit copies `count` (1..batch) images in and starts; finish waits and copies the
  * masks out. Between the two a lane is in flight. With alone the backend may run the inference within submit.

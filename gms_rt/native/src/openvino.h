@@ -15,4 +15,20 @@ gmsrt_status gmsrt_ov_failed(const gmsrt_openvino *ov, gmsrt_status status, int 
 gmsrt_status gmsrt_ov_fit_model(const gmsrt_openvino *ov, const ov_core_t *core, const char *path, ov_model_t *model,
                                 uint32_t wanted_batch, gmsrt_info *info);
 
+/* cache.c: compiled graphs, kept from one open to the next. */
+typedef struct gmsrt_cache {
+    int folder; /* -1: nothing is looked up or kept */
+    char key[65];
+} gmsrt_cache;
+/* The cache of the options, for this graph; `info` says what would run it here. Closed by gmsrt_cache_close. */
+void gmsrt_cache_open(gmsrt_cache *cache, const char *path, gmsrt_files *files, const gmsrt_cpu_options *options,
+                      const gmsrt_info *info, const char *abilities);
+/* The compiled graph, and its shape in `info`; NULL if there is none that is whole. */
+ov_compiled_model_t *gmsrt_cache_find(const gmsrt_cache *cache, const gmsrt_openvino *ov, const ov_core_t *core,
+                                      gmsrt_info *info);
+/* Keep it if that can be done; that it cannot be is no failure. */
+void gmsrt_cache_keep(const gmsrt_cache *cache, const gmsrt_openvino *ov, const ov_compiled_model_t *compiled,
+                      const char *path, const gmsrt_files *files, const gmsrt_info *info);
+void gmsrt_cache_close(gmsrt_cache *cache);
+
 #endif

@@ -40,6 +40,8 @@ typedef struct gmsrt_ov_partial_shape {
     X(ov_free, void, (const char *))                                                                                   \
     X(ov_core_create, int, (ov_core_t **))                                                                             \
     X(ov_core_free, void, (ov_core_t *))                                                                               \
+    X(ov_core_set_property, int, (const ov_core_t *, const char *, ...))                                               \
+    X(ov_core_import_model, int, (const ov_core_t *, const char *, size_t, const char *, ov_compiled_model_t **))      \
     X(ov_core_get_property, int, (const ov_core_t *, const char *, const char *, char **))                             \
     X(ov_core_read_model, int, (const ov_core_t *, const char *, const char *, ov_model_t **))                         \
     X(ov_core_read_model_from_memory_buffer, int,                                                                      \
@@ -57,6 +59,7 @@ typedef struct gmsrt_ov_partial_shape {
     X(ov_output_const_port_free, void, (ov_output_const_port_t *))                                                     \
     X(ov_partial_shape_create, int, (int64_t, const gmsrt_ov_dimension *, gmsrt_ov_partial_shape *))                   \
     X(ov_partial_shape_free, void, (gmsrt_ov_partial_shape *))                                                         \
+    X(ov_compiled_model_export_model, int, (const ov_compiled_model_t *, const char *))                                \
     X(ov_compiled_model_get_property, int, (const ov_compiled_model_t *, const char *, char **))                       \
     X(ov_compiled_model_create_infer_request, int, (const ov_compiled_model_t *, ov_infer_request_t **))               \
     X(ov_compiled_model_free, void, (ov_compiled_model_t *))                                                           \

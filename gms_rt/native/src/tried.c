@@ -10,11 +10,11 @@
 
 #include "internal.h"
 
-static bool is_safe(int folder)
+bool gmsrt_is_own(int file)
 {
     struct stat about;
 
-    return fstat(folder, &about) == 0 && about.st_uid == geteuid() && (about.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+    return fstat(file, &about) == 0 && about.st_uid == geteuid() && (about.st_mode & (S_IWGRP | S_IWOTH)) == 0;
 }
 
 /* A folder within a folder, made where it is absent; the outer one is closed. -1 if it is not safe. */
@@ -26,7 +26,7 @@ static int enter(int outer, const char *name)
     mkdirat(outer, name, 0700);
     inner = openat(outer, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     close(outer);
-    if (inner < 0 || is_safe(inner)) return inner;
+    if (inner < 0 || gmsrt_is_own(inner)) return inner;
     close(inner);
     return -1;
 }

@@ -18,7 +18,7 @@ typedef struct port {
 } port;
 
 struct ov_core {
-    int unused;
+    char properties[256];
 };
 struct ov_model {
     port ports[2];
@@ -376,6 +376,76 @@ OPENVINO(int, ov_core_compile_model,
             snprintf((*compiled)->threads, sizeof(*compiled)->threads, "%s", value);
     }
     va_end(arguments);
+    return answer(0);
+}
+
+/* Properties of the core are those of an import. */
+OPENVINO(int, ov_core_set_property, (const ov_core_t *core, const char *device, ...))
+{
+    const int code = fake_enter("ov_core_set_property");
+    ov_core_t *changed = (ov_core_t *)core;
+    const size_t used = strlen(changed->properties);
+    const char *key;
+    va_list arguments;
+
+    if (strcmp(device, "CPU") != 0) fake_mistake("a property for %s", device);
+    if (code != 0) return answer(code);
+    va_start(arguments, device);
+    key = va_arg(arguments, const char *);
+    snprintf(changed->properties + used, sizeof changed->properties - used, "%s=%s;", key,
+             va_arg(arguments, const char *));
+    va_end(arguments);
+    return answer(0);
+}
+
+/* What is exported: the compiled graph and a sum of its bytes. */
+typedef struct exported {
+    struct ov_compiled_model compiled;
+    unsigned sum;
+} exported;
+
+static unsigned sum_of(const exported *whole)
+{
+    unsigned sum = 2166136261u;
+
+    for (size_t i = 0; i < sizeof whole->compiled; i++) sum = (sum ^ ((const uint8_t *)whole)[i]) * 16777619u;
+    return sum;
+}
+
+OPENVINO(int, ov_compiled_model_export_model, (const ov_compiled_model_t *compiled, const char *path))
+{
+    const int code = fake_enter("ov_compiled_model_export_model");
+    exported whole;
+    FILE *file;
+
+    if (code != 0) return answer(code);
+    memset(&whole, 0, sizeof whole);
+    whole.compiled = *compiled;
+    whole.sum = sum_of(&whole);
+    file = fopen(path, "wb");
+    if (file == NULL) return answer(-1);
+    fwrite(&whole, sizeof whole, 1, file);
+    fclose(file);
+    return answer(0);
+}
+
+OPENVINO(int, ov_core_import_model,
+         (const ov_core_t *core, const char *content, size_t size, const char *device, ov_compiled_model_t **compiled))
+{
+    const int code = fake_enter("ov_core_import_model");
+    exported whole;
+
+    if (strcmp(device, "CPU") != 0) fake_mistake("imported for %s", device);
+    if (code != 0) return answer(code);
+    memset(&whole, 0, sizeof whole);
+    if (size == sizeof whole) memcpy(&whole, content, size);
+    if (size != sizeof whole || whole.sum != sum_of(&whole)) {
+        fake_mistake("a damaged graph of %zu bytes was imported", size);
+        return answer(-1);
+    }
+    *compiled = make(sizeof **compiled);
+    **compiled = whole.compiled;
+    snprintf(properties, sizeof properties, "imported;%s", core->properties);
     return answer(0);
 }
 

@@ -1,7 +1,9 @@
 /* The CPU backend against a fake OpenVINO in which every call is made to fail once.
  *
  * Usage: test_cpu FAKE_OPENVINO FOLDER. The folder is writable; graph files of various kinds of damage go there. */
+#include <dirent.h>
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <string.h>
@@ -110,23 +112,18 @@ static void expect_properties(const gmsrt_cpu_options *options, const char *expe
     expect_clean();
 }
 
-static void test_options(const char *folder)
+static void test_options(void)
 {
     gmsrt_cpu_options options = options_of_fake();
     gmsrt_runner *runner;
     gmsrt_info info = {0};
-    char expected[1200];
 
     fake.reset();
     expect_properties(&options, "INFERENCE_PRECISION_HINT=f32;PERFORMANCE_HINT=LATENCY;NUM_STREAMS=1;");
     options.threads = 3;
     options.lanes = 2;
-    options.cache = folder;
-    snprintf(
-        expected, sizeof expected,
-        "INFERENCE_PRECISION_HINT=f32;PERFORMANCE_HINT=LATENCY;NUM_STREAMS=2;INFERENCE_NUM_THREADS=3;CACHE_DIR=%s;",
-        folder);
-    expect_properties(&options, expected);
+    expect_properties(&options, "INFERENCE_PRECISION_HINT=f32;PERFORMANCE_HINT=LATENCY;NUM_STREAMS=2;"
+                                "INFERENCE_NUM_THREADS=3;");
     options = options_of_fake();
     options.mode = GMSRT_THROUGHPUT;
     expect_properties(&options, "INFERENCE_PRECISION_HINT=f32;PERFORMANCE_HINT=THROUGHPUT;");
@@ -153,6 +150,178 @@ static void test_options(const char *folder)
     set_shape(2);
     CHECK(gmsrt_open_cpu(graph, &options, &runner) == GMSRT_INVALID_ARGUMENT, "batch 5 of a graph with 2");
     expect_clean();
+}
+
+/* The only file of a folder, and its size; "" if there is none. */
+static long only_file(const char *folder, char path[1200])
+{
+    DIR *opened = opendir(folder);
+    const struct dirent *entry;
+    struct stat about = {0};
+
+    CHECK(opened != NULL, "no folder %s", folder);
+    path[0] = '\0';
+    while ((entry = readdir(opened)) != NULL) {
+        if (entry->d_name[0] == '.' && (entry->d_name[1] == '\0' || entry->d_name[1] == '.')) continue;
+        CHECK(path[0] == '\0', "a second file %s in %s", entry->d_name, folder);
+        snprintf(path, 1200, "%s/%s", folder, entry->d_name);
+        CHECK(stat(path, &about) == 0, "no %s", path);
+    }
+    closedir(opened);
+    return (long)about.st_size;
+}
+
+static void empty(const char *folder)
+{
+    char command[2400];
+
+    snprintf(command, sizeof command, "rm -rf '%s' && mkdir -m 700 '%s'", folder, folder);
+    CHECK(system(command) == 0, "cannot empty %s", folder);
+}
+
+/* Open, look at the masks, close; whether the compiled graph was imported. */
+static bool imports(const gmsrt_cpu_options *options)
+{
+    uint8_t masks[IMAGES * PIXELS];
+    gmsrt_runner *runner;
+    gmsrt_info info = {0};
+    bool imported;
+
+    CHECK_OK(gmsrt_open_cpu(graph, options, &runner));
+    imported = strncmp(fake.properties(), "imported;", 9) == 0;
+    CHECK_OK(gmsrt_get_info(runner, &info));
+    CHECK(info.batch == 2 && info.height == 2 && info.width == 2 && strcmp(info.execution, "f32") == 0 &&
+              info.lanes == (options->lanes > 0 ? options->lanes : 1),
+          "wrong info");
+    CHECK_OK(gmsrt_infer(runner, images, IMAGES, masks));
+    expect_masks(masks, IMAGES);
+    gmsrt_close(runner);
+    expect_clean();
+    return imported;
+}
+
+static void test_cache(const char *root)
+{
+    gmsrt_cpu_options options = options_of_fake();
+    uint8_t whole[4096], damaged[4096];
+    char folder[1100], path[1200], old[1200];
+    const struct timespec long_ago[2] = {{1000, 0}, {1000, 0}};
+    struct stat about;
+    long size;
+    FILE *file;
+
+    fake.reset();
+    set_shape(2);
+    snprintf(folder, sizeof folder, "%s/compiled", root);
+    empty(folder);
+    options.cache = folder;
+    options.lanes = 2;
+    options.threads = 3;
+    CHECK(!imports(&options), "imported from nowhere");
+    size = only_file(folder, path);
+    CHECK(size > 160 && size < (long)sizeof whole, "%ld bytes", size);
+    CHECK(stat(path, &about) == 0 && (about.st_mode & 0777) == 0600, "mode %o", (unsigned)about.st_mode);
+    CHECK(imports(&options), "compiled again");
+    CHECK(strcmp(fake.properties(), "imported;INFERENCE_PRECISION_HINT=f32;PERFORMANCE_HINT=LATENCY;NUM_STREAMS=2;"
+                                    "INFERENCE_NUM_THREADS=3;") == 0,
+          "%s", fake.properties());
+    setenv("XDG_CACHE_HOME", "/dev/null", 1); /* that it passed is not remembered for the user */
+    options.trial = GMSRT_TRIAL_AUTO; /* the trial does not keep what it compiles */
+    CHECK(imports(&options), "compiled again after a trial");
+    options.trial = GMSRT_TRIAL_ALWAYS;
+    CHECK(!imports(&options), "doubts and a cache");
+    options.trial = GMSRT_TRIAL_NEVER;
+
+    /* Any bit, any length: OpenVINO never sees it, and the graph is compiled and kept again. */
+    file = fopen(path, "rb");
+    CHECK(file != NULL && fread(whole, 1, sizeof whole, file) == (size_t)size && fclose(file) == 0, "cannot read");
+    for (long bit = 0; bit < 8 * size; bit += 7) { /* each byte, another bit each time */
+        memcpy(damaged, whole, (size_t)size);
+        damaged[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        write_bytes(path, damaged, (size_t)size);
+        CHECK(!imports(&options), "bit %ld", bit);
+        CHECK(bit % 8 != 0 || imports(&options), "not kept again after bit %ld", bit);
+    }
+    for (long length = 0; length < size; length += 5) {
+        write_bytes(path, whole, (size_t)length);
+        CHECK(!imports(&options), "length %ld", length);
+    }
+    memcpy(damaged, whole, (size_t)size);
+    write_bytes(path, damaged, (size_t)size + 1);
+    CHECK(!imports(&options), "one byte more");
+    CHECK(imports(&options), "not kept again");
+
+    /* Another graph, and another option, are other files; a file of one is nothing to the other. */
+    options.threads = 2;
+    CHECK(!imports(&options), "another number of threads");
+    options.threads = 3;
+    empty(folder);
+    CHECK(!imports(&options), "emptied");
+    size = only_file(folder, path);
+    snprintf(old, sizeof old, "%s/%064d.blob", folder, 0);
+    CHECK(rename(path, old) == 0, "rename");
+    options.threads = 2;
+    CHECK(!imports(&options), "another file");
+    CHECK(unlink(old) == 0, "unlink");
+    only_file(folder, path);
+    write_bytes(path, whole, (size_t)size); /* sound, and of other options */
+    CHECK(!imports(&options), "a file of other options");
+
+    /* What was not used for longest makes room; parts that nobody finishes go. */
+    file = fopen(old, "wb");
+    CHECK(file != NULL && ftruncate(fileno(file), (off_t)2 << 30) == 0 && fclose(file) == 0, "no sparse file");
+    CHECK(utimensat(AT_FDCWD, old, long_ago, 0) == 0, "utimensat");
+    snprintf(old, sizeof old, "%s/.part-1-1-left", folder);
+    write_bytes(old, "x", 1);
+    CHECK(utimensat(AT_FDCWD, old, long_ago, 0) == 0, "utimensat");
+    CHECK(unlink(path) == 0, "unlink");
+    CHECK(!imports(&options), "no file");
+    only_file(folder, path);
+    CHECK(imports(&options), "the new one went");
+
+    /* Places and files that are not this user's alone. */
+    CHECK(chmod(path, 0666) == 0, "chmod");
+    CHECK(!imports(&options), "a file that others may write to");
+    CHECK(imports(&options), "not replaced");
+    CHECK(chmod(folder, 0770) == 0, "chmod");
+    CHECK(!imports(&options), "a folder that others may write to");
+    CHECK(chmod(folder, 0700) == 0, "chmod");
+    snprintf(old, sizeof old, "%s/elsewhere.blob", root);
+    CHECK(rename(path, old) == 0 && symlink(old, path) == 0, "link");
+    CHECK(!imports(&options), "a link");
+    CHECK(lstat(path, &about) == 0 && S_ISREG(about.st_mode) && unlink(old) == 0, "the link is still there");
+    CHECK(unlink(path) == 0 && mkdir(path, 0700) == 0, "mkdir");
+    CHECK(!imports(&options), "a folder instead of a file");
+    CHECK(rmdir(path) == 0, "rmdir");
+    CHECK(mkfifo(path, 0600) == 0, "mkfifo");
+    CHECK(!imports(&options) && imports(&options), "a pipe instead of a file");
+}
+
+/* Every call fails once: with a cache, whatever fails there costs nothing but time. */
+static void test_cache_failures(const char *root)
+{
+    gmsrt_cpu_options options = options_of_fake();
+    char folder[1100];
+
+    snprintf(folder, sizeof folder, "%s/compiled", root);
+    options.cache = folder;
+    for (int call = 1; call < 60; call++) {
+        gmsrt_runner *runner = NULL;
+        gmsrt_status status;
+        const char *name;
+
+        fake.reset();
+        set_shape(2);
+        if (call % 2) empty(folder);
+        fake.fail(call / 2 + 1, -1);
+        status = gmsrt_open_cpu(graph, &options, &runner);
+        name = fake.calls() > call / 2 ? fake.call(call / 2) : "none";
+        if (strcmp(name, "ov_core_import_model") == 0 || strcmp(name, "ov_core_set_property") == 0 ||
+            strcmp(name, "ov_compiled_model_export_model") == 0)
+            CHECK(status == GMSRT_OK, "a failing %s: %s", name, gmsrt_last_error());
+        gmsrt_close(runner);
+        expect_clean();
+    }
 }
 
 static void test_arguments(void)
@@ -579,7 +748,9 @@ int main(int argc, char **argv)
     test_files(argv[2]);
     test_engine(argv[2]);
     test_foreign();
-    test_options(argv[2]);
+    test_options();
+    test_cache(argv[2]);
+    test_cache_failures(argv[2]);
     test_results();
     test_threads();
     test_failures();

@@ -4,7 +4,7 @@
  *
  * Started by libgms_rt before it opens a graph, so that a graph on which OpenVINO crashes ends this process and not the
  * caller's. The verdict goes to standard output: the number of a gmsrt_status, a space, its message. No verdict means a
- * crash. Of the arguments the library gives, "" stands for NULL. */
+ * crash. Of the arguments the library gives, "" stands for NULL; CACHE is not used: a trial compiles what it is given. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -119,7 +119,6 @@ int main(int argc, char **argv)
     options.batch = numbers[6];
     options.trial = GMSRT_TRIAL_NEVER;
     options.openvino = argv[9][0] != '\0' ? argv[9] : NULL;
-    options.cache = argv[10][0] != '\0' ? argv[10] : NULL;
     status = run_once(argv[8], &options);
     return end(verdict, status, status == GMSRT_OK ? "" : gmsrt_last_error());
 }
