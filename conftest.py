@@ -12,13 +12,14 @@ import pytest
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Graphs that a test has tried are not remembered for the user."""
-    before = {name: os.environ.get(name) for name in ("XDG_CACHE_HOME", "PIP_CACHE_DIR")}
+    before = {name: os.environ.get(name) for name in ("XDG_CACHE_HOME", "PIP_CACHE_DIR", "GMS_RT_CACHE")}
     # Packages that tests install come from where they always do.
     kept = before["PIP_CACHE_DIR"] or str(Path(before["XDG_CACHE_HOME"] or Path.home() / ".cache") / "pip")
     os.environ |= {"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")), "PIP_CACHE_DIR": kept}
+    os.environ.pop("GMS_RT_CACHE", None)
     yield
     for name, value in before.items():
         if value is None:
-            del os.environ[name]
+            os.environ.pop(name, None)
         else:
             os.environ[name] = value

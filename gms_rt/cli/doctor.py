@@ -13,6 +13,7 @@ import click
 
 from gms_rt import __version__
 from gms_rt.cli.console import Console
+from gms_rt.engine.user_cache import CacheContents, cache_contents, clear_caches
 from gms_rt.errors import GmsError
 from gms_rt.runtime.device import Machine, package_version, probe
 from gms_rt.runtime.tensorrt_module import MODULES, tensorrt_version
@@ -29,7 +30,7 @@ GAINS = {
     "dev": "tests and checks",
 }
 ENVIRONMENT = {
-    "GMS_RT_CACHE": "folder of timing caches, instead of ~/.cache/gms-rt",
+    "GMS_RT_CACHE": "folder of compiled graphs and timing caches, instead of ~/.cache/gms-rt",
     "GMS_RT_LIBRARY": "the C library to load, instead of the installed one",
     "GMSRT_OPENVINO": "OpenVINO's C library, libopenvino_c.so, instead of the one that is found",
     "GMSRT_TRIAL": "the program that tries unknown graphs, instead of the one next to the C library",
@@ -40,14 +41,26 @@ ENVIRONMENT = {
 
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def command(as_json: bool) -> None:
+@click.option("--clear-cache", is_flag=True, help="Delete what earlier builds and opens left, and say how much it was.")
+def command(as_json: bool, clear_cache: bool) -> None:
     """List what this machine has and what it lacks.
+
+    What earlier builds and opens left for later ones is listed too: graphs compiled for this CPU, graphs that passed
+    their trial, and TensorRT's timing caches. --clear-cache deletes it, and then lists nothing else; the next open and
+    the next build take as long as the first.
 
     \b
     Examples:
       gms-rt doctor
+      gms-rt doctor --clear-cache
       gms-rt doctor --json | python3 -m json.tool
     """
+    console = Console(json=as_json)
+    if clear_cache:
+        cleared = clear_caches()
+        lines = [f"deleted {_amount(kind)} of {kind.what} in {kind.folder}" for kind in cleared]
+        console.result({"cleared": [_cache_facts(kind) for kind in cleared]}, "\n".join(lines))
+        return
     machine = probe()
     facts = {
         "gms_rt": __version__,
@@ -58,9 +71,18 @@ def command(as_json: bool) -> None:
         "openvino": machine.packages["openvino"],
         "tensorrt": {flavour: tensorrt_version(flavour) for flavour in MODULES},
         "extras": _extras(),
+        "cache": [_cache_facts(kind) for kind in cache_contents()],
         "environment": {name: {"does": does, "value": os.environ.get(name)} for name, does in ENVIRONMENT.items()},
     }
-    Console(json=as_json).result(facts, _screen(machine, facts))
+    console.result(facts, _screen(machine, facts))
+
+
+def _cache_facts(kind: CacheContents) -> dict[str, Any]:
+    return dataclasses.asdict(kind) | {"folder": str(kind.folder)}
+
+
+def _amount(kind: CacheContents) -> str:
+    return f"{kind.files} {'file' if kind.files == 1 else 'files'} ({kind.bytes / 2**20:.1f} MiB)"
 
 
 def _native() -> dict[str, str | None]:
@@ -113,6 +135,8 @@ def _screen(machine: Machine, facts: dict[str, Any]) -> str:
     for name, extra in facts["extras"].items():
         state = "installed" if not extra["missing"] else extra["install"]
         lines.append(f"  {name:<14} {extra['adds']}: {state}")
+    lines += ["", "cache (cleared by gms-rt doctor --clear-cache)"]
+    lines += [f"  {kind.name:<14} {kind.what}: {_amount(kind)} in {kind.folder}" for kind in cache_contents()]
     lines += ["", "environment variables"]
     for name, variable in facts["environment"].items():
         state = "not set" if variable["value"] is None else f"set to {variable['value']}"

@@ -8,6 +8,7 @@ from typing import Literal
 
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import EngineManifest, Plan, newest_engines, read_manifest, verify_files
+from gms_rt.engine.user_cache import compiled_graphs
 from gms_rt.errors import ArtifactError, DeviceError, NativeError, UsageError
 from gms_rt.runtime.base import Runner
 from gms_rt.runtime.device import Machine, parse_device, probe
@@ -85,7 +86,8 @@ def load(
     their hashes first. `batch` is how many images make one inference, where the engine's graph leaves that open (0: as
     it was built). A CPU graph that this machine has not run before is first run once in a process of its own, so that
     one on which OpenVINO crashes raises an error: `trial` "always" repeats that every time, "never" leaves it out for
-    engines that are trusted: a malformed graph can then crash this process.
+    engines that are trusted: a malformed graph can then crash this process. What OpenVINO made of the graph is kept in
+    the user's cache folder for the next load, except with "always".
     """
     kind, index = parse_device(device)
     folder = newest_that_fits(ENGINES, device) if path is None else Path(path)
@@ -162,6 +164,7 @@ def _cpu_runner(
         mode=mode,
         batch=batch,
         trial=trial,
+        cache=compiled_graphs(),
     )
     try:
         return CpuRunner(folder / manifest.model, settings, quantised=manifest.precision == "int8")

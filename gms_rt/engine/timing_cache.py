@@ -6,21 +6,13 @@ folder. A cache of another version or device is set aside, never an error.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from gms_rt.artifacts import write_bytes
+from gms_rt.engine.user_cache import cache_root
 from gms_rt.errors import GmsError
 
 TIMING_CACHE = "timing.cache"
-
-
-def cache_root() -> Path:
-    """Where builds keep what later builds can use; `GMS_RT_CACHE` moves it."""
-    named = os.environ.get("GMS_RT_CACHE") or os.environ.get("XDG_CACHE_HOME")
-    if os.environ.get("GMS_RT_CACHE"):
-        return Path(str(named))
-    return (Path(named) if named else Path.home() / ".cache") / "gms-rt"
 
 
 def shared_path(flavour: str, version: str, sm: int) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import re
+from pathlib import Path
 
 import pytest
 from support.trees import ROOT
@@ -42,6 +43,32 @@ def test_every_environment_variable_of_the_package_is_listed(
     }
     assert len(named) >= 4
     assert named <= set(doctor.ENVIRONMENT)
+
+
+def test_the_cache_is_shown_and_cleared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("GMS_RT_CACHE", raising=False)
+    root = tmp_path / "gms-rt"
+    for name, size in {"compiled/a.blob": 2**20, "tried/b": 0, "timing/c.cache": 10, "timing/sub/kept": 1}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(bytes(size))
+    (tmp_path / "precious").write_text("x")
+    (root / "tried" / "link").symlink_to(tmp_path / "precious")
+    assert run(["doctor"]) == 0
+    assert f"compiled graphs of the CPU: 1 file (1.0 MiB) in {root / 'compiled'}" in capsys.readouterr().out
+    assert run(["doctor", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)["cache"]
+    assert run(["doctor", "--clear-cache", "--json"]) == 0
+    cleared = json.loads(capsys.readouterr().out)["cleared"]
+    assert shown == cleared
+    assert [(kind["name"], kind["files"], kind["bytes"]) for kind in cleared] == [
+        ("compiled", 1, 2**20), ("tried", 1, 0), ("timing", 1, 10),
+    ]  # fmt: skip
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["kept", "link", "precious"]
+    assert run(["doctor", "--clear-cache"]) == 0
+    assert "deleted 0 files (0.0 MiB) of compiled graphs" in capsys.readouterr().out
 
 
 def test_absent_things_are_reported_as_absent(

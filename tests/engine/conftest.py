@@ -9,7 +9,7 @@ from support.precision_graphs import tiny_graph
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def cache_of_builds(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GMS_RT_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.small_builds import PLAIN_CPU, build, needs_rtx
 
-from gms_rt.engine import targets, tensorrt, timing_cache
+from gms_rt.engine import targets, tensorrt, timing_cache, user_cache
 from gms_rt.errors import DeviceError, GmsError, MissingExtraError
 from gms_rt.graph.layer_counts import layer_counts
 from gms_rt.graph.read import read_graph
@@ -105,7 +105,7 @@ def test_timing_cache_places(monkeypatch, tmp_path):
     assert timing_cache.read_timing_cache(tmp_path / "absent", place) == b"times"
     monkeypatch.delenv("GMS_RT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert timing_cache.cache_root() == tmp_path / "gms-rt"
+    assert user_cache.cache_root() == tmp_path / "gms-rt"
 
 
 @pytest.mark.slow

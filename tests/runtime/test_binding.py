@@ -177,6 +177,27 @@ def test_compiled_graphs_are_cached(graph: Path, tmp_path: Path) -> None:
     assert any(cache.iterdir())
 
 
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_what_was_imported_stays_while_the_runner_lives(tmp_path: Path, lanes: int) -> None:
+    """OpenVINO works on the weights where they were handed over; much of it, so that freed memory is gone at once."""
+    path = conv_graph(tmp_path / "wide.onnx", size=32, width=128, depth=3)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    pictures = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
+    results = []
+    for _ in range(3):
+        with NativeRunner.open_cpu(path, CpuSettings(cache=cache, lanes=lanes, threads=2)) as runner:
+            masks = np.zeros((6, 32, 32), np.uint8)
+            for _ in range(3):
+                runner.infer(pictures, masks)
+                runner.bench(pictures, seconds=0.0, iterations=5, warmup=0.0)
+            results.append(masks.copy())
+    (blob,) = cache.iterdir()
+    assert blob.stat().st_size > 1_000_000
+    for again in results[1:]:
+        np.testing.assert_array_equal(again, results[0])
+
+
 def test_damaged_files(graph: Path, tmp_path: Path) -> None:
     content = graph.read_bytes()
     damaged = tmp_path / "damaged.onnx"

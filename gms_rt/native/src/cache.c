@@ -150,7 +150,7 @@ static bool is_whole(const head *start, const char *key, const char *blob, size_
 }
 
 ov_compiled_model_t *gmsrt_cache_find(const gmsrt_cache *cache, const gmsrt_openvino *ov, const ov_core_t *core,
-                                      gmsrt_info *info)
+                                      gmsrt_info *info, void **blob)
 {
     ov_compiled_model_t *compiled = NULL;
     char name[NAME_LENGTH + 1];
@@ -159,6 +159,7 @@ ov_compiled_model_t *gmsrt_cache_find(const gmsrt_cache *cache, const gmsrt_open
     head start;
     int file;
 
+    *blob = NULL;
     if (cache->folder < 0) return NULL;
     name_of(cache, name);
     file = openat(cache->folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
@@ -187,7 +188,11 @@ ov_compiled_model_t *gmsrt_cache_find(const gmsrt_cache *cache, const gmsrt_open
         unlinkat(cache->folder, name, 0);
     }
     close(file);
-    free(all);
+    if (compiled == NULL) {
+        free(all);
+        all = NULL;
+    }
+    *blob = all;
     return compiled;
 }
 

@@ -27,6 +27,7 @@ typedef struct cpu_state {
     gmsrt_openvino ov;
     ov_core_t *core;
     ov_compiled_model_t *compiled;
+    void *blob; /* what the compiled graph was imported from, where it was */
     uint32_t lane_count;
     cpu_lane lanes[GMSRT_MAX_LANES];
     size_t image_bytes; /* of one image */
@@ -141,6 +142,7 @@ static void free_state(cpu_state *state)
     }
     if (state->compiled != NULL) ov->ov_compiled_model_free(state->compiled);
     if (state->core != NULL) ov->ov_core_free(state->core);
+    free(state->blob);
     free(state);
 }
 
@@ -269,7 +271,7 @@ static bool take_compiled(cpu_state *state, const gmsrt_cache *cache, const gmsr
     /* The C API has no properties for an import: it takes those of the core. */
     for (size_t i = 0; i < used; i += 2)
         if (state->ov.ov_core_set_property(state->core, "CPU", wanted.pairs[i], wanted.pairs[i + 1]) != 0) return false;
-    state->compiled = gmsrt_cache_find(cache, &state->ov, state->core, info);
+    state->compiled = gmsrt_cache_find(cache, &state->ov, state->core, info, &state->blob);
     return state->compiled != NULL;
 }
 

@@ -23,9 +23,10 @@ typedef struct gmsrt_cache {
 /* The cache of the options, for this graph; `info` says what would run it here. Closed by gmsrt_cache_close. */
 void gmsrt_cache_open(gmsrt_cache *cache, const char *path, gmsrt_files *files, const gmsrt_cpu_options *options,
                       const gmsrt_info *info, const char *abilities);
-/* The compiled graph, and its shape in `info`; NULL if there is none that is whole. */
+/* The compiled graph, and its shape in `info`; NULL if there is none that is whole. OpenVINO works on the weights in
+ * `blob` for as long as the compiled graph and its requests live: free it after them. */
 ov_compiled_model_t *gmsrt_cache_find(const gmsrt_cache *cache, const gmsrt_openvino *ov, const ov_core_t *core,
-                                      gmsrt_info *info);
+                                      gmsrt_info *info, void **blob);
 /* Keep it if that can be done; that it cannot be is no failure. */
 void gmsrt_cache_keep(const gmsrt_cache *cache, const gmsrt_openvino *ov, const ov_compiled_model_t *compiled,
                       const char *path, const gmsrt_files *files, const gmsrt_info *info);
