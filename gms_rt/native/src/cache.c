@@ -174,8 +174,7 @@ ov_compiled_model_t *gmsrt_cache_find(const gmsrt_cache *cache, const gmsrt_open
             return NULL;
         }
         if (read_all(file, (char *)&start, sizeof start) && read_all(file, all, size) &&
-            is_whole(&start, cache->key, all, size) &&
-            gmsrt_shape_is_sane(start.batch, start.height, start.width) &&
+            is_whole(&start, cache->key, all, size) && gmsrt_shape_is_sane(start.batch, start.height, start.width) &&
             ov->ov_core_import_model(core, all, size, "CPU", &compiled) != 0)
             compiled = NULL;
     }
@@ -231,8 +230,7 @@ static bool is_unchanged(const gmsrt_files *files, const char *path)
     for (size_t i = 0; i < files->count && same; i++)
         same = gmsrt_files_add(&again, files->items[i].name, strlen(files->items[i].name), NULL);
     same = same && gmsrt_files_hash(&again, path) == GMSRT_OK;
-    for (size_t i = 0; i < files->count && same; i++)
-        same = strcmp(files->items[i].hex, again.items[i].hex) == 0;
+    for (size_t i = 0; i < files->count && same; i++) same = strcmp(files->items[i].hex, again.items[i].hex) == 0;
     gmsrt_files_free(&again);
     return same;
 }

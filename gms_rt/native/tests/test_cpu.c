@@ -226,7 +226,7 @@ static void test_cache(const char *root)
                                     "INFERENCE_NUM_THREADS=3;") == 0,
           "%s", fake.properties());
     setenv("XDG_CACHE_HOME", "/dev/null", 1); /* that it passed is not remembered for the user */
-    options.trial = GMSRT_TRIAL_AUTO; /* the trial does not keep what it compiles */
+    options.trial = GMSRT_TRIAL_AUTO;         /* the trial does not keep what it compiles */
     CHECK(imports(&options), "compiled again after a trial");
     options.trial = GMSRT_TRIAL_ALWAYS;
     CHECK(!imports(&options), "doubts and a cache");
