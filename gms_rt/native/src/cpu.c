@@ -315,10 +315,13 @@ gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options,
         state = calloc(1, sizeof *state);
         status = state != NULL ? start(state, options, &info) : gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory");
         trial = gmsrt_now();
-        if (status == GMSRT_OK) status = gmsrt_try_graph(path, &files, options, info.runtime, info.device);
+        if (status == GMSRT_OK)
+            status = gmsrt_try_graph(path, &files, options, state->ov.file, info.runtime, info.device);
         trial = gmsrt_now() - trial;
         if (status == GMSRT_OK && runner != NULL) {
             status = open_graph(state, path, options, &info);
+            /* OpenVINO reads the files by their names: they must still be those that were hashed and tried. */
+            if (status == GMSRT_OK) status = gmsrt_files_same(&files, path);
             info.open_ms = gmsrt_now() - began - trial;
             if (status == GMSRT_OK) status = gmsrt_runner_create(&cpu_hooks, state, &info, runner);
             opened = status == GMSRT_OK;

@@ -15,7 +15,7 @@ static gmsrt_status locate(const char *graph, char *found, size_t size, gmsrt_fi
     if (strlen(graph) >= size || strlen(name) >= GMSRT_MAX_FILE_NAME)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "the path of the graph is too long");
     strcpy(found, graph);
-    if (!gmsrt_files_add(files, name, strlen(name), NULL)) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory");
+    if (gmsrt_files_add(files, name, strlen(name)) == NULL) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory");
     return GMSRT_OK;
 }
 

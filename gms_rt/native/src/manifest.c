@@ -2,6 +2,7 @@
  *
  * A walk over the JSON text that understands just enough: the members "model" (a name) and "files" (names and SHA-256)
  * of the outermost object; everything else is stepped over. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,20 +108,19 @@ static bool read_members(text t, span *model, text *files)
     return take(&t, '}') && has_model && has_files && is_name(*model);
 }
 
-static gmsrt_status check_file(const char *folder, span name, span hash, char hex[65])
+static gmsrt_status check_file(const char *folder, span name, span hash, gmsrt_files *known)
 {
     char path[4096];
-    FILE *file;
-    bool same;
+    gmsrt_file *file;
 
     if (!is_name(name) ||
         snprintf(path, sizeof path, "%s/%.*s", folder, (int)name.length, name.start) >= (int)sizeof path)
         return gmsrt_fail(GMSRT_BAD_GRAPH, "%s/engine.json lists a name that is not a file of the folder", folder);
-    file = fopen(path, "rb");
-    if (file == NULL) return gmsrt_fail(GMSRT_BAD_GRAPH, "%s is missing; build or copy the engine again", path);
-    same = gmsrt_sha256(file, hex) && is(hash, hex);
-    fclose(file);
-    if (!same)
+    file = gmsrt_files_add(known, name.start, name.length);
+    if (file == NULL) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory for the files of %s", folder);
+    if (!gmsrt_file_hash(file, path) && errno == ENOENT)
+        return gmsrt_fail(GMSRT_BAD_GRAPH, "%s is missing; build or copy the engine again", path);
+    if (!is(hash, file->hex))
         return gmsrt_fail(GMSRT_BAD_GRAPH,
                           "%s was changed since it was built (its hash differs); build or copy the engine again", path);
     return GMSRT_OK;
@@ -130,7 +130,6 @@ static gmsrt_status check_file(const char *folder, span name, span hash, char he
 static gmsrt_status check_folder(const char *folder, text manifest, char *path, size_t size, gmsrt_files *known)
 {
     bool listed = false;
-    char hex[65];
     span model = {NULL, 0}, name, hash;
     text files = {NULL, NULL};
 
@@ -139,15 +138,13 @@ static gmsrt_status check_folder(const char *folder, text manifest, char *path, 
                           "%s/engine.json is damaged or not an engine's; build or copy the engine again", folder);
     if (snprintf(path, size, "%s/%.*s", folder, (int)model.length, model.start) >= (int)size)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "the path of the engine is too long");
-    if (!gmsrt_files_add(known, model.start, model.length, NULL)) /* the first, wherever it is listed */
+    if (gmsrt_files_add(known, model.start, model.length) == NULL) /* the first, wherever it is listed */
         return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory for the files of %s", folder);
     while (take_string(&files, &name) && take(&files, ':') && take_string(&files, &hash)) {
         if (name.length >= model.length && memcmp(name.start, model.start, model.length) == 0) {
-            const gmsrt_status status = check_file(folder, name, hash, hex);
+            const gmsrt_status status = check_file(folder, name, hash, known);
 
             if (status != GMSRT_OK) return status;
-            if (!gmsrt_files_add(known, name.start, name.length, hex))
-                return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory for the files of %s", folder);
             listed = listed || name.length == model.length;
         }
         if (!take(&files, ',')) break;
