@@ -158,7 +158,7 @@ def test_wrong_numbers_are_refused(graph: Path) -> None:
     for options in ({"threads": -1}, {"lanes": 2**32}, {"batch": -5}, {"lanes": 65}, {"threads": 100_000}):
         with pytest.raises(UsageError):
             NativeRunner.open_cpu(graph, CpuSettings(**options))
-    with pytest.raises(UsageError, match="give f32 or bf16"):
+    with pytest.raises(UsageError, match="give f32, bf16 or as built"):
         NativeRunner.open_cpu(graph, CpuSettings(execution="int8"))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="zero byte"):
         NativeRunner.open_cpu(Path("a\0b.onnx"))

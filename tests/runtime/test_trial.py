@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import json
 import os
 import random
 import shutil
@@ -160,6 +161,29 @@ def test_a_foreign_engine_is_an_error(tmp_path: Path) -> None:
     (engine / "engine.json").write_text(manifest.replace(before, sha256_file(engine / "model.onnx")))
     with pytest.raises(ArtifactError, match=r"model\.onnx"):
         gms_rt.load(engine)
+
+
+def test_a_graph_that_the_manifest_does_not_list_is_an_error(tmp_path: Path) -> None:
+    engine = tmp_path / "engine"
+    build_engine(BuildRequest(conv_graph(tmp_path / "sound.onnx", size=16), engine, "fp32", targets=("cpu",)))
+    manifest = json.loads((engine / "engine.json").read_text())
+    listed = manifest["files"]
+
+    def refused(match: str, **changes: object) -> None:
+        (engine / "engine.json").write_text(json.dumps(manifest | changes))
+        with pytest.raises(ArtifactError, match=match):
+            gms_rt.load(engine)
+        with pytest.raises(ArtifactError, match=match):  # what a C program gets
+            check_graph(engine)
+
+    refused("engine.json does not list the graph", files={})
+    refused("hash differs", files=listed | {"model.onnx": "0" * 64})
+    refused("version 2", version=2)
+    refused("not a gms-rt-engine file", format="gms-rt-run")
+    model = onnx.load(str(conv_graph(tmp_path / "whole.onnx", size=8)))
+    onnx.save(model, str(engine / "model.onnx"), save_as_external_data=True, location="w.bin", size_threshold=0)
+    with_graph = listed | {"model.onnx": sha256_file(engine / "model.onnx")}
+    refused("weights in 'w.bin', which engine.json does not list", files=with_graph)
 
 
 def test_build_ends_with_a_message(tmp_path: Path) -> None:

@@ -68,8 +68,12 @@ typedef enum gmsrt_status {
 
 typedef enum gmsrt_backend { GMSRT_CPU = 0, GMSRT_CUDA = 1 } gmsrt_backend;
 
-/* Arithmetic of a CPU runner. A graph with quantised nodes runs those in int8 under either. */
-typedef enum gmsrt_precision { GMSRT_F32 = 0, GMSRT_BF16 = 1 } gmsrt_precision;
+/* Arithmetic of a CPU runner. A graph with quantised nodes runs those in int8 under any of them. */
+typedef enum gmsrt_precision {
+    GMSRT_F32 = 0,
+    GMSRT_BF16 = 1,
+    GMSRT_AS_BUILT = 2 /* what the engine.json of an engine folder says; f32 for an .onnx file */
+} gmsrt_precision;
 
 typedef enum gmsrt_mode {
     GMSRT_LATENCY = 0,   /* one image as fast as possible: all threads work on it */
@@ -92,7 +96,7 @@ typedef struct gmsrt_cpu_options {
     size_t struct_size;        /* set by gmsrt_cpu_options_default */
     const char *openvino;      /* libopenvino_c.so; NULL: $GMSRT_OPENVINO, else the system's loader searches */
     const char *cache;         /* folder for compiled graphs, must exist; NULL: no cache */
-    gmsrt_precision precision; /* default GMSRT_F32 */
+    gmsrt_precision precision; /* default GMSRT_AS_BUILT */
     gmsrt_mode mode;           /* default GMSRT_LATENCY */
     uint32_t threads;          /* 0: OpenVINO's choice (the physical cores) */
     uint32_t lanes;            /* inferences in flight; 0: one for latency, OpenVINO's optimum for throughput */
@@ -201,7 +205,8 @@ GMSRT_API void gmsrt_cpu_options_default(gmsrt_cpu_options *options);
 GMSRT_API void gmsrt_cuda_options_default(gmsrt_cuda_options *options);
 
 /* Open a graph on the CPU. `graph` is an engine folder, whose files are compared with the hashes in its engine.json, or
- * an .onnx file. A file that is not ONNX, or has weights in a file outside the graph's folder, is refused. The program
+ * an .onnx file. A manifest of another format or of a newer version is refused, and so is a graph or a file with weights
+ * that the manifest does not list. A file that is not ONNX, or has weights in a file outside the graph's folder, is refused. The program
  * gmsrt-trial, which is next to this library (or where $GMSRT_TRIAL says), then opens and runs the graph in a process of
  * its own, as often as options->trial asks; only then OpenVINO opens it here. With GMSRT_TRIAL_NEVER a malformed graph
  * can crash the calling process (see README.md, "Trust"). The trial finds crashes; it is no sandbox.

@@ -65,11 +65,13 @@ gmsrt_status gmsrt_files_same(const gmsrt_files *files, const char *graph);
 void gmsrt_files_free(gmsrt_files *files);
 
 /* graph_file.c: turn a file or engine folder into the path of an ONNX file, and list its files; those of an engine
- * folder have their hashes. `path` and `files` must be freed, also after a failure. */
-gmsrt_status gmsrt_find_graph(const char *graph, char **path, gmsrt_files *files);
+ * folder have their hashes. `path` and `files` must be freed, also after a failure. `built`: the arithmetic that an
+ * engine was built for; f32 for a file. */
+gmsrt_status gmsrt_find_graph(const char *graph, char **path, gmsrt_files *files, gmsrt_precision *built);
 
 /* manifest.c: the path of an engine folder's graph, and its files, after their hashes were compared with engine.json. */
-gmsrt_status gmsrt_graph_of_engine(const char *folder, char *path, size_t size, gmsrt_files *files);
+gmsrt_status gmsrt_graph_of_engine(const char *folder, char *path, size_t size, gmsrt_files *files,
+                                   gmsrt_precision *built);
 
 /* onnx_file.c: whether it is an ONNX file; the files with its outside weights are added to `files`. */
 gmsrt_status gmsrt_read_onnx(const char *path, gmsrt_files *files);
