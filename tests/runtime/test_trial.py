@@ -148,6 +148,15 @@ def test_a_program_with_more_rights_than_its_caller_ignores_the_environment() ->
         assert "secure_getenv" in names and "getenv" not in names
 
 
+def test_the_library_is_built_to_end_at_a_mistake_in_memory() -> None:
+    if shutil.which("readelf") is None:
+        pytest.skip("no readelf")
+    for file in (library_path(), library_path().with_name("gmsrt-trial")):
+        told = subprocess.run(["readelf", "-dlsW", str(file)], capture_output=True, text=True, check=True).stdout
+        assert "NOW" in told and "GNU_RELRO" in told, file
+        assert "__stack_chk_fail" in told and "_chk@" in told, file
+
+
 def test_a_foreign_engine_is_an_error(tmp_path: Path) -> None:
     """A consistent engine folder around a graph that crashes OpenVINO."""
     engine = tmp_path / "engine"

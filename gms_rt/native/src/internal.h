@@ -36,6 +36,11 @@ void gmsrt_sha256_start(gmsrt_sha256_state *sum);
 void gmsrt_sha256_add(gmsrt_sha256_state *sum, const void *data, size_t size);
 void gmsrt_sha256_end(gmsrt_sha256_state *sum, char hex[65]);
 bool gmsrt_sha256(FILE *file, char hex[65]);
+/* Blocks of 64 bytes: in plain C, and with the processor's instructions (sha256_x86.c), only where it has them. */
+extern const uint32_t gmsrt_sha256_constants[64];
+void gmsrt_sha256_plain(uint32_t state[8], const uint8_t *data, size_t blocks);
+bool gmsrt_sha256_has_fast(void);
+void gmsrt_sha256_fast(uint32_t state[8], const uint8_t *data, size_t blocks);
 
 /* files.c: the files of a graph, named as seen from its folder; the graph first, then its outside weights by name. */
 #define GMSRT_MAX_FILE_NAME 512u
