@@ -221,20 +221,6 @@ static void *export_blob(const gmsrt_openvino *ov, const ov_compiled_model_t *co
 #endif
 }
 
-/* Whether the files are still what they were when the key was made of them. */
-static bool is_unchanged(const gmsrt_files *files, const char *path)
-{
-    gmsrt_files again = {NULL, 0, 0};
-    bool same = true;
-
-    for (size_t i = 0; i < files->count && same; i++)
-        same = gmsrt_files_add(&again, files->items[i].name, strlen(files->items[i].name), NULL);
-    same = same && gmsrt_files_hash(&again, path) == GMSRT_OK;
-    for (size_t i = 0; i < files->count && same; i++) same = strcmp(files->items[i].hex, again.items[i].hex) == 0;
-    gmsrt_files_free(&again);
-    return same;
-}
-
 /* Make room: parts that nobody finishes, then the files that were not used for longest. */
 static void clear_old(int folder)
 {
@@ -298,7 +284,7 @@ void gmsrt_cache_keep(const gmsrt_cache *cache, const gmsrt_openvino *ov, const 
     hash((const char *)&start + HASHED_FROM, sizeof start - HASHED_FROM, blob, size, hex);
     memcpy(start.hex, hex, 64);
     snprintf(part, sizeof part, ".part-%ld-%u-%.16s", (long)getpid(), __sync_add_and_fetch(&turn, 1), cache->key);
-    file = is_unchanged(files, path)
+    file = gmsrt_files_same(files, path) == GMSRT_OK
                ? openat(cache->folder, part, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600)
                : -1;
     if (file >= 0) {
