@@ -164,7 +164,7 @@ static void fuzz_cpu(const char *openvino, const uint8_t *graph, size_t size, co
         options.lanes = below(2) ? below(4) : number();
         options.batch = below(2) ? 0 : number();
         if (below(8) == 0) options.struct_size = number();
-        if (below(8) == 0) options.cache = below(2) ? "" : "/nowhere";
+        if (below(4) == 0) options.cache = below(4) ? folder : below(2) ? "" : "/nowhere";
         if (below(8) == 0 && !real) options.trial = (gmsrt_trial)number();
         if (below(8) == 0) options.trial_seconds = number();
         if (options.trial_seconds < 100) options.trial_seconds = 0; /* a busy machine is no fault of the graph */
