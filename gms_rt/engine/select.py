@@ -97,7 +97,6 @@ def load(
         verify_files(folder, manifest, [choice.plan.file])
         runner: Runner = _tensorrt_runner(folder, manifest, choice, lanes)
     else:
-        verify_files(folder, manifest, [n for n in manifest.files if n.startswith(manifest.model)])
         runner = _cpu_runner(folder, manifest, threads, lanes, mode, batch, trial)
     return Engine(folder, manifest, runner)
 
@@ -158,13 +157,13 @@ def _cpu_runner(
     settings = CpuSettings(
         threads=threads,
         lanes=lanes,
-        execution="bf16" if manifest.execution == "bf16" else "f32",
         mode=mode,
         batch=batch,
         trial=trial,
     )
     try:
-        return CpuRunner(folder / manifest.model, settings, quantised=manifest.precision == "int8")
+        # The folder, not the file: the C library compares the graph with its hash and opens nothing that is not listed.
+        return CpuRunner(folder, settings, quantised=manifest.precision == "int8")
     except (NativeError, UsageError) as error:
         if batch not in (0, manifest.batch):
             raise _fixed_batch(folder, manifest, batch) from error

@@ -189,7 +189,7 @@ OPENVINO(int, ov_core_get_property, (const ov_core_t *core, const char *device, 
 }
 
 /* What a test has asked for in the environment, for the program that tries a graph: it has no other way in. */
-static void misbehave(void)
+static void misbehave(const char *path)
 {
     const char *what = getenv("FAKE_OPENVINO_DOES");
 
@@ -200,6 +200,11 @@ static void misbehave(void)
         fprintf(stderr, "a line of\033[31m noise\n");
     } else if (strcmp(what, "hang") == 0) {
         for (;;) pause();
+    } else if (strcmp(what, "replace") == 0) { /* the file that is read, by one that lies next to it */
+        char other[1100];
+
+        snprintf(other, sizeof other, "%s.other", path);
+        rename(other, path);
     } else if (strcmp(what, "exit") == 0) {
         fputs("last words", stderr);
         _exit(7);
@@ -228,7 +233,7 @@ OPENVINO(int, ov_core_read_model, (const ov_core_t *core, const char *path, cons
 {
     (void)core;
     if (weights != NULL || path[0] == '\0') fake_mistake("a model with separate weights");
-    misbehave();
+    misbehave(path);
     return read_model("ov_core_read_model", &set_ports[0], &set_ports[1], model);
 }
 

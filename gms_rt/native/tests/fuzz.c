@@ -127,7 +127,10 @@ static void make_engine(const char *folder, const uint8_t *graph, size_t size)
     CHECK(file != NULL && fwrite(graph, 1, size, file) == size, "cannot write %s", path);
     rewind(file);
     CHECK(gmsrt_sha256(file, hex) && fclose(file) == 0, "cannot read %s", path);
-    snprintf(manifest, sizeof manifest, "{\"model\": \"model.onnx\", \"files\": {\"model.onnx\": \"%s\"}}", hex);
+    snprintf(manifest, sizeof manifest,
+             "{\"format\": \"gms-rt-engine\", \"version\": 1, \"execution\": \"f32\", \"model\": \"model.onnx\", "
+             "\"files\": {\"model.onnx\": \"%s\"}}",
+             hex);
     snprintf(path, sizeof path, "%s/engine.json", folder);
     file = fopen(path, "wb");
     CHECK(file != NULL && fputs(manifest, file) >= 0 && fclose(file) == 0, "cannot write %s", path);
