@@ -59,6 +59,7 @@ class TimingOptions:
     threads: int = 0  # CPU threads (0: the runtime's choice)
     lanes: int = 1  # images in flight
     cold: bool = True  # whether each engine is also opened in a fresh process
+    trust_plans: bool = False  # whether plans are loaded whoever built them
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.seconds) and self.seconds > 0 and self.rounds >= 1 and self.warmup >= 0):
@@ -104,8 +105,10 @@ def measure(
             say(f"opening {label}")
             cold = ColdStart(None, None, None, None, why="not asked for")
             if how.cold:
-                cold = cold_start(folder, device=how.device, threads=how.threads)
-            engine = stack.enter_context(opener(folder, device=how.device, threads=how.threads, lanes=how.lanes))
+                cold = cold_start(folder, device=how.device, threads=how.threads, trust_plans=how.trust_plans)
+            engine = stack.enter_context(
+                opener(folder, device=how.device, threads=how.threads, lanes=how.lanes, trust_plans=how.trust_plans)
+            )
             subjects.append(subject_from_engine(engine, label, cold))
         subjects += map(subject_from_peer, peers)
         return _timed(subjects, images if images is not None else default_images(engines), how, say)

@@ -60,6 +60,10 @@ def _screen(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> st
         for fit in value["fits"]
     ]
     lines.append(table(runs, header=["file", "target", "runs here", "why not"]))
+    lines += [
+        f"plan {plan['file']} {plan['reason']}: {'trusted' if plan['trusted'] else 'runs with --trust-plans only'}"
+        for plan in value["trust"]
+    ]
     lines += [f"warning: {line}" for line in value["changed"]]
     lines += [f"note: {note}" for note in manifest.notes]
-    return "\n".join([*lines, "", f"rebuild: {manifest.rebuild}"])
+    return "\n".join([*lines, "", f"rebuild: {value['rebuild']}"])

@@ -32,10 +32,17 @@ FORMAT = "gms-rt-parity"
 VERSION = 1
 
 
-def certify(engine: Path, *, device: str | None = None, gate: Gate | None = None, write: bool = True) -> dict[str, Any]:
+def certify(
+    engine: Path,
+    *,
+    device: str | None = None,
+    gate: Gate | None = None,
+    write: bool = True,
+    trust_plans: bool = False,
+) -> dict[str, Any]:
     """Compare an engine's masks with its stored reference on this device; writes `parity.json` into its folder."""
     golden = read_golden(engine / GOLDEN)
-    with load(engine, device=device) as opened:
+    with load(engine, device=device, trust_plans=trust_plans) as opened:
         if GOLDEN in opened.manifest.files:
             verify_files(engine, opened.manifest, [GOLDEN])
         certificate = certificate_from_engine(opened, golden, gate)
