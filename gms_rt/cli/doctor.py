@@ -26,6 +26,7 @@ GAINS = {
     "dicom-seg": "DICOM SEG output",
     "dicom-lossless": "DICOM input in lossless JPEG",
     "nifti": "NIfTI input",
+    "signing": "sign engines, load plans of authors whose key is trusted",
     "dev": "tests and checks",
 }
 ENVIRONMENT = {

@@ -7,18 +7,17 @@ which nobody else can write.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from gms_rt.artifacts import write_json
-from gms_rt.engine.manifest import Plan
+from gms_rt.artifacts import sha256_file, write_json
+from gms_rt.engine.keys import trusted_keys
+from gms_rt.engine.manifest import MANIFEST, Plan
+from gms_rt.engine.signature import SIGNATURE, read_signature
+from gms_rt.engine.state import state_folder
 from gms_rt.errors import GmsError
 
-_FIX = "name another with GMS_RT_STATE"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -29,40 +28,6 @@ class PlanTrust:
     file: str
     trusted: bool
     reason: str  # completes "the plan …": "was built on this machine"
-
-
-def state_root() -> Path:
-    """Where it is kept what this user's builds made and whom the user trusts; `GMS_RT_STATE` moves it."""
-    named = os.environ.get("GMS_RT_STATE")
-    if named:
-        return Path(named)
-    home = os.environ.get("XDG_STATE_HOME")
-    return (Path(home) if home else Path.home() / ".local/state") / "gms-rt"
-
-
-def state_folder(name: str, *, make: bool = True) -> Path:
-    """A folder of the state folder, made for this user alone; one that others can write is refused."""
-    root = state_root()
-    try:
-        if make:
-            root.parent.mkdir(parents=True, exist_ok=True)
-        for folder in (root, root / name):
-            if make:
-                with contextlib.suppress(FileExistsError):
-                    folder.mkdir(mode=0o700)
-            if make or folder.exists():
-                _check_own(folder)
-    except OSError as error:
-        raise GmsError(f"cannot be used ({error.strerror})", where=root, fix=_FIX) from error
-    return root / name
-
-
-def _check_own(folder: Path) -> None:
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode):
-        raise GmsError("is not a folder", where=folder, fix=_FIX)
-    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        raise GmsError("can be written by others than you", where=folder, fix=f"chmod 700 {folder}, if it is yours")
 
 
 def remember_plan(folder: Path, sha256: str) -> str:
@@ -81,6 +46,26 @@ def plan_trust(folder: Path, plan: Plan) -> PlanTrust:
     try:
         if _SHA256.fullmatch(plan.sha256) and (state_folder("plans", make=False) / f"{plan.sha256}.json").is_file():
             return PlanTrust(plan.file, True, "was built on this machine")
-    except GmsError as error:
-        return PlanTrust(plan.file, False, f"cannot be trusted: {error.line()}")
+        signed = _signer(folder, plan)
+    except (GmsError, OSError) as error:
+        return PlanTrust(plan.file, False, f"was not built on this machine and cannot be trusted ({error})")
+    if signed:
+        return PlanTrust(plan.file, True, f"is signed by the trusted key {signed}")
     return PlanTrust(plan.file, False, "was not built on this machine and is not signed by a trusted key")
+
+
+def _signer(folder: Path, plan: Plan) -> str:
+    """The trusted key that signed this plan and the manifest that names it, or ""; a false signature raises."""
+    keys = trusted_keys() if (folder / SIGNATURE).is_file() else []
+    if not keys:
+        return ""
+    signature = read_signature(folder)
+    key = next((key for key in keys if key.raw == signature.key), None)
+    if key is None:
+        return ""
+    signature.check(key)
+    signed = {entry.name: entry.sha256 for entry in signature.files}
+    for name, digest in ((plan.file, plan.sha256), (MANIFEST, sha256_file(folder / MANIFEST))):
+        if signed.get(name) != digest:
+            raise GmsError("is not what was signed", where=folder / name, fix=f"see gms-rt verify {folder}")
+    return key.fingerprint

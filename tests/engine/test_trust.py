@@ -13,6 +13,7 @@ from support.small_builds import build, needs_rtx
 from gms_rt.artifacts import sha256_bytes
 from gms_rt.engine import select, trust
 from gms_rt.engine.manifest import read_manifest
+from gms_rt.engine.state import state_root
 from gms_rt.errors import ArtifactError, DeviceError
 
 CODE = sha256_bytes(b"native code")
@@ -35,8 +36,8 @@ def test_a_foreign_plan_is_not_loaded_and_the_first_line_says_why(
     assert engine.notice == caplog.messages[0]
     assert engine.notice == (
         f"{folder}: plan {PLAN} was not built on this machine and is not signed by a trusted key: "
-        "running the CPU graph; trust it with --trust-plans (trust_plans=True), or rebuild: gms-rt build GRAPH.onnx --precision fp32 "
-        f"--target cpu,tensorrt-rtx --sm 89 --out {folder}"
+        "running the CPU graph; trust it with --trust-plans (trust_plans=True), or rebuild: "
+        f"gms-rt build GRAPH.onnx --precision fp32 --target cpu,tensorrt-rtx --sm 89 --out {folder}"
     )
 
 
@@ -120,11 +121,11 @@ def test_looking_makes_no_state_folder(tmp_path: Path, state: Path) -> None:
 
 def test_where_the_state_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/x")
-    assert trust.state_root() == Path(os.environ["GMS_RT_STATE"])
+    assert state_root() == Path(os.environ["GMS_RT_STATE"])
     monkeypatch.delenv("GMS_RT_STATE")
-    assert trust.state_root() == Path("/x/gms-rt")
+    assert state_root() == Path("/x/gms-rt")
     monkeypatch.delenv("XDG_STATE_HOME")
-    assert trust.state_root() == Path.home() / ".local/state/gms-rt"
+    assert state_root() == Path.home() / ".local/state/gms-rt"
 
 
 def test_the_keywords_of_load_are_the_fields_of_its_options() -> None:
