@@ -46,7 +46,7 @@ def _measure(engine: Path, device: str | None, threads: int, trust_plans: bool) 
     nvml, _ = open_nvml()
     used = nvml.used_bytes() if nvml else None
     start = time.perf_counter()
-    with load(engine, device=device, threads=threads, trust_plans=trust_plans) as opened:
+    with load(engine, device=device, threads=threads, trust_plans=trust_plans, trust_device=True) as opened:
         loaded = time.perf_counter()
         info = opened.runner.info
         opened.runner.infer(np.zeros((info.batch, info.height, info.width, 3), np.uint8))

@@ -32,7 +32,7 @@ from gms_rt.bench.subjects import (
     subject_from_peer,
 )
 from gms_rt.engine.loaded import Engine
-from gms_rt.engine.select import load
+from gms_rt.engine.select import LoadOptions, load
 from gms_rt.errors import GmsError, UsageError
 from gms_rt.peers.client import Peer
 from gms_rt.runtime.base import Timings
@@ -60,6 +60,7 @@ class TimingOptions:
     lanes: int = 1  # images in flight
     cold: bool = True  # whether each engine is also opened in a fresh process
     trust_plans: bool = False  # whether plans are loaded whoever built them
+    trust_device: bool = False  # whether an engine certified on another device is timed without looking at its masks
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.seconds) and self.seconds > 0 and self.rounds >= 1 and self.warmup >= 0):
@@ -106,9 +107,10 @@ def measure(
             cold = ColdStart(None, None, None, None, why="not asked for")
             if how.cold:
                 cold = cold_start(folder, device=how.device, threads=how.threads, trust_plans=how.trust_plans)
-            engine = stack.enter_context(
-                opener(folder, device=how.device, threads=how.threads, lanes=how.lanes, trust_plans=how.trust_plans)
+            opened = LoadOptions(
+                how.device, how.threads, how.lanes, trust_plans=how.trust_plans, trust_device=how.trust_device
             )
+            engine = stack.enter_context(opener(folder, **opened.keywords()))
             subjects.append(subject_from_engine(engine, label, cold))
         subjects += map(subject_from_peer, peers)
         return _timed(subjects, images if images is not None else default_images(engines), how, say)

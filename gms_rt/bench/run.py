@@ -46,6 +46,7 @@ class BenchOptions:
     sweep: bool = True  # whether throughput is measured over streams and batches
     certify: bool = True  # whether an engine without a fitting certificate gets one
     trust_plans: bool = False  # whether plans are loaded whoever built them
+    trust_device: bool = False  # whether an engine certified on another device is timed without looking at its masks
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
         options.threads,
         options.streams,
         trust_plans=options.trust_plans,
+        trust_device=options.trust_device,
     )
     with contextlib.ExitStack() as stack:
         lost: list[str] = []
@@ -114,7 +116,7 @@ def _peer_options(options: BenchOptions) -> PeerOptions:
 
 
 def _proof_and_waterfall(measured: Measured, options: BenchOptions, images: U8) -> tuple[Proof, Waterfall]:
-    how = LoadOptions(options.device, options.threads, trust_plans=options.trust_plans)
+    how = LoadOptions(options.device, options.threads, trust_plans=options.trust_plans, trust_device=True)
     with load(Path(measured.source), **how.keywords()) as engine:
         info = engine.runner.info
         picture = fit_images(images[:1], info.height, info.width)[0]

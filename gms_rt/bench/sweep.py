@@ -56,7 +56,8 @@ def sweep(
     The second value says why an engine has no batches, or fewer.
     """
     how = options or SweepOptions()
-    shared = {"device": how.device, "threads": how.threads, "trust_plans": how.trust_plans}
+    # `measure` has loaded these engines before, and looked at their masks.
+    shared = {"device": how.device, "threads": how.threads, "trust_plans": how.trust_plans, "trust_device": True}
     points: list[SweepPoint] = []
     reasons = []
     for folder, label in zip(engines, labels([str(e) for e in engines]), strict=True):

@@ -184,7 +184,7 @@ def _run(run: Path, device: str | None) -> _Model:
 def _engine(folder: Path, device: str | None, trust: dict[str, bool]) -> Iterator[_Model]:
     from gms_rt.engine.select import load
 
-    with load(folder, device=device, trust_plans=trust["trust_plans"]) as engine:
+    with load(folder, device=device, trust_plans=trust["trust_plans"], trust_device=trust["trust_device"]) as engine:
         manifest = engine.manifest
         facts = {
             "engine": str(folder),

@@ -145,6 +145,7 @@ def command(
     as_json: bool,
     dicom_seg: bool | None,
     trust_plans: bool,
+    trust_device: bool,
     **making: Any,
 ) -> int:
     """Segment files and folders. Not for clinical use.
@@ -169,7 +170,9 @@ def command(
     if watched_folder is None and not found.sources:
         raise UsageError(f"has no scans ({found.skipped} other files)", where=found.root)
     target = Path(out) if out else OUT / _name(inputs, found)
-    how = LoadOptions(device=device, threads=threads, mode="throughput", trust_plans=trust_plans)
+    how = LoadOptions(
+        device=device, threads=threads, mode="throughput", trust_plans=trust_plans, trust_device=trust_device
+    )
     with _tuned(), OutFolder(target) as held, _opened(console, engine, how) as opened:
         _announce(console, opened, target, None if watched_folder else found)
         job = InferJob(opened, held, options, workers)

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from gms_rt.cli.console import Console, table
-from gms_rt.cli.trust_options import trust_options
+from gms_rt.cli.trust_options import plans_option
 from gms_rt.errors import GateError, UsageError
 from gms_rt.precision.gate import GATE_MEAN, GATE_MIN, Gate
 
@@ -63,7 +63,7 @@ def command() -> None:
     help="Lowest Dice allowed for any scan.",
 )
 @click.option("--device", metavar="cpu|cuda[:N]", help="Where to run.")
-@trust_options
+@plans_option
 @click.option("--out", type=click.Path(path_type=Path), help="Write the certificate here.")
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
 def certify_command(engine: Path | None, as_json: bool, device: str | None, out: Path | None, **given: Any) -> None:
@@ -93,7 +93,7 @@ def certify_command(engine: Path | None, as_json: bool, device: str | None, out:
 @click.argument("certificate", type=click.Path(path_type=Path))
 @click.option("--engine", type=click.Path(path_type=Path), help="The engine, if the certificate is in another folder.")
 @click.option("--device", metavar="cpu|cuda[:N]", help="Where to run.")
-@trust_options
+@plans_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def verify_command(certificate: Path, as_json: bool, **given: Any) -> int:
     """Compute CERTIFICATE again and say whether it holds; exit code 3 if not."""

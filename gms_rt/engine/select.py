@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+from gms_rt.engine.drift import check_drift
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import (
     EngineManifest,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         batch: int
         trial: Literal["auto", "always", "never"]
         trust_plans: bool
+        trust_device: bool
 
 
 ENGINES = Path("engines")
@@ -56,6 +58,9 @@ class LoadOptions:
     # are trusted: a malformed graph can then crash this process.
     trial: Literal["auto", "always", "never"] = "auto"
     trust_plans: bool = False  # whether plans are loaded whoever built them; a plan can do all that this process can
+    # Whether the reference pictures are left out that are otherwise run once where the processor, GPU, driver, OpenVINO
+    # or TensorRT differ from those of the engine's certificate.
+    trust_device: bool = False
 
     def keywords(self) -> LoadKeywords:
         """The same as keywords of `load`."""
@@ -130,7 +135,8 @@ def load(path: str | Path | None = None, **options: Unpack[LoadKeywords]) -> Eng
     By default a fitting GPU plan wins over the CPU. A plan is native code, so it is loaded only if this machine built
     it, its folder is signed by a key that the user trusts, or `trust_plans` says so; else the CPU graph runs, and
     `Engine.notice` and the log say why. Files are checked against their hashes first. A CPU graph that this machine has
-    not run before is first run once in a process of its own, so that one on which OpenVINO crashes raises an error.
+    not run before is first run once in a process of its own, so that one on which OpenVINO crashes raises an error. On
+    another device or runtime than the engine's certificate names, its reference pictures must meet the gate first.
     """
     how = LoadOptions(**options)
     kind, index = parse_device(how.device)
@@ -147,6 +153,12 @@ def load(path: str | Path | None = None, **options: Unpack[LoadKeywords]) -> Eng
         runner = _cpu_runner(folder, manifest, how)
     if choice.notice:
         _say_once(choice.notice)
+    if not how.trust_device:
+        try:
+            check_drift(folder, manifest, runner)
+        except BaseException:
+            runner.close()
+            raise
     return Engine(folder, manifest, runner, notice=choice.notice)
 
 

@@ -56,7 +56,7 @@ def write_certificate(
         certificate = certify(engine, device=device, gate=gate, write=False, trust_plans=trust_plans)
         path = out or engine / CERTIFICATE
     else:
-        with load(engine, device=device, trust_plans=trust_plans) as opened:
+        with load(engine, device=device, trust_plans=trust_plans, trust_device=True) as opened:
             info = opened.runner.info
             golden = golden_from_data(reference, info.height, info.width)
             certificate = certificate_from_engine(opened, golden, gate)
