@@ -148,8 +148,13 @@ def load(path: str | Path | None = None, **options: Unpack[LoadKeywords]) -> Eng
             raise _fixed_batch(folder, manifest, how.batch)
         runner: Runner = _tensorrt_runner(folder, manifest, choice.fit, how.lanes)
     else:
-        weights = [name for name in manifest.files if name.startswith(manifest.model) and name != manifest.model]
-        verify_files(folder, manifest, [manifest.model, *weights])
+        if manifest.model not in manifest.files:
+            raise ArtifactError(
+                "is not listed in engine.json",
+                where=folder / manifest.model,
+                fix=f"rebuild: {rebuild_command(folder, manifest)}",
+            )
+        verify_files(folder, manifest, [n for n in manifest.files if n.startswith(manifest.model)])
         runner = _cpu_runner(folder, manifest, how)
     if choice.notice:
         _say_once(choice.notice)

@@ -16,9 +16,16 @@ def state_root() -> Path:
     """Where it is kept what this user's builds made and whom the user trusts; `GMS_RT_STATE` moves it."""
     named = os.environ.get("GMS_RT_STATE")
     if named:
+        if not Path(named).is_absolute():  # else whatever folder one works in could vouch for its plans
+            raise GmsError("is not an absolute path", where=f"GMS_RT_STATE={named}", fix="name a folder of your own")
         return Path(named)
-    home = os.environ.get("XDG_STATE_HOME")
-    return (Path(home) if home else Path.home() / ".local/state") / "gms-rt"
+    home = os.environ.get("XDG_STATE_HOME", "")
+    if Path(home).is_absolute():
+        return Path(home) / "gms-rt"
+    try:
+        return Path.home() / ".local/state/gms-rt"
+    except RuntimeError as error:
+        raise GmsError("there is no home folder", where="~/.local/state/gms-rt", fix=_FIX) from error
 
 
 def state_folder(name: str, *, make: bool = True) -> Path:

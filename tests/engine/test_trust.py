@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from support.plan_engines import PLAN, FakeRunner, plan_engine, use_fakes
 from support.small_builds import build, needs_rtx
+from support.trees import ROOT
 
 from gms_rt.artifacts import sha256_bytes
 from gms_rt.engine import select, trust
 from gms_rt.engine.manifest import read_manifest
 from gms_rt.engine.state import state_root
-from gms_rt.errors import ArtifactError, DeviceError
+from gms_rt.errors import ArtifactError, DeviceError, GmsError
 
 CODE = sha256_bytes(b"native code")
 
@@ -124,8 +129,42 @@ def test_where_the_state_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert state_root() == Path(os.environ["GMS_RT_STATE"])
     monkeypatch.delenv("GMS_RT_STATE")
     assert state_root() == Path("/x/gms-rt")
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")
+    assert state_root() == Path.home() / ".local/state/gms-rt"
     monkeypatch.delenv("XDG_STATE_HOME")
     assert state_root() == Path.home() / ".local/state/gms-rt"
+
+
+def test_the_folder_one_works_in_cannot_vouch_for_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = plan_engine(tmp_path / "download/e")
+    (tmp_path / "download/state/plans").mkdir(parents=True)
+    (tmp_path / f"download/state/plans/{CODE}.json").write_text("{}")
+    monkeypatch.chdir(tmp_path / "download")
+    monkeypatch.setenv("GMS_RT_STATE", "state")
+    with select.load(folder) as engine:
+        assert engine.runner.info.backend == "cpu" and "is not an absolute path" in engine.notice
+    with pytest.raises(GmsError, match="is not an absolute path"):
+        trust.trusted_keys()
+
+
+def test_the_command_line_says_it_first(tmp_path: Path) -> None:
+    folder = plan_engine(tmp_path / "e")
+    cv2.imwrite(str(tmp_path / "scan.png"), np.zeros((20, 20, 3), np.uint8))
+    program = (
+        "import pytest, sys; from support.plan_engines import use_fakes; use_fakes(pytest.MonkeyPatch());"
+        "from gms_rt.cli.main import main; main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-u", "-c", program, "infer", tmp_path / "scan.png", "--engine", folder]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests"), *sys.path])}
+    said = []
+    for more in ([], ["--trust-plans"]):
+        done = subprocess.run(
+            [*command, *more, "--out", tmp_path / f"out{len(more)}"],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True,
+        )  # fmt: skip
+        said.append(done.stdout.splitlines()[0])
+    assert said[0].startswith(f"{folder}: plan {PLAN} was not built on this machine")
+    assert said[1].startswith("engine: ")
 
 
 def test_the_keywords_of_load_are_the_fields_of_its_options() -> None:
