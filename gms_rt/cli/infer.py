@@ -52,6 +52,7 @@ Exit codes:
   0  done
   1  failed (engine or disk)
   2  wrong usage, or another run holds the output folder
+  3  on this device or runtime the engine's masks miss the gate of its certificate
   4  the engine does not fit this device
   5  some cases failed, the rest are written
 """

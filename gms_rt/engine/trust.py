@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gms_rt.artifacts import sha256_file, write_json
-from gms_rt.engine.keys import trusted_keys
-from gms_rt.engine.manifest import MANIFEST, Plan
-from gms_rt.engine.signature import SIGNATURE, read_signature
+from gms_rt.engine.keys import PrivateKey, trusted_keys
+from gms_rt.engine.manifest import MANIFEST, Plan, read_manifest, rebuild_command, verify_files
+from gms_rt.engine.signature import SIGNATURE, Signature, read_signature, write_signature
 from gms_rt.engine.state import state_folder
-from gms_rt.errors import GmsError
+from gms_rt.errors import GmsError, UsageError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -41,8 +41,6 @@ def remember_plan(folder: Path, sha256: str) -> str:
 
 def plan_trust(folder: Path, plan: Plan) -> PlanTrust:
     """Whether a plan of this folder may be loaded without the user's word for it. Its bytes are compared later."""
-    if not (folder / plan.file).is_file():
-        return PlanTrust(plan.file, False, "is missing")
     try:
         if _SHA256.fullmatch(plan.sha256) and (state_folder("plans", make=False) / f"{plan.sha256}.json").is_file():
             return PlanTrust(plan.file, True, "was built on this machine")
@@ -52,6 +50,20 @@ def plan_trust(folder: Path, plan: Plan) -> PlanTrust:
     if signed:
         return PlanTrust(plan.file, True, f"is signed by the trusted key {signed}")
     return PlanTrust(plan.file, False, "was not built on this machine and is not signed by a trusted key")
+
+
+def sign_engine(folder: Path, key: PrivateKey, *, trust_plans: bool = False) -> Signature:
+    """Sign a whole engine. Nobody vouches by accident: a plan that would not be loaded here is refused."""
+    manifest = read_manifest(folder)
+    verify_files(folder, manifest)
+    for trust in [plan_trust(folder, plan) for plan in manifest.plans]:
+        if not trust.trusted and not trust_plans:
+            raise UsageError(
+                trust.reason,
+                where=folder / trust.file,
+                fix=f"rebuild: {rebuild_command(folder, manifest)}; or vouch for it with --trust-plans",
+            )
+    return write_signature(folder, key)
 
 
 def _signer(folder: Path, plan: Plan) -> str:

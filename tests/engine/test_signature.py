@@ -19,7 +19,7 @@ from gms_rt.cli.main import run
 from gms_rt.engine import select, trust
 from gms_rt.engine.keys import PrivateKey, create_key, read_public_key, trust_key, trusted_keys
 from gms_rt.engine.manifest import read_manifest
-from gms_rt.engine.signature import SIGNATURE, read_signature, sign_engine, verify_signature
+from gms_rt.engine.signature import SIGNATURE, read_signature, verify_signature, write_signature
 from gms_rt.errors import ArtifactError, GmsError, UsageError
 
 GOLDEN = ROOT / "tests/golden/signature-v1"
@@ -37,7 +37,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def folder(tmp_path: Path) -> Path:
     made = plan_engine(tmp_path / "e")
     (made / "parity.json").write_text("{}")
-    sign_engine(made, AUTHOR)
+    write_signature(made, AUTHOR)
     return made
 
 
@@ -48,7 +48,7 @@ def test_the_golden_signature_is_still_read_and_written(tmp_path: Path) -> None:
     assert [file.name for file in found.files] == ["engine.json", "model.onnx", "parity.json", PLAN]
     again = shutil.copytree(GOLDEN / "engine", tmp_path / "again")
     (again / SIGNATURE).unlink()
-    sign_engine(again, AUTHOR)
+    write_signature(again, AUTHOR)
     assert (again / SIGNATURE).read_bytes() == (GOLDEN / "engine" / SIGNATURE).read_bytes()
 
 
@@ -74,7 +74,7 @@ def test_files_added_or_removed_are_refused(folder: Path) -> None:
 def test_what_is_not_a_plain_file_is_refused(folder: Path, tmp_path: Path) -> None:
     shutil.move(folder / "parity.json", tmp_path / "elsewhere.json")
     (folder / "parity.json").symlink_to(tmp_path / "elsewhere.json")
-    for bad in (lambda: verify_signature(folder, AUTHOR.public), lambda: sign_engine(folder, AUTHOR)):
+    for bad in (lambda: verify_signature(folder, AUTHOR.public), lambda: write_signature(folder, AUTHOR)):
         with pytest.raises(GmsError, match="not a plain file"):
             bad()
 
@@ -119,7 +119,16 @@ def test_a_changed_signature_is_refused(folder: Path, edit: Callable[[dict[str, 
 def test_a_damaged_engine_is_not_signed(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(b"another")
     with pytest.raises(ArtifactError, match="was changed since it was built"):
-        sign_engine(folder, AUTHOR)
+        trust.sign_engine(folder, AUTHOR)
+
+
+def test_nobody_signs_a_foreign_plan_by_accident(folder: Path) -> None:
+    """An own build keeps the plans that it found in its place; they do not become the builder's by that."""
+    with pytest.raises(UsageError, match=rf"{PLAN}: was not built on this machine.*--trust-plans"):
+        trust.sign_engine(folder, OTHER)
+    assert trust.sign_engine(folder, OTHER, trust_plans=True).key == OTHER.public.raw
+    trust_key(OTHER.public)
+    assert trust.sign_engine(folder, AUTHOR).key == AUTHOR.public.raw
 
 
 def test_the_plan_of_a_trusted_author_is_loaded(folder: Path) -> None:
@@ -170,6 +179,8 @@ def test_the_verbs_as_a_user_calls_them(tmp_path: Path, capsys: pytest.CaptureFi
     assert say("verify", folder, "--key", f"{key}.pub") == (
         1, f"gms-rt: {folder}: is not signed; sign it: gms-rt sign {folder} --key FILE\n",
     )  # fmt: skip
+    assert say("sign", folder, "--key", key)[0] == 2
+    trust.remember_plan(folder, read_manifest(folder).plans[0].sha256)
     assert "3 files signed" in say("sign", folder, "--key", key)[1]
     assert say("verify", folder, "--key", f"{key}.pub")[0] == 0
     assert say("keys", "list") == (0, "no key is trusted\n")
