@@ -111,8 +111,8 @@ def _check_types(manifest: EngineManifest, path: Path) -> None:
     if wrong:
         raise ArtifactError(f"has values of another type than expected ({', '.join(wrong)})", where=path, fix=fix)
     names = [manifest.model, *manifest.files, *(plan.file for plan in manifest.plans)]
-    if not all(name and Path(name).name == name for name in names):
-        raise ArtifactError("names a file outside its folder", where=path, fix=fix)
+    if not all(name.isprintable() and name and Path(name).name == name for name in names):
+        raise ArtifactError("names a file outside its folder, or one that no file can have", where=path, fix=fix)
     if manifest.precision not in PRECISIONS:
         raise ArtifactError(f"has unknown precision {manifest.precision!r}", where=path)
     unknown = [name for name in [*manifest.targets, *(p.target for p in manifest.plans)] if name not in TARGETS]

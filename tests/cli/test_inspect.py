@@ -111,6 +111,29 @@ def test_inspect_says_who_vouches_for_each_plan_and_prints_no_foreign_command(tm
     assert f"plan {PLAN} was built on this machine: trusted" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"census": {"graph": {"compute": []}}},
+        {"census": {"cpu": "fast"}},
+        {"gate": {"mean": "high", "minimum": 1, "images": 1}},
+        {"gate": {}},
+        {"notes": [3, "\ud800"]},
+        {"source": {"name": float("nan")}},
+    ],
+)
+def test_foreign_figures_are_one_line_and_no_traceback(tmp_path, capsys, changes):
+    folder = plan_engine(tmp_path / "engines/e")
+    manifest = json.loads((folder / "engine.json").read_text())
+    (folder / "engine.json").write_text(json.dumps(manifest | changes))
+    (folder / "model.onnx").unlink()
+    for more in ([], ["--json"]):
+        code = run(["inspect", str(folder), *more])
+        captured = capsys.readouterr()
+        assert code in (0, 1) and captured.err.count("\n") == code
+        assert code == 0 or "has figures that cannot be read" in captured.err
+
+
 def test_gate_images_never_repeat_calibration_images(graph, pictures, capsys):
     code, built = answer(
         capsys, "build", graph, "--target", "cpu", "--calib", pictures, "--gate-data", pictures, "--out", "engines/e"

@@ -43,6 +43,8 @@ def test_a_manifest_survives_a_round_trip(tmp_path: Path) -> None:
         ({"height": 0}, "impossible sizes"),
         ({"height": "224"}, "impossible sizes"),
         ({"model": "../../etc/passwd"}, "outside its folder"),
+        ({"model": "\ud800"}, "no file can have"),
+        ({"files": {"a\nb": "0" * 64}}, "no file can have"),
         ({"precision": "fp8"}, "unknown precision"),
         ({"plans": [{"file": "x"}]}, "missing or unknown keys"),
         ({"files": []}, "another type than expected .files"),
