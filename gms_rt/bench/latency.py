@@ -11,7 +11,7 @@ import datetime
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +102,7 @@ def measure(
     say = progress or (lambda _: None)
     with contextlib.ExitStack() as stack:
         subjects: list[Subject] = []
+        notices: list[str] = []  # a plan that was not taken is told of in the report, not on the screen alone
         for folder, label in zip(engines, labels([str(e) for e in engines]), strict=True):
             say(f"opening {label}")
             cold = ColdStart(None, None, None, None, why="not asked for")
@@ -111,9 +112,11 @@ def measure(
                 how.device, how.threads, how.lanes, trust_plans=how.trust_plans, trust_device=how.trust_device
             )
             engine = stack.enter_context(opener(folder, **opened.keywords()))
+            notices += [engine.notice] if engine.notice else []
             subjects.append(subject_from_engine(engine, label, cold))
         subjects += map(subject_from_peer, peers)
-        return _timed(subjects, images if images is not None else default_images(engines), how, say)
+        result = _timed(subjects, images if images is not None else default_images(engines), how, say)
+        return replace(result, warnings=(*notices, *result.warnings))
 
 
 def _timed(subjects: list[Subject], pictures: U8, options: TimingOptions, say: Say) -> BenchResult:
