@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from gms_rt.cli.console import Console, table
+from gms_rt.cli.trust_options import trust_options
 from gms_rt.errors import UsageError
 
 _EXAMPLES = """\b
@@ -29,6 +30,7 @@ Examples:
 @click.option("--graph", type=click.Path(path_type=Path), help="The graph that ONNX Runtime opens.")
 @click.option("--image", type=click.Path(path_type=Path), help="The file that is followed to its mask.")
 @click.option("--device", metavar="cpu|cuda[:N]", help="Where to run.")
+@trust_options
 @click.option("--seconds", type=click.FloatRange(0.1, 3600), default=3.0, show_default=True, help="Timed, per engine.")
 @click.option(
     "--warmup", type=click.FloatRange(0, 600), default=0.2, show_default=True, help="Untimed, before each round."
@@ -57,7 +59,7 @@ def command(context: click.Context, /, engines: tuple[Path, ...], out: Path | No
     from gms_rt.runtime.device import probe
 
     console = Console(json=given.pop("as_json"), quiet=given.pop("quiet"))
-    columns_by_key = engines or (newest_that_fits(ENGINES, given["device"]),)
+    columns_by_key = engines or (newest_that_fits(ENGINES, given["device"], trust_plans=given["trust_plans"]),)
     options = BenchOptions(
         engines=columns_by_key,
         against=tuple(name.strip() for name in against.split(",") if name.strip()),

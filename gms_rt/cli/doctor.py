@@ -26,10 +26,12 @@ GAINS = {
     "dicom-seg": "DICOM SEG output",
     "dicom-lossless": "DICOM input in lossless JPEG",
     "nifti": "NIfTI input",
+    "signing": "sign engines, load plans of authors whose key is trusted",
     "dev": "tests and checks",
 }
 ENVIRONMENT = {
     "GMS_RT_CACHE": "folder of timing caches, instead of ~/.cache/gms-rt",
+    "GMS_RT_STATE": "folder of built plans and trusted keys, instead of ~/.local/state/gms-rt",
     "GMS_RT_LIBRARY": "the C library to load, instead of the installed one",
     "GMSRT_OPENVINO": "OpenVINO's C library, libopenvino_c.so, instead of the one that is found",
     "GMSRT_TRIAL": "the program that tries unknown graphs, instead of the one next to the C library",

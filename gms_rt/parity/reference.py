@@ -46,16 +46,17 @@ def write_certificate(
     gate: Gate | None = None,
     device: str | None = None,
     out: Path | None = None,
+    trust_plans: bool = False,
 ) -> tuple[dict[str, Any], Path]:
     """The certificate of an engine from its golden file or from data, and where it was written.
 
     A certificate from data is written next to the engine's own, as `parity-<data>.json`.
     """
     if reference is None:
-        certificate = certify(engine, device=device, gate=gate, write=False)
+        certificate = certify(engine, device=device, gate=gate, write=False, trust_plans=trust_plans)
         path = out or engine / CERTIFICATE
     else:
-        with load(engine, device=device) as opened:
+        with load(engine, device=device, trust_plans=trust_plans, trust_device=True) as opened:
             info = opened.runner.info
             golden = golden_from_data(reference, info.height, info.width)
             certificate = certificate_from_engine(opened, golden, gate)

@@ -11,6 +11,8 @@ from support.bench_runner import SIDE, ThresholdRunner, engine_folder, opener
 from gms_rt.bench.latency import TimingOptions, measure
 from gms_rt.bench.percentiles import curve_from_samples, latency_from_samples, trtexec_percentile
 from gms_rt.bench.subjects import labels
+from gms_rt.engine.loaded import Engine
+from gms_rt.engine.manifest import read_manifest
 from gms_rt.errors import UsageError
 
 
@@ -138,3 +140,13 @@ def test_results_are_plain_frozen_data(tmp_path):
     )
     with pytest.raises(dataclasses.FrozenInstanceError):
         result.device = "another"
+
+
+def test_a_plan_that_was_not_taken_is_told_of_in_the_report(tmp_path):
+    folder = engine_folder(tmp_path / "a")
+
+    def open_without_plan(path, **_):
+        return Engine(path, read_manifest(path), ThresholdRunner(), notice="plan x was not built on this machine")
+
+    result = measure([folder], TimingOptions(seconds=0.05, rounds=1, cold=False), opener=open_without_plan)
+    assert result.warnings[0] == "plan x was not built on this machine"
