@@ -3,6 +3,7 @@
  * A lane is an infer request with its own input and output tensor. Images are copied into the tensor and masks out of
  * it: that costs some microseconds per megapixel, keeps OpenVINO's alignment, and leaves no pointer to the caller's
  * memory behind. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -299,9 +300,13 @@ gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options,
     gmsrt_info info;
     cpu_state *state = NULL;
     gmsrt_files files;
+    stack_t signals;
     char *path = NULL;
     gmsrt_status status;
     bool opened = false;
+    /* OpenVINO gives the calling thread a signal stack of its own, and frees it with the runtime: after runtimes that
+     * were not closed in reverse order a signal would be handled on freed memory. */
+    const bool known = sigaltstack(NULL, &signals) == 0;
 
     if (runner != NULL) *runner = NULL;
     if (graph == NULL) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_open_cpu: a null pointer");
@@ -335,5 +340,6 @@ gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options,
     gmsrt_files_free(&files);
     free(path);
     if (!opened && state != NULL) free_state(state);
+    if (known) sigaltstack(&signals, NULL);
     return status;
 }
