@@ -265,6 +265,8 @@ static void test_fork(void)
 static void test_replaced(void)
 {
     const bytes whole = sound_model();
+    gmsrt_cpu_options options;
+    gmsrt_runner *runner = NULL;
     char other[1100];
 
     forget();
@@ -276,7 +278,16 @@ static void test_replaced(void)
           gmsrt_last_error());
     CHECK(remembered() == 0, "another file was remembered");
     CHECK(access(other, F_OK) != 0, "nothing was replaced");
+    /* Between the trial, or the hash where there is none, and OpenVINO in this process. */
+    gmsrt_cpu_options_default(&options);
+    options.openvino = openvino;
+    options.trial = GMSRT_TRIAL_NEVER;
+    write_bytes(other, whole.data, whole.size);
+    CHECK(gmsrt_open_cpu(graph, &options, &runner) == GMSRT_BAD_GRAPH && runner == NULL, "%s", gmsrt_last_error());
+    CHECK(strstr(gmsrt_last_error(), "was changed while it was being opened") != NULL, "%s", gmsrt_last_error());
     unsetenv("FAKE_OPENVINO_DOES");
+    CHECK_OK(gmsrt_open_cpu(graph, &options, &runner));
+    gmsrt_close(runner);
 }
 
 /* The trial gets the file of the OpenVINO that is loaded here, whatever it is called and wherever the host is. */
