@@ -261,6 +261,16 @@ static void test_fork(void)
     CHECK(waitpid(-1, NULL, WNOHANG) == -1, "a child is left");
 }
 
+static void test_limits(void)
+{
+    CHECK(dup2(2, 60) == 60 && dup2(2, 900) == 900, "no files");
+    setenv("FAKE_OPENVINO_DOES", "look", 1);
+    CHECK_OK(try_graph(GMSRT_TRIAL_ALWAYS, 0));
+    unsetenv("FAKE_OPENVINO_DOES");
+    close(60);
+    close(900);
+}
+
 /* What was tried is what is opened. */
 static void test_replaced(void)
 {
@@ -352,6 +362,7 @@ int main(int argc, char **argv)
     test_program();
     test_hosts();
     test_fork();
+    test_limits();
     test_replaced();
     test_same_openvino();
     test_threads();
