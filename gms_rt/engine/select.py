@@ -150,8 +150,8 @@ def load(path: str | Path | None = None, **options: Unpack[LoadKeywords]) -> Eng
     else:
         if manifest.model not in manifest.files:
             raise ArtifactError(
-                "is not listed in engine.json",
-                where=folder / manifest.model,
+                f"engine.json does not list the graph {manifest.model}",
+                where=folder,
                 fix=f"rebuild: {rebuild_command(folder, manifest)}",
             )
         verify_files(folder, manifest, [n for n in manifest.files if n.startswith(manifest.model)])
