@@ -224,9 +224,10 @@ def go_on_until(
 
 @pytest.fixture(scope="module")
 def forks() -> multiprocessing.context.ForkServerContext:
-    """Fresh processes in which torch is loaded already."""
+    """Fresh processes in which the slow libraries are loaded already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["gms_rt.train.loop"])
+    libraries = ["tensorboard.summary.writer.record_writer", "diffusers.models.autoencoders.autoencoder_tiny"]
+    context.set_forkserver_preload(["gms_rt.train.loop", *libraries])
     return context
 
 
