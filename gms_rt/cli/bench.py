@@ -28,10 +28,12 @@ Examples:
 @click.option("--run", "run_folder", type=click.Path(path_type=Path), help="The trained run, for torch peers.")
 @click.option("--graph", type=click.Path(path_type=Path), help="The graph that ONNX Runtime opens.")
 @click.option("--image", type=click.Path(path_type=Path), help="The file that is followed to its mask.")
-@click.option("--device", metavar="cpu|cuda[:N]", help="Where to run.")
-@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=3.0, show_default=True, help="Timed, per engine.")
+@click.option("--device", help="Device to run on: cpu, cuda or cuda:N.")
 @click.option(
-    "--warmup", type=click.FloatRange(0, 600), default=0.2, show_default=True, help="Untimed, before each round."
+    "--seconds", type=click.FloatRange(0.1, 3600), default=3.0, show_default=True, help="Timed seconds per engine."
+)
+@click.option(
+    "--warmup", type=click.FloatRange(0, 600), default=0.2, show_default=True, help="Untimed seconds before each round."
 )
 @click.option("--rounds", type=click.IntRange(1, 1000), default=7, show_default=True, help="Rounds that take turns.")
 @click.option("--threads", type=click.IntRange(0, 1024), default=0, help="CPU threads (0: the runtime's choice).")
@@ -88,7 +90,7 @@ def _screen(report: Any, files: list[Path]) -> str:
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
 @click.option("--tolerance", type=float, default=0.02, show_default=True, help="Relative change that does not matter.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def compare_command(old: Path, new: Path, tolerance: float, as_json: bool) -> int:
     """Tell what became slower beyond noise between two reports (files or folders); exit code 1 if anything did.
 

@@ -36,7 +36,7 @@ class ReferenceData:
 
     data: Path  # a folder of scans, or one with images/ and the true masks in masks/
     original: Path  # the run, or its fused FP32 graph
-    limit: int = LIMIT  # the first so many scans are taken
+    limit: int = LIMIT  # at most this many scans are taken, the first ones
 
 
 def write_certificate(

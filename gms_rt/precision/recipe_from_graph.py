@@ -72,7 +72,7 @@ def recipe_from_graph(
         try:
             return request.recorded, _check_gate(graph, request.recorded, request, masks, progress)
         except GateError:
-            # Another processor rounds otherwise: what held where it was recorded may miss here, so search anew.
+            # Another processor rounds otherwise: what held where it was recorded may miss here, so search again.
             if request.precision != "int8" or request.calibration is None:
                 raise
             progress("the recorded recipe misses the gate, searching", 0, 1)

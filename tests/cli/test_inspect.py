@@ -128,7 +128,7 @@ def test_sources_that_are_none(tmp_path, graph, capsys):
     assert "is not a" in capsys.readouterr().err
     run(["build", str(graph), "--target", "cpu", "--precision", "fp32", "--out", "engines/e", "--quiet"])
     assert run(["build", "engines/e"]) == 2
-    assert "is an engine already" in capsys.readouterr().err
+    assert "is already an engine" in capsys.readouterr().err
     assert run(["inspect", "absent"]) == 1
     assert "is not an engine folder" in capsys.readouterr().err
 
