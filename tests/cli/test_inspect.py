@@ -107,7 +107,7 @@ def test_gate_images_never_repeat_calibration_images(graph, pictures, capsys):
         (["--target", "gpu"], 2, "unknown target 'gpu'"),
         (["--target", "cpu", "--sm", "89"], 2, "a CPU engine has no SM"),
         (["--target", "cpu", "--sm", "fast"], 2, "not a compute capability"),
-        (["--target", "cpu", "--size", "224"], 2, "has its size already"),
+        (["--target", "cpu", "--size", "224"], 2, "already has its size"),
         (["--precision", "int8", "--calib", "pictures", "--calibrator", "best"], 2, "unknown calibrator"),
         (["--target", "cpu", "--calib", "absent"], 2, "does not exist"),
     ],
