@@ -59,14 +59,14 @@ def command(context: click.Context, /, engines: tuple[Path, ...], out: Path | No
     from gms_rt.runtime.device import probe
 
     console = Console(json=given.pop("as_json"), quiet=given.pop("quiet"))
-    columns_by_key = engines or (newest_that_fits(ENGINES, given["device"]),)
+    folders = engines or (newest_that_fits(ENGINES, given["device"]),)
     options = BenchOptions(
-        engines=columns_by_key,
+        engines=folders,
         against=tuple(name.strip() for name in against.split(",") if name.strip()),
         run=given.pop("run_folder"),
         **given,
     )
-    target = out or default_folder(columns_by_key, probe().name)
+    target = out or default_folder(folders, probe().name)
     report_files(target)  # a wrong target is refused before any work is done
     with console.progress("bench", None) as progress:
         report = report_from_bench(bench(options, progress.say))

@@ -103,7 +103,7 @@ def test_a_gpu_is_read(gpu):
     assert found.values["GPU utilisation"] == "93 %"
     assert found.values["GPU throttle reasons"] == "0x4"
     opened, _ = open_nvml()
-    assert opened.used_bytes() == 3 << 30
+    assert opened.read("memory") == 3 << 30
     opened.close()
 
 

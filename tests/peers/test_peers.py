@@ -163,7 +163,8 @@ def test_the_torch_pipeline_is_a_peer(run_folder):
     assert np.abs(found.astype(int) - expected).max() <= 1
     assert len(timings.total) >= 3
     assert (timings.total > 0).all()
-    assert timings.total.sum() / 1e3 <= timings.wall_seconds
+    # A peer's inferences follow each other without a gap.
+    assert timings.total.sum() / 1e3 == pytest.approx(timings.wall_seconds)
 
 
 @pytest.mark.slow
