@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gms_rt import __version__
+from gms_rt.artifacts import sha256_json
 from gms_rt.errors import GateError, GmsError, UsageError
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.run import Session
@@ -51,7 +50,7 @@ class RecipeRequest:
             package_version("openvino"), WEIGHT_LEVELS, RECIPE_VERSION,
             self.recorded and dataclasses.asdict(self.recorded),
         ]  # fmt: skip
-        return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+        return sha256_json(value)
 
 
 def recipe_from_graph(
