@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from support.native_build import fake
 from support.native_graphs import conv_graph, crashing_graph, mean_graph, varied_graph
 from support.native_mutations import mutated
 
@@ -136,6 +137,22 @@ def test_the_program_is_never_looked_for_in_the_current_folder(tmp_path: Path) -
     done = python(code, tmp_path, mean_graph(tmp_path / "mean.onnx"))
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "ran").exists()
+
+
+def test_an_openvino_that_was_found_by_a_relative_path_cannot_try_a_graph(tmp_path: Path) -> None:
+    """The trial would find another one in another folder. The loader's own search path may be relative."""
+    (tmp_path / "lib").mkdir()
+    shutil.copy(fake("openvino"), tmp_path / "lib" / "libopenvino_c.so")
+    code = (
+        "import sys; from pathlib import Path; from gms_rt.runtime.binding import check_graph\n"
+        "check_graph(Path(sys.argv[1]), trial='always', openvino=Path('libopenvino_c.so'))"
+    )
+    graph = mean_graph(tmp_path / "mean.onnx")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(graph)],
+        env={**os.environ, "LD_LIBRARY_PATH": "lib"}, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and "load it by its absolute path" in done.stderr, done.stderr
 
 
 def test_a_program_with_more_rights_than_its_caller_ignores_the_environment() -> None:

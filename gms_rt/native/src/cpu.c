@@ -3,9 +3,7 @@
  * A lane is an infer request with its own input and output tensor. Images are copied into the tensor and masks out of
  * it: that costs some microseconds per megapixel, keeps OpenVINO's alignment, and leaves no pointer to the caller's
  * memory behind. */
-#if defined(__linux__)
 #define _XOPEN_SOURCE 700 /* sigaltstack */
-#endif
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>

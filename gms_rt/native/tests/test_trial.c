@@ -261,10 +261,22 @@ static void test_fork(void)
     CHECK(waitpid(-1, NULL, WNOHANG) == -1, "a child is left");
 }
 
+static void test_limits(void)
+{
+    CHECK(dup2(2, 60) == 60 && dup2(2, 900) == 900, "no files");
+    setenv("FAKE_OPENVINO_DOES", "look", 1);
+    CHECK_OK(try_graph(GMSRT_TRIAL_ALWAYS, 0));
+    unsetenv("FAKE_OPENVINO_DOES");
+    close(60);
+    close(900);
+}
+
 /* What was tried is what is opened. */
 static void test_replaced(void)
 {
     const bytes whole = sound_model();
+    gmsrt_cpu_options options;
+    gmsrt_runner *runner = NULL;
     char other[1100];
 
     forget();
@@ -276,7 +288,16 @@ static void test_replaced(void)
           gmsrt_last_error());
     CHECK(remembered() == 0, "another file was remembered");
     CHECK(access(other, F_OK) != 0, "nothing was replaced");
+    /* Between the trial, or the hash where there is none, and OpenVINO in this process. */
+    gmsrt_cpu_options_default(&options);
+    options.openvino = openvino;
+    options.trial = GMSRT_TRIAL_NEVER;
+    write_bytes(other, whole.data, whole.size);
+    CHECK(gmsrt_open_cpu(graph, &options, &runner) == GMSRT_BAD_GRAPH && runner == NULL, "%s", gmsrt_last_error());
+    CHECK(strstr(gmsrt_last_error(), "was changed while it was being opened") != NULL, "%s", gmsrt_last_error());
     unsetenv("FAKE_OPENVINO_DOES");
+    CHECK_OK(gmsrt_open_cpu(graph, &options, &runner));
+    gmsrt_close(runner);
 }
 
 /* The trial gets the file of the OpenVINO that is loaded here, whatever it is called and wherever the host is. */
@@ -341,6 +362,7 @@ int main(int argc, char **argv)
     test_program();
     test_hosts();
     test_fork();
+    test_limits();
     test_replaced();
     test_same_openvino();
     test_threads();
