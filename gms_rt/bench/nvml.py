@@ -7,10 +7,10 @@ no library: older Jetson boards, and machines without NVIDIA's driver, have none
 from __future__ import annotations
 
 import contextlib
-import ctypes
 from typing import Any
 
-DRIVER = "libcuda.so.1"
+from gms_rt.runtime.device import probe
+
 _CLOCKS = {"SM": 1, "memory": 2}
 _TEMPERATURE_GPU = 0
 
@@ -27,11 +27,11 @@ def open_nvml(index: int = 0) -> tuple[Nvml | None, str]:
         missing = error.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
         return None, "no NVML (libnvidia-ml.so.1 not found)" if missing else f"NVML does not start ({error})"
     # NVML counts all GPUs in the order of the bus; CUDA hides and reorders them as its environment says.
-    place = _bus_place(index)
+    place = next((gpu.bus for gpu in probe().gpus if gpu.index == index), None)
     try:
         if place is None:
             return Nvml(pynvml, pynvml.nvmlDeviceGetHandleByIndex(index)), ""
-        return Nvml(pynvml, pynvml.nvmlDeviceGetHandleByPciBusId(place)), ""
+        return Nvml(pynvml, pynvml.nvmlDeviceGetHandleByPciBusId(place.encode())), ""
     except pynvml.NVMLError as error:
         with contextlib.suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
@@ -98,17 +98,3 @@ class Nvml:
         except (self._library.NVMLError, AttributeError) as error:  # a future nvidia-ml-py may drop an old call
             self._failures[figure] = str(error)
             return None
-
-
-def _bus_place(index: int) -> bytes | None:
-    """Where CUDA's device of this number is on the bus; None where the driver does not tell."""
-    with contextlib.suppress(OSError, AttributeError):
-        cuda = ctypes.CDLL(DRIVER)
-        device, place = ctypes.c_int(), ctypes.create_string_buffer(32)
-        if not (
-            cuda.cuInit(0)
-            or cuda.cuDeviceGet(ctypes.byref(device), index)
-            or cuda.cuDeviceGetPCIBusId(place, len(place), device)
-        ):
-            return place.value
-    return None

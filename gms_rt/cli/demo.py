@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 def command(out: Path, seconds: float, as_json: bool, quiet: bool) -> None:
     """Build, segment, time and prove the bundled model.
 
-    Builds it at FP16 and INT8 for this machine, segments the bundled samples, times both engines in turn, certifies
-    that their masks equal the PyTorch reference, and writes a report with pictures. Works offline, without torch.
+    Builds it at FP16 and INT8 (where this machine computes in INT8), segments the bundled samples, times the engines in
+    turn, certifies that their masks equal the PyTorch reference, and writes a report with pictures. Works offline,
+    without torch.
 
     \b
     Examples:
@@ -79,6 +80,7 @@ def _value(done: Demonstration) -> dict[str, Any]:
             "folder": str(done.masks),
         },
         "report": str(done.report),
+        "left_out": done.left_out,
     }
 
 
@@ -105,6 +107,7 @@ def _screen(value: dict[str, Any]) -> str:
         f"parity  Dice of the engine's masks to the PyTorch FP32 masks, on {value['device']}",
         f"masks   {samples['segmented']} samples in {samples['folder']}, "
         f"mean Dice {samples['mean_dice_to_truth'] or 0:.3f} to the phantoms' true masks",
+        *([f"note    {value['left_out']}"] if value["left_out"] else []),
         f"report  {value['report']}",
         f"took    {value['seconds']:.0f} s",
         "",

@@ -15,6 +15,7 @@ from gms_rt.demo.bundled import SAMPLE_SCANS, Sample, samples
 from gms_rt.engine.build import build_engine
 from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.select import load
+from gms_rt.engine.targets import default_targets
 from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases
 from gms_rt.infer.summary import Summary
 from gms_rt.parity.certificate import certify
@@ -22,6 +23,7 @@ from gms_rt.report.assemble import bench_report, case_card
 from gms_rt.report.model import Card, Command, Gallery, Report
 from gms_rt.report.pictures import difference_legend, overlay_legend
 from gms_rt.report.write import write_report
+from gms_rt.runtime.device import probe
 from gms_rt.scan.mask import mask_from_levels
 from gms_rt.scan.reader import fetch
 
@@ -40,20 +42,29 @@ class Demonstration:
     mean_dice: float | None  # of the samples' masks to their true masks; None where all failed
     masks: Path  # the folder of the masks
     report: Path  # the HTML report; its JSON stands next to it
+    left_out: str  # which precision was not built, and why; empty where all were
 
 
 def demonstrate(out: Path, seconds: float, say: Callable[[str], None]) -> Demonstration:
     """Do it all below `out`; `seconds` are timed per engine, `say` hears what is being done."""
-    engines = [_build(out / "engines" / f"demo-{precision}", precision, say) for precision in DEMO_PRECISIONS]
+    precisions, left_out = _precisions()
+    engines = [_build(out / "engines" / f"demo-{precision}", precision, say) for precision in precisions]
     summary, scores, cards = _segment(engines[0], out / "segmented", say)
     say("certifying")
     certificates = {engine.name: certify(engine) for engine in engines}
     bench = measure(engines, TimingOptions(seconds=seconds), progress=say)
     report = out / "report.html"
     for place in (report, report.with_suffix(".json")):
-        write_report(_report(out, bench, cards), place)
+        write_report(_report(out, bench, cards, precisions, left_out), place)
     mean = sum(scores) / len(scores) if scores else None
-    return Demonstration(bench, certificates, summary, mean, out / "segmented", report)
+    return Demonstration(bench, certificates, summary, mean, out / "segmented", report, left_out)
+
+
+def _precisions() -> tuple[tuple[str, ...], str]:
+    """What is built here, and what is not and why."""
+    if "cpu" in default_targets("int8") or probe().gpus:
+        return DEMO_PRECISIONS, ""
+    return DEMO_PRECISIONS[:1], f"INT8 was left out: OpenVINO runs no convolution in INT8 on {probe().cpu.name}."
 
 
 def _build(folder: Path, precision: str, say: Callable[[str], None]) -> Path:
@@ -97,7 +108,7 @@ def _card(sample: Sample, mask: Path) -> tuple[float, Card]:
     )
 
 
-def _report(out: Path, bench: BenchResult, cards: list[Card]) -> Report:
+def _report(out: Path, bench: BenchResult, cards: list[Card], precisions: tuple[str, ...], left_out: str) -> Report:
     gallery = Gallery(
         f"{len(cards)} segmented samples",
         tuple(cards),
@@ -113,9 +124,9 @@ def _report(out: Path, bench: BenchResult, cards: list[Card]) -> Report:
         commands=[
             Command("everything on this page", f"gms-rt demo --out {out}"),
             *(Command(f"the {p} engine", f"gms-rt build --precision {p} --out {out}/engines/demo-{p}")
-              for p in DEMO_PRECISIONS),
-            Command("the masks", f"gms-rt infer folder/ --engine {out}/engines/demo-{DEMO_PRECISIONS[0]}"),
-            *(Command(f"the {p} certificate", f"gms-rt parity {out}/engines/demo-{p}") for p in DEMO_PRECISIONS),
+              for p in precisions),
+            Command("the masks", f"gms-rt infer folder/ --engine {out}/engines/demo-{precisions[0]}"),
+            *(Command(f"the {p} certificate", f"gms-rt parity {out}/engines/demo-{p}") for p in precisions),
         ],
-        notes=[NOTICE],
+        notes=[NOTICE, *([left_out] if left_out else [])],
     )  # fmt: skip

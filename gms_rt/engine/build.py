@@ -23,13 +23,12 @@ from gms_rt.engine.images import build_images
 from gms_rt.engine.manifest import EngineManifest
 from gms_rt.engine.request import AUTO_CALIBRATOR, BuildRequest
 from gms_rt.engine.source import SourceGraph, read_source
-from gms_rt.engine.targets import default_targets, wanted_plans
+from gms_rt.engine.targets import check_cpu, default_targets, wanted_plans
 from gms_rt.errors import UsageError
 from gms_rt.precision import TARGETS
 from gms_rt.precision.recipe import RECIPE_FILE, PrecisionRecipe, read_recipe
 from gms_rt.precision.recipe_from_graph import RecipeRequest, recipe_from_graph
 from gms_rt.progress import OnProgress, silent
-from gms_rt.runtime.device import cpu_execution
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltE
     targets = tuple(target for target in TARGETS if target in asked)
     plans = wanted_plans(targets, request.sms)
     if "cpu" in targets:
-        cpu_execution(request.precision)  # refuse before the long part
+        check_cpu(request.precision)  # refuse before the long part
     source = read_source(request, progress)
     images = build_images(request, source)
     wanted = RecipeRequest(

@@ -18,7 +18,6 @@ from gms_rt.engine.manifest import (
     read_manifest,
     read_verified,
     rebuild_command,
-    verify_files,
 )
 from gms_rt.engine.trust import plan_trust
 from gms_rt.errors import ArtifactError, DeviceError, GmsError, NativeError, UsageError
@@ -148,13 +147,6 @@ def load(path: str | Path | None = None, **options: Unpack[LoadKeywords]) -> Eng
             raise _fixed_batch(folder, manifest, how.batch)
         runner: Runner = _tensorrt_runner(folder, manifest, choice.fit, how.lanes)
     else:
-        if manifest.model not in manifest.files:
-            raise ArtifactError(
-                f"engine.json does not list the graph {manifest.model}",
-                where=folder,
-                fix=f"rebuild: {rebuild_command(folder, manifest)}",
-            )
-        verify_files(folder, manifest, [n for n in manifest.files if n.startswith(manifest.model)])
         runner = _cpu_runner(folder, manifest, how)
     if choice.notice:
         _say_once(choice.notice)
@@ -240,13 +232,13 @@ def _cpu_runner(folder: Path, manifest: EngineManifest, how: LoadOptions) -> Run
     settings = CpuSettings(
         threads=how.threads,
         lanes=how.lanes,
-        execution="bf16" if manifest.execution == "bf16" else "f32",
         mode=how.mode,
         batch=how.batch,
         trial=how.trial,
     )
     try:
-        return CpuRunner(folder / manifest.model, settings, quantised=manifest.precision == "int8")
+        # The folder, not the file: the C library compares the graph with its hash and opens nothing that is not listed.
+        return CpuRunner(folder, settings, quantised=manifest.precision == "int8")
     except (NativeError, UsageError) as error:
         if how.batch not in (0, manifest.batch):
             raise _fixed_batch(folder, manifest, how.batch) from error

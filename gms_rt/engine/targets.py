@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from gms_rt.errors import DeviceError, UsageError
-from gms_rt.runtime.device import Machine, probe
+from gms_rt.precision.int8_probe import cpu_runs_int8
+from gms_rt.runtime.device import Machine, cpu_execution, probe
 from gms_rt.runtime.tensorrt_module import load_tensorrt, tensorrt_installed
 
 # Why the ahead-of-time compiler leaves an SM out, and what to do instead.
@@ -21,13 +22,24 @@ def default_targets(precision: str, machine: Machine | None = None) -> tuple[str
     """What a bare build is for: this CPU, its GPUs' TensorRT, and TensorRT-RTX where its wheels are installed."""
     here = machine or probe()
     found = ["cpu"]
-    if precision == "bf16" and not here.cpu.bf16:
+    if (precision == "bf16" and not here.cpu.bf16) or (precision == "int8" and not cpu_runs_int8()):
         found = []
     if here.gpus and tensorrt_installed("tensorrt"):
         found.append("tensorrt")
     if tensorrt_installed("tensorrt-rtx") and "tensorrt" not in found:
         found.append("tensorrt-rtx")
     return tuple(found) or ("cpu",)  # the CPU's refusal names the reason and the alternatives
+
+
+def check_cpu(precision: str) -> None:
+    """Refuse a CPU engine of a precision that this machine's CPU does not compute in."""
+    cpu_execution(precision)
+    if precision == "int8" and not cpu_runs_int8():
+        raise DeviceError(
+            f"OpenVINO runs no convolution in INT8 on this CPU ({probe().cpu.name})",
+            where="--target cpu --precision int8",
+            fix="use --precision fp16 here, or --target tensorrt on a machine with an NVIDIA GPU",
+        )
 
 
 def wanted_plans(targets: Iterable[str], sms: tuple[int, ...]) -> list[tuple[str, int]]:

@@ -77,15 +77,20 @@ def check_layer_counts(
         raise GmsError(f"asked for {precision}, but no computing node could be typed {precision}")
 
 
-def check_int8_execution(executed: dict[str, dict[str, int]], quantised: int) -> int:
-    """How many quantised layers the CPU runs in int8; none at all is an error."""
-    run = sum(
+def int8_layers(executed: dict[str, dict[str, int]]) -> int:
+    """How many convolutions a CPU runs in int8."""
+    return sum(
         count
         for kind, types in executed.items()
         if kind in ("Convolution", "Deconvolution")
         for arithmetic, count in types.items()
         if arithmetic in ("u8", "i8")
     )
+
+
+def check_int8_execution(executed: dict[str, dict[str, int]], quantised: int) -> int:
+    """How many quantised layers the CPU runs in int8; none at all is an error."""
+    run = int8_layers(executed)
     if quantised and not run:
         raise GmsError(
             f"asked for int8, but the CPU runtime runs none of {quantised} quantised convolutions in int8",

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from gms_rt.arrays import U8
 from gms_rt.errors import GmsError
 from gms_rt.graph.graph import INPUT, Graph
+from gms_rt.runtime.signal_stack import keep_signal_stack
 
 
 class Session:
@@ -38,7 +39,8 @@ class Session:
             model = core.read_model(graph.bytes())
             if batch:
                 model.reshape([batch, *model.input(0).partial_shape[1:]])
-            self._compiled = core.compile_model(model, "CPU", config)
+            with keep_signal_stack():
+                self._compiled = core.compile_model(model, "CPU", config)
         except RuntimeError as error:
             reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
             raise GmsError(f"OpenVINO cannot compile the graph ({reason.strip()})") from error

@@ -6,6 +6,7 @@ size, probabilities come out as uint8 NHW (0-255). Runners may be called from ma
 
 from __future__ import annotations
 
+import os
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from gms_rt.arrays import F64, U8
-from gms_rt.errors import UsageError
+from gms_rt.errors import NativeError, UsageError
 
 AnyRunner = TypeVar("AnyRunner", bound="Runner")
 
@@ -68,6 +69,29 @@ def check_images(images: U8, height: int, width: int) -> None:
         )
 
 
+class Owner:
+    """The process that opened something: a fork of it has the memory of an engine, but none of its threads.
+
+    Calls there would wait for threads that do not exist, so the fork may only forget what it has.
+    """
+
+    def __init__(self) -> None:
+        self._process = os.getpid()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the process, and not a fork of it."""
+        return os.getpid() == self._process
+
+    def check(self) -> None:
+        """Raise `NativeError` in a fork."""
+        if not self.is_here:
+            raise NativeError(
+                "an engine does not survive a fork of its process",
+                fix="load it in the new process, or start that with multiprocessing's 'spawn' method",
+            )
+
+
 def closed_error() -> UsageError:
     """For a call after `close`."""
     return UsageError("this engine is closed", fix="load it again")
@@ -79,6 +103,7 @@ class Runner(ABC):
     def __init__(self, info: RunnerInfo) -> None:
         self.info = info
         self._closed = False
+        self._owner = Owner()
         self._lifecycle = threading.Lock()
 
     def infer(self, images: U8) -> U8:
@@ -99,7 +124,10 @@ class Runner(ABC):
         return self._bench(np.ascontiguousarray(images), seconds, iterations, warmup)
 
     def close(self) -> None:
-        """Release the device's resources; a second call does nothing."""
+        """Release the device's resources; a second call does nothing, and a call in a fork only forgets them."""
+        if not self._owner.is_here:
+            self._closed = True
+            return
         with self._lifecycle:
             if not self._closed:
                 self._closed = True
@@ -117,6 +145,7 @@ class Runner(ABC):
     def _check_open(self) -> None:
         if self._closed:
             raise closed_error()
+        self._owner.check()
 
     @abstractmethod
     def _infer(self, images: U8, probabilities: U8) -> None:

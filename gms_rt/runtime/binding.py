@@ -21,7 +21,7 @@ import numpy as np
 from gms_rt.arrays import U8
 from gms_rt.errors import GmsError, NativeError, UsageError
 from gms_rt.runtime import library as c
-from gms_rt.runtime.base import Timings, check_images, closed_error
+from gms_rt.runtime.base import Owner, Timings, check_images, closed_error
 from gms_rt.runtime.cuda import Callbacks, LaneCalls
 from gms_rt.runtime.options import CpuSettings, CudaSettings, Trial, native_cpu_options, native_cuda_options
 
@@ -64,12 +64,16 @@ def check_graph(graph: Path, *, trial: Trial = "auto", batch: int = 0, openvino:
 
 
 class NativeRunner:
-    """An opened runner of the C library. Many threads may share it; `close` waits for calls under way."""
+    """An opened runner of the C library. Many threads may share it; `close` waits for calls under way.
+
+    It does not survive a fork: calls in the new process raise `NativeError`, and `close` there only forgets it.
+    """
 
     def __init__(self, library: ctypes.CDLL, handle: ctypes.c_void_p, callbacks: Callbacks | None = None) -> None:
         self._library = library
         self._handle: ctypes.c_void_p | None = handle
         self._callbacks = callbacks
+        self._owner = Owner()
         self._calls = 0
         self._changed = threading.Condition()
         about = self.info
@@ -185,6 +189,9 @@ class NativeRunner:
 
     def close(self) -> None:
         """Wait for calls under way, then release everything; a second call does nothing."""
+        if not self._owner.is_here:
+            self._handle = None
+            return
         with self._changed:
             handle, self._handle = self._handle, None
             while self._calls > 0:
@@ -206,6 +213,7 @@ class NativeRunner:
 
     @contextmanager
     def _call(self) -> Iterator[ctypes.c_void_p]:
+        self._owner.check()
         with self._changed:
             if self._handle is None:
                 raise closed_error()

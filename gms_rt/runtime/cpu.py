@@ -23,7 +23,7 @@ NEEDED_GAIN = 1.05
 
 
 class CpuRunner(Runner):
-    """A fused graph on the CPU.
+    """A fused graph on the CPU: an `.onnx` file, or the graph of an engine folder after its hashes were compared.
 
     With `mode="latency"` one image gets all threads; many images are segmented on several lanes at the same time where
     that is measured to be faster (`info.details["batch_lanes"]` says how many, once known). `mode="throughput"` keeps

@@ -30,6 +30,7 @@ class Gpu:
     name: str
     sm: int  # compute capability times ten
     memory_bytes: int
+    bus: str | None = None  # its place on the PCI bus; NVML counts by it
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,9 @@ def _gpu(cuda: ctypes.CDLL, index: int) -> Gpu:
         value = ctypes.c_int(0)
         cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
         numbers.append(value.value)
-    return Gpu(index, name.value.decode(errors="replace"), numbers[0] * 10 + numbers[1], memory.value)
+    place = ctypes.create_string_buffer(32)
+    bus = None if cuda.cuDeviceGetPCIBusId(place, len(place), device) else place.value.decode()
+    return Gpu(index, name.value.decode(errors="replace"), numbers[0] * 10 + numbers[1], memory.value, bus)
 
 
 def parse_device(device: str | None) -> tuple[str | None, int | None]:

@@ -145,18 +145,28 @@ _library: ctypes.CDLL | None = None
 _library_lock = threading.Lock()
 
 
+def _chosen_path(variable: str) -> Path | None:
+    """A library that the environment names. A relative path would be another file after a change of folder."""
+    chosen = os.environ.get(variable)
+    if not chosen:
+        return None
+    if "/" in chosen and not Path(chosen).is_absolute():
+        raise UsageError(f"is relative to the current folder; {variable} must be an absolute path", where=chosen)
+    return Path(chosen)
+
+
 def library_path() -> Path:
-    """Where the library is: the environment's choice, the package's own, or an editable install's."""
-    chosen = os.environ.get(LIBRARY_VARIABLE)
-    if chosen:
-        if not Path(chosen).is_file():
+    """Where the library is: the environment's choice, the package's own, or an editable install's; always absolute."""
+    chosen = _chosen_path(LIBRARY_VARIABLE)
+    if chosen is not None:
+        if not chosen.is_file():
             raise UsageError("is not a file", where=chosen, fix=f"correct or unset {LIBRARY_VARIABLE}")
-        return Path(chosen)
+        return chosen
     name = "native/lib/libgms_rt.so"
-    candidates = [Path(__file__).parent.parent / name]
+    candidates = [Path(__file__).absolute().parent.parent / name]
     try:
         installed = importlib.metadata.distribution("gms-rt").locate_file(f"gms_rt/{name}")
-        candidates.append(Path(str(installed)))
+        candidates.append(Path(str(installed)).absolute())
     except importlib.metadata.PackageNotFoundError:
         pass
     for candidate in candidates:
@@ -240,9 +250,9 @@ def check_status(library: ctypes.CDLL, status: int, *, cuda: bool = False) -> No
 
 def find_openvino() -> Path | None:
     """OpenVINO's C library: the environment's choice, or the installed wheel's, without importing it."""
-    chosen = os.environ.get(OPENVINO_VARIABLE)
-    if chosen:
-        return Path(chosen)
+    chosen = _chosen_path(OPENVINO_VARIABLE)
+    if chosen is not None:
+        return chosen
     spec = importlib.util.find_spec("openvino")
     for place in (spec.submodule_search_locations or ()) if spec is not None else ():
         found = sorted(Path(place, "libs").glob("libopenvino_c.so*"))

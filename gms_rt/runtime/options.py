@@ -11,11 +11,11 @@ from typing import Literal
 from gms_rt.errors import UsageError
 from gms_rt.runtime import library as c
 
-Execution = Literal["f32", "bf16"]
+Execution = Literal["as built", "f32", "bf16"]
 Mode = Literal["latency", "throughput"]
 Trial = Literal["auto", "always", "never"]
 
-_EXECUTIONS: dict[str, int] = {"f32": 0, "bf16": 1}
+_EXECUTIONS: dict[str, int] = {"f32": 0, "bf16": 1, "as built": 2}
 _MODES: dict[str, int] = {"latency": 0, "throughput": 1}
 _TRIALS: dict[str, int] = {"auto": 0, "always": 1, "never": 2}
 
@@ -28,8 +28,9 @@ class CpuSettings:
     threads: int = 0
     # Inferences in flight; 0 is one for latency, and for throughput what OpenVINO finds best.
     lanes: int = 0
-    # Arithmetic of what is not int8. bf16 on a processor without it is an error, never a fallback.
-    execution: Execution = "f32"
+    # Arithmetic of what is not int8: what the engine folder says (f32 for a file), or one of the two. bf16 on a
+    # processor without it is an error, never a fallback.
+    execution: Execution = "as built"
     # One image as fast as possible, with all threads; or many at the same time, each with fewer threads.
     mode: Mode = "latency"
     # Images per inference where the graph leaves that open; 0 is the graph's own number, or 1.

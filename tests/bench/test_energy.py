@@ -26,6 +26,7 @@ from gms_rt.report.assemble import bench_report
 from gms_rt.report.html import html_from_report
 from gms_rt.report.markdown import markdown_from_report
 from gms_rt.runtime.base import RunnerInfo
+from gms_rt.runtime.device import Gpu, Machine, probe
 
 NOT_SUPPORTED, LOST = 3, 15
 
@@ -76,7 +77,7 @@ def gpu(monkeypatch):
     fake = Fake(library())
     fake.library.fake_nvml_reset()
     use_library(monkeypatch, library())
-    monkeypatch.setattr(nvml, "DRIVER", "no-such-driver.so")
+    monkeypatch.setattr(nvml, "probe", lambda: Machine(probe().cpu, (), None, "", {}))
     monkeypatch.setattr("gms_rt.bench.meters.shutil.which", lambda _: None)
     yield fake
     assert fake.library.fake_nvml_mistake() == b""
@@ -208,11 +209,15 @@ def test_a_device_that_is_not_there(gpu):
 
 def test_the_device_is_found_by_its_place_on_the_bus(gpu, monkeypatch):
     # CUDA's second device may be NVML's first: what counts is the place.
-    monkeypatch.setattr(nvml, "_bus_place", lambda index: b"00000000:3B:00.0")
+    def place(bus: str) -> None:
+        gpus = tuple(Gpu(index, "A100", 80, 1, bus) for index in range(2))
+        monkeypatch.setattr(nvml, "probe", lambda: Machine(probe().cpu, gpus, "13.0", "", {}))
+
+    place("00000000:3B:00.0")
     opened, why = open_nvml(1)
     assert opened is not None, why
     opened.close()
-    monkeypatch.setattr(nvml, "_bus_place", lambda index: b"00000000:5E:00.0")
+    place("00000000:5E:00.0")
     assert open_nvml(0)[0] is None
 
 

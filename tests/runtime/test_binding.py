@@ -158,7 +158,7 @@ def test_wrong_numbers_are_refused(graph: Path) -> None:
     for options in ({"threads": -1}, {"lanes": 2**32}, {"batch": -5}, {"lanes": 65}, {"threads": 100_000}):
         with pytest.raises(UsageError):
             NativeRunner.open_cpu(graph, CpuSettings(**options))
-    with pytest.raises(UsageError, match="give f32 or bf16"):
+    with pytest.raises(UsageError, match="give f32, bf16 or as built"):
         NativeRunner.open_cpu(graph, CpuSettings(execution="int8"))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="zero byte"):
         NativeRunner.open_cpu(Path("a\0b.onnx"))
@@ -233,6 +233,58 @@ def test_graphs_that_break_the_contract(tmp_path: Path) -> None:
     save(path, [helper.make_node("NoSuchOp", ["a"], ["b"])], [("a", 2, [1, 8, 8, 3])], [("b", 2, [1, 8, 8, 1])])
     with pytest.raises(ArtifactError, match="NoSuchOp"):
         NativeRunner.open_cpu(path)
+
+
+def test_a_fork_only_forgets(graph: Path) -> None:
+    """The threads of the runtime are not in the new process: closing there would wait for them for ever."""
+    code = """
+import os, signal, sys, threading
+from pathlib import Path
+import numpy as np
+from gms_rt.errors import NativeError
+from gms_rt.runtime.cpu import CpuRunner
+
+runner = CpuRunner(Path(sys.argv[1]))
+image = np.zeros((1, 8, 8, 3), np.uint8)
+runner.infer(image)
+native = runner._native
+native._changed.acquire()  # as if another thread were at work
+runner._lifecycle.acquire()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    calls = [lambda: runner.infer(image), lambda: native.infer(image, image[..., 0].copy()), lambda: native.info]
+    for call in calls:
+        try:
+            call()
+            os._exit(3)
+        except NativeError as error:
+            assert "'spawn'" in error.line(), error.line()
+    runner.close()
+    native.close()
+    del runner, native
+    os._exit(0)
+native._changed.release()
+runner._lifecycle.release()
+_, status = os.waitpid(child, 0)
+runner.infer(image)
+runner.close()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(graph)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize("variable", ["GMS_RT_LIBRARY", "GMSRT_OPENVINO"])
+def test_a_relative_library_is_refused(graph: Path, variable: str) -> None:
+    """After a change of folder it would be another file."""
+    code = "import sys, pathlib; from gms_rt.runtime.binding import check_graph; check_graph(pathlib.Path(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(graph)],
+        env={**os.environ, variable: "lib/that.so"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and f"{variable} must be an absolute path" in done.stderr
 
 
 def test_missing_openvino_says_how_to_fix(graph: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import json
 import os
 import random
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from support.native_build import fake
 from support.native_graphs import conv_graph, crashing_graph, mean_graph, varied_graph
 from support.native_mutations import mutated
 
@@ -116,6 +118,62 @@ def test_without_its_program_a_graph_can_only_be_trusted(tmp_path: Path) -> None
         NativeRunner.open_cpu(graph, CpuSettings(trial="sometimes"))  # type: ignore[arg-type]
 
 
+def test_the_program_is_never_looked_for_in_the_current_folder(tmp_path: Path) -> None:
+    """The library is loaded by a relative name, then the host goes to a folder where that name is somebody else's."""
+    for place in ("mine", "other"):
+        (tmp_path / place / "lib").mkdir(parents=True)
+    shutil.copy(library_path(), tmp_path / "mine" / "lib")
+    shutil.copy(library_path().with_name("gmsrt-trial"), tmp_path / "mine" / "lib")
+    foreign = tmp_path / "other" / "lib" / "gmsrt-trial"
+    foreign.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\necho '0 '\n")
+    foreign.chmod(0o700)
+    code = (
+        "import os, sys; from pathlib import Path; from gms_rt.runtime import library\n"
+        "from gms_rt.runtime.binding import check_graph\n"
+        "library.library_path = lambda: 'lib/libgms_rt.so'\n"
+        "os.chdir(sys.argv[1] + '/mine'); library.load_library(); os.chdir(sys.argv[1] + '/other')\n"
+        "check_graph(Path(sys.argv[2]), trial='always')"
+    )
+    done = python(code, tmp_path, mean_graph(tmp_path / "mean.onnx"))
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_openvino_that_was_found_by_a_relative_path_cannot_try_a_graph(tmp_path: Path) -> None:
+    """The trial would find another one in another folder. The loader's own search path may be relative."""
+    (tmp_path / "lib").mkdir()
+    shutil.copy(fake("openvino"), tmp_path / "lib" / "libopenvino_c.so")
+    code = (
+        "import sys; from pathlib import Path; from gms_rt.runtime.binding import check_graph\n"
+        "check_graph(Path(sys.argv[1]), trial='always', openvino=Path('libopenvino_c.so'))"
+    )
+    graph = mean_graph(tmp_path / "mean.onnx")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(graph)],
+        env={**os.environ, "LD_LIBRARY_PATH": "lib"}, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and "load it by its absolute path" in done.stderr, done.stderr
+
+
+def test_a_program_with_more_rights_than_its_caller_ignores_the_environment() -> None:
+    """No function of the library reads the environment in another way."""
+    if shutil.which("nm") is None:
+        pytest.skip("no nm")
+    for file in (library_path(), library_path().with_name("gmsrt-trial")):
+        told = subprocess.run(["nm", "-D", str(file)], capture_output=True, text=True, check=True).stdout
+        names = {line.split()[-1].partition("@")[0] for line in told.splitlines()}
+        assert "secure_getenv" in names and "getenv" not in names
+
+
+def test_the_library_is_built_to_end_at_a_mistake_in_memory() -> None:
+    if shutil.which("readelf") is None:
+        pytest.skip("no readelf")
+    for file in (library_path(), library_path().with_name("gmsrt-trial")):
+        told = subprocess.run(["readelf", "-dlsW", str(file)], capture_output=True, text=True, check=True).stdout
+        assert "NOW" in told and "GNU_RELRO" in told, file
+        assert "__stack_chk_fail" in told and "_chk@" in told, file
+
+
 def test_a_foreign_engine_is_an_error(tmp_path: Path) -> None:
     """A consistent engine folder around a graph that crashes OpenVINO."""
     engine = tmp_path / "engine"
@@ -129,6 +187,29 @@ def test_a_foreign_engine_is_an_error(tmp_path: Path) -> None:
     (engine / "engine.json").write_text(manifest.replace(before, sha256_file(engine / "model.onnx")))
     with pytest.raises(ArtifactError, match=r"model\.onnx"):
         gms_rt.load(engine)
+
+
+def test_a_graph_that_the_manifest_does_not_list_is_an_error(tmp_path: Path) -> None:
+    engine = tmp_path / "engine"
+    build_engine(BuildRequest(conv_graph(tmp_path / "sound.onnx", size=16), engine, "fp32", targets=("cpu",)))
+    manifest = json.loads((engine / "engine.json").read_text())
+    listed = manifest["files"]
+
+    def refused(match: str, **changes: object) -> None:
+        (engine / "engine.json").write_text(json.dumps(manifest | changes))
+        with pytest.raises(ArtifactError, match=match):
+            gms_rt.load(engine)
+        with pytest.raises(ArtifactError, match=match):  # what a C program gets
+            check_graph(engine)
+
+    refused("engine.json does not list the graph", files={})
+    refused("hash differs", files=listed | {"model.onnx": "0" * 64})
+    refused("version 2", version=2)
+    refused("not a gms-rt-engine file", format="gms-rt-run")
+    model = onnx.load(str(conv_graph(tmp_path / "whole.onnx", size=8)))
+    onnx.save(model, str(engine / "model.onnx"), save_as_external_data=True, location="w.bin", size_threshold=0)
+    with_graph = listed | {"model.onnx": sha256_file(engine / "model.onnx")}
+    refused("weights in 'w.bin', which engine.json does not list", files=with_graph)
 
 
 def test_build_ends_with_a_message(tmp_path: Path) -> None:

@@ -26,6 +26,12 @@
  *
  * Threads: every function may be called from any thread. All functions that take a runner may be called on the same
  * runner at the same time, except gmsrt_close, which must be the last call on it.
+ *
+ * Processes: a runner does not survive fork(). The new process has its memory, but none of its threads, and must not
+ * call any function with it, not even gmsrt_close: it forgets the runner, or calls exec. Open runners after the fork.
+ *
+ * Environment: GMSRT_OPENVINO, GMSRT_TRIAL, XDG_CACHE_HOME and HOME are read, and ignored in a program that has more
+ * rights than its caller (setuid). GMSRT_TRIAL, and a GMSRT_OPENVINO that is not a plain file name, must be absolute.
  */
 #ifndef GMS_RT_H
 #define GMS_RT_H
@@ -62,8 +68,12 @@ typedef enum gmsrt_status {
 
 typedef enum gmsrt_backend { GMSRT_CPU = 0, GMSRT_CUDA = 1 } gmsrt_backend;
 
-/* Arithmetic of a CPU runner. A graph with quantised nodes runs those in int8 under either. */
-typedef enum gmsrt_precision { GMSRT_F32 = 0, GMSRT_BF16 = 1 } gmsrt_precision;
+/* Arithmetic of a CPU runner. A graph with quantised nodes runs those in int8 under any of them. */
+typedef enum gmsrt_precision {
+    GMSRT_F32 = 0,
+    GMSRT_BF16 = 1,
+    GMSRT_AS_BUILT = 2 /* what the engine.json of an engine folder says; f32 for an .onnx file */
+} gmsrt_precision;
 
 typedef enum gmsrt_mode {
     GMSRT_LATENCY = 0,   /* one image as fast as possible: all threads work on it */
@@ -86,7 +96,7 @@ typedef struct gmsrt_cpu_options {
     size_t struct_size;        /* set by gmsrt_cpu_options_default */
     const char *openvino;      /* libopenvino_c.so; NULL: $GMSRT_OPENVINO, else the system's loader searches */
     const char *cache;         /* folder for compiled graphs, must exist; NULL: no cache */
-    gmsrt_precision precision; /* default GMSRT_F32 */
+    gmsrt_precision precision; /* default GMSRT_AS_BUILT */
     gmsrt_mode mode;           /* default GMSRT_LATENCY */
     uint32_t threads;          /* 0: OpenVINO's choice (the physical cores) */
     uint32_t lanes;            /* inferences in flight; 0: one for latency, OpenVINO's optimum for throughput */
@@ -195,13 +205,14 @@ GMSRT_API void gmsrt_cpu_options_default(gmsrt_cpu_options *options);
 GMSRT_API void gmsrt_cuda_options_default(gmsrt_cuda_options *options);
 
 /* Open a graph on the CPU. `graph` is an engine folder, whose files are compared with the hashes in its engine.json, or
- * an .onnx file. A file that is not ONNX, or has weights in a file outside the graph's folder, is refused. The program
+ * an .onnx file. A manifest of another format or of a newer version is refused, and so is a graph or a file with weights
+ * that the manifest does not list. A file that is not ONNX, or has weights in a file outside the graph's folder, is refused. The program
  * gmsrt-trial, which is next to this library (or where $GMSRT_TRIAL says), then opens and runs the graph in a process of
  * its own, as often as options->trial asks; only then OpenVINO opens it here. With GMSRT_TRIAL_NEVER a malformed graph
- * can crash the calling process (see README.md, "Trust").
+ * can crash the calling process (see README.md, "Trust"). The trial finds crashes; it is no sandbox.
  * `options` may be NULL. With a NULL `runner` the graph is only tried, and nothing stays open.
  * The trial is a child process: it is started with posix_spawn, waited for, and gone when the call returns; no signal
- * handler is set, and a host may ignore SIGCHLD. Do not change the files during the call.
+ * handler is set, and a host may ignore SIGCHLD. Files that are changed or replaced during the call are an error.
  * On failure *runner is NULL and nothing stays allocated. */
 GMSRT_API gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options, gmsrt_runner **runner);
 

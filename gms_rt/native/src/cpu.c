@@ -3,6 +3,8 @@
  * A lane is an infer request with its own input and output tensor. Images are copied into the tensor and masks out of
  * it: that costs some microseconds per megapixel, keeps OpenVINO's alignment, and leaves no pointer to the caller's
  * memory behind. */
+#define _XOPEN_SOURCE 700 /* sigaltstack */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -195,8 +197,8 @@ static gmsrt_status check_options(const gmsrt_cpu_options *options)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT,
                           "gmsrt_cpu_options has %zu bytes, it must have %zu; call gmsrt_cpu_options_default first",
                           options->struct_size, sizeof *options);
-    if (options->precision != GMSRT_F32 && options->precision != GMSRT_BF16)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "precision %d is neither GMSRT_F32 nor GMSRT_BF16",
+    if (options->precision != GMSRT_F32 && options->precision != GMSRT_BF16 && options->precision != GMSRT_AS_BUILT)
+        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "precision %d is neither GMSRT_AS_BUILT nor GMSRT_F32 nor GMSRT_BF16",
                           (int)options->precision);
     if (options->mode != GMSRT_LATENCY && options->mode != GMSRT_THROUGHPUT)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "mode %d is neither GMSRT_LATENCY nor GMSRT_THROUGHPUT",
@@ -287,38 +289,50 @@ void gmsrt_cpu_options_default(gmsrt_cpu_options *options)
     if (options == NULL) return;
     memset(options, 0, sizeof *options);
     options->struct_size = sizeof *options;
+    options->precision = GMSRT_AS_BUILT;
 }
 
 gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options, gmsrt_runner **runner)
 {
     const double began = gmsrt_now();
     double trial;
-    gmsrt_cpu_options defaults;
+    gmsrt_cpu_options resolved;
+    gmsrt_precision built;
     gmsrt_info info;
     cpu_state *state = NULL;
     gmsrt_files files;
+    stack_t signals;
     char *path = NULL;
     gmsrt_status status;
     bool opened = false;
+    /* OpenVINO gives the calling thread a signal stack of its own, and frees it with the runtime: after runtimes that
+     * were not closed in reverse order a signal would be handled on freed memory. */
+    const bool known = sigaltstack(NULL, &signals) == 0;
 
     if (runner != NULL) *runner = NULL;
     if (graph == NULL) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_open_cpu: a null pointer");
-    gmsrt_cpu_options_default(&defaults);
-    if (options == NULL) options = &defaults;
+    gmsrt_cpu_options_default(&resolved);
+    if (options == NULL) options = &resolved;
     if ((status = check_options(options)) != GMSRT_OK) return status;
+    resolved = *options;
+    options = &resolved;
 
     memset(&info, 0, sizeof info);
     info.struct_size = sizeof info;
     info.backend = GMSRT_CPU;
-    status = gmsrt_find_graph(graph, &path, &files);
+    status = gmsrt_find_graph(graph, &path, &files, &built);
+    if (resolved.precision == GMSRT_AS_BUILT) resolved.precision = built;
     if (status == GMSRT_OK && (runner != NULL || options->trial != GMSRT_TRIAL_NEVER)) {
         state = calloc(1, sizeof *state);
         status = state != NULL ? start(state, options, &info) : gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory");
         trial = gmsrt_now();
-        if (status == GMSRT_OK) status = gmsrt_try_graph(path, &files, options, info.runtime, info.device);
+        if (status == GMSRT_OK)
+            status = gmsrt_try_graph(path, &files, options, state->ov.file, info.runtime, info.device);
         trial = gmsrt_now() - trial;
         if (status == GMSRT_OK && runner != NULL) {
             status = open_graph(state, path, options, &info);
+            /* OpenVINO reads the files by their names: they must still be those that were hashed and tried. */
+            if (status == GMSRT_OK) status = gmsrt_files_same(&files, path);
             info.open_ms = gmsrt_now() - began - trial;
             if (status == GMSRT_OK) status = gmsrt_runner_create(&cpu_hooks, state, &info, runner);
             opened = status == GMSRT_OK;
@@ -327,5 +341,6 @@ gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options,
     gmsrt_files_free(&files);
     free(path);
     if (!opened && state != NULL) free_state(state);
+    if (known) sigaltstack(&signals, NULL);
     return status;
 }

@@ -1,7 +1,11 @@
-/* The files that a graph consists of, with their hashes where they are known. The graph itself comes first. */
+/* The files that a graph consists of, with their hashes where they are known. The graph itself comes first.
+ *
+ * A file is read more than once: its hash here, the graph by the trial and by OpenVINO. Which file on the disk it was is
+ * noted at the first look and compared later, so that a file which is replaced or written between two looks is found. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "internal.h"
 
@@ -37,49 +41,120 @@ bool gmsrt_files_has(const gmsrt_files *files, const char *name)
     return found;
 }
 
-bool gmsrt_files_add(gmsrt_files *files, const char *name, size_t length, const char *hex)
+gmsrt_file *gmsrt_files_add(gmsrt_files *files, const char *name, size_t length)
 {
     bool found;
     const size_t at = find(files, name, length, &found);
     gmsrt_file *file;
 
-    if (length >= GMSRT_MAX_FILE_NAME) return false;
+    if (length >= GMSRT_MAX_FILE_NAME) return NULL;
     if (!found && files->count == files->room) {
         const size_t room = files->room > 0 ? 2 * files->room : 4;
         gmsrt_file *moved = realloc(files->items, room * sizeof *moved);
 
-        if (moved == NULL) return false;
+        if (moved == NULL) return NULL;
         files->items = moved;
         files->room = room;
     }
     file = files->items + at;
     if (!found) {
         memmove(file + 1, file, (files->count++ - at) * sizeof *file);
+        memset(file, 0, sizeof *file);
         memcpy(file->name, name, length);
-        file->name[length] = '\0';
-        file->hex[0] = '\0';
     }
-    if (hex != NULL) strcpy(file->hex, hex);
-    return true;
+    return file;
 }
 
-gmsrt_status gmsrt_files_hash(gmsrt_files *files, const char *graph)
+/* The place of a file of the graph. */
+static void path_of(const gmsrt_file *file, const char *graph, char *path, size_t size)
 {
     const char *slash = strrchr(graph, '/');
     const int folder = slash != NULL ? (int)(slash - graph) + 1 : 0;
 
+    snprintf(path, size, "%.*s%s", folder, graph, file->name);
+}
+
+bool gmsrt_file_see(gmsrt_file *file, const struct stat *about)
+{
+    gmsrt_file now = {0};
+
+    now.device = (uint64_t)about->st_dev;
+    now.inode = (uint64_t)about->st_ino;
+    now.size = (uint64_t)about->st_size;
+    now.written[0] = (int64_t)about->st_mtime;
+    now.touched[0] = (int64_t)about->st_ctime;
+#if defined(__linux__)
+    now.written[1] = (int64_t)about->st_mtim.tv_nsec;
+    now.touched[1] = (int64_t)about->st_ctim.tv_nsec;
+#endif
+    if (file->seen)
+        return file->device == now.device && file->inode == now.inode && file->size == now.size &&
+               memcmp(file->written, now.written, sizeof now.written) == 0 &&
+               memcmp(file->touched, now.touched, sizeof now.touched) == 0;
+    file->seen = true;
+    file->device = now.device;
+    file->inode = now.inode;
+    file->size = now.size;
+    memcpy(file->written, now.written, sizeof now.written);
+    memcpy(file->touched, now.touched, sizeof now.touched);
+    return true;
+}
+
+bool gmsrt_file_hash(gmsrt_file *file, const char *path)
+{
+    FILE *opened;
+    struct stat about;
+    bool good;
+
+    if (stat(path, &about) != 0) return false;
+    if (!S_ISREG(about.st_mode)) { /* opening a pipe would wait for a writer */
+        errno = EINVAL;
+        return false;
+    }
+    opened = fopen(path, "rb");
+    if (opened == NULL) return false;
+    good = fstat(fileno(opened), &about) == 0;
+    if (good && !gmsrt_file_see(file, &about)) {
+        errno = ESTALE;
+        good = false;
+    }
+    if (good && !gmsrt_sha256(opened, file->hex)) {
+        file->hex[0] = '\0';
+        errno = EIO;
+        good = false;
+    }
+    fclose(opened);
+    return good;
+}
+
+static gmsrt_status changed(const char *path)
+{
+    return gmsrt_fail(GMSRT_BAD_GRAPH, "%s was changed while it was being opened; open it again when it is complete",
+                      path);
+}
+
+gmsrt_status gmsrt_files_hash(gmsrt_files *files, const char *graph)
+{
     for (size_t i = 0; i < files->count; i++) {
         char path[4096 + GMSRT_MAX_FILE_NAME];
-        FILE *file;
-        bool read;
 
         if (files->items[i].hex[0] != '\0') continue;
-        snprintf(path, sizeof path, "%.*s%s", folder, graph, files->items[i].name);
-        file = fopen(path, "rb");
-        if (file == NULL) return gmsrt_fail(GMSRT_NOT_FOUND, "%s: %s", path, strerror(errno));
-        read = gmsrt_sha256(file, files->items[i].hex);
-        fclose(file);
-        if (!read) return gmsrt_fail(GMSRT_NOT_FOUND, "%s cannot be read", path);
+        path_of(&files->items[i], graph, path, sizeof path);
+        if (gmsrt_file_hash(&files->items[i], path)) continue;
+        return errno == ESTALE ? changed(path) : gmsrt_fail(GMSRT_NOT_FOUND, "%s: %s", path, strerror(errno));
+    }
+    return GMSRT_OK;
+}
+
+gmsrt_status gmsrt_files_same(const gmsrt_files *files, const char *graph)
+{
+    for (size_t i = 0; i < files->count; i++) {
+        char path[4096 + GMSRT_MAX_FILE_NAME];
+        gmsrt_file file = files->items[i];
+        struct stat about;
+
+        path_of(&file, graph, path, sizeof path);
+        if (stat(path, &about) != 0 || !gmsrt_file_see(&file, &about)) return changed(path);
     }
     return GMSRT_OK;
 }

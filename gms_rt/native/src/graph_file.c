@@ -6,28 +6,30 @@
 #include "internal.h"
 
 /* The path of the graph's file; an engine folder's files are verified and listed. */
-static gmsrt_status locate(const char *graph, char *found, size_t size, gmsrt_files *files)
+static gmsrt_status locate(const char *graph, char *found, size_t size, gmsrt_files *files, gmsrt_precision *built)
 {
     const char *slash = strrchr(graph, '/'), *name = slash != NULL ? slash + 1 : graph;
     struct stat about;
 
-    if (stat(graph, &about) == 0 && S_ISDIR(about.st_mode)) return gmsrt_graph_of_engine(graph, found, size, files);
+    if (stat(graph, &about) == 0 && S_ISDIR(about.st_mode))
+        return gmsrt_graph_of_engine(graph, found, size, files, built);
     if (strlen(graph) >= size || strlen(name) >= GMSRT_MAX_FILE_NAME)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "the path of the graph is too long");
     strcpy(found, graph);
-    if (!gmsrt_files_add(files, name, strlen(name), NULL)) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory");
+    if (gmsrt_files_add(files, name, strlen(name)) == NULL) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory");
     return GMSRT_OK;
 }
 
-gmsrt_status gmsrt_find_graph(const char *graph, char **path, gmsrt_files *files)
+gmsrt_status gmsrt_find_graph(const char *graph, char **path, gmsrt_files *files, gmsrt_precision *built)
 {
     char found[4096];
     gmsrt_status status;
     bool hashed;
 
     *path = NULL;
+    *built = GMSRT_F32;
     memset(files, 0, sizeof *files);
-    if ((status = locate(graph, found, sizeof found, files)) != GMSRT_OK) return status;
+    if ((status = locate(graph, found, sizeof found, files, built)) != GMSRT_OK) return status;
     hashed = files->items[0].hex[0] != '\0';
     if ((status = gmsrt_read_onnx(found, files)) != GMSRT_OK) return status;
     for (size_t i = 0; hashed && i < files->count; i++)

@@ -20,6 +20,9 @@ void gmsrt_hold_error(bool held);
 /* Copies with truncation at a whole character; control characters become spaces. */
 void gmsrt_copy_text(char *to, size_t size, const char *from);
 
+/* environment.c: a variable's value; NULL where it is unset or empty, or must not be followed (a setuid program). */
+const char *gmsrt_environment(const char *name);
+
 /* clock.c: milliseconds of a monotonic clock. */
 double gmsrt_now(void);
 
@@ -33,38 +36,55 @@ void gmsrt_sha256_start(gmsrt_sha256_state *sum);
 void gmsrt_sha256_add(gmsrt_sha256_state *sum, const void *data, size_t size);
 void gmsrt_sha256_end(gmsrt_sha256_state *sum, char hex[65]);
 bool gmsrt_sha256(FILE *file, char hex[65]);
+/* Blocks of 64 bytes: in plain C, and with the processor's instructions (sha256_x86.c), only where it has them. */
+extern const uint32_t gmsrt_sha256_constants[64];
+void gmsrt_sha256_plain(uint32_t state[8], const uint8_t *data, size_t blocks);
+bool gmsrt_sha256_has_fast(void);
+void gmsrt_sha256_fast(uint32_t state[8], const uint8_t *data, size_t blocks);
 
 /* files.c: the files of a graph, named as seen from its folder; the graph first, then its outside weights by name. */
 #define GMSRT_MAX_FILE_NAME 512u
+struct stat;
 typedef struct gmsrt_file {
     char name[GMSRT_MAX_FILE_NAME];
     char hex[65]; /* SHA-256; "": not known yet */
+    bool seen;    /* what follows is known: a file that differs in any of it was changed or replaced */
+    uint64_t device, inode, size;
+    int64_t written[2], touched[2]; /* seconds and nanoseconds */
 } gmsrt_file;
 typedef struct gmsrt_files {
     gmsrt_file *items;
     size_t count, room;
 } gmsrt_files;
 bool gmsrt_files_has(const gmsrt_files *files, const char *name);
-/* Add a name, or its hash if it is there already; hex may be NULL. false: no memory, or the name is too long. */
-bool gmsrt_files_add(gmsrt_files *files, const char *name, size_t length, const char *hex);
+/* The file of this name, added if it is not there. NULL: no memory, or the name is too long. */
+gmsrt_file *gmsrt_files_add(gmsrt_files *files, const char *name, size_t length);
+/* Note which file on the disk this is; false if another one was noted before. */
+bool gmsrt_file_see(gmsrt_file *file, const struct stat *about);
+/* Read the file's hash; false with errno, ESTALE for a file that is not the one seen before. */
+bool gmsrt_file_hash(gmsrt_file *file, const char *path);
 /* Read the files whose hash is not known. */
 gmsrt_status gmsrt_files_hash(gmsrt_files *files, const char *graph);
+/* Fail if one of the files is no longer the one that was seen: what was read or tried is not what is there now. */
+gmsrt_status gmsrt_files_same(const gmsrt_files *files, const char *graph);
 void gmsrt_files_free(gmsrt_files *files);
 
 /* graph_file.c: turn a file or engine folder into the path of an ONNX file, and list its files; those of an engine
- * folder have their hashes. `path` and `files` must be freed, also after a failure. */
-gmsrt_status gmsrt_find_graph(const char *graph, char **path, gmsrt_files *files);
+ * folder have their hashes. `path` and `files` must be freed, also after a failure. `built`: the arithmetic that an
+ * engine was built for; f32 for a file. */
+gmsrt_status gmsrt_find_graph(const char *graph, char **path, gmsrt_files *files, gmsrt_precision *built);
 
 /* manifest.c: the path of an engine folder's graph, and its files, after their hashes were compared with engine.json. */
-gmsrt_status gmsrt_graph_of_engine(const char *folder, char *path, size_t size, gmsrt_files *files);
+gmsrt_status gmsrt_graph_of_engine(const char *folder, char *path, size_t size, gmsrt_files *files,
+                                   gmsrt_precision *built);
 
 /* onnx_file.c: whether it is an ONNX file; the files with its outside weights are added to `files`. */
 gmsrt_status gmsrt_read_onnx(const char *path, gmsrt_files *files);
 
-/* trial.c: run the graph once in a process of its own, unless it is remembered that this was done. `runtime` and
- * `device` are what would run it here. */
+/* trial.c: run the graph once in a process of its own, unless it is remembered that this was done. `openvino` is the
+ * file of the library, `runtime` and `device` are what would run the graph here. */
 gmsrt_status gmsrt_try_graph(const char *path, gmsrt_files *files, const gmsrt_cpu_options *options,
-                             const char *runtime, const char *device);
+                             const char *openvino, const char *runtime, const char *device);
 
 /* tried.c: graphs that passed their trial, by a key; nothing is remembered where there is no safe place for it. */
 bool gmsrt_was_tried(const char *key);

@@ -108,6 +108,7 @@ static gmsrt_status add_outside(walk *w, gmsrt_span span)
     const char *slash = strrchr(w->path, '/'), *place = text;
     const int folder = slash != NULL ? (int)(slash - w->path) + 1 : 0;
     struct stat about;
+    gmsrt_file *file;
 
     if (!gmsrt_read_text(&w->reader, span, text, sizeof text) || strlen(text) != span.end - span.at)
         return not_onnx(w, "has weights in a file whose name is too long or damaged");
@@ -123,8 +124,9 @@ static gmsrt_status add_outside(walk *w, gmsrt_span span)
         return gmsrt_fail(GMSRT_BAD_GRAPH, "%s has weights in '%s', which is not there; copy that file too", w->path,
                           place);
     if (w->files->count == MAX_FILES) return not_onnx(w, "has weights in too many files");
-    if (!gmsrt_files_add(w->files, place, strlen(place), NULL))
-        return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory to read %s", w->path);
+    file = gmsrt_files_add(w->files, place, strlen(place));
+    if (file == NULL) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory to read %s", w->path);
+    gmsrt_file_see(file, &about);
     return GMSRT_OK;
 }
 
@@ -213,6 +215,8 @@ gmsrt_status gmsrt_read_onnx(const char *path, gmsrt_files *files)
         return gmsrt_fail(GMSRT_NOT_FOUND, "%s: %s; give an .onnx file or an engine folder", path, strerror(errno));
     if (!S_ISREG(about.st_mode))
         return gmsrt_fail(GMSRT_BAD_GRAPH, "%s is not a file; give an .onnx file or an engine folder", path);
+    if (!gmsrt_file_see(&files->items[0], &about))
+        return gmsrt_fail(GMSRT_BAD_GRAPH, "%s was changed while it was being opened; open it again", path);
     if (about.st_size == 0) return gmsrt_fail(GMSRT_BAD_GRAPH, "%s is empty; export or copy it again", path);
     w = malloc(sizeof *w);
     if (w == NULL) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory to read %s", path);

@@ -1,18 +1,42 @@
 /* OpenVINO's C library: opened at run time, and its failures as statuses. */
+#if defined(__linux__)
+#define _GNU_SOURCE /* dladdr */
+#elif defined(__APPLE__)
+#define _DARWIN_C_SOURCE
+#endif
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "openvino.h"
+
+/* A path that depends on the current folder is made absolute by it once: it stays the same file after a chdir. A plain
+ * name is left to the system's loader. NULL: no such path. */
+static const char *absolute(const char *path, char *text, size_t size)
+{
+    size_t used;
+
+    if (path[0] == '/' || strchr(path, '/') == NULL) return path;
+    if (getcwd(text, size) == NULL) return NULL;
+    used = strlen(text);
+    return snprintf(text + used, size - used, "/%s", path) < (int)(size - used) ? text : NULL;
+}
 
 gmsrt_status gmsrt_ov_load(const char *path, gmsrt_openvino *ov)
 {
     static const char fix[] = "install it (pip install openvino) and give the path of its libopenvino_c.so, "
                               "also as GMSRT_OPENVINO";
-    const char *chosen = path != NULL ? path : getenv("GMSRT_OPENVINO");
+    const char *chosen = path != NULL && path[0] != '\0' ? path : gmsrt_environment("GMSRT_OPENVINO");
+    char text[4096];
+    Dl_info place;
     void *library;
 
-    if (chosen == NULL || chosen[0] == '\0') chosen = "libopenvino_c.so";
+    if (chosen == NULL) chosen = "libopenvino_c.so";
+    if (chosen != path && chosen[0] != '/' && strchr(chosen, '/') != NULL)
+        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "GMSRT_OPENVINO is '%s'; give an absolute path", chosen);
+    chosen = absolute(chosen, text, sizeof text);
+    if (chosen == NULL) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "the path of OpenVINO is too long");
     /* Never closed: its threads and static objects outlive a runner. */
     library = dlopen(chosen, RTLD_NOW | RTLD_LOCAL);
     if (library == NULL) return gmsrt_fail(GMSRT_NO_RUNTIME, "OpenVINO cannot be loaded: %s; %s", dlerror(), fix);
@@ -22,6 +46,7 @@ gmsrt_status gmsrt_ov_load(const char *path, gmsrt_openvino *ov)
         return gmsrt_fail(GMSRT_NO_RUNTIME, "%s has no function %s; it is not OpenVINO 2025.2 or newer", chosen, #name);
     GMSRT_OPENVINO_FUNCTIONS(RESOLVE)
 #undef RESOLVE
+    ov->file = dladdr(*(void **)&ov->ov_core_create, &place) != 0 ? place.dli_fname : NULL;
     return GMSRT_OK;
 }
 

@@ -74,6 +74,7 @@ typedef struct gmsrt_openvino {
 #define GMSRT_OV_MEMBER(name, result, arguments) result(*name) arguments;
     GMSRT_OPENVINO_FUNCTIONS(GMSRT_OV_MEMBER)
 #undef GMSRT_OV_MEMBER
+    const char *file; /* where the functions really come from */
 } gmsrt_openvino;
 
 #endif

@@ -2,9 +2,13 @@
  *
  * A crash or a loop without end, which a malformed graph can cause in OpenVINO, happens there. The program is next to
  * this library and is started with posix_spawn, which is safe in a host with many threads. It writes its verdict to a
- * pipe, so that a host that ignores SIGCHLD, or collects every child itself, gets it too. */
+ * pipe, so that a host that ignores SIGCHLD, or collects every child itself, gets it too.
+ *
+ * The verdict, or the end of the child, ends the wait; the end of the pipe does not, because another process of the host
+ * may have inherited it. A child is only killed through a handle of its own (pidfd): its number may belong to another
+ * process by then. Where there is no handle, the child's own alarm ends it. */
 #if defined(__linux__)
-#define _GNU_SOURCE /* pipe2, dladdr: also no other child of the host may inherit the pipes */
+#define _GNU_SOURCE /* pipe2, dladdr, syscall: also no other program that the host starts may inherit the pipes */
 #elif defined(__APPLE__)
 #define _DARWIN_C_SOURCE
 #endif
@@ -17,6 +21,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#endif
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,6 +33,7 @@
 #define DEFAULT_SECONDS 600u
 #define MAX_VERDICT 1200u
 #define MAX_NOISE 300u
+#define GRACE 2000.0 /* milliseconds in which a child that has said its verdict, or was killed, is gone */
 
 extern char **environ;
 
@@ -37,39 +45,51 @@ typedef struct stream {
 
 typedef struct child {
     pid_t process;
+    int handle;            /* its pidfd; -1: none */
     stream verdict, noise; /* its standard output and error */
     bool timed_out;
-    int status; /* as waitpid gives it; -1: somebody else has collected it */
+    bool ended;
+    int signal, code; /* that ended it, 0: none; its exit status, -1: somebody else has collected it */
 } child;
 
-/* Next to `library`; false if there is none. */
-static bool is_next_to(const char *library, char *path, size_t size)
-{
-    const char *slash = strrchr(library, '/');
-    const int folder = slash != NULL ? (int)(slash - library) + 1 : 0;
+static char folders[2][4096]; /* where this library is: the folder of the file, and of the name that led to it */
 
-    return snprintf(path, size, "%.*s%s", folder, library, PROGRAM) < (int)size && access(path, X_OK) == 0;
+/* At load, when a relative name still means the file that was loaded. */
+__attribute__((constructor)) static void find_folders(void)
+{
+    char name[4096];
+    Dl_info self;
+
+    if (dladdr(folders, &self) == 0 || self.dli_fname == NULL) return;
+    for (int i = 0; i < 2; i++) {
+        const char *slash;
+
+        if (i == 0 && realpath(self.dli_fname, name) == NULL) continue;
+        if (i == 1 && snprintf(name, sizeof name, "%s", self.dli_fname) >= (int)sizeof name) continue;
+        slash = strrchr(name, '/');
+        if (slash == NULL) continue;
+        name[slash == name ? 1 : slash - name] = '\0';
+        if (realpath(name, folders[i]) == NULL) folders[i][0] = '\0';
+    }
 }
 
-/* $GMSRT_TRIAL, else next to this library, else next to the file that the library's name is a link to. */
+/* $GMSRT_TRIAL, else next to this library, else next to the link that led to it: always an absolute path. */
 static bool find_program(char *path, size_t size)
 {
-    static const char here = 0;
-    const char *chosen = getenv("GMSRT_TRIAL");
-    char real[4096];
-    Dl_info self;
-    bool found;
+    const char *chosen = gmsrt_environment("GMSRT_TRIAL");
 
-    if (chosen != NULL && chosen[0] != '\0')
-        return snprintf(path, size, "%s", chosen) < (int)size && access(path, X_OK) == 0;
-    snprintf(path, size, "%s", PROGRAM);
-    if (dladdr(&here, &self) == 0 || self.dli_fname == NULL) return false;
-    if (realpath(self.dli_fname, real) == NULL) return is_next_to(self.dli_fname, path, size);
-    found = is_next_to(real, path, size);
-    return found || is_next_to(self.dli_fname, path, size);
+    if (chosen != NULL)
+        return snprintf(path, size, "%s", chosen) < (int)size && path[0] == '/' && access(path, X_OK) == 0;
+    for (int i = 0; i < 2; i++)
+        if (folders[i][0] != '\0' && snprintf(path, size, "%s/%s", folders[i], PROGRAM) < (int)size &&
+            access(path, X_OK) == 0)
+            return true;
+    if (folders[0][0] == '\0' || snprintf(path, size, "%s/%s", folders[0], PROGRAM) >= (int)size)
+        snprintf(path, size, "%s", PROGRAM);
+    return false;
 }
 
-/* A pipe that no other child inherits, away from the standard streams, which a host may have closed. */
+/* A pipe that no other program inherits, away from the standard streams, which a host may have closed. */
 static bool open_pipe(int ends[2])
 {
     int raw[2];
@@ -139,31 +159,102 @@ static void drain(stream *from)
     from->text[from->used] = '\0';
 }
 
-/* Listen until the child has ended, at most so long; then collect it. */
-static void watch(child *c, uint32_t seconds)
+static int open_handle(pid_t process)
+{
+#if defined(SYS_pidfd_open) && defined(SYS_pidfd_send_signal)
+    return (int)syscall(SYS_pidfd_open, process, 0u); /* closed by exec, as every pidfd */
+#else
+    (void)process;
+    return -1;
+#endif
+}
+
+/* Whether the child has ended; it is collected then, if nobody else has done that. */
+static bool has_ended(child *c)
+{
+    const int by_handle = 3; /* P_PIDFD, which older headers lack */
+    siginfo_t how;
+    int code;
+
+    if (c->ended) return true;
+    memset(&how, 0, sizeof how);
+    code = waitid(c->handle >= 0 ? (idtype_t)by_handle : P_PID, (id_t)(c->handle >= 0 ? c->handle : c->process), &how,
+                  WEXITED | WNOHANG);
+    if (code != 0 && errno == EINTR) return false;
+    if (code != 0 && errno == EINVAL && c->handle >= 0) { /* Linux 5.3 has handles, but does not wait for them */
+        close(c->handle);
+        c->handle = -1;
+        return false;
+    }
+    if (code == 0 && how.si_pid == 0) return false;
+    c->ended = true;
+    if (code != 0)
+        c->code = -1;
+    else if (how.si_code == CLD_EXITED)
+        c->code = how.si_status;
+    else
+        c->signal = how.si_status;
+    return true;
+}
+
+static void stop(const child *c)
+{
+#if defined(SYS_pidfd_open) && defined(SYS_pidfd_send_signal)
+    if (c->handle >= 0) syscall(SYS_pidfd_send_signal, c->handle, SIGKILL, NULL, 0u);
+#else
+    (void)c;
+#endif
+}
+
+static bool has_spoken(const child *c)
+{
+    return c->verdict.used > 0 && c->verdict.text[c->verdict.used - 1] == '\n';
+}
+
+/* Listen until the child has said its verdict or has ended, at most so long. */
+static void listen_to(child *c, uint32_t seconds)
 {
     const double end = gmsrt_now() + 1e3 * seconds;
-    pid_t got;
 
-    while (c->verdict.file >= 0 || c->noise.file >= 0) {
-        struct pollfd waiting[2] = {{c->verdict.file, POLLIN, 0}, {c->noise.file, POLLIN, 0}};
-        const double left = end - gmsrt_now();
+    while (!has_spoken(c)) {
+        const bool ended = has_ended(c); /* asked first: what it has said before its end can be read then */
+        struct pollfd waiting[3] = {
+            {c->verdict.file, POLLIN, 0}, {c->noise.file, POLLIN, 0}, {ended ? -1 : c->handle, POLLIN, 0}};
+        const double left = end - gmsrt_now(), step = c->handle >= 0 ? 1000 : 20;
 
         if (left <= 0) {
             c->timed_out = true;
-            kill(c->process, SIGKILL);
             break;
         }
-        if (poll(waiting, 2, left < 1000 ? (int)left + 1 : 1000) <= 0) continue;
-        if (waiting[0].revents != 0) drain(&c->verdict);
-        if (waiting[1].revents != 0) drain(&c->noise);
+        if (poll(waiting, 3, ended ? 0 : (int)(left < step ? left + 1 : step)) > 0) {
+            if (waiting[0].revents != 0) drain(&c->verdict);
+            if (waiting[1].revents != 0) drain(&c->noise);
+        } else if (ended) {
+            break;
+        }
+    }
+}
+
+/* Wait until the child is gone; one that does not go is killed. */
+static void collect(child *c)
+{
+    const double begin = gmsrt_now();
+    bool stopped = false;
+
+    while (!has_ended(c)) {
+        struct pollfd waiting = {c->handle, POLLIN, 0};
+        const double passed = gmsrt_now() - begin;
+
+        if (!stopped && (c->timed_out || passed > GRACE)) {
+            stop(c);
+            stopped = true;
+        }
+        if (passed > 2 * GRACE) break; /* it ends itself */
+        poll(&waiting, 1, c->handle >= 0 ? 100 : 5);
     }
     if (c->verdict.file >= 0) close(c->verdict.file);
     if (c->noise.file >= 0) close(c->noise.file);
-    do {
-        got = waitpid(c->process, &c->status, 0);
-    } while (got < 0 && errno == EINTR);
-    if (got < 0) c->status = -1;
+    if (c->handle >= 0) close(c->handle);
 }
 
 /* What the trial has shown, as a status. */
@@ -175,16 +266,16 @@ static gmsrt_status judge(const child *c, const char *path, const char *runtime,
     char *words;
     long status;
 
-    if (c->timed_out)
+    if (c->timed_out || c->signal == SIGALRM || c->signal == SIGXCPU)
         return gmsrt_fail(GMSRT_BAD_GRAPH,
                           "%s: %.*s did not finish with this graph within %u seconds when it was tried in a process of "
                           "its own; export it again, or raise trial_seconds",
                           path, version, runtime, seconds);
     status = strtol(c->verdict.text, &words, 10);
-    if (words != c->verdict.text && *words == ' ' && c->verdict.text[c->verdict.used - 1] == '\n')
+    if (words != c->verdict.text && *words == ' ' && has_spoken(c))
         return status == GMSRT_OK ? GMSRT_OK : gmsrt_fail((gmsrt_status)status, "%s", words + 1);
-    if (c->status != -1 && WIFSIGNALED(c->status)) {
-        const int signal = WTERMSIG(c->status);
+    if (c->signal != 0) {
+        const int signal = c->signal;
 
         if (signal == SIGKILL)
             return gmsrt_fail(GMSRT_OUT_OF_MEMORY,
@@ -195,34 +286,42 @@ static gmsrt_status judge(const child *c, const char *path, const char *runtime,
                               "it again",
                               path, signal);
         snprintf(how, sizeof how, " (signal %d)", signal);
-    } else if (c->status != -1) {
-        snprintf(how, sizeof how, " (exit status %d)", WEXITSTATUS(c->status));
+    } else if (c->code != -1) {
+        snprintf(how, sizeof how, " (exit status %d)", c->code);
     }
     return gmsrt_fail(GMSRT_BAD_GRAPH,
                       "%s: %.*s crashed on this graph%s when it was tried in a process of its own; export it again%s%s",
                       path, version, runtime, how, said, c->noise.text);
 }
 
-static gmsrt_status run_program(const char *program, const char *path, const gmsrt_cpu_options *options,
-                                const char *runtime)
+static uint32_t megabytes(const gmsrt_files *files)
+{
+    uint64_t size = 0;
+
+    for (size_t i = 0; i < files->count; i++) size += files->items[i].size;
+    return (uint32_t)(size >> 20) + 1;
+}
+
+static gmsrt_status run_program(const char *program, const char *path, const gmsrt_files *files,
+                                const gmsrt_cpu_options *options, const char *openvino, const char *runtime)
 {
     const uint32_t seconds = options->trial_seconds > 0 ? options->trial_seconds : DEFAULT_SECONDS;
     const uint32_t numbers[] = {GMSRT_ABI_VERSION,       seconds,          (uint32_t)options->precision,
                                 (uint32_t)options->mode, options->threads, options->lanes,
-                                options->batch};
-    char text[7][12];
-    char *arguments[12] = {(char *)(uintptr_t)program};
+                                options->batch,          megabytes(files), (uint32_t)getpid()};
+    char text[9][12];
+    char *arguments[14] = {(char *)(uintptr_t)program};
     int verdict[2], noise[2], code;
     child *c;
     gmsrt_status status;
 
-    for (int i = 0; i < 7; i++) {
+    for (int i = 0; i < 9; i++) {
         snprintf(text[i], sizeof text[i], "%u", numbers[i]);
         arguments[i + 1] = text[i];
     }
-    arguments[8] = (char *)(uintptr_t)path; /* posix_spawn does not change them */
-    arguments[9] = (char *)(uintptr_t)(options->openvino != NULL ? options->openvino : "");
-    arguments[10] = (char *)(uintptr_t)(options->cache != NULL ? options->cache : "");
+    arguments[10] = (char *)(uintptr_t)path; /* posix_spawn does not change them */
+    arguments[11] = (char *)(uintptr_t)openvino;
+    arguments[12] = (char *)(uintptr_t)(options->cache != NULL ? options->cache : "");
     c = calloc(1, sizeof *c);
     if (c == NULL) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory to try %s", path);
     if (!open_pipe(verdict)) {
@@ -244,7 +343,9 @@ static gmsrt_status run_program(const char *program, const char *path, const gms
     c->noise.file = noise[0];
     c->noise.limit = MAX_NOISE;
     if (code == 0) {
-        watch(c, seconds);
+        c->handle = open_handle(c->process);
+        listen_to(c, seconds);
+        collect(c);
         status = judge(c, path, runtime, seconds);
     } else {
         close(verdict[0]);
@@ -274,7 +375,7 @@ static void make_key(const gmsrt_files *files, const gmsrt_cpu_options *options,
 }
 
 gmsrt_status gmsrt_try_graph(const char *path, gmsrt_files *files, const gmsrt_cpu_options *options,
-                             const char *runtime, const char *device)
+                             const char *openvino, const char *runtime, const char *device)
 {
     char program[4096], key[65];
     gmsrt_status status;
@@ -285,10 +386,16 @@ gmsrt_status gmsrt_try_graph(const char *path, gmsrt_files *files, const gmsrt_c
     if (options->trial == GMSRT_TRIAL_AUTO && gmsrt_was_tried(key)) return GMSRT_OK;
     if (!find_program(program, sizeof program))
         return gmsrt_fail(GMSRT_NO_RUNTIME,
-                          "%s is missing; copy it next to libgms_rt.so or name it in GMSRT_TRIAL, or open a graph that "
+                          "%s %s; copy it next to libgms_rt.so or name it in GMSRT_TRIAL, or open a graph that "
                           "you trust with GMSRT_TRIAL_NEVER",
-                          program);
-    status = run_program(program, path, options, runtime);
+                          program, program[0] == '/' ? "is missing" : "is not an absolute path");
+    if (openvino == NULL || openvino[0] != '/')
+        return gmsrt_fail(GMSRT_NO_RUNTIME,
+                          "OpenVINO was loaded by a relative path (%s), so a graph cannot be tried with the same one; "
+                          "load it by its absolute path",
+                          openvino != NULL ? openvino : "unknown");
+    status = run_program(program, path, files, options, openvino, runtime);
+    if (status == GMSRT_OK) status = gmsrt_files_same(files, path);
     if (status == GMSRT_OK) gmsrt_remember_tried(key);
     return status;
 }

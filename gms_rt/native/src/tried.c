@@ -34,7 +34,7 @@ static int enter(int outer, const char *name)
 /* $XDG_CACHE_HOME/gms-rt/tried, else $HOME/.cache/gms-rt/tried; -1 if there is no such place. */
 static int open_folder(void)
 {
-    const char *chosen = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    const char *chosen = gmsrt_environment("XDG_CACHE_HOME"), *home = gmsrt_environment("HOME");
     char base[4096];
 
     if (chosen != NULL && chosen[0] == '/') {

@@ -113,7 +113,7 @@ static void damage(const uint8_t *graph, size_t size, const char *path)
     CHECK(file != NULL && fwrite(copy, 1, length, file) == length && fclose(file) == 0, "cannot write %s", path);
 }
 
-static char manifest[256];
+static char manifest[512];
 
 /* An engine folder as it was built. */
 static void make_engine(const char *folder, const uint8_t *graph, size_t size)
@@ -127,7 +127,10 @@ static void make_engine(const char *folder, const uint8_t *graph, size_t size)
     CHECK(file != NULL && fwrite(graph, 1, size, file) == size, "cannot write %s", path);
     rewind(file);
     CHECK(gmsrt_sha256(file, hex) && fclose(file) == 0, "cannot read %s", path);
-    snprintf(manifest, sizeof manifest, "{\"model\": \"model.onnx\", \"files\": {\"model.onnx\": \"%s\"}}", hex);
+    snprintf(manifest, sizeof manifest,
+             "{\"format\": \"gms-rt-engine\", \"version\": 1, \"execution\": \"f32\", \"model\": \"model.onnx\", "
+             "\"files\": {\"model.onnx\": \"%s\"}}",
+             hex);
     snprintf(path, sizeof path, "%s/engine.json", folder);
     file = fopen(path, "wb");
     CHECK(file != NULL && fputs(manifest, file) >= 0 && fclose(file) == 0, "cannot write %s", path);
@@ -206,6 +209,65 @@ static void fuzz_outside(const char *folder)
     use(NULL, gmsrt_open_cpu(path, &options, NULL));
 }
 
+/* An engine.json of pieces in a random order, only looked at. What it lists is never a reason to open anything else. */
+static void fuzz_manifest(const uint8_t *graph, size_t size, const char *folder)
+{
+    static const char *const pieces[] = {"{",
+                                         "}",
+                                         "[",
+                                         "]",
+                                         ",",
+                                         ":",
+                                         "\"",
+                                         "\\",
+                                         "\\\"",
+                                         "null",
+                                         "-1e9",
+                                         "1",
+                                         "2",
+                                         "99999999999",
+                                         " ",
+                                         "\n",
+                                         "\"format\": \"gms-rt-engine\",",
+                                         "\"version\": 1,",
+                                         "\"version\": 2,",
+                                         "\"execution\": \"bf16\",",
+                                         "\"execution\": \"f32\",",
+                                         "\"model\": \"model.onnx\",",
+                                         "\"model\": \"../x\",",
+                                         "\"model\": \"\",",
+                                         "\"files\": {",
+                                         "\"files\": {}",
+                                         "\"model.onnx\": \"",
+                                         "\"model.onnx.data\": \"0\",",
+                                         "\"mode\\u006c\": 1,"};
+    char engine[1024], path[1100], text[4096];
+    gmsrt_cpu_options options;
+    size_t used = 0;
+    FILE *file;
+
+    snprintf(engine, sizeof engine, "%s/fuzz-engine", folder);
+    make_engine(engine, graph, size);
+    if (below(2)) used = (size_t)snprintf(text, sizeof text, "%.*s", (int)below(sizeof manifest), manifest);
+    for (uint32_t i = below(30); i > 0; i--) {
+        const char *piece =
+            below(6) ? pieces[below(sizeof pieces / sizeof *pieces)] : manifest + below(sizeof manifest);
+
+        used += (size_t)snprintf(text + used, sizeof text - used, "%.100s", piece);
+    }
+    if (below(4) == 0) { /* deep */
+        memset(text + used, '[', 200);
+        used += 200;
+    }
+    if (used > 0 && below(4) == 0) text[below((uint32_t)used)] = (char)any();
+    snprintf(path, sizeof path, "%s/engine.json", engine);
+    file = fopen(path, "wb");
+    CHECK(file != NULL && fwrite(text, 1, used, file) == used && fclose(file) == 0, "cannot write %s", path);
+    gmsrt_cpu_options_default(&options);
+    options.trial = GMSRT_TRIAL_NEVER;
+    use(NULL, gmsrt_open_cpu(engine, &options, NULL));
+}
+
 static uint32_t lane_bytes;
 
 static int enqueue(void *user, const gmsrt_cuda_lane *lane)
@@ -276,6 +338,8 @@ int main(int argc, char **argv)
             fuzz_cuda(argv[6]);
         else if (below(2))
             fuzz_outside(argv[5]);
+        else if (below(2))
+            fuzz_manifest(graph, size, argv[5]);
         else
             fuzz_cpu(argv[3], graph, size, argv[5]);
     }

@@ -340,6 +340,37 @@ static void write_engine(const char *folder, const char *manifest)
     write_bytes(path, manifest, strlen(manifest));
 }
 
+static void expect_execution(const char *folder, const gmsrt_cpu_options *options, const char *execution)
+{
+    gmsrt_runner *runner;
+    gmsrt_info info = {0};
+
+    CHECK_OK(gmsrt_open_cpu(folder, options, &runner));
+    CHECK_OK(gmsrt_get_info(runner, &info));
+    CHECK(strcmp(info.execution, execution) == 0, "%s instead of %s", info.execution, execution);
+    gmsrt_close(runner);
+}
+
+/* The arithmetic that an engine was built for, unless another is asked for. */
+static void test_execution(const char *folder, const char *f32, const char *bf16)
+{
+    gmsrt_cpu_options options = options_of_fake();
+    gmsrt_runner *runner;
+
+    fake.reset();
+    fake.bf16(1);
+    write_engine(folder, f32);
+    expect_execution(folder, &options, "f32");
+    write_engine(folder, bf16);
+    expect_execution(folder, &options, "bf16");
+    options.precision = GMSRT_F32;
+    expect_execution(folder, &options, "f32");
+    options.precision = GMSRT_AS_BUILT;
+    fake.bf16(0);
+    CHECK(gmsrt_open_cpu(folder, &options, &runner) == GMSRT_UNSUPPORTED, "%s", gmsrt_last_error());
+    CHECK(strstr(gmsrt_last_error(), "no bf16 arithmetic") != NULL, "%s", gmsrt_last_error());
+}
+
 /* Engine folders whose files are not what engine.json says. */
 static void test_engine(const char *root)
 {
@@ -349,23 +380,45 @@ static void test_engine(const char *root)
 #define HASH_EMPTY "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     const bytes whole = sound_model();
     static const unsigned char zeros[63] = {0};
-    static const char good[] = "{\"format\": [1, {\"model\": \"x\"}], \"model\": \"m.onnx\",\n \"a\\\"b\": null,"
-                               "\"files\": {\"note\": \"0\", \"m.onnx\": \"" HASH "\", \"m.onnx.data\": \"" HASH_ZEROS
-                               "\", \"m.onnx.more\": \"" HASH_EMPTY "\"}}";
+#define HEAD "{\"format\": \"gms-rt-engine\", \"version\": 1, \"execution\": \"f32\", "
+#define MODEL "\"model\": \"m.onnx\""
+#define FILES "\"files\": {\"m.onnx\": \"" HASH "\"}"
+    static const char good[] =
+        "{\"notes\": [1, {\"model\": \"x\"}], \"format\": \"gms-rt-engine\", " MODEL
+        ",\n \"a\": null, \"version\" : 1, \"files\": {\"note\": \"0\", \"m.onnx\": \"" HASH
+        "\", \"m.onnx.data\": \"" HASH_ZEROS "\", \"m.onnx.more\": \"" HASH_EMPTY "\"}, \"execution\": \"f32\"}";
     static const char *const bad[][2] = {
         {"", "damaged"},
         {"[]", "damaged"},
         {"{}", "damaged"},
-        {"{\"model\": \"m.onnx\"}", "damaged"},
-        {"{\"files\": {}, \"model\": \"../m.onnx\"}", "damaged"},
-        {"{\"files\": {}, \"model\": \"\"}", "damaged"},
-        {"{\"files\": 3, \"model\": \"m.onnx\"}", "damaged"},
-        {"{\"files\": {}, \"model\": \"m.onnx\"}", "does not list"},
-        {"{\"files\": {\"m.onnx.data\": \"" HASH_ZEROS "\"}, \"model\": \"m.onnx\"}", "does not list"},
-        {"{\"files\": {\"m.onnx\": \"" HASH_ZEROS "\"}, \"model\": \"m.onnx\"}", "hash differs"},
-        {"{\"files\": {\"m.onnx\": \"" HASH "\", \"m.onnx2\": \"0\"}, \"model\": \"m.onnx\"}", "m.onnx2 is missing"},
-        {"{\"files\": {\"m.onnx\": \"" HASH "\", \"m.onnx/../x\": \"0\"}, \"model\": \"m.onnx\"}",
-         "not a file of the folder"},
+        {HEAD MODEL "}", "damaged"},
+        {HEAD FILES ", \"model\": \"../m.onnx\"}", "damaged"},
+        {HEAD FILES ", \"model\": \"\"}", "damaged"},
+        {HEAD FILES ", \"model\": 3}", "damaged"},
+        {"{\"format\": gms-rt-engine, \"version\": 1, " FILES ", " MODEL "}", "not a gms-rt-engine file"},
+        {HEAD "\"files\": 3, " MODEL "}", "damaged"},
+        {HEAD "\"files\": [], " MODEL "}", "damaged"},
+        {HEAD "\"files\": {}, " MODEL "}", "does not list"},
+        {HEAD "\"files\": {\"m.onnx.data\": \"" HASH_ZEROS "\"}, " MODEL "}", "does not list"},
+        {HEAD "\"files\": {\"m.onnx\": \"" HASH_ZEROS "\"}, " MODEL "}", "hash differs"},
+        {HEAD "\"files\": {\"m.onnx\": \"" HASH "\", \"m.onnx2\": \"0\"}, " MODEL "}", "m.onnx2 is missing"},
+        {HEAD "\"files\": {\"m.onnx\": \"" HASH "\", \"m.onnx/../x\": \"0\"}, " MODEL "}", "not a file of the folder"},
+        {HEAD FILES ", " FILES ", " MODEL "}", "damaged"},
+        {HEAD FILES ", " MODEL ", \"model\": \"other.onnx\"}", "damaged"},
+        {HEAD FILES ", " MODEL ", \"mode\\u006c\": \"other.onnx\"}", "damaged"},
+        {HEAD FILES ", " MODEL "} {}", "damaged"},
+        {"{\"version\": 1, \"execution\": \"f32\", " FILES ", " MODEL "}", "not a gms-rt-engine file"},
+        {"{\"format\": \"gms-rt-run\", \"version\": 1, " FILES ", " MODEL "}", "not a gms-rt-engine file"},
+        {"{\"format\": [\"gms-rt-engine\"], \"version\": 1, " FILES ", " MODEL "}", "not a gms-rt-engine file"},
+        {"{\"format\": \"gms-rt-engine\", " FILES ", " MODEL "}", "no version"},
+        {"{\"format\": \"gms-rt-engine\", \"version\": 0, " FILES ", " MODEL "}", "no version"},
+        {"{\"format\": \"gms-rt-engine\", \"version\": true, " FILES ", " MODEL "}", "no version"},
+        {"{\"format\": \"gms-rt-engine\", \"version\": 99999999999999999999, " FILES ", " MODEL "}", "no version"},
+        {"{\"format\": \"gms-rt-engine\", \"version\": 2, " FILES ", " MODEL "}",
+         "version 2, this library reads up to"},
+        {"{\"format\": \"gms-rt-engine\", \"version\": 1, " FILES ", " MODEL "}", "neither f32 nor bf16"},
+        {"{\"format\": \"gms-rt-engine\", \"version\": 1, \"execution\": \"f16\", " FILES ", " MODEL "}",
+         "neither f32 nor bf16"},
     };
     const gmsrt_cpu_options options = options_of_fake();
     char folder[1000], path[1100], deep[500];
@@ -400,6 +453,9 @@ static void test_engine(const char *root)
     write_engine(folder, good);
     CHECK_OK(gmsrt_open_cpu(folder, &options, &runner));
     gmsrt_close(runner);
+    test_execution(folder, HEAD FILES ", " MODEL "}",
+                   "{\"format\": \"gms-rt-engine\", \"version\": 1, " FILES ", " MODEL ", \"execution\": \"bf16\"}");
+    write_engine(folder, good);
     fake.reset();
     for (size_t i = 0; i < whole.size; i++) { /* one bit anywhere */
         bytes changed = whole;

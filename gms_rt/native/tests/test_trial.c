@@ -1,20 +1,73 @@
 /* The trial of a graph in a process of its own, against a fake OpenVINO that is told to crash, hang or print there.
  *
  * Usage: test_trial FAKE_OPENVINO FOLDER. The program gmsrt-trial is beside the library. */
+#define _GNU_SOURCE /* RTLD_NEXT, syscall */
 #include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <spawn.h>
+#include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <stdbool.h>
 
 #include "bytes.h"
 #include "gms_rt.h"
 
 static const char *openvino;
 static char graph[1024], cache[1024];
+
+/* Functions of the system that the library finds here first. */
+#define VISIBLE __attribute__((visibility("default")))
+static bool forks, without_handles;
+static pid_t forked;
+static __thread char tried_with[1100]; /* the OpenVINO that the trial is told to use */
+
+/* As if another thread of the host had forked while the pipes were open. */
+VISIBLE int posix_spawn(pid_t *process, const char *path, const posix_spawn_file_actions_t *files,
+                        const posix_spawnattr_t *attributes, char *const *arguments, char *const *environment)
+{
+    int (*real)(pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *, char *const *,
+                char *const *);
+
+    *(void **)&real = dlsym(RTLD_NEXT, "posix_spawn");
+    snprintf(tried_with, sizeof tried_with, "%s", arguments[11]);
+    if (forks && (forked = fork()) == 0)
+        for (;;) pause();
+    return real(process, path, files, attributes, arguments, environment);
+}
+
+/* A number may be another process's by then. */
+VISIBLE int kill(pid_t process, int signal)
+{
+    CHECK(process == forked, "process %d was sent signal %d by its number", (int)process, signal);
+    return (int)syscall(SYS_kill, process, signal);
+}
+
+/* The library calls only what handles of processes need by number. */
+VISIBLE long syscall(long number, ...)
+{
+    long (*real)(long, ...);
+    long values[4];
+    va_list list;
+
+    if (without_handles && number == SYS_pidfd_open) {
+        errno = ENOSYS;
+        return -1;
+    }
+    *(void **)&real = dlsym(RTLD_NEXT, "syscall");
+    va_start(list, number);
+    for (int i = 0; i < 4; i++) values[i] = va_arg(list, long);
+    va_end(list);
+    return real(number, values[0], values[1], values[2], values[3]);
+}
 
 static gmsrt_status try_graph(gmsrt_trial trial, uint32_t seconds)
 {
@@ -150,6 +203,9 @@ static void test_program(void)
     CHECK(strstr(gmsrt_last_error(), "cannot be started") != NULL, "%s", gmsrt_last_error());
     setenv("GMSRT_TRIAL", "/bin/true", 1); /* ends well and says nothing */
     CHECK(try_graph(GMSRT_TRIAL_ALWAYS, 0) == GMSRT_BAD_GRAPH, "%s", gmsrt_last_error());
+    setenv("GMSRT_TRIAL", "bin/true", 1);
+    CHECK(try_graph(GMSRT_TRIAL_ALWAYS, 0) == GMSRT_NO_RUNTIME, "%s", gmsrt_last_error());
+    CHECK(strstr(gmsrt_last_error(), "bin/true is not an absolute path") != NULL, "%s", gmsrt_last_error());
     unsetenv("GMSRT_TRIAL");
     unlink(other);
 }
@@ -179,6 +235,94 @@ static void test_hosts(void)
     CHECK(waitpid(host, &status, 0) == host && WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %d", status);
 }
 
+/* A fork of the host has the pipes too, so they do not end with the child. */
+static void test_fork(void)
+{
+    static const struct {
+        const char *does;
+        gmsrt_status status;
+    } cases[] = {{"print", GMSRT_OK}, {"11", GMSRT_BAD_GRAPH}, {"exit", GMSRT_BAD_GRAPH}};
+
+    for (int i = 0; i < 6; i++) {
+        without_handles = i >= 3;
+        forks = true;
+        setenv("FAKE_OPENVINO_DOES", cases[i % 3].does, 1);
+        CHECK(try_graph(GMSRT_TRIAL_ALWAYS, 60) == cases[i % 3].status, "%s", gmsrt_last_error());
+        if (cases[i % 3].status != GMSRT_OK)
+            CHECK(strstr(gmsrt_last_error(), "crashed on this graph (") != NULL, "%s", gmsrt_last_error());
+        unsetenv("FAKE_OPENVINO_DOES");
+        forks = false;
+        CHECK(forked > 0 && kill(forked, SIGKILL) == 0 && waitpid(forked, NULL, 0) == forked, "no fork was made");
+    }
+    forget();
+    without_handles = true;
+    expect_failure("hang", GMSRT_BAD_GRAPH, "did not finish with this graph within 2 seconds"); /* it ends itself */
+    without_handles = false;
+    CHECK(waitpid(-1, NULL, WNOHANG) == -1, "a child is left");
+}
+
+static void test_limits(void)
+{
+    CHECK(dup2(2, 60) == 60 && dup2(2, 900) == 900, "no files");
+    setenv("FAKE_OPENVINO_DOES", "look", 1);
+    CHECK_OK(try_graph(GMSRT_TRIAL_ALWAYS, 0));
+    unsetenv("FAKE_OPENVINO_DOES");
+    close(60);
+    close(900);
+}
+
+/* What was tried is what is opened. */
+static void test_replaced(void)
+{
+    const bytes whole = sound_model();
+    gmsrt_cpu_options options;
+    gmsrt_runner *runner = NULL;
+    char other[1100];
+
+    forget();
+    setenv("FAKE_OPENVINO_DOES", "replace", 1);
+    snprintf(other, sizeof other, "%s.other", graph);
+    write_bytes(other, whole.data, whole.size);
+    CHECK(try_graph(GMSRT_TRIAL_AUTO, 0) == GMSRT_BAD_GRAPH, "%s", gmsrt_last_error());
+    CHECK(strstr(gmsrt_last_error(), "graph.onnx was changed while it was being opened") != NULL, "%s",
+          gmsrt_last_error());
+    CHECK(remembered() == 0, "another file was remembered");
+    CHECK(access(other, F_OK) != 0, "nothing was replaced");
+    /* Between the trial, or the hash where there is none, and OpenVINO in this process. */
+    gmsrt_cpu_options_default(&options);
+    options.openvino = openvino;
+    options.trial = GMSRT_TRIAL_NEVER;
+    write_bytes(other, whole.data, whole.size);
+    CHECK(gmsrt_open_cpu(graph, &options, &runner) == GMSRT_BAD_GRAPH && runner == NULL, "%s", gmsrt_last_error());
+    CHECK(strstr(gmsrt_last_error(), "was changed while it was being opened") != NULL, "%s", gmsrt_last_error());
+    unsetenv("FAKE_OPENVINO_DOES");
+    CHECK_OK(gmsrt_open_cpu(graph, &options, &runner));
+    gmsrt_close(runner);
+}
+
+/* The trial gets the file of the OpenVINO that is loaded here, whatever it is called and wherever the host is. */
+static void test_same_openvino(void)
+{
+    const char *chosen = openvino;
+    char here[1024], folder[1024], name[1100];
+    const char *slash = strrchr(openvino, '/');
+
+    CHECK(getcwd(here, sizeof here) != NULL && slash != NULL, "%s", openvino);
+    snprintf(folder, sizeof folder, "%.*s", (int)(slash - openvino), openvino);
+    CHECK(chdir(folder) == 0, "no folder %s", folder);
+    snprintf(name, sizeof name, ".%s", slash);
+    openvino = name;
+    CHECK_OK(try_graph(GMSRT_TRIAL_ALWAYS, 0));
+    CHECK(tried_with[0] == '/' && strstr(tried_with, slash) != NULL, "tried with %s", tried_with);
+    openvino = NULL;
+    setenv("GMSRT_OPENVINO", name, 1);
+    CHECK(try_graph(GMSRT_TRIAL_ALWAYS, 0) == GMSRT_INVALID_ARGUMENT, "%s", gmsrt_last_error());
+    CHECK(strstr(gmsrt_last_error(), "give an absolute path") != NULL, "%s", gmsrt_last_error());
+    unsetenv("GMSRT_OPENVINO");
+    openvino = chosen;
+    CHECK(chdir(here) == 0, "no folder %s", here);
+}
+
 static void *try_some(void *data)
 {
     (void)data;
@@ -200,10 +344,12 @@ static void test_threads(void)
 int main(int argc, char **argv)
 {
     const bytes whole = sound_model();
+    char real[4096];
 
     CHECK(argc == 3, "usage: test_trial FAKE_OPENVINO FOLDER");
     openvino = argv[1];
-    snprintf(graph, sizeof graph, "%s/graph.onnx", argv[2]);
+    CHECK(realpath(argv[2], real) != NULL && strlen(real) < 1000, "no folder %s", argv[2]); /* a test changes it */
+    snprintf(graph, sizeof graph, "%.1000s/graph.onnx", real);
     snprintf(cache, sizeof cache, "%s/cache", argv[2]);
     if (cache[0] != '/') CHECK(getcwd(cache, 900) != NULL && strcat(strcat(cache, "/"), "trial-cache") != NULL, "cwd");
     mkdir(cache, 0700);
@@ -215,6 +361,10 @@ int main(int argc, char **argv)
     test_memory();
     test_program();
     test_hosts();
+    test_fork();
+    test_limits();
+    test_replaced();
+    test_same_openvino();
     test_threads();
     forget();
     rmdir(cache);
