@@ -44,7 +44,7 @@ def _measure(engine: Path, device: str | None, threads: int, trust_plans: bool) 
 
     before = peak_resident_bytes()
     nvml, _ = open_nvml()
-    used = nvml.used_bytes() if nvml else None
+    used = nvml.read("memory") if nvml else None
     start = time.perf_counter()
     with load(engine, device=device, threads=threads, trust_plans=trust_plans, trust_device=True) as opened:
         loaded = time.perf_counter()
@@ -53,7 +53,7 @@ def _measure(engine: Path, device: str | None, threads: int, trust_plans: bool) 
         first = time.perf_counter()
         device_bytes = None
         if nvml and used is not None and info.backend != "cpu":
-            device_bytes = max(0, (nvml.used_bytes() or used) - used)
+            device_bytes = max(0, (nvml.read("memory") or used) - used)
     return ColdStart((loaded - start) * 1e3, (first - loaded) * 1e3, peak_resident_bytes(), before, device_bytes)
 
 

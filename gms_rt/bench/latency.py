@@ -54,7 +54,7 @@ class TimingOptions:
 
     seconds: float = SECONDS  # the timed total of each
     warmup: float = WARMUP  # seconds that run untimed before each round
-    rounds: int = ROUNDS  # so many rounds that take turns make up the total
+    rounds: int = ROUNDS  # the number of rounds that take turns and make up the total
     device: str | None = None  # "cpu" or "cuda[:N]"; by default where each engine fits
     threads: int = 0  # CPU threads (0: the runtime's choice)
     lanes: int = 1  # images in flight

@@ -228,21 +228,18 @@ def _matrix(
 
 def result_row(label: str, summary: dict[str, Any]) -> list[str]:
     """DSC and IoU in percent and HD95, at 224x224 as published."""
-    at = summary["at_224"]
-    dice, iou, distance = (at[name]["mean"] if at[name] else None for name in ("dice", "iou", "hd95"))
-    percent = ["-" if value is None else f"{100 * value:.2f}" for value in (dice, iou)]
-    return [label, *percent, "-" if distance is None else f"{distance:.2f}"]
+    return [label, *_cells(summary["at_224"])]
+
+
+def _cells(at: dict[str, Any]) -> list[str]:
+    factors = {"dice": 100, "iou": 100, "hd95": 1}
+    return [f"{at[name]['mean'] * factor:.2f}" if at[name] else "-" for name, factor in factors.items()]
 
 
 def _screen(summary: dict[str, Any], out: Path) -> str:
     from gms_rt.evaluate.published import GMS, key_of, row
 
-    at = summary["source_size"]
-    source = [
-        "-" if at[name] is None else f"{at[name]['mean'] * (1 if name == 'hd95' else 100):.2f}"
-        for name in ("dice", "iou", "hd95")
-    ]
-    rows = [["at source size", *source], result_row("at 224x224", summary)]
+    rows = [["at source size", *_cells(summary["source_size"])], result_row("at 224x224", summary)]
     published = GMS.get(key_of(str(summary["data"])))
     rows += [row("published (paper, SD-VAE, 224x224)", published)] if published else []
     counts = summary["cases"]

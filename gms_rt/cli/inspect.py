@@ -16,7 +16,7 @@ from gms_rt.errors import ArtifactError, reason_from_error
 
 @click.command("inspect")
 @click.argument("engine", type=click.Path(path_type=Path), required=False)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(engine: Path | None, as_json: bool) -> None:
     """Show what an engine folder contains and where it runs (by default the newest in engines/).
 

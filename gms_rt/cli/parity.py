@@ -62,7 +62,7 @@ def command() -> None:
     show_default=True,
     help="Lowest Dice allowed for any scan.",
 )
-@click.option("--device", metavar="cpu|cuda[:N]", help="Where to run.")
+@click.option("--device", help="Device to run on: cpu, cuda or cuda:N.")
 @plans_option
 @click.option("--out", type=click.Path(path_type=Path), help="Write the certificate here.")
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
@@ -92,9 +92,9 @@ def certify_command(engine: Path | None, as_json: bool, device: str | None, out:
 @command.command("verify")
 @click.argument("certificate", type=click.Path(path_type=Path))
 @click.option("--engine", type=click.Path(path_type=Path), help="The engine, if the certificate is in another folder.")
-@click.option("--device", metavar="cpu|cuda[:N]", help="Where to run.")
+@click.option("--device", help="Device to run on: cpu, cuda or cuda:N.")
 @plans_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def verify_command(certificate: Path, as_json: bool, **given: Any) -> int:
     """Compute CERTIFICATE again and say whether it holds; exit code 3 if not."""
     from gms_rt.parity.verify import verify_certificate

@@ -149,7 +149,7 @@ def test_gate_images_never_repeat_calibration_images(graph, pictures, capsys):
         (["--target", "gpu"], 2, "unknown target 'gpu'"),
         (["--target", "cpu", "--sm", "89"], 2, "a CPU engine has no SM"),
         (["--target", "cpu", "--sm", "fast"], 2, "not a compute capability"),
-        (["--target", "cpu", "--size", "224"], 2, "has its size already"),
+        (["--target", "cpu", "--size", "224"], 2, "already has its size"),
         (["--precision", "int8", "--calib", "pictures", "--calibrator", "best"], 2, "unknown calibrator"),
         (["--target", "cpu", "--calib", "absent"], 2, "does not exist"),
     ],
@@ -170,7 +170,7 @@ def test_sources_that_are_none(tmp_path, graph, capsys):
     assert "is not a" in capsys.readouterr().err
     run(["build", str(graph), "--target", "cpu", "--precision", "fp32", "--out", "engines/e", "--quiet"])
     assert run(["build", "engines/e"]) == 2
-    assert "is an engine already" in capsys.readouterr().err
+    assert "is already an engine" in capsys.readouterr().err
     assert run(["inspect", "absent"]) == 1
     assert "is not an engine folder" in capsys.readouterr().err
 
