@@ -14,7 +14,7 @@ Examples:
   gms-rt keys trust ward.key.pub
   gms-rt keys list"""
 
-_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 
 
 @click.group("keys", epilog=_EXAMPLES)

@@ -13,7 +13,7 @@ from gms_rt.cli.console import Console
 @click.argument("engine", type=click.Path(path_type=Path))
 @click.option("--key", type=click.Path(path_type=Path), required=True, help="Your private key, Ed25519 in PEM.")
 @click.option("--trust-plans", is_flag=True, help="Vouch for plans that were not built on this machine, too.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(engine: Path, key: Path, trust_plans: bool, as_json: bool) -> None:
     """Sign an engine folder: who trusts your key can load it, plans included.
 

@@ -13,7 +13,7 @@ from gms_rt.errors import UsageError
 @click.command("verify")
 @click.argument("engine", type=click.Path(path_type=Path))
 @click.option("--key", type=click.Path(path_type=Path), help="The author's public key  [default: the trusted keys]")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(engine: Path, key: Path | None, as_json: bool) -> None:
     """Check the signature of an engine folder, and every file against it.
 

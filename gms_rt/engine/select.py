@@ -144,14 +144,14 @@ def load(path: str | Path | None = None, **options: Unpack[LoadKeywords]) -> Eng
     folder = newest_that_fits(ENGINES, how.device, trust_plans=how.trust_plans) if path is None else Path(path)
     manifest = read_manifest(folder)
     choice = _choose(folder, manifest, how, kind, index)
+    if choice.notice:
+        _say_once(choice.notice)
     if choice.fit.plan is not None:
         if how.batch not in (0, manifest.batch):
             raise _fixed_batch(folder, manifest, how.batch)
         runner: Runner = _tensorrt_runner(folder, manifest, choice.fit, how.lanes)
     else:
         runner = _cpu_runner(folder, manifest, how)
-    if choice.notice:
-        _say_once(choice.notice)
     if not how.trust_device:
         try:
             check_drift(folder, manifest, runner)

@@ -135,6 +135,21 @@ def test_where_the_state_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert state_root() == Path.home() / ".local/state/gms-rt"
 
 
+def test_without_the_extra_a_signature_counts_for_nothing_and_says_which(
+    tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric", None)
+    folder = plan_engine(tmp_path / "e")
+    (folder / "engine.sig.json").write_text("{}")
+    (state / "keys").mkdir(parents=True, mode=0o700)
+    (state / "keys/a.pem").write_text("a key")
+    with select.load(folder) as engine:
+        assert engine.runner.info.backend == "cpu" and "pip install 'gms-rt[signing]'" in engine.notice
+    trust.remember_plan(folder, CODE)
+    with select.load(folder) as engine:  # an own plan needs no signature
+        assert engine.runner.info.backend == "tensorrt-rtx"
+
+
 def test_the_folder_one_works_in_cannot_vouch_for_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = plan_engine(tmp_path / "download/e")
     (tmp_path / "download/state/plans").mkdir(parents=True)
