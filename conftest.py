@@ -1,4 +1,4 @@
-"""For all tests and doctests: what they leave in the user's cache goes to a folder of their own."""
+"""For all tests and doctests: what they leave in the user's cache and state goes to folders of their own."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Graphs that a test has tried are not remembered for the user."""
-    before = {name: os.environ.get(name) for name in ("XDG_CACHE_HOME", "PIP_CACHE_DIR")}
+    """Graphs that a test has tried, and plans that it has built, are not remembered for the user."""
+    before = {name: os.environ.get(name) for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "PIP_CACHE_DIR")}
     # Packages that tests install come from where they always do.
     kept = before["PIP_CACHE_DIR"] or str(Path(before["XDG_CACHE_HOME"] or Path.home() / ".cache") / "pip")
     os.environ |= {"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")), "PIP_CACHE_DIR": kept}
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
     yield
     for name, value in before.items():
         if value is None:

@@ -3,7 +3,7 @@
 Each baseline is trained here, from scratch, on the pictures of `--data` (images/ and masks/) or on phantoms, exported
 to ONNX, and then timed turn by turn with the engines, in one run; Dice is against the truth of pictures that none was
 trained on. The training is short and has the same limit for all: the figures compare cost, and accuracy at equal
-effort, not what each model could reach. A model that was trained is kept in `--work`, and trained anew when the
+effort, not what each model could reach. A model that was trained is kept in `--work`, and trained again when the
 settings or the data differ.
 
 Needs torch, onnxruntime and MONAI (`pip install monai einops`), for this script alone.

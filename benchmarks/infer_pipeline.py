@@ -82,7 +82,7 @@ def write_dicom(path: Path, image: Any) -> None:
 
 
 def engine_rate(engine: Engine, seconds: float) -> float:
-    """Images a second of the engine alone."""
+    """Images per second of the engine alone."""
     info = engine.runner.info
     images = np.random.default_rng(1).integers(0, 256, (8, info.height, info.width, 3), np.uint8)
     return engine.runner.bench(images, seconds=seconds).images_per_second

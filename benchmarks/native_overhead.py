@@ -5,7 +5,7 @@
 Per round each side runs for `--seconds`, the order changing from round to round, so that a change of the machine's
 speed meets both. OpenVINO's side is a synchronous loop over its own Python API into preallocated tensors, as its
 `benchmark_app` does; the library's is `gmsrt_bench`, which also copies image and mask. The figure is the median over
-the rounds of the ratio of the two median latencies; the ratio of the two fastest inferences stands beside it, which
+the rounds of the ratio of the two median latencies; the ratio of the two fastest inferences stands next to it, which
 other load on the machine disturbs least. Rounds are short, so that such load meets both sides alike. Results of both
 sides are compared first.
 """

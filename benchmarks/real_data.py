@@ -127,7 +127,7 @@ def trained(part: str, data: Path, work: Path, settings: list[str]) -> dict[str,
 
 
 def result(data: Path, out: Path, commands: list[str], name: str, differs: str) -> dict[str, Any]:
-    """Numbers beside the paper's, without a path of this machine."""
+    """Numbers next to the paper's, without a path of this machine."""
     summary = json.loads((out / "summary.json").read_text())
     for key in ("run", "weights_sha256"):
         summary.pop(key, None)

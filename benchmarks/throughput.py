@@ -32,7 +32,7 @@ from gms_rt.runtime.options import CpuSettings
 
 
 def measure(graph: Path, count: int, rounds: int) -> dict[str, Any]:
-    """Rates of one graph, images a second, every way in every round."""
+    """Images per second of one graph, every way in every round."""
     with CpuRunner(graph) as runner, CpuRunner(graph) as fresh, CpuRunner(graph, CpuSettings(threads=1)) as lonely:
         info, cores = runner.info, len(os.sched_getaffinity(0))
         images = np.random.default_rng(0).integers(0, 256, (count, info.height, info.width, 3), np.uint8)
@@ -67,7 +67,7 @@ def measure(graph: Path, count: int, rounds: int) -> dict[str, Any]:
 
 
 def rate(work: Callable[[], Any], count: int) -> tuple[float, Any]:
-    """Images a second of some work, and its result."""
+    """Images per second of some work, and its result."""
     start = time.perf_counter()
     result = work()
     return count / (time.perf_counter() - start), result

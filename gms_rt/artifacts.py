@@ -24,6 +24,11 @@ def sha256_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def sha256_json(value: object) -> str:
+    """Hex SHA-256 of plain values, whatever the order of their keys."""
+    return sha256_bytes(json.dumps(value, sort_keys=True).encode())
+
+
 def sha256_file(path: Path) -> str:
     """Hex SHA-256 of a file, read in pieces."""
     digest = hashlib.sha256()

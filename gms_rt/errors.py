@@ -46,6 +46,15 @@ def reason_from_error(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def line_from_error(error: BaseException) -> str:
+    """The whole message of a foreign error in one line, or its type where it has none.
+
+    >>> line_from_error(ValueError("bad header\\nat byte 3")), line_from_error(EOFError())
+    ('bad header at byte 3', 'EOFError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class UsageError(GmsError):
     """A wrong option, path or value."""
 

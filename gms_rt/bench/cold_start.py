@@ -1,7 +1,7 @@
 """Opening an engine in a fresh process: load time, first inference, peak memory.
 
 A process of its own, because caches of an earlier engine in the same process would make the second one look better.
-Run as `python -m gms_rt.bench.cold_start ENGINE [DEVICE]` it prints one JSON object.
+Run as `python -m gms_rt.bench.cold_start ENGINE DEVICE THREADS TRUST_PLANS` it prints one JSON object.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from gms_rt.peers.child import child_environment, peak_resident_bytes
 _LIMIT_SECONDS = 600
 
 
-def cold_start(engine: Path, *, device: str | None = None, threads: int = 0) -> ColdStart:
+def cold_start(engine: Path, *, device: str | None = None, threads: int = 0, trust_plans: bool = False) -> ColdStart:
     """Measure one engine in a fresh process."""
-    command = [sys.executable, "-m", "gms_rt.bench.cold_start", str(engine), device or "", str(threads)]
+    options = [device or "", str(threads), str(int(trust_plans))]
+    command = [sys.executable, "-m", "gms_rt.bench.cold_start", str(engine), *options]
     try:
         run = subprocess.run(
             command, capture_output=True, text=True, timeout=_LIMIT_SECONDS, check=False, env=child_environment()
@@ -35,7 +36,7 @@ def cold_start(engine: Path, *, device: str | None = None, threads: int = 0) -> 
     return ColdStart(**json.loads(lines[-1]))
 
 
-def _measure(engine: Path, device: str | None, threads: int) -> ColdStart:
+def _measure(engine: Path, device: str | None, threads: int, trust_plans: bool) -> ColdStart:
     import numpy as np
 
     from gms_rt.bench.nvml import open_nvml
@@ -43,19 +44,20 @@ def _measure(engine: Path, device: str | None, threads: int) -> ColdStart:
 
     before = peak_resident_bytes()
     nvml, _ = open_nvml()
-    used = nvml.used_bytes() if nvml else None
+    used = nvml.read("memory") if nvml else None
     start = time.perf_counter()
-    with load(engine, device=device, threads=threads) as opened:
+    with load(engine, device=device, threads=threads, trust_plans=trust_plans, trust_device=True) as opened:
         loaded = time.perf_counter()
         info = opened.runner.info
         opened.runner.infer(np.zeros((info.batch, info.height, info.width, 3), np.uint8))
         first = time.perf_counter()
         device_bytes = None
         if nvml and used is not None and info.backend != "cpu":
-            device_bytes = max(0, (nvml.used_bytes() or used) - used)
+            device_bytes = max(0, (nvml.read("memory") or used) - used)
     return ColdStart((loaded - start) * 1e3, (first - loaded) * 1e3, peak_resident_bytes(), before, device_bytes)
 
 
 if __name__ == "__main__":
-    _engine, _device, _threads = sys.argv[1:4]
-    sys.stdout.write(json.dumps(dataclasses.asdict(_measure(Path(_engine), _device or None, int(_threads)))) + "\n")
+    _engine, _device, _threads, _trust = sys.argv[1:5]
+    _found = _measure(Path(_engine), _device or None, int(_threads), _trust == "1")
+    sys.stdout.write(json.dumps(dataclasses.asdict(_found)) + "\n")

@@ -215,22 +215,19 @@ def _gpu_readings(index: int | None, values: dict[str, str], absent: dict[str, s
         absent["GPU clocks, temperature and power"] = why
         return
     try:
-        for kind in ("SM", "memory"):
-            now, top = nvml.clock(kind), nvml.max_clock(kind)
-            if now is None:
-                absent[f"GPU {kind} clock"] = f"the driver does not report it: {nvml.why('clock')}"
-            else:
-                values[f"GPU {kind} clock"] = f"{now}{f' of {top}' if top else ''} MHz"
-        for figure, number, unit, scale in (
-            ("temperature", nvml.temperature(), "°C", 1),
-            ("power", nvml.milliwatts(), "W", 1000),
-            ("utilisation", nvml.utilisation(), "%", 1),
+        for figure, unit, scale in (
+            ("SM clock", "MHz", 1),
+            ("memory clock", "MHz", 1),
+            ("temperature", "°C", 1),
+            ("power", "W", 1000),
+            ("utilisation", "%", 1),
         ):
-            if number is None:
+            now, top = nvml.read(figure), nvml.read(f"highest {figure}") if unit == "MHz" else None
+            if now is None:
                 absent[f"GPU {figure}"] = f"the driver does not report it: {nvml.why(figure)}"
             else:
-                values[f"GPU {figure}"] = f"{number / scale:.0f} {unit}"
-        reasons = nvml.throttle_reasons()
+                values[f"GPU {figure}"] = f"{now / scale:.0f}{f' of {top}' if top else ''} {unit}"
+        reasons = nvml.read("throttle reasons")
         if reasons is not None:
             values["GPU throttle reasons"] = f"0x{reasons:x}"
     finally:

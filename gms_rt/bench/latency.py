@@ -11,7 +11,7 @@ import datetime
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ from gms_rt.bench.subjects import (
     subject_from_peer,
 )
 from gms_rt.engine.loaded import Engine
-from gms_rt.engine.select import load
+from gms_rt.engine.select import LoadOptions, load
 from gms_rt.errors import GmsError, UsageError
 from gms_rt.peers.client import Peer
 from gms_rt.runtime.base import Timings
@@ -54,11 +54,13 @@ class TimingOptions:
 
     seconds: float = SECONDS  # the timed total of each
     warmup: float = WARMUP  # seconds that run untimed before each round
-    rounds: int = ROUNDS  # so many rounds that take turns make up the total
+    rounds: int = ROUNDS  # the number of rounds that take turns and make up the total
     device: str | None = None  # "cpu" or "cuda[:N]"; by default where each engine fits
     threads: int = 0  # CPU threads (0: the runtime's choice)
     lanes: int = 1  # images in flight
     cold: bool = True  # whether each engine is also opened in a fresh process
+    trust_plans: bool = False  # whether plans are loaded whoever built them
+    trust_device: bool = False  # whether an engine certified on another device is timed without looking at its masks
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.seconds) and self.seconds > 0 and self.rounds >= 1 and self.warmup >= 0):
@@ -100,15 +102,21 @@ def measure(
     say = progress or (lambda _: None)
     with contextlib.ExitStack() as stack:
         subjects: list[Subject] = []
+        notices: list[str] = []  # a plan that was not taken is told of in the report, not on the screen alone
         for folder, label in zip(engines, labels([str(e) for e in engines]), strict=True):
             say(f"opening {label}")
             cold = ColdStart(None, None, None, None, why="not asked for")
             if how.cold:
-                cold = cold_start(folder, device=how.device, threads=how.threads)
-            engine = stack.enter_context(opener(folder, device=how.device, threads=how.threads, lanes=how.lanes))
+                cold = cold_start(folder, device=how.device, threads=how.threads, trust_plans=how.trust_plans)
+            opened = LoadOptions(
+                how.device, how.threads, how.lanes, trust_plans=how.trust_plans, trust_device=how.trust_device
+            )
+            engine = stack.enter_context(opener(folder, **opened.keywords()))
+            notices += [engine.notice] if engine.notice else []
             subjects.append(subject_from_engine(engine, label, cold))
         subjects += map(subject_from_peer, peers)
-        return _timed(subjects, images if images is not None else default_images(engines), how, say)
+        result = _timed(subjects, images if images is not None else default_images(engines), how, say)
+        return replace(result, warnings=(*notices, *result.warnings))
 
 
 def _timed(subjects: list[Subject], pictures: U8, options: TimingOptions, say: Say) -> BenchResult:

@@ -1,7 +1,7 @@
 """The few figures of NVIDIA's management library (NVML) that a report needs, through NVIDIA's own `nvidia-ml-py`.
 
-Every reader returns None where the driver does not give the figure, and `why` says why; `open_nvml` says why there is
-no library: older Jetson boards, and machines without NVIDIA's driver, have none. Nothing here can fail.
+A figure is None where the driver does not give it, and `why` says why; `open_nvml` says why there is no library: older
+Jetson boards, and machines without NVIDIA's driver, have none. Nothing here can fail.
 """
 
 from __future__ import annotations
@@ -11,8 +11,19 @@ from typing import Any
 
 from gms_rt.runtime.device import probe
 
-_CLOCKS = {"SM": 1, "memory": 2}
-_TEMPERATURE_GPU = 0
+# By name: NVML's call, what it takes besides the device, and the part of its answer that counts.
+FIGURES: dict[str, tuple[str, tuple[int, ...], str]] = {
+    "SM clock": ("nvmlDeviceGetClockInfo", (1,), ""),  # MHz, as all clocks
+    "highest SM clock": ("nvmlDeviceGetMaxClockInfo", (1,), ""),
+    "memory clock": ("nvmlDeviceGetClockInfo", (2,), ""),
+    "highest memory clock": ("nvmlDeviceGetMaxClockInfo", (2,), ""),
+    "temperature": ("nvmlDeviceGetTemperature", (0,), ""),  # of the GPU itself, °C
+    "power": ("nvmlDeviceGetPowerUsage", (), ""),  # milliwatts now
+    "energy": ("nvmlDeviceGetTotalEnergyConsumption", (), ""),  # millijoules since the driver was loaded
+    "utilisation": ("nvmlDeviceGetUtilizationRates", (), "gpu"),  # percent of the recent past in which a kernel ran
+    "throttle reasons": ("nvmlDeviceGetCurrentClocksThrottleReasons", (), ""),  # bits
+    "memory": ("nvmlDeviceGetMemoryInfo", (), "used"),  # bytes in use by all processes
+}
 
 
 def open_nvml(index: int = 0) -> tuple[Nvml | None, str]:
@@ -50,51 +61,16 @@ class Nvml:
         with contextlib.suppress(self._library.NVMLError):
             self._library.nvmlShutdown()
 
-    def why(self, figure: str) -> str:
-        """Why the figure was None when it was last asked for: "energy", "power", "clock", …"""
-        return self._failures.get(figure, "no error")
-
-    def clock(self, kind: str) -> int | None:
-        """A current clock in MHz: "SM" or "memory"."""
-        return self._number("clock", "nvmlDeviceGetClockInfo", _CLOCKS[kind])
-
-    def max_clock(self, kind: str) -> int | None:
-        """The highest clock in MHz."""
-        return self._number("highest clock", "nvmlDeviceGetMaxClockInfo", _CLOCKS[kind])
-
-    def temperature(self) -> int | None:
-        """Degrees Celsius."""
-        return self._number("temperature", "nvmlDeviceGetTemperature", _TEMPERATURE_GPU)
-
-    def milliwatts(self) -> int | None:
-        """The current draw."""
-        return self._number("power", "nvmlDeviceGetPowerUsage")
-
-    def millijoules(self) -> int | None:
-        """Energy since the driver was loaded."""
-        return self._number("energy", "nvmlDeviceGetTotalEnergyConsumption")
-
-    def throttle_reasons(self) -> int | None:
-        """The bit mask of reasons for lowered clocks."""
-        return self._number("throttling", "nvmlDeviceGetCurrentClocksThrottleReasons")
-
-    def utilisation(self) -> int | None:
-        """Percent of the recent past in which a kernel ran."""
-        value = self._ask("utilisation", "nvmlDeviceGetUtilizationRates")
-        return None if value is None else int(value.gpu)
-
-    def used_bytes(self) -> int | None:
-        """Device memory in use by all processes."""
-        value = self._ask("memory", "nvmlDeviceGetMemoryInfo")
-        return None if value is None else int(value.used)
-
-    def _number(self, figure: str, name: str, *arguments: int) -> int | None:
-        value = self._ask(figure, name, *arguments)
-        return None if value is None else int(value)
-
-    def _ask(self, figure: str, name: str, *arguments: int) -> Any:
+    def read(self, figure: str) -> int | None:
+        """A figure of `FIGURES` now."""
+        call, arguments, field = FIGURES[figure]
         try:
-            return getattr(self._library, name)(self._device, *arguments)
+            value = getattr(self._library, call)(self._device, *arguments)
         except (self._library.NVMLError, AttributeError) as error:  # a future nvidia-ml-py may drop an old call
             self._failures[figure] = str(error)
             return None
+        return int(getattr(value, field) if field else value)
+
+    def why(self, figure: str) -> str:
+        """Why the figure was None when it was last read."""
+        return self._failures.get(figure, "no error")

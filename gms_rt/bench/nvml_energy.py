@@ -13,9 +13,9 @@ def nvml_meter(gpu: int) -> tuple[Meter | None, str]:
     nvml, why = open_nvml(gpu)
     if nvml is None:
         return None, why
-    if nvml.millijoules() is not None:
+    if nvml.read("energy") is not None:
         return NvmlMeter(nvml), ""
-    if nvml.milliwatts() is not None:
+    if nvml.read("power") is not None:
         return NvmlPowerMeter(nvml), ""
     reasons = f"energy counter: {nvml.why('energy')}; power: {nvml.why('power')}"
     nvml.close()
@@ -37,10 +37,10 @@ class NvmlMeter(Meter):
         self.nvml.close()
 
     def _begin(self) -> None:
-        self._first = self.nvml.millijoules()
+        self._first = self.nvml.read("energy")
 
     def _joules(self, start: float, end: float) -> float | None:
-        last = self.nvml.millijoules()
+        last = self.nvml.read("energy")
         if self._first is None or last is None:
             self.trouble = f"the counter cannot be read ({self.nvml.why('energy')})"
             return None
@@ -66,7 +66,7 @@ class NvmlPowerMeter(PowerMeter):
 
     def _collect(self) -> None:
         while not self._ended.is_set():
-            milliwatts = self.nvml.milliwatts()
+            milliwatts = self.nvml.read("power")
             if milliwatts is None:
                 self.trouble = f"the draw cannot be read ({self.nvml.why('power')})"
                 return

@@ -19,8 +19,8 @@ from gms_rt.bench.sweep import SweepOptions, sweep
 from gms_rt.bench.waterfall import waterfall
 from gms_rt.demo.bundled import demo_graph
 from gms_rt.engine.golden import Golden
-from gms_rt.engine.manifest import read_manifest
-from gms_rt.engine.select import load
+from gms_rt.engine.manifest import read_manifest, rebuild_command
+from gms_rt.engine.select import LoadOptions, load
 from gms_rt.errors import ArtifactError, GmsError
 from gms_rt.graph.count import work_from_file
 from gms_rt.peers.client import Peer
@@ -45,6 +45,8 @@ class BenchOptions:
     streams: int = 1  # images in flight
     sweep: bool = True  # whether throughput is measured over streams and batches
     certify: bool = True  # whether an engine without a fitting certificate gets one
+    trust_plans: bool = False  # whether plans are loaded whoever built them
+    trust_device: bool = False  # whether an engine certified on another device is timed without looking at its masks
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,14 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
     golden = first_golden(options.engines)
     images = golden.images if golden else default_images(options.engines)
     timing = TimingOptions(
-        options.seconds, options.warmup, options.rounds, options.device, options.threads, options.streams
+        options.seconds,
+        options.warmup,
+        options.rounds,
+        options.device,
+        options.threads,
+        options.streams,
+        trust_plans=options.trust_plans,
+        trust_device=options.trust_device,
     )
     with contextlib.ExitStack() as stack:
         lost: list[str] = []
@@ -79,7 +88,12 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
     points: tuple[SweepPoint, ...] = ()
     why = "not asked for"
     if options.sweep:
-        how = SweepOptions(seconds=max(0.3, options.seconds / 4), device=options.device, threads=options.threads)
+        how = SweepOptions(
+            seconds=max(0.3, options.seconds / 4),
+            device=options.device,
+            threads=options.threads,
+            trust_plans=options.trust_plans,
+        )
         points, why = sweep(options.engines, images, how, progress=say)
     say("ceilings of this machine")
     result = dataclasses.replace(
@@ -89,7 +103,7 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
         sweep_why=why,
         roofline=roofline(result.measured, seconds=min(_CEILING_SECONDS, options.seconds / 4)),
     )
-    rebuild = tuple(read_manifest(folder).rebuild for folder in options.engines)
+    rebuild = tuple(rebuild_command(folder, read_manifest(folder)) for folder in options.engines)
     return BenchRun(options, _with_work(result), tuple(proofs), rebuild)
 
 
@@ -102,7 +116,8 @@ def _peer_options(options: BenchOptions) -> PeerOptions:
 
 
 def _proof_and_waterfall(measured: Measured, options: BenchOptions, images: U8) -> tuple[Proof, Waterfall]:
-    with load(Path(measured.source), device=options.device, threads=options.threads) as engine:
+    how = LoadOptions(options.device, options.threads, trust_plans=options.trust_plans, trust_device=True)
+    with load(Path(measured.source), **how.keywords()) as engine:
         info = engine.runner.info
         picture = fit_images(images[:1], info.height, info.width)[0]
         fall = waterfall(engine, measured.name, options.image, picture)

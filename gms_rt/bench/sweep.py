@@ -40,6 +40,7 @@ class SweepOptions:
     warmup: float = 0.2  # untimed seconds before each point
     device: str | None = None  # "cpu" or "cuda[:N]"
     threads: int = 0  # CPU threads (0: the runtime's choice)
+    trust_plans: bool = False  # whether plans are loaded whoever built them
 
 
 def sweep(
@@ -55,6 +56,8 @@ def sweep(
     The second value says why an engine has no batches, or fewer.
     """
     how = options or SweepOptions()
+    # `measure` has loaded these engines before, and looked at their masks.
+    shared = {"device": how.device, "threads": how.threads, "trust_plans": how.trust_plans, "trust_device": True}
     points: list[SweepPoint] = []
     reasons = []
     for folder, label in zip(engines, labels([str(e) for e in engines]), strict=True):
@@ -64,7 +67,7 @@ def sweep(
         ) -> tuple[SweepPoint, str]:
             if progress:
                 progress(f"sweep: {label}, {what}")
-            with opener(folder, device=how.device, threads=how.threads, **opened) as engine:
+            with opener(folder, **shared, **opened) as engine:
                 info = engine.runner.info
                 timings = engine.runner.bench(
                     fit_images(images, info.height, info.width),

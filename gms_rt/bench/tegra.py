@@ -57,6 +57,8 @@ class TegraMeter(PowerMeter):
             self.trouble = f"it cannot be started ({error.strerror})"
             return
         self._process = process
+        if self._ended.is_set():  # closed while it was being started
+            process.terminate()
         last = ""
         with process:
             for line in process.stdout or ():

@@ -15,6 +15,7 @@ from gms_rt.arrays import U8
 from gms_rt.artifacts import write_bytes
 from gms_rt.bench.results import Waterfall, WaterfallStep
 from gms_rt.engine.loaded import Engine
+from gms_rt.scan.encode import encode_picture
 from gms_rt.scan.mask import mask_from_probability
 from gms_rt.scan.reader import fetch
 
@@ -61,18 +62,12 @@ def _once(engine: Engine, path: Path, out: Path) -> tuple[dict[str, float], tupl
     raw = timed(_ENGINE, lambda: engine.infer(ready[None])[0])
     probability = timed("resize to source", lambda: engine.restore(raw, image.shape))
     mask = timed("threshold", lambda: mask_from_probability(probability))
-    png = timed("encode PNG", lambda: _encoded(mask))
+    png = timed("encode PNG", lambda: encode_picture(".png", mask))
     timed("write file, synced", lambda: write_bytes(out, png))
     return spent, image.shape
 
 
-def _encoded(mask: U8) -> bytes:
-    done, data = cv2.imencode(".png", mask)
-    assert done  # the encoder is built into OpenCV
-    return bytes(data.tobytes())
-
-
 def _written(image: U8, path: Path) -> Path:
     large = cv2.resize(image, None, fx=_UPSCALE, fy=_UPSCALE, interpolation=cv2.INTER_CUBIC)
-    path.write_bytes(_encoded(np.ascontiguousarray(large[:, :, ::-1])))
+    path.write_bytes(encode_picture(".png", np.asarray(large, np.uint8)))
     return path

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from gms_rt.cli.console import Console, table
+from gms_rt.cli.trust_options import trust_options
 from gms_rt.errors import UsageError
 
 _EXAMPLES = """\b
@@ -28,10 +29,13 @@ Examples:
 @click.option("--run", "run_folder", type=click.Path(path_type=Path), help="The trained run, for torch peers.")
 @click.option("--graph", type=click.Path(path_type=Path), help="The graph that ONNX Runtime opens.")
 @click.option("--image", type=click.Path(path_type=Path), help="The file that is followed to its mask.")
-@click.option("--device", metavar="cpu|cuda[:N]", help="Where to run.")
-@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=3.0, show_default=True, help="Timed, per engine.")
+@click.option("--device", help="Device to run on: cpu, cuda or cuda:N.")
+@trust_options
 @click.option(
-    "--warmup", type=click.FloatRange(0, 600), default=0.2, show_default=True, help="Untimed, before each round."
+    "--seconds", type=click.FloatRange(0.1, 3600), default=3.0, show_default=True, help="Timed seconds per engine."
+)
+@click.option(
+    "--warmup", type=click.FloatRange(0, 600), default=0.2, show_default=True, help="Untimed seconds before each round."
 )
 @click.option("--rounds", type=click.IntRange(1, 1000), default=7, show_default=True, help="Rounds that take turns.")
 @click.option("--threads", type=click.IntRange(0, 1024), default=0, help="CPU threads (0: the runtime's choice).")
@@ -57,14 +61,14 @@ def command(context: click.Context, /, engines: tuple[Path, ...], out: Path | No
     from gms_rt.runtime.device import probe
 
     console = Console(json=given.pop("as_json"), quiet=given.pop("quiet"))
-    columns_by_key = engines or (newest_that_fits(ENGINES, given["device"]),)
+    folders = engines or (newest_that_fits(ENGINES, given["device"], trust_plans=given["trust_plans"]),)
     options = BenchOptions(
-        engines=columns_by_key,
+        engines=folders,
         against=tuple(name.strip() for name in against.split(",") if name.strip()),
         run=given.pop("run_folder"),
         **given,
     )
-    target = out or default_folder(columns_by_key, probe().name)
+    target = out or default_folder(folders, probe().name)
     report_files(target)  # a wrong target is refused before any work is done
     with console.progress("bench", None) as progress:
         report = report_from_bench(bench(options, progress.say))
@@ -88,7 +92,7 @@ def _screen(report: Any, files: list[Path]) -> str:
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
 @click.option("--tolerance", type=float, default=0.02, show_default=True, help="Relative change that does not matter.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def compare_command(old: Path, new: Path, tolerance: float, as_json: bool) -> int:
     """Tell what became slower beyond noise between two reports (files or folders); exit code 1 if anything did.
 

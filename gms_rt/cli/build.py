@@ -47,7 +47,7 @@ Examples:
               "it takes any number]")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Engine folder  [default: engines/NAME-PRECISION]")
 @click.option("--force", is_flag=True, help="Build even if the same engine is already there.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
 def command(target_list: list[str], sm_list: list[str], gate_mean: float, gate_min: float, **given: Any) -> None:
     """Build an engine folder; without RUN or GRAPH that of the bundled model.

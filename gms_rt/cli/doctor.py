@@ -26,10 +26,12 @@ GAINS = {
     "dicom-seg": "DICOM SEG output",
     "dicom-lossless": "DICOM input in lossless JPEG",
     "nifti": "NIfTI input",
+    "signing": "sign engines, load plans of authors whose key is trusted",
     "dev": "tests and checks",
 }
 ENVIRONMENT = {
     "GMS_RT_CACHE": "folder of timing caches, instead of ~/.cache/gms-rt",
+    "GMS_RT_STATE": "folder of built plans and trusted keys, instead of ~/.local/state/gms-rt",
     "GMS_RT_LIBRARY": "the C library to load, instead of the installed one",
     "GMSRT_OPENVINO": "OpenVINO's C library, libopenvino_c.so, instead of the one that is found",
     "GMSRT_TRIAL": "the program that tries unknown graphs, instead of the one next to the C library",
@@ -39,7 +41,7 @@ ENVIRONMENT = {
 
 
 @click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(as_json: bool) -> None:
     """List what this machine has and what it lacks.
 

@@ -14,6 +14,7 @@ import click
 
 from gms_rt.artifacts import sha256_file, write_json
 from gms_rt.cli.console import Console, table
+from gms_rt.cli.trust_options import trust_options
 from gms_rt.errors import CasesFailedError, UsageError
 from gms_rt.infer.flips import FLIPS, check_flips, mean_over_flips
 from gms_rt.scan.segmenter import Segmenter
@@ -64,6 +65,7 @@ HEADER = ["", "DSC", "IoU", "HD95"]
 )
 @click.option("--gallery", default=12, show_default=True, help="Number of worst cases to draw.")
 @click.option("--device", help="Device to run on: cpu, cuda or cuda:N.")
+@trust_options
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write the evaluation into.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(
@@ -82,6 +84,7 @@ def command(
     device: str | None,
     out: Path,
     as_json: bool,
+    **trust: bool,
 ) -> None:
     """Evaluate a run or an engine on DATA: cases.csv, summary.json and the worst cases as pictures.
 
@@ -106,7 +109,7 @@ def command(
         )
     lists = splits[0] if splits else None
     if engine is not None:
-        with _engine(engine, device) as model:
+        with _engine(engine, device, trust) as model:
             result = _evaluate(data[0], lists, model, options, out)
     else:
         result = _evaluate(data[0], lists, _run(runs[0], device), options, out)
@@ -178,10 +181,10 @@ def _run(run: Path, device: str | None) -> _Model:
 
 
 @contextmanager
-def _engine(folder: Path, device: str | None) -> Iterator[_Model]:
+def _engine(folder: Path, device: str | None, trust: dict[str, bool]) -> Iterator[_Model]:
     from gms_rt.engine.select import load
 
-    with load(folder, device=device) as engine:
+    with load(folder, device=device, trust_plans=trust["trust_plans"], trust_device=trust["trust_device"]) as engine:
         manifest = engine.manifest
         facts = {
             "engine": str(folder),
@@ -225,21 +228,18 @@ def _matrix(
 
 def result_row(label: str, summary: dict[str, Any]) -> list[str]:
     """DSC and IoU in percent and HD95, at 224x224 as published."""
-    at = summary["at_224"]
-    dice, iou, distance = (at[name]["mean"] if at[name] else None for name in ("dice", "iou", "hd95"))
-    percent = ["-" if value is None else f"{100 * value:.2f}" for value in (dice, iou)]
-    return [label, *percent, "-" if distance is None else f"{distance:.2f}"]
+    return [label, *_cells(summary["at_224"])]
+
+
+def _cells(at: dict[str, Any]) -> list[str]:
+    factors = {"dice": 100, "iou": 100, "hd95": 1}
+    return [f"{at[name]['mean'] * factor:.2f}" if at[name] else "-" for name, factor in factors.items()]
 
 
 def _screen(summary: dict[str, Any], out: Path) -> str:
     from gms_rt.evaluate.published import GMS, key_of, row
 
-    at = summary["source_size"]
-    source = [
-        "-" if at[name] is None else f"{at[name]['mean'] * (1 if name == 'hd95' else 100):.2f}"
-        for name in ("dice", "iou", "hd95")
-    ]
-    rows = [["at source size", *source], result_row("at 224x224", summary)]
+    rows = [["at source size", *_cells(summary["source_size"])], result_row("at 224x224", summary)]
     published = GMS.get(key_of(str(summary["data"])))
     rows += [row("published (paper, SD-VAE, 224x224)", published)] if published else []
     counts = summary["cases"]

@@ -21,7 +21,7 @@ from gms_rt.model.size import run_size
 @click.option(
     "--opset", type=int, default=18, show_default=True, help="ONNX operator set: 18 (JetPack 6 reads it) or 21."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(run: Path, out: Path | None, size: str | None, batch: str, opset: int, as_json: bool) -> None:
     """Fuse a run's encoder, latent mapping and decoder into one ONNX graph.
 

@@ -38,7 +38,7 @@ def command(checkpoint: Path, tokenizer: str, out: Path, as_json: bool) -> None:
     from gms_rt.model.run import save_run
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError("exists already", where=f"--out {out}", fix="name a new folder")
+        raise UsageError("already exists", where=f"--out {out}", fix="name a new folder")
     official = load_official(checkpoint)
     gms = Gms(load_tokenizer(tokenizer), official.mapper)
     save_run(out, gms, {"origin": {"checkpoint": checkpoint.name, "sha256": sha256_file(checkpoint)}})

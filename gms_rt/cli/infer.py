@@ -17,9 +17,10 @@ import click
 import cv2
 
 from gms_rt.cli.console import Console, Progress
+from gms_rt.cli.trust_options import trust_options
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import newest_engines
-from gms_rt.engine.select import ENGINES, load
+from gms_rt.engine.select import ENGINES, LoadOptions, load
 from gms_rt.errors import CasesFailedError, MissingExtraError, UsageError
 from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases, watch
 from gms_rt.infer.case import ScanCase
@@ -51,6 +52,7 @@ Exit codes:
   0  done
   1  failed (engine or disk)
   2  wrong usage, or another run holds the output folder
+  3  on this device or runtime the engine's masks miss the gate of its certificate
   4  the engine does not fit this device
   5  some cases failed, the rest are written
 """
@@ -63,6 +65,7 @@ Exit codes:
 )
 @click.option("--out", type=click.Path(), help="Output folder  [default: gms-rt-out/ and the name of the input].")
 @click.option("--device", help="Device to run on: cpu, cuda or cuda:N  [default: a GPU if the engine fits one].")
+@trust_options
 @click.option(
     "--threshold", type=float, default=0.5, show_default=True, help="Lowest probability that counts as foreground."
 )
@@ -142,6 +145,8 @@ def command(
     quiet: bool,
     as_json: bool,
     dicom_seg: bool | None,
+    trust_plans: bool,
+    trust_device: bool,
     **making: Any,
 ) -> int:
     """Segment files and folders. Not for clinical use.
@@ -166,7 +171,10 @@ def command(
     if watched_folder is None and not found.sources:
         raise UsageError(f"has no scans ({found.skipped} other files)", where=found.root)
     target = Path(out) if out else OUT / _name(inputs, found)
-    with _tuned(), OutFolder(target) as held, _opened(console, engine, device, threads) as opened:
+    how = LoadOptions(
+        device=device, threads=threads, mode="throughput", trust_plans=trust_plans, trust_device=trust_device
+    )
+    with _tuned(), OutFolder(target) as held, _opened(console, engine, how) as opened:
         _announce(console, opened, target, None if watched_folder else found)
         job = InferJob(opened, held, options, workers)
         if watched_folder is not None:
@@ -194,7 +202,7 @@ def _name(inputs: tuple[str, ...], found: FoundSources) -> str:
 
 
 @contextmanager
-def _opened(console: Console, engine: str | None, device: str | None, threads: int) -> Iterator[Engine]:
+def _opened(console: Console, engine: str | None, how: LoadOptions) -> Iterator[Engine]:
     """The engine asked for, the newest that fits, or the bundled demo's, built now."""
     path = engine
     if path is None and not newest_engines(ENGINES):
@@ -204,7 +212,7 @@ def _opened(console: Console, engine: str | None, device: str | None, threads: i
         console.note(f"there is no engine in {ENGINES}/: building the bundled demo model (FP16)")
         console.note("the demo model is for demonstration only: it was not made for your scans")
         path = str(build_engine(BuildRequest(out=ENGINES / "demo-fp16")).folder)
-    with load(path, device=device, threads=threads, mode="throughput") as opened:
+    with load(path, **how.keywords()) as opened:
         yield opened
 
 
@@ -220,6 +228,7 @@ def _announce(console: Console, engine: Engine, target: Path, found: FoundSource
             "start",
             engine=str(engine.folder),
             device=info.device,
+            notice=engine.notice,
             execution=info.execution,
             out=str(target),
             sources=None if found is None else len(found.sources),

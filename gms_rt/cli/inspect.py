@@ -10,12 +10,13 @@ import click
 
 from gms_rt.cli.console import Console, table
 from gms_rt.cli.engine_text import execution_text, layer_counts_text
-from gms_rt.engine.manifest import EngineManifest
+from gms_rt.engine.manifest import MANIFEST, EngineManifest
+from gms_rt.errors import ArtifactError, reason_from_error
 
 
 @click.command("inspect")
 @click.argument("engine", type=click.Path(path_type=Path), required=False)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(engine: Path | None, as_json: bool) -> None:
     """Show what an engine folder contains and where it runs (by default the newest in engines/).
 
@@ -30,7 +31,14 @@ def command(engine: Path | None, as_json: bool) -> None:
     folder = engine or newest_that_fits(ENGINES, None)
     found = describe_engine(folder)
     value = {"engine": str(folder), **dataclasses.asdict(found)}
-    Console(json=as_json).result(value, _screen(folder, found.manifest, value))
+    try:
+        Console(json=as_json).result(value, _screen(folder, found.manifest, value))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # anyone can have written them
+        raise ArtifactError(
+            f"has figures that cannot be read ({reason_from_error(error)})",
+            where=folder / MANIFEST,
+            fix="build the engine again",
+        ) from error
 
 
 def _screen(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> str:
@@ -60,6 +68,10 @@ def _screen(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> st
         for fit in value["fits"]
     ]
     lines.append(table(runs, header=["file", "target", "runs here", "why not"]))
+    lines += [
+        f"plan {plan['file']} {plan['reason']}: {'trusted' if plan['trusted'] else 'runs with --trust-plans only'}"
+        for plan in value["trust"]
+    ]
     lines += [f"warning: {line}" for line in value["changed"]]
     lines += [f"note: {note}" for note in manifest.notes]
-    return "\n".join([*lines, "", f"rebuild: {manifest.rebuild}"])
+    return "\n".join([*lines, "", f"rebuild: {value['rebuild']}"])

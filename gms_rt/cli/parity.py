@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from gms_rt.cli.console import Console, table
+from gms_rt.cli.trust_options import plans_option
 from gms_rt.errors import GateError, UsageError
 from gms_rt.precision.gate import GATE_MEAN, GATE_MIN, Gate
 
@@ -61,7 +62,8 @@ def command() -> None:
     show_default=True,
     help="Lowest Dice allowed for any scan.",
 )
-@click.option("--device", metavar="cpu|cuda[:N]", help="Where to run.")
+@click.option("--device", help="Device to run on: cpu, cuda or cuda:N.")
+@plans_option
 @click.option("--out", type=click.Path(path_type=Path), help="Write the certificate here.")
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
 def certify_command(engine: Path | None, as_json: bool, device: str | None, out: Path | None, **given: Any) -> None:
@@ -76,10 +78,12 @@ def certify_command(engine: Path | None, as_json: bool, device: str | None, out:
             where="parity",
             fix="name the scans and the run (or FP32 graph) that the engine was built from",
         )
-    folder = engine or newest_that_fits(ENGINES, device)
+    folder = engine or newest_that_fits(ENGINES, device, trust_plans=given["trust_plans"])
     reference = None if data is None else ReferenceData(data, original, given["limit"])
     gate = Gate(given["gate_mean"], given["gate_min"])
-    certificate, path = write_certificate(folder, reference, gate=gate, device=device, out=out)
+    certificate, path = write_certificate(
+        folder, reference, gate=gate, device=device, out=out, trust_plans=given["trust_plans"]
+    )
     Console(json=as_json).result(certificate, _screen(certificate, path))
     if certificate["verdict"] != "pass":
         raise GateError("; ".join(certificate["reasons"]), where=folder, fix="build with a higher precision")
@@ -88,13 +92,14 @@ def certify_command(engine: Path | None, as_json: bool, device: str | None, out:
 @command.command("verify")
 @click.argument("certificate", type=click.Path(path_type=Path))
 @click.option("--engine", type=click.Path(path_type=Path), help="The engine, if the certificate is in another folder.")
-@click.option("--device", metavar="cpu|cuda[:N]", help="Where to run.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-def verify_command(certificate: Path, engine: Path | None, device: str | None, as_json: bool) -> int:
+@click.option("--device", help="Device to run on: cpu, cuda or cuda:N.")
+@plans_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def verify_command(certificate: Path, as_json: bool, **given: Any) -> int:
     """Compute CERTIFICATE again and say whether it holds; exit code 3 if not."""
     from gms_rt.parity.verify import verify_certificate
 
-    found = verify_certificate(certificate, engine=engine, device=device)
+    found = verify_certificate(certificate, **given)
     value = dataclasses.asdict(found)
     if not math.isfinite(found.largest_dice_difference):
         value["largest_dice_difference"] = None

@@ -7,7 +7,6 @@ each picture is foreground.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ import cv2
 import numpy as np
 
 from gms_rt.arrays import U8
+from gms_rt.artifacts import sha256_bytes
 from gms_rt.data.layouts import Case, Dataset
 from gms_rt.data.reading import read_mask
 from gms_rt.data.splits import PARTS, Split
@@ -157,7 +157,7 @@ def _look(case: Case, image: U8) -> tuple[str, str, int, U8]:
     thumbnail = np.asarray(cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA), np.uint8)
     return (
         case.name,
-        hashlib.sha256(image.tobytes() + str(image.shape).encode()).hexdigest(),
+        sha256_bytes(image.tobytes() + str(image.shape).encode()),
         perceptual_hash(grey),
         thumbnail,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gms_rt.errors import UsageError
@@ -120,7 +120,7 @@ def _glas(root: Path) -> Dataset | None:
         "train": tuple(c.name for c in found.cases if c.name.startswith("train")),
         "test": tuple(c.name for c in found.cases if c.name.startswith("test")),
     }
-    return _with_lists(found, lists if all(lists.values()) else {})
+    return replace(found, lists=lists if all(lists.values()) else {})
 
 
 def _bus(root: Path) -> Dataset | None:
@@ -138,12 +138,8 @@ def _paired(root: Path) -> Dataset | None:
         layout = f"{images.name}/ and {masks.name}/"
         found = _match(root.resolve().name, layout, root, _files(images, _IMAGES, deep=True), _files(masks, deep=True))
         lists = {part: _read_names(root / f"{part}.txt") for part in ("train", "test")}
-        return _with_lists(found, lists if all(lists.values()) else {})
+        return replace(found, lists=lists if all(lists.values()) else {})
     return None
-
-
-def _with_lists(found: Dataset, lists: dict[str, tuple[str, ...]]) -> Dataset:
-    return Dataset(found.name, found.layout, found.root, found.cases, lists, found.without_mask, found.without_image)
 
 
 def _read_names(path: Path) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from gms_rt.errors import InputError
+from gms_rt.errors import InputError, line_from_error
 
 _LIMIT = 64 * 2**20
 _CONTAINERS = {"set": set, "frozenset": frozenset, "list": list, "dict": dict, "tuple": tuple}
@@ -35,9 +35,8 @@ def read_plain_pickle(path: Path) -> Any:
     try:
         return _PlainUnpickler(io.BytesIO(data)).load()
     except Exception as error:  # a hostile pickle can raise anything at all while it is parsed
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"is refused: not a pickle of plain names ({reason})",
+            f"is refused: not a pickle of plain names ({line_from_error(error)})",
             where=path,
             fix='write the split as JSON: {"train": [names], "test": [names]}',
         ) from error

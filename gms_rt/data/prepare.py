@@ -10,14 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
-
 from gms_rt.artifacts import atomic_path, write_json
 from gms_rt.data.layouts import Case, Dataset
 from gms_rt.data.reading import read_case
 from gms_rt.data.splits import Split, write_split
-from gms_rt.errors import GmsError, InputError, UsageError
+from gms_rt.errors import InputError, UsageError
 from gms_rt.scan import resize_image
+from gms_rt.scan.encode import encode_picture
 from gms_rt.scan.mask import resize_mask
 
 
@@ -64,12 +63,9 @@ def _write(case: Case, out: Path, size: int | None) -> None:
     if size is not None:
         image = resize_image(image, size, size)
         mask = resize_mask(mask, size, size)
-    for path, pixels in zip(_targets(case, out), (image[..., ::-1], mask), strict=True):
-        encoded, data = cv2.imencode(".png", pixels)
-        if not encoded:
-            raise GmsError("cannot be encoded as PNG", where=path)
+    for path, pixels in zip(_targets(case, out), (image, mask), strict=True):
         with atomic_path(path, durable=False) as part:
-            part.write_bytes(data.tobytes())
+            part.write_bytes(encode_picture(".png", pixels))
 
 
 def _fresh(case: Case, out: Path, size: int | None) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gms_rt.arrays import U8
 from gms_rt.data.layouts import Case
-from gms_rt.errors import InputError
+from gms_rt.errors import InputError, line_from_error
 from gms_rt.scan import check_size
 from gms_rt.scan.mask import FOREGROUND
 from gms_rt.scan.reader import first_image
@@ -75,7 +75,7 @@ def _read_stored(path: Path) -> NDArray[Any]:
     except UnidentifiedImageError as error:
         raise InputError("is not a picture", where=path) from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot be read ({' '.join(str(error).split())})", where=path) from error
+        raise InputError(f"cannot be read ({line_from_error(error)})", where=path) from error
 
 
 def _bytes(path: Path) -> bytes:

@@ -57,7 +57,7 @@ def split_dataset(
         train, given = _drawn(train, validation, [seed, _SEED_VALIDATION])
         source += f"; validation drawn from train with seed {seed}, {validation:.0%}"
     if not train:
-        raise UsageError("no case is left for training", where=source, fix="give more cases or a smaller share")
+        raise UsageError("no cases are left for training", where=source, fix="give more cases or a smaller share")
     return Split(tuple(train), tuple(given), tuple(lists["test"]), source)
 
 

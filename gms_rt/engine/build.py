@@ -64,7 +64,7 @@ def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltE
         recorded=_given_recipe(request, source),
     )
     if older is not None and (request.force or not has_recipe(older, wanted.key)):
-        older = None  # built anew, from nothing
+        older = None  # built again from nothing
     if older is not None and is_complete(older, out, targets, plans):
         return BuiltEngine(out, older, unchanged=True)
     if older is not None and "cpu" in older.targets:

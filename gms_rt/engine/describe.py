@@ -6,8 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from gms_rt.engine.manifest import EngineManifest, read_manifest, verify_files
+from gms_rt.engine.manifest import EngineManifest, read_manifest, rebuild_command, verify_files
 from gms_rt.engine.select import engine_fits
+from gms_rt.engine.trust import plan_trust
 from gms_rt.errors import GmsError
 from gms_rt.graph.count import stages
 from gms_rt.graph.read import read_graph
@@ -22,6 +23,8 @@ class EngineDescription:
     changed: list[str]  # what is wrong with the files, one line each
     stages: list[dict[str, Any]]  # nodes, FLOP and parameters by stage; empty where a file was changed
     fits: list[dict[str, Any]]  # every way to run it, and why it does not run here
+    trust: list[dict[str, Any]]  # for each plan whether it is loaded unasked, and why
+    rebuild: str  # the command that builds an engine of this kind here
 
 
 def describe_engine(folder: Path) -> EngineDescription:
@@ -44,4 +47,6 @@ def describe_engine(folder: Path) -> EngineDescription:
             {"target": fit.target, "plan": fit.plan.file if fit.plan else None, "fits": fit.fits, "reason": fit.reason}
             for fit in engine_fits(manifest)
         ],
+        [dataclasses.asdict(plan_trust(folder, plan)) for plan in manifest.plans],
+        rebuild_command(folder, manifest),
     )

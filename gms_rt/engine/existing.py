@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from gms_rt.engine.manifest import EngineManifest, is_engine, read_manifest, verify_files
+from gms_rt.engine.trust import plan_trust
 from gms_rt.errors import GmsError, UsageError
 from gms_rt.runtime.tensorrt_module import load_tensorrt
 
@@ -28,9 +29,10 @@ def has_recipe(engine: EngineManifest, key: str) -> bool:
 
 
 def is_complete(engine: EngineManifest, out: Path, targets: Collection[str], plans: list[tuple[str, int]]) -> bool:
-    """Whether an engine has all targets and plans (flavour, SM) of the installed TensorRT, its files unchanged."""
+    """Whether an engine has all targets and plans (flavour, SM) of the installed TensorRT, unchanged and trusted."""
     versions = {flavour: str(load_tensorrt(flavour, f"building for {flavour}").__version__) for flavour, _ in plans}
-    have = {(plan.target, plan.sm, plan.version) for plan in engine.plans}
+    # A plan that would not be loaded is built again, which is the advice for it.
+    have = {(plan.target, plan.sm, plan.version) for plan in engine.plans if plan_trust(out, plan).trusted}
     if not set(targets) <= set(engine.targets) or any((f, sm, versions[f]) not in have for f, sm in plans):
         return False
     try:

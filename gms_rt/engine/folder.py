@@ -16,6 +16,7 @@ from gms_rt.artifacts import sha256_bytes, sha256_file
 from gms_rt.engine import openvino, tensorrt, timing_cache
 from gms_rt.engine.manifest import GOLDEN, MANIFEST, EngineManifest, Plan, write_manifest
 from gms_rt.engine.source import SourceGraph
+from gms_rt.engine.trust import remember_plan
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.layer_counts import layer_counts
 from gms_rt.graph.write import write_graph
@@ -64,7 +65,8 @@ class UnfinishedEngine:
     def write_plan(self, flavour: str, sm: int, progress: OnProgress) -> None:
         """Build a plan, check that it is of the precision asked for, and write it."""
         typed = self._typed_graph(flavour)
-        built = tensorrt.build_plan(typed, flavour, sm, folder=self.out, progress=progress)
+        earlier = timing_cache.timing_cache_from_engine(self.out)
+        built = tensorrt.build_plan(typed, flavour, sm, earlier=earlier, progress=progress)
         quantised = len(self.recipe.int8_nodes(flavour))
         tensorrt.check_network(built, self.recipe.precision, self.recipe.remainder(flavour), quantised)
         plan = Plan(
@@ -78,6 +80,11 @@ class UnfinishedEngine:
             driver=built.driver,
         )
         (self.folder / plan.file).write_bytes(built.data)
+        problem = remember_plan(self.out, plan.sha256)
+        if problem:
+            self.notes.append(
+                f"{plan.file} runs with --trust-plans only: that it was built here cannot be kept ({problem})"
+            )
         if built.cache:
             (self.folder / timing_cache.TIMING_CACHE).write_bytes(built.cache)
         self.plans.append(plan)
@@ -113,7 +120,7 @@ class UnfinishedEngine:
         files = {
             path.name: sha256_file(path)
             for path in sorted(self.folder.iterdir())
-            if path.name not in plans and path.name not in (MANIFEST, timing_cache.TIMING_CACHE)
+            if path.name not in plans and path.name != MANIFEST
         }
         source, exported = self.source, self.source.graph.metadata()
         batch, height, width = source.graph.size

@@ -19,11 +19,12 @@ class Engine(Segmenter):
     It may be called from many threads. Images are uint8, H×W or H×W×3 (RGB); masks are uint8 with 0 and 255.
     """
 
-    def __init__(self, folder: Path, manifest: EngineManifest, runner: Runner) -> None:
+    def __init__(self, folder: Path, manifest: EngineManifest, runner: Runner, *, notice: str = "") -> None:
         super().__init__(runner.infer, manifest.height, manifest.width)
         self.folder = folder
         self.manifest = manifest
         self.runner = runner
+        self.notice = notice  # why a plan that fits was not taken, or ""
 
     def close(self) -> None:
         """Release the runner; a second call does nothing."""

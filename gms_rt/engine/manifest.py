@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gms_rt.artifacts import check_format, read_json, sha256_file, write_json
+from gms_rt.artifacts import check_format, read_json, sha256_bytes, sha256_file, write_json
 from gms_rt.errors import ArtifactError
-from gms_rt.precision import PRECISIONS
+from gms_rt.precision import PRECISIONS, TARGETS
 
 MANIFEST = "engine.json"
 GOLDEN, CERTIFICATE = "golden.npz", "parity.json"  # the reference and the certificate, in folders that have them
 ENGINE_FORMAT = "gms-rt-engine"
 ENGINE_VERSION = 1
+
+# What the fields of a manifest must be; anyone can have written it.
+_TEXT = ("name", "created", "gms_rt", "model", "execution", "rebuild")
+_TABLES = ("files", "source", "tokenizer", "census")
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(_TEXT, str),
+    **dict.fromkeys(_TABLES, dict),
+    **dict.fromkeys(("targets", "notes"), list),
+    "gate": (dict, type(None)),
+}
+_PLAN_KINDS: dict[str, Any] = {"target": str, "file": str, "sha256": str, "sm": int, "version": str}
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,7 @@ class EngineManifest:
     census: dict[str, Any]  # layer counts by type: of the typed graph, of what this CPU executes, of each plan
     gate: dict[str, Any] | None  # the accuracy check made at the build, where there was one
     execution: str  # the arithmetic asked of the CPU runtime: "f32" or "bf16"
-    rebuild: str  # the command that builds this engine again
+    rebuild: str  # the command that built this engine, as its builder wrote it; advice comes from `rebuild_command`
     notes: list[str] = field(default_factory=list)  # what a user should know
     format: str = ENGINE_FORMAT
     version: int = ENGINE_VERSION
@@ -84,34 +98,83 @@ def read_manifest(folder: Path) -> EngineManifest:
 
 def _check_types(manifest: EngineManifest, path: Path) -> None:
     sizes = (manifest.height, manifest.width, manifest.batch)
-    names = [manifest.model, *manifest.files, *(plan.file for plan in manifest.plans)]
+    fix = "build the engine again"
+    wrong = [name for name, kind in _KINDS.items() if not isinstance(getattr(manifest, name), kind)]
+    wrong += [
+        f"{name} of a plan"
+        for plan in manifest.plans
+        for name, kind in _PLAN_KINDS.items()
+        if not isinstance(getattr(plan, name), kind)
+    ]
     if not all(isinstance(size, int) and 0 < size <= 16384 for size in sizes):
-        raise ArtifactError(f"has impossible sizes {sizes}", where=path, fix="build the engine again")
-    if not all(isinstance(name, str) and name and Path(name).name == name for name in names):
-        raise ArtifactError("names a file outside its folder", where=path, fix="build the engine again")
+        raise ArtifactError(f"has impossible sizes {sizes}", where=path, fix=fix)
+    if wrong:
+        raise ArtifactError(f"has values of another type than expected ({', '.join(wrong)})", where=path, fix=fix)
+    names = [manifest.model, *manifest.files, *(plan.file for plan in manifest.plans)]
+    if not all(name.isprintable() and name and Path(name).name == name for name in names):
+        raise ArtifactError("names a file outside its folder, or one that no file can have", where=path, fix=fix)
     if manifest.precision not in PRECISIONS:
         raise ArtifactError(f"has unknown precision {manifest.precision!r}", where=path)
+    unknown = [name for name in [*manifest.targets, *(p.target for p in manifest.plans)] if name not in TARGETS]
+    if unknown:
+        raise ArtifactError(f"has unknown target {unknown[0]!r}", where=path, fix=fix)
+
+
+def rebuild_command(folder: Path, manifest: EngineManifest) -> str:
+    """The command that builds an engine of this kind in this place, from fields of known values only.
+
+    What the manifest says in its own words is never advice: a manifest can come from anyone. RUN, GRAPH.onnx and
+    IMAGES stand for what only the user can name.
+    """
+    kind = manifest.source.get("kind")
+    source = [] if kind == "bundled" else ["RUN"] if kind == "run" else ["GRAPH.onnx"]
+    words = ["gms-rt", "build", *source, "--precision", manifest.precision]
+    if manifest.targets:
+        words += ["--target", ",".join(manifest.targets)]
+    # Full TensorRT builds for the GPU that it sees; only the other flavour is told which.
+    sms = sorted({plan.sm for plan in manifest.plans if plan.target == "tensorrt-rtx"})
+    if sms:
+        words += ["--sm", ",".join(map(str, sms))]
+    if manifest.precision == "int8" and kind != "bundled":
+        words += ["--calib", "IMAGES"]
+    return " ".join([*words, "--out", shlex.quote(str(folder))])
 
 
 def verify_files(folder: Path, manifest: EngineManifest, names: list[str] | None = None) -> None:
     """Compare files with their recorded hashes; a changed or absent one is refused by name."""
-    hashes = manifest.files | {plan.file: plan.sha256 for plan in manifest.plans}
+    hashes = _hashes(manifest)
     for name in hashes if names is None else names:
         path = folder / name
-        if name not in hashes:
-            raise ArtifactError("is not listed in engine.json", where=path, fix=f"rebuild: {manifest.rebuild}")
-        try:
-            same = sha256_file(path) == hashes[name]
-        except OSError as error:
-            raise ArtifactError(
-                f"cannot be read ({error.strerror})", where=path, fix=f"rebuild: {manifest.rebuild}"
-            ) from error
-        if not same:
-            raise ArtifactError(
-                "was changed since it was built (hash differs)",
-                where=path,
-                fix=f"rebuild: {manifest.rebuild}",
-            )
+        with _named(path, manifest):
+            digest = sha256_file(path) if name in hashes else ""
+        _compare(path, manifest, digest, hashes.get(name))
+
+
+def read_verified(folder: Path, manifest: EngineManifest, name: str) -> bytes:
+    """The bytes of a file that has the recorded hash: read once, so that what was checked is what is used."""
+    with _named(folder / name, manifest):
+        content = (folder / name).read_bytes()
+    _compare(folder / name, manifest, sha256_bytes(content), _hashes(manifest).get(name))
+    return content
+
+
+def _hashes(manifest: EngineManifest) -> dict[str, str]:
+    return manifest.files | {plan.file: plan.sha256 for plan in manifest.plans}
+
+
+@contextlib.contextmanager
+def _named(path: Path, manifest: EngineManifest) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        fix = f"rebuild: {rebuild_command(path.parent, manifest)}"
+        raise ArtifactError(f"cannot be read ({error.strerror})", where=path, fix=fix) from error
+
+
+def _compare(path: Path, manifest: EngineManifest, found: str, recorded: str | None) -> None:
+    if recorded is None or found != recorded:
+        what = "is not listed in engine.json" if recorded is None else "was changed since it was built (hash differs)"
+        raise ArtifactError(what, where=path, fix=f"rebuild: {rebuild_command(path.parent, manifest)}")
 
 
 def is_engine(folder: Path) -> bool:

@@ -2,18 +2,68 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
+from gms_rt.engine.drift import check_drift
 from gms_rt.engine.loaded import Engine
-from gms_rt.engine.manifest import EngineManifest, Plan, newest_engines, read_manifest, verify_files
-from gms_rt.errors import ArtifactError, DeviceError, NativeError, UsageError
+from gms_rt.engine.manifest import (
+    EngineManifest,
+    Plan,
+    newest_engines,
+    read_manifest,
+    read_verified,
+    rebuild_command,
+)
+from gms_rt.engine.trust import plan_trust
+from gms_rt.errors import ArtifactError, DeviceError, GmsError, NativeError, UsageError
 from gms_rt.runtime.base import Runner
 from gms_rt.runtime.device import Machine, parse_device, probe
 from gms_rt.runtime.tensorrt_module import tensorrt_version
 
+if TYPE_CHECKING:
+    from typing_extensions import TypedDict, Unpack
+
+    class LoadKeywords(TypedDict, total=False):
+        """The fields of `LoadOptions` as keywords, for type checkers."""
+
+        device: str | None
+        threads: int
+        lanes: int
+        mode: Literal["latency", "throughput"]
+        batch: int
+        trial: Literal["auto", "always", "never"]
+        trust_plans: bool
+        trust_device: bool
+
+
 ENGINES = Path("engines")
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How an engine is loaded: the keywords of `load`."""
+
+    device: str | None = None  # "cpu", "cuda" or "cuda:N"; None: a GPU if a trusted plan fits one, else the CPU
+    threads: int = 0  # CPU threads; 0: the runtime's choice
+    lanes: int = 1  # images in flight
+    mode: Literal["latency", "throughput"] = "latency"  # one image as fast as possible, or many at the same time
+    batch: int = 0  # images per inference, where the engine's graph leaves that open; 0: as it was built
+    # Whether a CPU graph is first run in a process of its own: once per machine, every time, or never, for engines that
+    # are trusted: a malformed graph can then crash this process.
+    trial: Literal["auto", "always", "never"] = "auto"
+    trust_plans: bool = False  # whether plans are loaded whoever built them; a plan can do all that this process can
+    # Whether the reference pictures are left out that are otherwise run once where the processor, GPU, driver, OpenVINO
+    # or TensorRT differ from those of the engine's certificate.
+    trust_device: bool = False
+
+    def keywords(self) -> LoadKeywords:
+        """The same as keywords of `load`."""
+        return cast("LoadKeywords", {f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
 
 
 @dataclass(frozen=True)
@@ -24,11 +74,20 @@ class Fit:
     plan: Plan | None
     gpu: int | None
     reason: str
+    untrusted: bool = False  # it would fit, but nobody vouches for the plan
 
     @property
     def fits(self) -> bool:
         """Whether it can run on this machine."""
         return not self.reason
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The way taken, and what the user should know about it."""
+
+    fit: Fit
+    notice: str = ""
 
 
 def engine_fits(manifest: EngineManifest, machine: Machine | None = None, *, gpu: int | None = None) -> list[Fit]:
@@ -69,46 +128,51 @@ def _cpu_reason(manifest: EngineManifest, machine: Machine) -> str:
     return ""
 
 
-def load(
-    path: str | Path | None = None,
-    *,
-    device: str | None = None,
-    threads: int = 0,
-    lanes: int = 1,
-    mode: Literal["latency", "throughput"] = "latency",
-    batch: int = 0,
-    trial: Literal["auto", "always", "never"] = "auto",
-) -> Engine:
-    """Load an engine folder (or the newest below `engines/` that fits) on this machine.
+def load(path: str | Path | None = None, **options: Unpack[LoadKeywords]) -> Engine:
+    """Load an engine folder (or the newest below `engines/` that fits) on this machine; options as in `LoadOptions`.
 
-    `device` is "cpu", "cuda" or "cuda:N"; by default a fitting GPU plan wins over the CPU. Files are checked against
-    their hashes first. `batch` is how many images make one inference, where the engine's graph leaves that open (0: as
-    it was built). A CPU graph that this machine has not run before is first run once in a process of its own, so that
-    one on which OpenVINO crashes raises an error: `trial` "always" repeats that every time, "never" leaves it out for
-    engines that are trusted: a malformed graph can then crash this process.
+    By default a fitting GPU plan wins over the CPU. A plan is native code, so it is loaded only if this machine built
+    it, its folder is signed by a key that the user trusts, or `trust_plans` says so; else the CPU graph runs, and
+    `Engine.notice` and the log say why. Files are checked against their hashes first. A CPU graph that this machine has
+    not run before is first run once in a process of its own, so that one on which OpenVINO crashes raises an error. On
+    another device or runtime than the engine's certificate names, its reference pictures must meet the gate first.
     """
-    kind, index = parse_device(device)
-    folder = newest_that_fits(ENGINES, device) if path is None else Path(path)
+    how = LoadOptions(**options)
+    kind, index = parse_device(how.device)
+    folder = newest_that_fits(ENGINES, how.device, trust_plans=how.trust_plans) if path is None else Path(path)
     manifest = read_manifest(folder)
-    choice = _choose(folder, manifest, kind, index)
-    if choice.plan is not None:
-        if batch not in (0, manifest.batch):
-            raise _fixed_batch(folder, manifest, batch)
-        verify_files(folder, manifest, [choice.plan.file])
-        runner: Runner = _tensorrt_runner(folder, manifest, choice, lanes)
+    choice = _choose(folder, manifest, how, kind, index)
+    if choice.fit.plan is not None:
+        if how.batch not in (0, manifest.batch):
+            raise _fixed_batch(folder, manifest, how.batch)
+        runner: Runner = _tensorrt_runner(folder, manifest, choice.fit, how.lanes)
     else:
-        runner = _cpu_runner(folder, manifest, threads, lanes, mode, batch, trial)
-    return Engine(folder, manifest, runner)
+        runner = _cpu_runner(folder, manifest, how)
+    if choice.notice:
+        _say_once(choice.notice)
+    if not how.trust_device:
+        try:
+            check_drift(folder, manifest, runner)
+        except BaseException:
+            runner.close()
+            raise
+    return Engine(folder, manifest, runner, notice=choice.notice)
 
 
-def newest_that_fits(root: Path, device: str | None = None) -> Path:
+@functools.cache
+def _say_once(notice: str) -> None:
+    # Where a program has not set up logging, Python prints this on stderr.
+    logging.getLogger("gms_rt").warning("%s", notice)
+
+
+def newest_that_fits(root: Path, device: str | None = None, *, trust_plans: bool = False) -> Path:
     """The newest engine below `root` that runs on this machine."""
     kind, index = parse_device(device)
     engines = newest_engines(root)
     reasons = []
     for folder in engines:
         try:
-            options = _wanted(engine_fits(read_manifest(folder), gpu=index), kind)
+            options = _with_trust(folder, _wanted(engine_fits(read_manifest(folder), gpu=index), kind), trust_plans)
         except ArtifactError as error:  # a damaged engine must not hide the others
             reasons.append(error.line())
             continue
@@ -128,45 +192,56 @@ def _wanted(options: list[Fit], kind: str | None) -> list[Fit]:
     return [o for o in options if kind is None or (o.target == "cpu") == (kind == "cpu")]
 
 
-def _choose(folder: Path, manifest: EngineManifest, kind: str | None, index: int | None) -> Fit:
-    options = _wanted(engine_fits(manifest, gpu=index), kind)
+def _with_trust(folder: Path, options: list[Fit], trust_plans: bool) -> list[Fit]:
+    """The same ways to run; a plan that would fit and that nobody vouches for has that as its reason."""
+    found = []
     for option in options:
+        if option.fits and option.plan is not None and not trust_plans:
+            trust = plan_trust(folder, option.plan)
+            if not trust.trusted:
+                option = dataclasses.replace(option, reason=trust.reason, untrusted=True)
+        found.append(option)
+    return found
+
+
+def _choose(folder: Path, manifest: EngineManifest, how: LoadOptions, kind: str | None, index: int | None) -> _Choice:
+    options = _with_trust(folder, _wanted(engine_fits(manifest, gpu=index), kind), how.trust_plans)
+    untrusted = [o for o in options if o.untrusted]
+    advice = f"trust it with --trust-plans (trust_plans=True), or rebuild: {rebuild_command(folder, manifest)}"
+    for option in options:
+        if option.fits and option.target == "cpu" and untrusted:
+            first = untrusted[0]
+            name = first.plan.file if first.plan else ""
+            notice = GmsError(f"plan {name} {first.reason}: running the CPU graph", where=folder, fix=advice).line()
+            return _Choice(option, notice)
         if option.fits:
-            return option
+            return _Choice(option)
     holds = "; ".join(f"{o.plan.file if o.plan else 'cpu graph'}: {o.reason}" for o in options)
     asked = f" on {kind}" if kind else ""
     raise DeviceError(
         f"cannot run{asked} on this machine ({holds or 'nothing built for it'})",
         where=folder,
-        fix=f"build it here: {manifest.rebuild}",
+        fix=advice if untrusted else f"build it here: {rebuild_command(folder, manifest)}",
     )
 
 
-def _cpu_runner(
-    folder: Path,
-    manifest: EngineManifest,
-    threads: int,
-    lanes: int,
-    mode: Literal["latency", "throughput"],
-    batch: int,
-    trial: Literal["auto", "always", "never"],
-) -> Runner:
+def _cpu_runner(folder: Path, manifest: EngineManifest, how: LoadOptions) -> Runner:
     from gms_rt.runtime.cpu import CpuRunner
     from gms_rt.runtime.options import CpuSettings
 
     settings = CpuSettings(
-        threads=threads,
-        lanes=lanes,
-        mode=mode,
-        batch=batch,
-        trial=trial,
+        threads=how.threads,
+        lanes=how.lanes,
+        mode=how.mode,
+        batch=how.batch,
+        trial=how.trial,
     )
     try:
         # The folder, not the file: the C library compares the graph with its hash and opens nothing that is not listed.
         return CpuRunner(folder, settings, quantised=manifest.precision == "int8")
     except (NativeError, UsageError) as error:
-        if batch not in (0, manifest.batch):
-            raise _fixed_batch(folder, manifest, batch) from error
+        if how.batch not in (0, manifest.batch):
+            raise _fixed_batch(folder, manifest, how.batch) from error
         raise
 
 
@@ -191,5 +266,6 @@ def _tensorrt_runner(folder: Path, manifest: EngineManifest, choice: Fit, lanes:
         folder / choice.plan.file,
         choice.target,
         settings,
+        content=read_verified(folder, manifest, choice.plan.file),
         execution={"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "i8+f16"}[manifest.precision],
     )

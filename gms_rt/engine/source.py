@@ -58,13 +58,13 @@ def read_source(request: BuildRequest, progress: OnProgress = silent) -> SourceG
 def _graph_file(request: BuildRequest, progress: OnProgress) -> tuple[Path, dict[str, Any]]:
     source = request.source
     if source is not None and is_engine(source):
-        raise UsageError("is an engine already", where=source, fix="give the run or graph it was built from")
+        raise UsageError("is already an engine", where=source, fix="give the run or graph it was built from")
     if source is not None and source.is_dir():
         return _graph_of_run(source, request.size, progress), {"kind": "run", "run": source.resolve().name}
     if source is not None and not source.exists():
         raise UsageError("does not exist", where=source, fix="give a run folder or a graph (.onnx)")
     if request.size is not None:
-        raise UsageError("a graph has its size already", where="--size", fix="export it again with that size")
+        raise UsageError("a graph already has its size", where="--size", fix="export it again with that size")
     return (demo_graph(), {"kind": "bundled"}) if source is None else (source, {"kind": "graph"})
 
 

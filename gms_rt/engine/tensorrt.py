@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from gms_rt.engine import timing_cache
@@ -46,9 +45,9 @@ def plan_name(flavour: str, version: str, sm: int) -> str:
 
 
 def build_plan(
-    graph: Graph, flavour: str, sm: int, *, folder: Path | None = None, progress: OnProgress | None = None
+    graph: Graph, flavour: str, sm: int, *, earlier: bytes = b"", progress: OnProgress | None = None
 ) -> BuiltPlan:
-    """Build one plan. `folder` is an older engine folder whose timing cache goes first."""
+    """Build one plan. `earlier` is the timing cache of an earlier build, which goes before the user's shared one."""
     trt = load_tensorrt(flavour, f"building for {flavour}")
     machine = probe()
     if flavour == "tensorrt-rtx":
@@ -66,8 +65,7 @@ def build_plan(
     # TensorRT-RTX measures nothing at build: its kernels are chosen on the device, and it has no timings to keep.
     shared = timing_cache.shared_path(flavour, version, sm) if flavour == "tensorrt" else None
     if shared is not None:
-        own = [folder / timing_cache.TIMING_CACHE] if folder else []
-        cache = config.create_timing_cache(timing_cache.read_timing_cache(*own, shared))
+        cache = config.create_timing_cache(earlier or timing_cache.read_timing_cache(shared))
         config.set_timing_cache(cache, True)  # a cache of another device is ignored rather than refused
     if progress and hasattr(config, "progress_monitor"):
         config.progress_monitor = _monitor(trt, f"{flavour} SM{sm}", progress)

@@ -1,7 +1,7 @@
 """TensorRT's timing cache: the measured kernel choices of earlier builds, so that a rebuild picks the same.
 
-One lies in each engine folder, next to the plans it explains, and a shared one per flavour and SM in the user's cache
-folder. A cache of another version or device is set aside, never an error.
+One lies in each engine folder, next to the plans it explains and listed with its hash, and a shared one per flavour and
+SM in the user's cache folder. A cache of another version or device is set aside, never an error.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from gms_rt.artifacts import write_bytes
+from gms_rt.engine.manifest import read_manifest, read_verified
 from gms_rt.errors import GmsError
 
 TIMING_CACHE = "timing.cache"
@@ -28,14 +29,20 @@ def shared_path(flavour: str, version: str, sm: int) -> Path:
     return cache_root() / "timing" / f"{flavour}-{version}-sm{sm}.cache"
 
 
-def read_timing_cache(*places: Path) -> bytes:
-    """The first of some caches that exists, else nothing: TensorRT starts an empty one."""
-    for place in places:
-        try:
-            return place.read_bytes()
-        except OSError:
-            continue
-    return b""
+def read_timing_cache(place: Path) -> bytes:
+    """A cache of the user's own, or nothing: TensorRT starts an empty one."""
+    try:
+        return place.read_bytes()
+    except OSError:
+        return b""
+
+
+def timing_cache_from_engine(folder: Path) -> bytes:
+    """The cache of an engine folder, or nothing where `engine.json` does not list its hash or it was changed."""
+    try:
+        return read_verified(folder, read_manifest(folder), TIMING_CACHE)
+    except GmsError:
+        return b""
 
 
 def keep(place: Path, data: bytes) -> None:

@@ -26,6 +26,7 @@ from gms_rt.data.reading import read_case
 from gms_rt.errors import GmsError, InputError, UsageError
 from gms_rt.evaluate.summary import summarise
 from gms_rt.scan import resize_image
+from gms_rt.scan.encode import encode_picture
 from gms_rt.scan.mask import mask_from_probability, resize_mask
 from gms_rt.scan.segmenter import Segmenter
 
@@ -173,8 +174,7 @@ def _write_gallery(folder: Path, cases: Sequence[Case], segmenter: Segmenter) ->
         for mask, colour in ((truth, (0, 255, 0)), (found, (255, 255, 0))):
             lines, _ = cv2.findContours(resize_mask(mask, height, width), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
             cv2.drawContours(drawn, lines, -1, colour, 1, cv2.LINE_AA)
-        _, data = cv2.imencode(".png", np.hstack([plain, drawn])[..., ::-1])
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in case.name)
         score = metrics.dice(found, truth)
         with atomic_path(folder / f"{rank:02d}-dice{score:.3f}-{safe}.png", durable=False) as part:
-            part.write_bytes(data.tobytes())
+            part.write_bytes(encode_picture(".png", np.hstack([plain, drawn])))

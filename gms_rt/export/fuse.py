@@ -48,40 +48,17 @@ class ReferencePictures:
     names: list[str]  # one for each picture, for reports
 
 
-class EncoderStage(nn.Module):
-    """uint8 N×H×W×3 to scaled latents."""
+class PipelinePart(nn.Module):
+    """One step of the pipeline as a module of one input and one output."""
 
-    def __init__(self, gms: Gms) -> None:
+    def __init__(self, gms: Gms, step: str) -> None:
         super().__init__()
-        self.gms = gms
+        self.gms, self.step = gms, step
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Encode pictures."""
-        return self.gms.encode_levels(image)
-
-
-class MapperStage(nn.Module):
-    """Scaled image latents to scaled mask latents."""
-
-    def __init__(self, gms: Gms) -> None:
-        super().__init__()
-        self.gms = gms
-
-    def forward(self, latent: Tensor) -> Tensor:
-        """Map latents."""
-        return self.gms.map(latent)
-
-
-class DecoderStage(nn.Module):
-    """Scaled mask latents to uint8 N×H×W×1."""
-
-    def __init__(self, gms: Gms) -> None:
-        super().__init__()
-        self.gms = gms
-
-    def forward(self, latent: Tensor) -> Tensor:
-        """Draw masks."""
-        return self.gms.draw_levels(latent)
+    def forward(self, value: Tensor) -> Tensor:
+        """Take the step."""
+        result: Tensor = getattr(self.gms, self.step)(value)
+        return result
 
 
 def graph_from_run(run: Path, out: Path, options: ExportOptions | None = None) -> Path:
@@ -106,9 +83,11 @@ def graph_from_gms(
     spec, low = gms.tokenizer.spec, max(batch[0], min(2, batch[1]))
     grid = (low, spec.channels, height // spec.stride, width // spec.stride)
     stages = [
-        ExportStage("encoder", EncoderStage(gms), torch.zeros(low, height, width, 3, dtype=torch.uint8)),
-        ExportStage("lmm", MapperStage(gms), torch.zeros(grid)),
-        ExportStage("decoder", DecoderStage(gms), torch.zeros(grid)),
+        ExportStage(
+            "encoder", PipelinePart(gms, "encode_levels"), torch.zeros(low, height, width, 3, dtype=torch.uint8)
+        ),
+        ExportStage("lmm", PipelinePart(gms, "map"), torch.zeros(grid)),
+        ExportStage("decoder", PipelinePart(gms, "draw_levels"), torch.zeros(grid)),
     ]
     gms.eval()
     graph = Graph(join_stages([export_stage(stage, options.opset, batch) for stage in stages], INPUT, OUTPUT))

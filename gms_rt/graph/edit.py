@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,24 @@ def replace_nodes(model: Any, nodes: Iterable[Any]) -> None:
     kept = list(nodes)
     del model.graph.node[:]
     model.graph.node.extend(kept)
+
+
+def insert_nodes(
+    model: Any, before: Mapping[str, Sequence[Any]], behind: Mapping[str, Sequence[Any]] | None = None
+) -> None:
+    """Put new nodes before and behind the nodes of these names."""
+    behind = behind or {}
+    nodes = model.graph.node
+    replace_nodes(model, (new for n in nodes for new in [*before.get(n.name, ()), n, *behind.get(n.name, ())]))
+
+
+def unite_opsets(model: Any) -> None:
+    """Import each set of operators once: joining lists it for each part, and raising one version must raise all."""
+    from onnx import helper
+
+    versions = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in versions.items())
 
 
 def drop_unused(model: Any) -> None:

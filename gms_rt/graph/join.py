@@ -9,6 +9,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from gms_rt.graph.edit import unite_opsets
+
 GRAPH_FORMAT = "1"
 
 
@@ -20,10 +22,7 @@ def join_stages(models: Sequence[Any], inputs: str, outputs: str) -> Any:
     for following in models[1:]:
         wires = [(joined.graph.output[0].name, following.graph.input[0].name)]
         joined = onnx.compose.merge_models(joined, following, io_map=wires)
-    # Merging lists the operator set once for each part, and all parts share one.
-    versions = {opset.domain: opset for opset in joined.opset_import}
-    del joined.opset_import[:]
-    joined.opset_import.extend(versions.values())
+    unite_opsets(joined)
     _rename_value(joined.graph, joined.graph.input[0].name, inputs)
     _rename_value(joined.graph, joined.graph.output[0].name, outputs)
     return joined

@@ -6,13 +6,13 @@ was read has a unique name on every node, every constant as an initialiser, ever
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gms_rt.artifacts import sha256_bytes
 from gms_rt.errors import ArtifactError, reason_from_error
-from gms_rt.graph.edit import replace_nodes
+from gms_rt.graph.edit import replace_nodes, unite_opsets
 from gms_rt.graph.graph import INPUT, OUTPUT, Graph, attribute, metadata_of
 
 
@@ -42,7 +42,7 @@ def graph_facts(path: Path) -> GraphFacts:
         int(width.dim_value),
         int(first.dim_value) if first.HasField("dim_value") else None,
         metadata_of(model),
-        hashlib.sha256(data).hexdigest(),
+        sha256_bytes(data),
     )
 
 
@@ -76,10 +76,7 @@ def graph_from_model(model: Any) -> Graph:
     """Name the nodes, hoist the constants, infer the shapes."""
     import onnx
 
-    # Joined graphs may import the standard operators once for each part; raising one version must raise all.
-    imports = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
-    del model.opset_import[:]
-    model.opset_import.extend(onnx.helper.make_opsetid(domain, version) for domain, version in imports.items())
+    unite_opsets(model)
     _hoist_constants(model)
     seen: set[str] = set()
     for number, node in enumerate(model.graph.node):

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gms_rt.artifacts import atomic_path
-from gms_rt.errors import GmsError, InputError, MissingExtraError
+from gms_rt.errors import GmsError, InputError, MissingExtraError, line_from_error
 
 # Type 2 attributes must be there and may be empty. Exports of simple devices leave them out.
 _TYPE_2 = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber",
@@ -53,7 +53,7 @@ def write_seg(path: Path, header: Any, masks: NDArray[Any], algorithm: Algorithm
     except GmsError:
         raise
     except Exception as error:  # incomplete headers fail deep inside
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = line_from_error(error)[:300]
         raise InputError(f"has a header from which no DICOM SEG can be made ({reason})") from error
     with atomic_path(path) as part:
         dataset.save_as(part, enforce_file_format=True)

@@ -23,10 +23,11 @@ import numpy as np
 
 from gms_rt.arrays import U8
 from gms_rt.artifacts import sha256_bytes, write_bytes
-from gms_rt.errors import GmsError, InputError, UsageError
+from gms_rt.errors import InputError, UsageError
 from gms_rt.infer.contours import contours
 from gms_rt.infer.sources import OUTPUT_MARK
 from gms_rt.scan import rgb
+from gms_rt.scan.encode import encode_picture
 
 ENDINGS = {
     "masks": ".png",
@@ -127,7 +128,7 @@ def mask_png(mask: U8) -> bytes:
     """A mask or probability map as PNG: always the same bytes for the same pixels."""
     # Flat areas compress best without filters, and five times as fast; OpenCV before 4.11 chooses itself.
     unfiltered = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE] if hasattr(cv2, "IMWRITE_PNG_FILTER") else []
-    return _encode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 1, *unfiltered])
+    return encode_picture(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 1, *unfiltered])
 
 
 def draw_overlay(image: U8, mask: U8) -> U8:
@@ -147,16 +148,9 @@ def draw_overlay(image: U8, mask: U8) -> U8:
 
 def overlay_jpeg(shown: U8) -> bytes:
     """An overlay as JPEG: to look at, not to measure."""
-    return _encode(".jpg", cv2.cvtColor(shown, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return encode_picture(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, 90])
 
 
 def contour_json(mask: U8, spacing: tuple[float, float] | None) -> bytes:
     """The polygons of a mask as JSON."""
     return (json.dumps(contours(mask, spacing), allow_nan=False) + "\n").encode()
-
-
-def _encode(ending: str, pixels: U8, options: list[int]) -> bytes:
-    done, data = cv2.imencode(ending, pixels, options)
-    if not done:
-        raise GmsError(f"OpenCV cannot encode {pixels.shape[1]}×{pixels.shape[0]} pixels as {ending}")
-    return data.tobytes()

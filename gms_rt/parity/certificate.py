@@ -18,6 +18,7 @@ import numpy as np
 from gms_rt import __version__, metrics
 from gms_rt.arrays import U8
 from gms_rt.artifacts import check_format, read_json, sha256_file, write_json
+from gms_rt.engine.drift import stack_from_runner
 from gms_rt.engine.golden import Golden, read_golden
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import CERTIFICATE, GOLDEN, MANIFEST, verify_files
@@ -32,10 +33,17 @@ FORMAT = "gms-rt-parity"
 VERSION = 1
 
 
-def certify(engine: Path, *, device: str | None = None, gate: Gate | None = None, write: bool = True) -> dict[str, Any]:
+def certify(
+    engine: Path,
+    *,
+    device: str | None = None,
+    gate: Gate | None = None,
+    write: bool = True,
+    trust_plans: bool = False,
+) -> dict[str, Any]:
     """Compare an engine's masks with its stored reference on this device; writes `parity.json` into its folder."""
     golden = read_golden(engine / GOLDEN)
-    with load(engine, device=device) as opened:
+    with load(engine, device=device, trust_plans=trust_plans, trust_device=True) as opened:
         if GOLDEN in opened.manifest.files:
             verify_files(engine, opened.manifest, [GOLDEN])
         certificate = certificate_from_engine(opened, golden, gate)
@@ -70,8 +78,7 @@ def certificate_from_engine(engine: Engine, golden: Golden, gate: Gate | None = 
         },
         "compared": {
             "arithmetic": info.execution,
-            "backend": info.backend,
-            "device": info.device,
+            **stack_from_runner(info),
             "machine": probe().name,
             "size": [info.height, info.width],
             "threshold": FOREGROUND,

@@ -23,9 +23,8 @@ from gms_rt.infer.sources import result_names
 from gms_rt.parity.certificate import certificate_from_engine, certify
 from gms_rt.peers.client import Peer
 from gms_rt.precision.gate import Gate
-from gms_rt.scan.dicom import is_dicom
 from gms_rt.scan.mask import mask_from_probability
-from gms_rt.scan.reader import SUFFIXES, first_image, has_scan_suffix
+from gms_rt.scan.reader import SUFFIXES, first_image, is_scan
 
 LIMIT = 200
 
@@ -36,7 +35,7 @@ class ReferenceData:
 
     data: Path  # a folder of scans, or one with images/ and the true masks in masks/
     original: Path  # the run, or its fused FP32 graph
-    limit: int = LIMIT  # the first so many scans are taken
+    limit: int = LIMIT  # at most this many scans are taken, the first ones
 
 
 def write_certificate(
@@ -46,16 +45,17 @@ def write_certificate(
     gate: Gate | None = None,
     device: str | None = None,
     out: Path | None = None,
+    trust_plans: bool = False,
 ) -> tuple[dict[str, Any], Path]:
     """The certificate of an engine from its golden file or from data, and where it was written.
 
     A certificate from data is written next to the engine's own, as `parity-<data>.json`.
     """
     if reference is None:
-        certificate = certify(engine, device=device, gate=gate, write=False)
+        certificate = certify(engine, device=device, gate=gate, write=False, trust_plans=trust_plans)
         path = out or engine / CERTIFICATE
     else:
-        with load(engine, device=device) as opened:
+        with load(engine, device=device, trust_plans=trust_plans, trust_device=True) as opened:
             info = opened.runner.info
             golden = golden_from_data(reference, info.height, info.width)
             certificate = certificate_from_engine(opened, golden, gate)
@@ -102,19 +102,9 @@ def scans_in(data: Path) -> dict[str, Path]:
 
 
 def _scans(folder: Path) -> dict[str, Path]:
-    files = sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".") and _is_scan(f))
+    files = sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".") and is_scan(f))
     names = result_names(f.name for f in files)
     return {names[f.name]: f for f in files}
-
-
-def _is_scan(file: Path) -> bool:
-    if has_scan_suffix(file):
-        return True
-    try:
-        with file.open("rb") as stream:  # DICOM files often have no suffix
-            return is_dicom(stream.read(132))
-    except OSError as error:
-        raise UsageError(f"cannot be read ({error.strerror})", where=file) from error
 
 
 def _truth(folder: Path, files: dict[str, Path], height: int, width: int) -> U8 | None:

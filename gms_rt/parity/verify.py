@@ -28,7 +28,9 @@ class Verification:
     verdict: str
 
 
-def verify_certificate(certificate: Path, *, engine: Path | None = None, device: str | None = None) -> Verification:
+def verify_certificate(
+    certificate: Path, *, engine: Path | None = None, device: str | None = None, trust_plans: bool = False
+) -> Verification:
     """Compute a certificate again on the same kind of device and compare every figure with what it claims."""
     claimed = read_certificate(certificate)
     folder = certificate.parent if engine is None else engine
@@ -42,7 +44,7 @@ def verify_certificate(certificate: Path, *, engine: Path | None = None, device:
         gate = Gate(float(claimed["gate"]["mean"]), float(claimed["gate"]["min"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError("has no gate that can be read", where=certificate, fix="certify again") from error
-    found = certify(folder, device=device, gate=gate, write=False)
+    found = certify(folder, device=device, gate=gate, write=False, trust_plans=trust_plans)
     here, there = found["compared"], claimed["compared"]
     if (here["device"], here["backend"]) != (there.get("device"), there.get("backend")):
         raise DeviceError(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from gms_rt.arrays import U8
+from gms_rt.artifacts import sha256_bytes
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.run import Session
 from gms_rt.precision.images import ImageSet
@@ -19,7 +18,7 @@ class Fp32Masks:
 
     def of(self, graph: Graph, graph_sha256: str, images: ImageSet) -> U8:
         """The probabilities of `images`, in their order; `graph_sha256` is the hash of the graph's file."""
-        order = hashlib.sha256("".join(images.each_sha256()).encode()).hexdigest()
+        order = sha256_bytes("".join(images.each_sha256()).encode())
         key = (graph_sha256, order, graph.size[0])
         if self._latest is None or self._key != key:
             self._key, self._latest = key, Session(graph).probabilities(images.images)

@@ -6,7 +6,6 @@ a hash that names the set are ever recorded, never an image. Two sets that share
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from gms_rt.arrays import U8
+from gms_rt.artifacts import sha256_bytes
 from gms_rt.errors import InputError, UsageError
 from gms_rt.scan.reader import PICTURE_SUFFIXES, first_image, is_scan
 from gms_rt.scan.segmenter import prepare_image
@@ -29,7 +29,7 @@ class ImageSet:
     @property
     def sha256(self) -> str:
         """One hash for the set, whatever its order."""
-        return hashlib.sha256("".join(sorted(self.each_sha256())).encode()).hexdigest()
+        return sha256_bytes("".join(sorted(self.each_sha256())).encode())
 
     def each_sha256(self) -> list[str]:
         """One hash per image."""
@@ -109,4 +109,4 @@ def _read(file: Path, height: int, width: int) -> U8:
 
 
 def _sha256(image: U8) -> str:
-    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+    return sha256_bytes(np.ascontiguousarray(image).tobytes())

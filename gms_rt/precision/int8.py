@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gms_rt.graph.edit import add_constant, drop_unused, replace_nodes
+from gms_rt.graph.edit import add_constant, drop_unused, insert_nodes
 from gms_rt.graph.graph import Graph, attribute
 from gms_rt.graph.read import graph_from_model
 from gms_rt.precision.calibrators import INT8_LEVELS
@@ -92,7 +92,7 @@ def qdq_graph(
                 fresh.setdefault(node.name, []).extend(_pair(typed, name, clips[name] / INT8_LEVELS))
             if node.op_type == "Add" and name in node.input:
                 node.input[list(node.input).index(name)] = taken[name]
-    replace_nodes(typed, (new for node in typed.graph.node for new in [*fresh.get(node.name, []), node]))
+    insert_nodes(typed, fresh)
     drop_unused(typed)
     return graph_from_model(typed)
 

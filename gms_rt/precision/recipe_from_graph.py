@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gms_rt import __version__
+from gms_rt.artifacts import sha256_json
 from gms_rt.errors import GateError, GmsError, UsageError
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.run import Session
@@ -51,7 +50,7 @@ class RecipeRequest:
             package_version("openvino"), WEIGHT_LEVELS, RECIPE_VERSION,
             self.recorded and dataclasses.asdict(self.recorded),
         ]  # fmt: skip
-        return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+        return sha256_json(value)
 
 
 def recipe_from_graph(
@@ -72,7 +71,7 @@ def recipe_from_graph(
         try:
             return request.recorded, _check_gate(graph, request.recorded, request, masks, progress)
         except GateError:
-            # Another processor rounds otherwise: what held where it was recorded may miss here, so search anew.
+            # Another processor rounds otherwise: what held where it was recorded may miss here, so search again.
             if request.precision != "int8" or request.calibration is None:
                 raise
             progress("the recorded recipe misses the gate, searching", 0, 1)

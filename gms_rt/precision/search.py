@@ -12,7 +12,6 @@ Every judgement is stored at once, so that an interrupted search goes on where i
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gms_rt.arrays import U8
-from gms_rt.artifacts import read_json, write_json
+from gms_rt.artifacts import read_json, sha256_bytes, write_json
 from gms_rt.errors import ArtifactError, GateError
 from gms_rt.graph.graph import Graph, stage
 from gms_rt.graph.run import Session
@@ -190,7 +189,7 @@ class Search:
         images = self.images if which is None else self.images[which]
         reference = self.reference if which is None else self.reference[which]
         text = "\n".join([method, *sorted(nodes), *(map(str, which.tolist()) if which is not None else [])])
-        entry = hashlib.sha256(text.encode()).hexdigest()[:24]
+        entry = sha256_bytes(text.encode())[:24]
         if entry not in self._store:
             typed = int8_graph(self.graph, nodes, self.clips(method), "cpu", levels=self.levels, skips=())
             dice = self._dice(Session(typed), images, reference, first)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gms_rt.graph.edit import add_constant, drop_unused, replace_nodes
+from gms_rt.graph.edit import add_constant, drop_unused, insert_nodes
 from gms_rt.graph.graph import Graph, attribute
 from gms_rt.graph.read import graph_from_model
 
@@ -36,10 +36,7 @@ def pointwise_upsampling(typed: Graph) -> Graph:
         before[node.name] = _as_convolution(typed, model, by_name[node.name])
         last = _moved_behind(typed, by_name, node)
         behind[last.name] = [_shuffle(node, last)]
-    replace_nodes(
-        model,
-        (new for node in model.graph.node for new in [*before.get(node.name, []), node, *behind.get(node.name, [])]),
-    )
+    insert_nodes(model, before, behind)
     drop_unused(model)
     return graph_from_model(model)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gms_rt import scan
 from gms_rt.arrays import U8
 from gms_rt.report.model import Fact, Picture
+from gms_rt.scan.encode import encode_picture
 
 Mask = NDArray[np.generic]
 Colour = tuple[int, int, int]
@@ -25,10 +26,8 @@ _QUALITY = 90
 
 def photo(label: str, image: U8) -> Picture:
     """A scan or an overlay as a picture (grey or RGB)."""
-    bgr = np.ascontiguousarray(scan.rgb(image)[:, :, ::-1])
-    done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    assert done  # the encoder is built into OpenCV
-    return Picture(label, f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}")
+    data = encode_picture(".jpg", scan.rgb(image), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    return Picture(label, f"data:image/jpeg;base64,{base64.b64encode(data).decode()}")
 
 
 def drawn_over(image: U8, mask: Mask, colour: Colour = ENGINE, *, fill: float = 0.25) -> U8:

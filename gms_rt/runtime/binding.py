@@ -181,7 +181,7 @@ class NativeRunner:
         )
 
     def set_lanes(self, lanes: int) -> None:
-        """Use only so many of the opened lanes from now on."""
+        """Use only this many of the opened lanes from now on."""
         if not 1 <= lanes < 2**32:
             raise UsageError(f"{lanes} lanes are not possible", fix="give a positive number")
         with self._call() as handle:

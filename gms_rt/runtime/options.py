@@ -60,7 +60,7 @@ class CudaSettings:
     lanes: int = 1
     # Inferences before the capture, at least one.
     warmup: int = 2
-    # Replay a captured graph; without, every inference is queued anew, for work that cannot be captured.
+    # Replay a captured graph; without, every inference is queued again, for work that cannot be captured.
     cuda_graph: bool = True
     # The driver's library; None is libcuda.so.1.
     driver: Path | None = None

@@ -23,17 +23,25 @@ from gms_rt.runtime.tensorrt_module import MODULES, load_tensorrt, tensorrt_logg
 class TensorRtRunner(Runner):
     """A plan on an NVIDIA GPU, replayed as a CUDA graph.
 
-    `flavour` is "tensorrt" or "tensorrt-rtx"; `settings` has the shape that the plan was built for. The plan's hash
-    must have been checked: deserialising runs its code. `execution` is the arithmetic that the typed graph prescribes,
-    for reports.
+    `flavour` is "tensorrt" or "tensorrt-rtx"; `settings` has the shape that the plan was built for. Deserialising a
+    plan runs its code, so whoever opens one must know who made it: `content` is what the file holds, read and checked;
+    without it the file is read here. `execution` is the arithmetic that the typed graph prescribes, for reports.
     """
 
-    def __init__(self, plan: Path, flavour: str, settings: CudaSettings, *, execution: str = "as built") -> None:
+    def __init__(
+        self,
+        plan: Path,
+        flavour: str,
+        settings: CudaSettings,
+        *,
+        content: bytes | None = None,
+        execution: str = "as built",
+    ) -> None:
         if flavour not in MODULES:
             raise UsageError(f"unknown flavour '{flavour}'", fix=f"use {' or '.join(MODULES)}")
         gpu = probe_cuda(settings.device, driver=settings.driver)
         try:
-            content = plan.read_bytes()
+            content = plan.read_bytes() if content is None else content
         except OSError as error:
             raise ArtifactError(f"the plan cannot be read ({error.strerror})", where=plan) from error
         primary = pycuda_context(settings.device) if settings.driver is None else None

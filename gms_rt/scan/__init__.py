@@ -7,6 +7,7 @@ nifti.py          slices of NIfTI volumes
 video.py          video files, in and out
 frame.py          what every reader yields, and the limits it keeps
 window.py         deep pixel values to 8 bit
+encode.py         pixels as a picture file
 geometry.py       resize to network size and back, grey to RGB, orientation
 mask.py           probabilities, their levels of 0-255, and where foreground begins
 segmenter.py      prepare, infer, restore, threshold: the order of an image's way through a model

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gms_rt.errors import InputError
+from gms_rt.errors import InputError, line_from_error
 from gms_rt.scan import dicom_values as values
 from gms_rt.scan.dicom_spacing import pixel_spacing
 from gms_rt.scan.frame import MAX_PIXELS, Frame, ScanFrames, check_size
@@ -40,7 +40,7 @@ def read_header(path: Path) -> Dataset:
     except OSError:
         raise
     except Exception as error:  # hostile bytes fail in many ways
-        raise InputError(f"is a damaged DICOM file ({_text(error)})") from error
+        raise InputError(f"is a damaged DICOM file ({line_from_error(error)[:300]})") from error
     if "SOPClassUID" not in header:
         raise InputError("is not a DICOM file (no SOP class)")
     return header
@@ -57,7 +57,7 @@ def read_dicom(path: Path, *, max_pixels: int = MAX_PIXELS) -> ScanFrames:
         count = int(header.get("NumberOfFrames") or 1)
         photometric = str(header.get("PhotometricInterpretation", ""))
     except Exception as error:
-        raise InputError(f"is a damaged DICOM file ({_text(error)})") from error
+        raise InputError(f"is a damaged DICOM file ({line_from_error(error)[:300]})") from error
     if not rows or not photometric:
         raise InputError(f"has no image ({name})")
     check_size(columns, rows, max_pixels)
@@ -101,7 +101,7 @@ def _stored_frames(path: Path) -> Iterator[Any]:
 def _reason(error: Exception, header: Any, number: int) -> str:
     syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
     name = getattr(syntax, "name", "no transfer syntax")
-    text = _text(error)
+    text = line_from_error(error)[:300]
     if (
         "missing dependencies" in text
         or "no available decoder" in text.lower()
@@ -109,7 +109,3 @@ def _reason(error: Exception, header: Any, number: int) -> str:
     ):
         return f"is compressed as {name}, for which no decoder is installed"
     return f"has damaged pixel data in frame {number + 1} ({name}: {text})"
-
-
-def _text(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

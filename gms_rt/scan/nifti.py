@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gms_rt.errors import InputError, MissingExtraError
+from gms_rt.errors import InputError, MissingExtraError, line_from_error
 from gms_rt.scan import window
 from gms_rt.scan.frame import MAX_PIXELS, Frame, ScanFrames, check_size
 
@@ -32,7 +32,7 @@ def read_nifti(path: Path, *, max_pixels: int = MAX_PIXELS) -> ScanFrames:
         shape = tuple(int(n) for n in image.shape)
         kind = image.get_data_dtype().kind
     except Exception as error:  # hostile headers fail in many ways
-        raise InputError(f"is not a NIfTI file, or is damaged ({' '.join(str(error).split())})") from error
+        raise InputError(f"is not a NIfTI file, or is damaged ({line_from_error(error)})") from error
     shape = shape + (1,) * (4 - len(shape))
     if kind not in "iuf" or len(shape) > 4:
         raise InputError(f"has values of kind '{kind}' in {len(shape)} axes; a scan has real values in 2 to 4 axes")
@@ -48,7 +48,7 @@ def _slices(image: Any, shape: tuple[int, ...]) -> Iterator[Frame]:
         volume = np.asanyarray(image.dataobj, dtype=np.float32).reshape(shape)
         zooms = tuple(float(z) for z in image.header.get_zooms()[:2])
     except Exception as error:  # truncated and corrupted streams fail in many ways
-        raise InputError(f"is a damaged NIfTI file ({' '.join(str(error).split())})") from error
+        raise InputError(f"is a damaged NIfTI file ({line_from_error(error)})") from error
     low, high = window.percentiles(volume.ravel(order="K"))
     choice = f"{window.percentiles_text(low, high)}, whole volume"
     known = len(zooms) == 2 and all(np.isfinite(z) and z > 0 for z in zooms)

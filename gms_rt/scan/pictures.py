@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gms_rt.errors import InputError
+from gms_rt.errors import InputError, line_from_error
 from gms_rt.scan import window
 from gms_rt.scan.frame import MAX_PIXELS, Frame, ScanFrames, check_size
 from gms_rt.scan.geometry import orient
@@ -181,5 +181,4 @@ class _AsInputErrors:
             return
         if isinstance(error, MemoryError):
             raise InputError(f"needs more memory than there is to decode this {self.kind}") from error
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"is a damaged {self.kind} ({reason})") from error
+        raise InputError(f"is a damaged {self.kind} ({line_from_error(error)})") from error

@@ -82,14 +82,9 @@ def first_image(path: Path, max_pixels: int = MAX_PIXELS) -> U8:
         raise InputError(error.what, where=path, fix=error.fix) from error
 
 
-def has_scan_suffix(path: Path) -> bool:
-    """Whether a file's name ends like a scan's."""
-    return path.name.lower().endswith(SUFFIXES)
-
-
 def is_scan(path: Path) -> bool:
     """Whether a file found in a folder is taken for a scan: by its name's end, or as DICOM by its first bytes."""
-    if has_scan_suffix(path):
+    if path.name.lower().endswith(SUFFIXES):
         return True
     # DICOM archives name files without an ending; the index file of a medium has the prefix but no picture.
     if path.name.lower() == "dicomdir":

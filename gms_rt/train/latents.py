@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gms_rt.artifacts import atomic_path, read_json, sha256_file, write_json
+from gms_rt.artifacts import atomic_path, read_json, sha256_file, sha256_json, write_json
 from gms_rt.errors import GmsError
 from gms_rt.model.gms import Gms
 from gms_rt.train.samples import Samples, mask_tensor
@@ -122,7 +122,7 @@ def _key(gms: Gms, samples: Samples) -> str:
         "augmentation": {name: recipe[name] for name in _AUGMENT},
         "cases": sources.hexdigest(),
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return sha256_json(facts)
 
 
 def _known(folder: Path, key: str) -> dict[str, dict[str, str]]:

@@ -6,8 +6,6 @@ weights on validation become `lmm.safetensors`; validation is carved from train,
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from dataclasses import asdict, replace
@@ -16,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gms_rt.artifacts import sha256_json
 from gms_rt.data.splits import Split, write_split
 from gms_rt.errors import GmsError, UsageError
 from gms_rt.model.gms import Gms
@@ -243,7 +242,5 @@ def training_fingerprint(recipe: TrainingRecipe, split: Split, tokenizer: Tokeni
         "split": [split.train, split.validation],
         "tokenizer": tokenizer.weights_sha256(),
     }
-    hashes = {
-        name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest() for name, value in parts.items()
-    }
+    hashes = {name: sha256_json(value) for name, value in parts.items()}
     return {**hashes, "start": start.origin.get("sha256", "")}

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.bench_runner import ThresholdRunner, engine_folder, opener
+from support.clock import Clock
 from support.native_build import FLAGS, NATIVE, compiler, run, scratch
 
 from gms_rt.bench import device_state, energy, nvml
@@ -49,6 +50,7 @@ class Fake:
         self.library = ctypes.CDLL(str(path))
         self.library.fake_nvml_call.restype = ctypes.c_char_p
         self.library.fake_nvml_mistake.restype = ctypes.c_char_p
+        self.library.fake_nvml_pass.argtypes = [ctypes.c_double]
 
     @property
     def calls(self) -> list[str]:
@@ -84,6 +86,15 @@ def gpu(monkeypatch):
     assert fake.library.fake_nvml_live() == 0
 
 
+@pytest.fixture
+def clock(gpu, monkeypatch):
+    """One clock for the GPU's counter and for who reads it."""
+    clock = Clock(gpu.library.fake_nvml_pass)
+    monkeypatch.setattr("gms_rt.bench.energy.time", clock)
+    monkeypatch.setattr("gms_rt.bench.latency.time", clock)
+    return clock
+
+
 def test_a_gpu_is_read(gpu):
     found = device_state.snapshot(gpu=0)
     assert found.values["GPU SM clock"] == "1410 of 1410 MHz"
@@ -93,7 +104,7 @@ def test_a_gpu_is_read(gpu):
     assert found.values["GPU utilisation"] == "93 %"
     assert found.values["GPU throttle reasons"] == "0x4"
     opened, _ = open_nvml()
-    assert opened.used_bytes() == 3 << 30
+    assert opened.read("memory") == 3 << 30
     opened.close()
 
 
@@ -105,24 +116,25 @@ def test_a_falling_gpu_clock_is_said(gpu):
     assert any("GPU SM clock fell from 1410 to 990 MHz" in w for w in words)
 
 
-def test_the_counter_is_integrated_over_the_span(gpu):
+def test_the_counter_is_integrated_over_the_span(gpu, clock):
     source, why = open_meter(gpu=0)
     assert isinstance(source, NvmlMeter), why
     account, idle = EnergyAccount(source), EnergyAccount(source)
     gpu.library.fake_nvml_set_milliwatts(20_000)
     with idle.span():
-        time.sleep(0.1)
+        clock.sleep(0.1)
     gpu.library.fake_nvml_set_milliwatts(300_000)
     with account.span():
-        time.sleep(0.2)
+        clock.sleep(0.2)
+    clock.sleep(5)  # between two spans nothing is counted
     with account.span():
-        time.sleep(0.1)
+        clock.sleep(0.1)
     source.close()
     found = account.energy(50, idle)
-    # A busy machine wakes a sleeper late, so the span's own length is what counts.
-    assert found.watts == pytest.approx(300, rel=0.05)
-    assert found.joules_per_image == pytest.approx(300 * account.seconds / 50, rel=0.05)
-    assert found.idle_watts == pytest.approx(20, rel=0.1)
+    assert account.seconds == pytest.approx(0.3)
+    assert found.watts == pytest.approx(300)
+    assert found.joules_per_image == pytest.approx(300 * 0.3 / 50)
+    assert found.idle_watts == pytest.approx(20)
     assert found.why == ""
 
 
@@ -154,7 +166,7 @@ def test_a_gpu_that_is_lost_during_a_run_gives_no_energy_but_a_reason(gpu):
     gpu.library.fake_nvml_fail(1, NOT_SUPPORTED)
     account = EnergyAccount(source)
     with account.span():
-        time.sleep(0.01)
+        gpu.library.fake_nvml_pass(1.0)
     assert account.energy(10).joules_per_image is None
     source.close()
 
@@ -221,17 +233,16 @@ def test_the_device_is_found_by_its_place_on_the_bus(gpu, monkeypatch):
     assert open_nvml(0)[0] is None
 
 
-def test_a_bench_states_energy_and_idle_draw_in_every_rendering(gpu, tmp_path, monkeypatch):
-    runner = ThresholdRunner(delay=0.002)
+def test_a_bench_states_energy_and_idle_draw_in_every_rendering(gpu, clock, tmp_path):
+    runner = ThresholdRunner(delay=0.002, clock=clock)
     runner.info = RunnerInfo("tensorrt", 1, 32, 32, "a GPU", "f16", details={"gpu": 0})
-    monkeypatch.setattr("gms_rt.bench.latency.IDLE_SECONDS", 0.05)
     result = measure(
         [engine_folder(tmp_path / "e")], TimingOptions(seconds=0.2, rounds=2, cold=False), opener=opener(e=runner)
     )
     (m,) = result.measured
-    assert m.energy.watts == pytest.approx(65, rel=0.1)
-    assert m.energy.joules_per_image == pytest.approx(65 * m.seconds / m.total.count, rel=0.15)
-    assert m.energy.idle_watts == pytest.approx(65, rel=0.2)
+    assert m.energy.watts == pytest.approx(65)
+    assert m.energy.joules_per_image == pytest.approx(65 * 0.002)
+    assert m.energy.idle_watts == pytest.approx(65)
     report = bench_report(result)
     for text in (markdown_from_report(report), html_from_report(report)):
         assert "idle" in text
@@ -335,20 +346,32 @@ def test_tegrastats_is_integrated_over_the_span(tmp_path, board):
     ("body", "words"),
     [
         ("echo 'Error: Run this script as a root user'; exit 1", "status 1 (Error: Run this script as a root user)"),
-        ("while true; do echo 'RAM 1/2MB CPU [1%@729]'; sleep 0.05; done", "no line names the module's rails"),
         ("echo 'VDD_IN 5000mW/5000mW'; exit 0", "ended with status 0"),
     ],
 )
-def test_tegrastats_that_falls_silent_says_why(tmp_path, body, words, monkeypatch):
-    monkeypatch.setattr(energy, "_FIRST_SECONDS", 0.5)
+def test_tegrastats_that_ends_says_why(tmp_path, body, words):
     source = _tool(tmp_path, body)
     account = EnergyAccount(source)
     with account.span():
-        time.sleep(0.1)
+        end = time.monotonic() + 60
+        while not source.trouble and time.monotonic() < end:
+            time.sleep(0.01)
     source.close()
     found = account.energy(5)
     assert found.joules_per_image is None
     assert words in found.why
+
+
+def test_tegrastats_that_names_no_rails_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(energy, "_FIRST_SECONDS", 0.1)  # it will never come, however long one waits
+    source = _tool(tmp_path, "while true; do echo 'RAM 1/2MB CPU [1%@729]'; sleep 0.05; done")
+    account = EnergyAccount(source)
+    with account.span():
+        pass
+    source.close()
+    found = account.energy(5)
+    assert found.joules_per_image is None
+    assert "no line names the module's rails" in found.why
 
 
 def test_tegrastats_comes_before_everything_else(tmp_path, monkeypatch):

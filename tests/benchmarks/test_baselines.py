@@ -47,7 +47,7 @@ def test_training_learns_and_the_exported_graph_is_the_model(script, tmp_path):
     cases = script.phantom_cases(range(10, 26), size)
     torch.manual_seed(0)
     model = script.DepthwiseUnet()
-    effort = script.train(model, cases, steps=30, seconds=60)
+    effort = script.train(model, cases, steps=30, seconds=3600)
     assert effort["steps"] == 30
     # An untrained model's even guess costs ln 2 in cross entropy, and a Dice loss near one.
     assert effort["loss"] < 1.5

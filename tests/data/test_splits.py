@@ -126,7 +126,7 @@ def test_random_bytes_give_plain_values_or_one_error(tmp_path: Path, data: bytes
         ({"train": ["case_00"]}, "lacks a 'train' or a 'test' list"),
         ({"train": "case_00", "test": []}, "not a list of names"),
         ({"train": [1], "test": []}, "not a list of names"),
-        ({"train": [], "test": ["case_01"]}, "no case is left for training"),
+        ({"train": [], "test": ["case_01"]}, "no cases are left for training"),
     ],
 )
 def test_lists_that_cannot_be(data: Dataset, tmp_path: Path, lists: dict[str, object], message: str) -> None:

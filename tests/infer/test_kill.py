@@ -48,16 +48,18 @@ class Server:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def run(self, *paths: Path, kill_after: float | None = None) -> int:
-        """The exit code of a run, killed after some seconds if it is still there."""
+    def run(self, engine: Path, scans: Path, out: Path, *, kill_at: int | None = None) -> int:
+        """The exit code of a run, killed as soon as so many masks are there if it has not ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([str(path) for path in paths]) + "\n")
+        self._process.stdin.write(json.dumps([str(path) for path in (engine, scans, out)]) + "\n")
         self._process.stdin.flush()
         pid = int(self._process.stdout.readline())
-        if kill_after is not None:
-            time.sleep(kill_after)
+        if kill_at is not None:
             with suppress(ProcessLookupError):  # it may have ended
+                while mask_count(out) < kill_at:
+                    os.kill(pid, 0)
+                    time.sleep(0.001)
                 os.kill(pid, signal.SIGKILL)
         return int(self._process.stdout.readline())
 
@@ -94,6 +96,10 @@ def check_whole(out: Path) -> int:
     return len(files)
 
 
+def mask_count(out: Path) -> int:
+    return sum(len(list((out / kind).glob("*.png"))) for kind in ("masks", "probabilities"))
+
+
 def masks(out: Path) -> dict[str, bytes]:
     return {f"{kind}/{p.name}": p.read_bytes() for kind in ("masks", "probabilities") for p in (out / kind).iterdir()}
 
@@ -103,17 +109,14 @@ def test_killed_runs_leave_whole_files_and_go_on_to_the_same_masks(tmp_path: Pat
     scans_in(scans)
     brightness_engine(engine)
     with server() as runs:
-        assert runs.run(engine, scans, tmp_path / "warm") == 0
-        began = time.monotonic()
         assert runs.run(engine, scans, tmp_path / "reference") == 0
-        whole_run = time.monotonic() - began
         reference = masks(tmp_path / "reference")
         assert len(reference) == 2 * 46
 
-        clock = random.Random(20)
+        chance = random.Random(20)
         kills = partial = completed = 0
         while kills < KILLS:
-            code = runs.run(engine, scans, out, kill_after=clock.uniform(0.01, 0.5) * whole_run)
+            code = runs.run(engine, scans, out, kill_at=mask_count(out) + chance.randrange(40))
             partial += 0 < (check_whole(out) if out.exists() else 0) < len(reference)
             if code == -signal.SIGKILL:
                 kills += 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -11,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
+from support.clock import Clock
 from support.infer_engine import BrightnessRunner, brightness_engine
 
 from gms_rt.infer import InferJob, InferOptions, OutFolder, watch
 from gms_rt.infer.summary import Summary
+
+SETTLE = 2.0
 
 
 def picture(path: Path, shade: int = 200) -> Path:
@@ -28,22 +34,20 @@ def picture(path: Path, shade: int = 200) -> Path:
 class Watching:
     """A watch in a thread, stopped on leaving."""
 
-    def __init__(self, folder: Path, engine: Path, out: Path, *, settle: float = 0.2) -> None:
+    def __init__(self, folder: Path, engine: Path, out: Path) -> None:
         self.engine = brightness_engine(engine)
         self.out = out
         self.cases: list[str] = []
         self.summary: Summary | None = None
         self._stop = threading.Event()
-        self._settings = (folder, settle)
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, args=(folder,))
 
-    def _run(self) -> None:
-        folder, settle = self._settings
+    def _run(self, folder: Path) -> None:
         with OutFolder(self.out) as held:
             job = InferJob(
                 self.engine, held, InferOptions(), on_case=lambda case, rows: self.cases.append(case.source.name)
             )
-            self.summary = watch(folder, job, stop=self._stop, poll=0.05, settle=settle)
+            self.summary = watch(folder, job, stop=self._stop, poll=0.01, settle=SETTLE)
 
     def __enter__(self) -> Watching:
         self._thread.start()
@@ -51,7 +55,7 @@ class Watching:
 
     def __exit__(self, *_: Any) -> None:
         self._stop.set()
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
     @property
@@ -61,11 +65,22 @@ class Watching:
         return runner.calls
 
 
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 15
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The watch's clock: it stands still while a test writes, so that no file ever rests by chance."""
+    clock = Clock(today=time.time())
+    monkeypatch.setattr(importlib.import_module("gms_rt.infer.watch"), "time", clock)
+    return clock
+
+
+def until(condition: Callable[[], bool], clock: Clock | None = None) -> None:
+    """Wait for something; meanwhile the time of `clock` passes."""
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.02)
+        if clock is not None:
+            clock.sleep(SETTLE)
 
 
 def listed(out: Path) -> list[str]:
@@ -75,41 +90,43 @@ def listed(out: Path) -> list[str]:
         return [row["source"] for row in csv.DictReader(stream)]
 
 
-def test_what_arrives_is_segmented_once_it_is_whole(tmp_path: Path) -> None:
+def test_what_arrives_is_segmented_once_it_is_whole(tmp_path: Path, clock: Clock) -> None:
     inbox, out = tmp_path / "inbox", tmp_path / "out"
     inbox.mkdir()
-    picture(inbox / "before.png")
+    os.utime(picture(inbox / "before.png"), (clock.today - 60, clock.today - 60))
     whole = picture(tmp_path / "x.png").read_bytes()
     with Watching(inbox, tmp_path / "engine", out) as watching:
-        until(lambda: listed(out) == ["before.png"])
+        until(lambda: listed(out) == ["before.png"])  # it had rested before anybody looked
         with (inbox / "slow.png").open("wb") as stream:  # grows for longer than a file may rest
             for start in range(0, len(whole), max(1, len(whole) // 6)):
                 stream.write(whole[start : start + max(1, len(whole) // 6)])
                 stream.flush()
+                looked = clock.reads
+                until(lambda looked=looked: clock.reads > looked + 1)  # type: ignore[misc]
+                clock.sleep(0.9 * SETTLE)
                 assert "slow.png" not in watching.cases
-                time.sleep(0.1)
         picture(inbox / "slow.jpg")
-        until(lambda: listed(out) == ["before.png", "slow.jpg", "slow.png"])
+        until(lambda: listed(out) == ["before.png", "slow.jpg", "slow.png"], clock)
     assert sorted(p.name for p in (out / "masks").iterdir()) == ["before.png.png", "slow.jpg.png", "slow.png.png"]
     assert watching.summary is not None
     assert watching.summary.failed == 0
     assert json.loads((out / "run.json").read_text())["status"] == "done"
 
 
-def test_a_restart_repeats_nothing_and_takes_what_changed(tmp_path: Path) -> None:
+def test_a_restart_repeats_nothing_and_takes_what_changed(tmp_path: Path, clock: Clock) -> None:
     inbox, out = tmp_path / "inbox", tmp_path / "out"
     inbox.mkdir()
     picture(inbox / "a.png")
     (inbox / "bad.png").write_bytes(b"no picture at all")
     with Watching(inbox, tmp_path / "engine", out) as first:
-        until(lambda: len(listed(out)) == 2)
+        until(lambda: len(listed(out)) == 2, clock)
     assert first.calls == 1
     picture(inbox / "new.png")
     with Watching(inbox, tmp_path / "engine", out) as second:
-        until(lambda: len(listed(out)) == 3)
+        until(lambda: len(listed(out)) == 3, clock)
         assert second.calls == 1
         before = (out / "masks/a.png.png").read_bytes()
         picture(inbox / "a.png", shade=10)
-        until(lambda: (out / "masks/a.png.png").read_bytes() != before)
+        until(lambda: (out / "masks/a.png.png").read_bytes() != before, clock)
     assert sorted(listed(out)) == ["a.png", "bad.png", "new.png"]
     assert second.cases.count("bad.png") == 0

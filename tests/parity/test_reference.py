@@ -64,3 +64,9 @@ def test_folders_without_scans_are_refused(tmp_path):
         scans_in(tmp_path / "empty")
     with pytest.raises(UsageError, match="not a folder"):
         scans_in(tmp_path / "absent")
+
+
+def test_the_index_file_of_a_medium_is_not_a_scan(tmp_path):
+    scans = deep_scans(tmp_path / "scans")
+    (scans / "DICOMDIR").write_bytes((scans / "IM0002").read_bytes())
+    assert list(scans_in(scans)) == ["IM0002", "a", "c"]

@@ -162,7 +162,9 @@ def test_the_torch_pipeline_is_a_peer(run_folder):
     expected = load_run(run_folder).segment(torch.from_numpy(images)).numpy()
     assert np.abs(found.astype(int) - expected).max() <= 1
     assert len(timings.total) >= 3
-    assert timings.wall_seconds * 1e3 == pytest.approx(timings.total.sum(), rel=0.01)
+    assert (timings.total > 0).all()
+    # A peer's inferences follow each other without a gap.
+    assert timings.total.sum() / 1e3 == pytest.approx(timings.wall_seconds)
 
 
 @pytest.mark.slow

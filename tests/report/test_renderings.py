@@ -337,7 +337,7 @@ def test_a_browser_shows_it_without_complaint(report, tmp_path):
         [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", "--dump-dom", page.as_uri()],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=600,
         check=True,
     )
     assert "CONSOLE" not in dump.stderr
@@ -347,7 +347,7 @@ def test_a_browser_shows_it_without_complaint(report, tmp_path):
     subprocess.run(
         [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", f"--screenshot={shot}", "--window-size=1200,3000",
          page.as_uri()],
-        capture_output=True, timeout=90, check=True,
+        capture_output=True, timeout=600, check=True,
     )  # fmt: skip
     import cv2
 
@@ -357,7 +357,7 @@ def test_a_browser_shows_it_without_complaint(report, tmp_path):
     subprocess.run(
         [str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}", f"--print-to-pdf={pdf}", page.as_uri()],
         capture_output=True,
-        timeout=90,
+        timeout=600,
         check=True,
     )
     assert Path(pdf).read_bytes()[:5] == b"%PDF-"

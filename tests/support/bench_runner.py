@@ -1,9 +1,8 @@
-"""A small real engine for the tests of measurement: a brightness threshold whose speed can be chosen."""
+"""A small real engine for the tests of measurement: a brightness threshold that says how long it took."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,39 +12,43 @@ from gms_rt.artifacts import sha256_file
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import read_manifest, write_manifest
 from gms_rt.runtime.base import Runner, RunnerInfo, Timings
+from support.clock import Clock
 from support.trees import plain_manifest
 
 SIDE = 32
 
 
 class ThresholdRunner(Runner):
-    """Mean brightness as probability; each inference takes `delay` seconds, every `hiccup`-th ten times as long."""
+    """Mean brightness as probability. On its clock each inference of a bench takes `delay` seconds, every `hiccup`-th
+    ten times as long."""
 
     def __init__(
-        self, *, delay: float = 0.0, gain: float = 1.0, shift: int = 0, hiccup: int = 0, side: int = SIDE
+        self,
+        *,
+        delay: float = 0.001,
+        gain: float = 1.0,
+        shift: int = 0,
+        hiccup: int = 0,
+        side: int = SIDE,
+        clock: Clock | None = None,
     ) -> None:
         super().__init__(RunnerInfo("cpu", 1, side, side, "test processor", "f32", threads=1))
         self.delay, self.gain, self.shift, self.hiccup, self.calls = delay, gain, shift, hiccup, 0
+        self.clock = clock or Clock()
 
     def _infer(self, images: U8, probabilities: U8) -> None:
         values = images.mean(axis=3) * self.gain
         probabilities[...] = np.roll(np.clip(values, 0, 255).astype(np.uint8), self.shift, axis=2)
 
     def _bench(self, images: U8, seconds: float, iterations: int, warmup: float) -> Timings:
+        self.clock.sleep(warmup)
         total: list[float] = []
-        start = time.perf_counter()
-        while time.perf_counter() - start < seconds or len(total) < iterations:
-            began = time.perf_counter()
-            out = np.empty(images[:1].shape[:3], np.uint8)
-            self._infer(images[:1], out)
+        while sum(total) < seconds or len(total) < iterations:
             self.calls += 1
-            wait = self.delay * (10 if self.hiccup and self.calls % self.hiccup == 0 else 1)
-            while time.perf_counter() - began < wait:
-                pass
-            total.append((time.perf_counter() - began) * 1e3)
-        wall = time.perf_counter() - start
-        samples, zero = np.array(total), np.zeros(len(total))
-        return Timings(samples, samples, zero, zero, zero, wall, warmup)
+            total.append(self.delay * (10 if self.hiccup and self.calls % self.hiccup == 0 else 1))
+            self.clock.sleep(total[-1])
+        samples, zero = np.array(total) * 1e3, np.zeros(len(total))
+        return Timings(samples, samples, zero, zero, zero, sum(total), warmup)
 
     def _close(self) -> None:
         pass

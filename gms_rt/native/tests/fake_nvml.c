@@ -1,5 +1,5 @@
 /* NVIDIA's management library as a report needs it, for tests: one GPU whose figures the test sets. Its energy counter
- * runs with the clock at the set draw. It checks that it is started, that the device is the one it gave out, and that
+ * runs at the set draw for the seconds that the test lets pass. It checks that it is started, that the device is the one it gave out, and that
  * each start is followed by one end. FAKE_NVML_OLD leaves out what drivers before Volta's time lack, FAKE_NVML_BARE
  * even the start. */
 #include <stdint.h>
@@ -12,12 +12,13 @@
 
 static int device; /* its address is the handle */
 static unsigned milliwatts = 65000, sm_clock = 1410, temperature = 47, busy = 93;
-static unsigned long long used = 3ULL << 30;
+static unsigned long long used = 3ULL << 30, millijoules = 5000000000ULL; /* as after weeks */
 static char place[32] = "00000000:3B:00.0";
 
 FAKE_CONTROLS(fake_nvml)
 FAKE_API void fake_nvml_set_milliwatts(unsigned value);
 FAKE_API void fake_nvml_set_clock(unsigned value);
+FAKE_API void fake_nvml_pass(double seconds);
 
 void fake_nvml_reset(void)
 {
@@ -34,6 +35,10 @@ void fake_nvml_set_milliwatts(unsigned value)
 void fake_nvml_set_clock(unsigned value)
 {
     sm_clock = value;
+}
+void fake_nvml_pass(double seconds)
+{
+    millijoules += (unsigned long long)(seconds * milliwatts + 0.5);
 }
 
 #ifndef FAKE_NVML_BARE
@@ -147,22 +152,6 @@ int nvmlDeviceGetMemoryInfo(void *handle, unsigned long long *value)
 }
 
 #ifndef FAKE_NVML_OLD
-static unsigned long long energy(void)
-{
-    static unsigned long long millijoules = 5000000000ULL; /* as after weeks */
-    static struct timespec last;
-    struct timespec now;
-    double seconds;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    if (last.tv_sec != 0) {
-        seconds = (double)(now.tv_sec - last.tv_sec) + (double)(now.tv_nsec - last.tv_nsec) * 1e-9;
-        millijoules += (unsigned long long)(seconds * milliwatts);
-    }
-    last = now;
-    return millijoules;
-}
-
-GETTER(nvmlDeviceGetTotalEnergyConsumption, unsigned long long, energy())
+GETTER(nvmlDeviceGetTotalEnergyConsumption, unsigned long long, millijoules)
 #endif
 #endif

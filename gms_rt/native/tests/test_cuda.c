@@ -159,7 +159,7 @@ static void test_order(void)
     CHECK_OK(gmsrt_open_cuda(&options, &runner));
     first = driver.calls();
     CHECK_OK(gmsrt_infer(runner, images, 1, masks));
-    CHECK(driver.calls() - first == 10, "%d calls an inference", driver.calls() - first);
+    CHECK(driver.calls() - first == 10, "%d calls per inference", driver.calls() - first);
     for (int i = 0; i < 10; i++)
         CHECK(strcmp(driver.call(first + i), expected[i]) == 0, "call %d is %s", i, driver.call(first + i));
     gmsrt_close(runner);
