@@ -7,6 +7,7 @@ from typing import Any
 
 from gms_rt.cli.console import table
 from gms_rt.engine.manifest import EngineManifest
+from gms_rt.graph.write import stored_bytes
 
 
 def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> str:
@@ -79,6 +80,4 @@ def layer_counts_text(graph: dict[str, Any]) -> str:
 
 
 def _mib(path: Path) -> str:
-    weights = path.with_name(path.name + ".data")
-    size = path.stat().st_size + (weights.stat().st_size if weights.is_file() else 0)
-    return f"{size / 2**20:.2f}"
+    return f"{stored_bytes(path) / 2**20:.2f}"

@@ -10,6 +10,7 @@ import click
 
 from gms_rt.cli.console import Console
 from gms_rt.errors import MissingExtraError, UsageError
+from gms_rt.graph.write import stored_bytes
 from gms_rt.model.size import run_size
 
 
@@ -49,8 +50,7 @@ def command(run: Path, out: Path | None, size: str | None, batch: str, opset: in
     start = time.monotonic()
     graph = graph_from_run(run, target, ExportOptions(height, width, (low, high), opset))
     seconds = time.monotonic() - start
-    data = graph.with_name(f"{graph.name}.data")
-    total = graph.stat().st_size + (data.stat().st_size if data.is_file() else 0)
+    total = stored_bytes(graph)
     facts = {
         "graph": str(graph),
         "golden": str(graph.with_suffix(".golden.npz")),

@@ -22,7 +22,7 @@ def write_graph(graph: Graph, path: Path, *, check: bool = False) -> list[Path]:
         with atomic_path(path) as part:
             part.write_bytes(graph.bytes())
         return [path]
-    second = path.with_name(f"{path.name}.data")
+    second = _second(path)
     with atomic_path(path) as part, atomic_path(second) as weights:
         weights.unlink()  # ONNX would append to it
         onnx.save(graph.copy().model, part, save_as_external_data=True, location=weights.name, size_threshold=1024)
@@ -32,6 +32,15 @@ def write_graph(graph: Graph, path: Path, *, check: bool = False) -> list[Path]:
         _relocate(light, second.name)
         part.write_bytes(light.SerializeToString())
     return [path, second]
+
+
+def stored_bytes(path: Path) -> int:
+    """Size of a graph's file, with that of its second one where it has one."""
+    return sum(file.stat().st_size for file in (path, _second(path)) if file.is_file())
+
+
+def _second(path: Path) -> Path:
+    return path.with_name(f"{path.name}.data")
 
 
 def _relocate(model: Any, location: str) -> None:
