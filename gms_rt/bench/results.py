@@ -60,7 +60,7 @@ class Energy:
 class ColdStart:
     """A fresh process: opening the engine, its first inference, and the memory it then holds."""
 
-    load_ms: float | None
+    load_ms: float | None  # as a second start: on a CPU the compiled graph is kept from the first
     first_inference_ms: float | None
     host_bytes: int | None  # peak resident memory of the whole process
     interpreter_bytes: int | None  # of which before the engine was opened
