@@ -31,7 +31,7 @@ GAINS = {
     "dev": "tests and checks",
 }
 ENVIRONMENT = {
-    "GMS_RT_CACHE": "folder of compiled graphs and timing caches, instead of ~/.cache/gms-rt",
+    "GMS_RT_CACHE": "folder of compiled graphs and kernels and of timing caches, instead of ~/.cache/gms-rt",
     "GMS_RT_STATE": "folder of built plans and trusted keys, instead of ~/.local/state/gms-rt",
     "GMS_RT_LIBRARY": "the C library to load, instead of the installed one",
     "GMSRT_OPENVINO": "OpenVINO's C library, libopenvino_c.so, instead of the one that is found",
@@ -47,9 +47,9 @@ ENVIRONMENT = {
 def command(as_json: bool, clear_cache: bool) -> None:
     """List what this machine has and what it lacks.
 
-    What earlier builds and opens left for later ones is listed too: graphs compiled for this CPU, graphs that passed
-    their trial, and TensorRT's timing caches. --clear-cache deletes it, and then lists nothing else; the next open and
-    the next build take as long as the first.
+    What earlier builds and opens left for later ones is listed too: graphs compiled for this CPU, kernels compiled for
+    this GPU, graphs that passed their trial, and TensorRT's timing caches. --clear-cache deletes it, and then lists
+    nothing else; the next open and the next build take as long as the first.
 
     \b
     Examples:

@@ -20,7 +20,7 @@ from gms_rt.engine.manifest import (
     rebuild_command,
 )
 from gms_rt.engine.trust import plan_trust
-from gms_rt.engine.user_cache import compiled_graphs
+from gms_rt.engine.user_cache import compiled_graphs, compiled_kernels
 from gms_rt.errors import ArtifactError, DeviceError, GmsError, NativeError, UsageError
 from gms_rt.runtime.base import Runner
 from gms_rt.runtime.device import Machine, parse_device, probe
@@ -270,5 +270,6 @@ def _tensorrt_runner(folder: Path, manifest: EngineManifest, choice: Fit, lanes:
         choice.target,
         settings,
         content=read_verified(folder, manifest, choice.plan.file),
+        kernels=compiled_kernels(),
         execution={"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "i8+f16"}[manifest.precision],
     )

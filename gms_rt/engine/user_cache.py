@@ -15,6 +15,7 @@ from pathlib import Path
 
 _KINDS = {
     "compiled": "compiled graphs of the CPU",
+    "kernels": "GPU kernels that TensorRT-RTX compiled",
     "tried": "graphs that passed their trial",
     "timing": "TensorRT's timing caches",
 }
@@ -38,10 +39,19 @@ def cache_root() -> Path:
 
 
 def compiled_graphs() -> Path | None:
-    """The folder of compiled graphs, made where it is absent; None where it cannot be made."""
+    """The folder of the CPU's compiled graphs, made where it is absent; None where it cannot be made."""
+    return _made("compiled")
+
+
+def compiled_kernels() -> Path | None:
+    """The folder of TensorRT-RTX's compiled kernels, made where it is absent; None where it cannot be made."""
+    return _made("kernels")
+
+
+def _made(name: str) -> Path | None:
     try:
         root = cache_root()
-        folder = root / "compiled"
+        folder = root / name
         for place in (root, folder):  # the user's own: `parents=True` would not set the mode of both
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # no home is a RuntimeError

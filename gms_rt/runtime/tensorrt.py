@@ -16,6 +16,7 @@ from gms_rt.errors import ArtifactError, NativeError, UsageError
 from gms_rt.runtime.base import Runner, RunnerInfo, Timings
 from gms_rt.runtime.binding import NativeRunner
 from gms_rt.runtime.cuda import CudaLane, LaneCalls, probe_cuda
+from gms_rt.runtime.kernel_cache import KernelFile
 from gms_rt.runtime.options import CudaSettings
 from gms_rt.runtime.tensorrt_module import MODULES, load_tensorrt, tensorrt_logger
 
@@ -25,7 +26,8 @@ class TensorRtRunner(Runner):
 
     `flavour` is "tensorrt" or "tensorrt-rtx"; `settings` has the shape that the plan was built for. Deserialising a
     plan runs its code, so whoever opens one must know who made it: `content` is what the file holds, read and checked;
-    without it the file is read here. `execution` is the arithmetic that the typed graph prescribes, for reports.
+    without it the file is read here. `kernels` is the user's folder of what TensorRT-RTX compiled at earlier starts.
+    `execution` is the arithmetic that the typed graph prescribes, for reports.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class TensorRtRunner(Runner):
         settings: CudaSettings,
         *,
         content: bytes | None = None,
+        kernels: Path | None = None,
         execution: str = "as built",
     ) -> None:
         if flavour not in MODULES:
@@ -46,10 +49,13 @@ class TensorRtRunner(Runner):
             raise ArtifactError(f"the plan cannot be read ({error.strerror})", where=plan) from error
         primary = pycuda_context(settings.device) if settings.driver is None else None
         session = _Session(plan, content, load_tensorrt(flavour, f"running {flavour} plans"), settings)
+        if kernels is not None:
+            session.kernels = KernelFile(kernels, content, session.version, f"{gpu.name}, SM{gpu.sm}")
         try:
             self._native = NativeRunner.open_cuda(
                 settings, LaneCalls(session.enqueue, session.prepare, session.release)
             )
+            session.keep_kernels()
         finally:
             if primary is not None:
                 primary.pop()
@@ -99,6 +105,9 @@ class _Session:
         self.engine: Any = None
         self.names = ("", "")
         self.contexts: dict[int, Any] = {}
+        self.kernels: KernelFile | None = None
+        self._compiled: Any = None  # TensorRT-RTX's runtime cache, of all contexts
+        self._kept = b""  # what was in the file
 
     def prepare(self, lane: CudaLane) -> None:
         """One execution context for this lane, bound to its buffers."""
@@ -126,8 +135,9 @@ class _Session:
             raise NativeError(self._words("TensorRT refused to queue the inference"), where=self.plan)
 
     def release(self) -> None:
-        """Drop contexts, engine and runtime, in this order."""
+        """Drop contexts, compiled kernels, engine and runtime, in this order."""
         self.contexts.clear()
+        self._compiled = None
         self.engine = None
         self.runtime = None
 
@@ -164,7 +174,21 @@ class _Session:
             config.dynamic_shapes_kernel_specialization_strategy = eager
         if hasattr(self.trt, "CudaGraphStrategy"):
             config.cuda_graph_strategy = self.trt.CudaGraphStrategy.DISABLED
+        if self.kernels is not None and hasattr(config, "create_runtime_cache"):
+            if self._compiled is None:
+                self._compiled = config.create_runtime_cache()
+                self._kept = self.kernels.read()
+                if self._kept and not self._compiled.deserialize(self._kept):
+                    self._kept = b""  # of another driver: compiled again, and kept anew
+            config.set_runtime_cache(self._compiled)
         return self.engine.create_execution_context(config)
+
+    def keep_kernels(self) -> None:
+        """Keep what was compiled for the next start, now that every lane has run once."""
+        if self.kernels is not None and self._compiled is not None:
+            compiled = bytes(self._compiled.serialize())
+            if compiled and compiled != self._kept:
+                self.kernels.write(compiled)
 
     def _words(self, what: str) -> str:
         said = "; ".join(self.logger.errors[-3:])

@@ -51,7 +51,13 @@ def test_the_cache_is_shown_and_cleared(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("GMS_RT_CACHE", raising=False)
     root = tmp_path / "gms-rt"
-    for name, size in {"compiled/a.blob": 2**20, "tried/b": 0, "timing/c.cache": 10, "timing/sub/kept": 1}.items():
+    for name, size in {
+        "compiled/a.blob": 2**20,
+        "kernels/d.kernels": 7,
+        "tried/b": 0,
+        "timing/c.cache": 10,
+        "timing/sub/kept": 1,
+    }.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(bytes(size))
     (tmp_path / "precious").write_text("x")
@@ -64,7 +70,7 @@ def test_the_cache_is_shown_and_cleared(
     cleared = json.loads(capsys.readouterr().out)["cleared"]
     assert shown == cleared
     assert [(kind["name"], kind["files"], kind["bytes"]) for kind in cleared] == [
-        ("compiled", 1, 2**20), ("tried", 1, 0), ("timing", 1, 10),
+        ("compiled", 1, 2**20), ("kernels", 1, 7), ("tried", 1, 0), ("timing", 1, 10),
     ]  # fmt: skip
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["kept", "link", "precious"]
     assert run(["doctor", "--clear-cache"]) == 0

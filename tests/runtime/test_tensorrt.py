@@ -89,9 +89,32 @@ class FakeTensorRt(types.ModuleType):
             def __del__(self) -> None:
                 module.events.append("engine dropped")
 
+        class RuntimeCache:
+            def __init__(self) -> None:
+                self.content = b""
+
+            def deserialize(self, blob: bytes) -> bool:
+                module.events.append(f"kernels taken: {bytes(blob)!r}")
+                if module.script.get("other driver"):
+                    return False
+                self.content = bytes(blob)
+                return True
+
+            def serialize(self) -> bytes:
+                return self.content or module.script.get("kernels", b"compiled here")
+
+        class RuntimeConfig(types.SimpleNamespace):
+            def create_runtime_cache(self) -> RuntimeCache:
+                module.events.append("runtime cache")
+                return RuntimeCache()
+
+            def set_runtime_cache(self, cache: RuntimeCache) -> bool:
+                self.cache = cache
+                return True
+
         class RtxEngine(Engine):
-            def create_runtime_config(self) -> types.SimpleNamespace:
-                return types.SimpleNamespace()
+            def create_runtime_config(self) -> RuntimeConfig:
+                return RuntimeConfig()
 
         class Runtime:
             def __init__(self, logger: Any) -> None:
@@ -279,3 +302,74 @@ def test_a_real_plan(tmp_path: Path) -> None:
         with TensorRtRunner(plan, "tensorrt-rtx", replace(settings, cuda_graph=cuda_graph)) as runner:
             np.testing.assert_array_equal(runner.infer(images(5)), expected_mean(images(5)))
             assert len(runner.bench(images(2), seconds=0.1, iterations=10).total) >= 10
+
+
+def open_with_kernels(plan: Path, driver: FakeDriver, folder: Path, **options: Any) -> None:
+    settings = CudaSettings(**{"height": HEIGHT, "width": WIDTH, "driver": driver.path} | options)
+    TensorRtRunner(plan, "tensorrt-rtx", settings, kernels=folder).close()
+
+
+def test_compiled_kernels_are_kept_for_the_next_start(
+    monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path, tmp_path: Path
+) -> None:
+    module = install(monkeypatch, driver, rtx=True)
+    folder = tmp_path / "kernels"
+    folder.mkdir(mode=0o700)
+    open_with_kernels(plan, driver, folder, lanes=2)
+    assert module.events.count("runtime cache") == 1  # all lanes share it
+    assert not [event for event in module.events if event.startswith("kernels taken")]
+    (kept,) = folder.iterdir()
+    open_with_kernels(plan, driver, folder)
+    assert module.events.count("kernels taken: b'compiled here'") == 1
+    # Another TensorRT-RTX has a file of its own.
+    module.__version__ = "11.5.0"
+    open_with_kernels(plan, driver, folder)
+    assert len(list(folder.iterdir())) == 2 and kept.is_file()
+
+
+def test_kernels_of_another_driver_are_replaced(
+    monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path, tmp_path: Path
+) -> None:
+    module = install(monkeypatch, driver, rtx=True)
+    folder = tmp_path / "kernels"
+    folder.mkdir(mode=0o700)
+    open_with_kernels(plan, driver, folder)
+    (kept,) = folder.iterdir()
+    before = kept.read_bytes()
+    module.script |= {"other driver": True, "kernels": b"compiled anew"}
+    open_with_kernels(plan, driver, folder)
+    assert kept.read_bytes() != before and kept.read_bytes().endswith(b"compiled anew")
+
+
+def test_no_changed_byte_of_kept_kernels_reaches_tensorrt(
+    monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path, tmp_path: Path
+) -> None:
+    module = install(monkeypatch, driver, rtx=True)
+    folder = tmp_path / "kernels"
+    folder.mkdir(mode=0o700)
+    open_with_kernels(plan, driver, folder)
+    (kept,) = folder.iterdir()
+    good = kept.read_bytes()
+    module.events.clear()
+    for place in range(len(good)):
+        changed = bytearray(good)
+        changed[place] ^= 1 << place % 8
+        kept.write_bytes(changed)
+        open_with_kernels(plan, driver, folder)
+        assert kept.read_bytes() == good  # compiled again, and kept
+    assert not [event for event in module.events if event.startswith("kernels taken")]
+
+
+def test_a_folder_that_others_can_write_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path, tmp_path: Path
+) -> None:
+    module = install(monkeypatch, driver, rtx=True)
+    folder = tmp_path / "kernels"
+    folder.mkdir(mode=0o700)
+    open_with_kernels(plan, driver, folder)
+    module.events.clear()
+    folder.chmod(0o777)
+    open_with_kernels(plan, driver, folder)
+    assert not [event for event in module.events if event.startswith("kernels taken")]
+    open_with_kernels(plan, driver, tmp_path / "absent")
+    assert not (tmp_path / "absent").exists()
