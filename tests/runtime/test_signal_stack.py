@@ -39,8 +39,14 @@ def test_engines_may_end_in_any_order(graph: Path, opener: Callable[[Path], obje
     del first, engine
     del second
     assert _place() == before
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
+    handler = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell may have handed down that it is ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def test_measuring_the_ceilings_leaves_it_alone() -> None:
