@@ -164,7 +164,7 @@ class UnfinishedEngine:
     def _note_execution(self) -> None:
         types = self.counts["cpu"]["layers"].get("Convolution", {})
         if self.recipe.precision == "fp16" and set(types) == {"f32"}:
-            self.notes.append("this CPU has no FP16 arithmetic: it runs the FP16 graph in f32 (weights stored FP16)")
+            self.notes.append("the CPU runs the FP16 graph in f32; only its weights are stored as FP16")
         ran = self.counts["cpu"].get("int8_layers")
         if ran is not None and ran < len(self.recipe.int8):
             self.notes.append(f"the CPU runs {ran} of {len(self.recipe.int8)} quantised convolutions in int8")
