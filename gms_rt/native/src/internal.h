@@ -36,7 +36,7 @@ void gmsrt_sha256_start(gmsrt_sha256_state *sum);
 void gmsrt_sha256_add(gmsrt_sha256_state *sum, const void *data, size_t size);
 void gmsrt_sha256_end(gmsrt_sha256_state *sum, char hex[65]);
 bool gmsrt_sha256(FILE *file, char hex[65]);
-/* Blocks of 64 bytes: in plain C, and with the processor's instructions (sha256_x86.c), only where it has them. */
+/* Blocks of 64 bytes: in plain C, and with the processor's instructions (sha256_x86.c, sha256_arm.c), only where it has them. */
 extern const uint32_t gmsrt_sha256_constants[64];
 void gmsrt_sha256_plain(uint32_t state[8], const uint8_t *data, size_t blocks);
 bool gmsrt_sha256_has_fast(void);

@@ -1,4 +1,5 @@
-/* SHA-256 with the SHA instructions of x86 processors; on others the plain code is used. */
+/* SHA-256 with the SHA instructions of x86 processors, where they have them. sha256_arm.c does the same for Arm, and
+ * stands in on machines that are neither. */
 #include "internal.h"
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
@@ -70,18 +71,6 @@ __attribute__((target("sha,sse4.1"))) void gmsrt_sha256_fast(uint32_t state[8], 
     dchg = _mm_shuffle_epi32(cdgh, 0xb1);
     _mm_storeu_si128((__m128i *)(void *)state, _mm_blend_epi16(feba, dchg, 0xf0));
     _mm_storeu_si128((__m128i *)(void *)(state + 4), _mm_alignr_epi8(dchg, feba, 8));
-}
-
-#else
-
-bool gmsrt_sha256_has_fast(void)
-{
-    return false;
-}
-
-void gmsrt_sha256_fast(uint32_t state[8], const uint8_t *data, size_t blocks)
-{
-    gmsrt_sha256_plain(state, data, blocks);
 }
 
 #endif
