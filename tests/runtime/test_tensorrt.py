@@ -309,67 +309,72 @@ def open_with_kernels(plan: Path, driver: FakeDriver, folder: Path, **options: A
     TensorRtRunner(plan, "tensorrt-rtx", settings, kernels=folder).close()
 
 
+@pytest.fixture
+def rtx(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver) -> FakeTensorRt:
+    return install(monkeypatch, driver, rtx=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The user's own, for kernels."""
+    own = tmp_path / "kernels"
+    own.mkdir(mode=0o700)
+    return own
+
+
+def taken(module: FakeTensorRt) -> list[str]:
+    return [event for event in module.events if event.startswith("kernels taken")]
+
+
 def test_compiled_kernels_are_kept_for_the_next_start(
-    monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path, tmp_path: Path
+    driver: FakeDriver, plan: Path, rtx: FakeTensorRt, folder: Path
 ) -> None:
-    module = install(monkeypatch, driver, rtx=True)
-    folder = tmp_path / "kernels"
-    folder.mkdir(mode=0o700)
     open_with_kernels(plan, driver, folder, lanes=2)
-    assert module.events.count("runtime cache") == 1  # all lanes share it
-    assert not [event for event in module.events if event.startswith("kernels taken")]
+    assert rtx.events.count("runtime cache") == 1  # all lanes share it
+    assert not taken(rtx)
     (kept,) = folder.iterdir()
     open_with_kernels(plan, driver, folder)
-    assert module.events.count("kernels taken: b'compiled here'") == 1
+    assert rtx.events.count("kernels taken: b'compiled here'") == 1
     # Another TensorRT-RTX has a file of its own.
-    module.__version__ = "11.5.0"
+    rtx.__version__ = "11.5.0"
     open_with_kernels(plan, driver, folder)
     assert len(list(folder.iterdir())) == 2 and kept.is_file()
 
 
 def test_kernels_of_another_driver_are_replaced(
-    monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path, tmp_path: Path
+    driver: FakeDriver, plan: Path, rtx: FakeTensorRt, folder: Path
 ) -> None:
-    module = install(monkeypatch, driver, rtx=True)
-    folder = tmp_path / "kernels"
-    folder.mkdir(mode=0o700)
     open_with_kernels(plan, driver, folder)
     (kept,) = folder.iterdir()
     before = kept.read_bytes()
-    module.script |= {"other driver": True, "kernels": b"compiled anew"}
+    rtx.script |= {"other driver": True, "kernels": b"compiled anew"}
     open_with_kernels(plan, driver, folder)
     assert kept.read_bytes() != before and kept.read_bytes().endswith(b"compiled anew")
 
 
 def test_no_changed_byte_of_kept_kernels_reaches_tensorrt(
-    monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path, tmp_path: Path
+    driver: FakeDriver, plan: Path, rtx: FakeTensorRt, folder: Path
 ) -> None:
-    module = install(monkeypatch, driver, rtx=True)
-    folder = tmp_path / "kernels"
-    folder.mkdir(mode=0o700)
     open_with_kernels(plan, driver, folder)
     (kept,) = folder.iterdir()
     good = kept.read_bytes()
-    module.events.clear()
+    rtx.events.clear()
     for place in range(len(good)):
         changed = bytearray(good)
         changed[place] ^= 1 << place % 8
         kept.write_bytes(changed)
         open_with_kernels(plan, driver, folder)
         assert kept.read_bytes() == good  # compiled again, and kept
-    assert not [event for event in module.events if event.startswith("kernels taken")]
+    assert not taken(rtx)
 
 
 def test_a_folder_that_others_can_write_is_not_used(
-    monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path, tmp_path: Path
+    driver: FakeDriver, plan: Path, rtx: FakeTensorRt, folder: Path
 ) -> None:
-    module = install(monkeypatch, driver, rtx=True)
-    folder = tmp_path / "kernels"
-    folder.mkdir(mode=0o700)
     open_with_kernels(plan, driver, folder)
-    module.events.clear()
+    rtx.events.clear()
     folder.chmod(0o777)
     open_with_kernels(plan, driver, folder)
-    assert not [event for event in module.events if event.startswith("kernels taken")]
-    open_with_kernels(plan, driver, tmp_path / "absent")
-    assert not (tmp_path / "absent").exists()
+    assert not taken(rtx)
+    open_with_kernels(plan, driver, folder.parent / "absent")
+    assert not (folder.parent / "absent").exists()
