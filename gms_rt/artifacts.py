@@ -245,6 +245,11 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def only_ours(about: os.stat_result) -> bool:
+    """Whether nobody but this user can write what `stat` tells of."""
+    return about.st_uid == os.geteuid() and not about.st_mode & 0o022
+
+
 def check_writable(path: Path) -> None:
     """Refuse a place that cannot be written, before long work begins; nothing is created."""
     ancestor = path.absolute()

@@ -7,11 +7,10 @@ before the first result, and must meet the certificate's gate. A pass is remembe
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
-from gms_rt.artifacts import read_json, sha256_bytes, sha256_file, write_json
+from gms_rt.artifacts import read_json, sha256_file, sha256_json, write_json
 from gms_rt.engine.golden import read_golden
 from gms_rt.engine.manifest import CERTIFICATE, GOLDEN, MANIFEST, EngineManifest, rebuild_command
 from gms_rt.engine.state import state_folder
@@ -54,7 +53,7 @@ def check_drift(folder: Path, manifest: EngineManifest, runner: Runner) -> None:
         "gate": certificate["gate"],
         "here": here,
     }
-    name = f"{sha256_bytes(json.dumps(key, sort_keys=True).encode())}.json"
+    name = f"{sha256_json(key)}.json"
     with contextlib.suppress(GmsError):
         if (state_folder("devices", make=False) / name).is_file():
             return

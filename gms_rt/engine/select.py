@@ -257,11 +257,13 @@ def _fixed_batch(folder: Path, manifest: EngineManifest, batch: int) -> UsageErr
 
 
 def _tensorrt_runner(folder: Path, manifest: EngineManifest, choice: Fit, lanes: int) -> Runner:
+    from gms_rt.runtime.kernel_cache import KeptKernels
     from gms_rt.runtime.options import CudaSettings
     from gms_rt.runtime.tensorrt import TensorRtRunner
 
     if choice.plan is None or choice.gpu is None:
         raise DeviceError("this plan has no GPU to run on", where=folder)
+    kernels = compiled_kernels()
     settings = CudaSettings(
         batch=manifest.batch, height=manifest.height, width=manifest.width, device=choice.gpu, lanes=lanes
     )
@@ -270,6 +272,6 @@ def _tensorrt_runner(folder: Path, manifest: EngineManifest, choice: Fit, lanes:
         choice.target,
         settings,
         content=read_verified(folder, manifest, choice.plan.file),
-        kernels=compiled_kernels(),
+        kernels=KeptKernels(kernels, choice.plan.sha256) if kernels is not None else None,
         execution={"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "i8+f16"}[manifest.precision],
     )

@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 
+from gms_rt.artifacts import only_ours
 from gms_rt.errors import GmsError
 
 _FIX = "name another with GMS_RT_STATE"
@@ -49,5 +50,5 @@ def _check_own(folder: Path) -> None:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise GmsError("is not a folder", where=folder, fix=_FIX)
-    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+    if not only_ours(found):
         raise GmsError("can be written by others than you", where=folder, fix=f"chmod 700 {folder}, if it is yours")

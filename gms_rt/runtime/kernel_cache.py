@@ -12,27 +12,28 @@ import contextlib
 import hashlib
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
-from gms_rt.artifacts import sha256_json, write_bytes
+from gms_rt.artifacts import only_ours, sha256_json, write_bytes
 from gms_rt.errors import GmsError
 
 _FORMAT = b"gms-rt-kernels 1\n"
 
 
-class KernelFile:
-    """Where the kernels of one plan are kept."""
+@dataclass(frozen=True)
+class KeptKernels:
+    """The kernels of one plan; `stack` is the TensorRT-RTX and the GPU that they are for."""
 
-    def __init__(self, folder: Path, plan: bytes, version: str, gpu: str) -> None:
-        key = {"plan": hashlib.sha256(plan).hexdigest(), "tensorrt-rtx": version, "gpu": gpu}
-        self.path = folder / f"{sha256_json(key)}.kernels"
+    folder: Path  # the user's own
+    plan: str  # SHA-256 of the plan, as it was compared when the plan was read
 
-    def read(self) -> bytes:
+    def read(self, stack: str) -> bytes:
         """The kept kernels; nothing where there are none, or where somebody else may have written them."""
         try:
             if not self._is_ours():
                 return b""
-            with os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
+            with os.fdopen(os.open(self._path(stack), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
                 about = os.fstat(stream.fileno())
                 if not stat.S_ISREG(about.st_mode) or about.st_uid != os.geteuid():
                     return b""
@@ -44,13 +45,16 @@ class KernelFile:
         good = content[:start] == _FORMAT + hashlib.sha256(kernels).digest()
         return kernels if good else b""
 
-    def write(self, kernels: bytes) -> None:
+    def write(self, stack: str, kernels: bytes) -> None:
         """Keep kernels, whole or not at all."""
         with contextlib.suppress(OSError, GmsError):
             if self._is_ours():
-                write_bytes(self.path, _FORMAT + hashlib.sha256(kernels).digest() + kernels)
+                write_bytes(self._path(stack), _FORMAT + hashlib.sha256(kernels).digest() + kernels)
+
+    def _path(self, stack: str) -> Path:
+        return self.folder / f"{sha256_json({'plan': self.plan, 'stack': stack})}.kernels"
 
     def _is_ours(self) -> bool:
         """Whether nobody else can put files into the folder."""
-        about = self.path.parent.lstat()
-        return stat.S_ISDIR(about.st_mode) and about.st_uid == os.geteuid() and not about.st_mode & 0o022
+        about = self.folder.lstat()
+        return stat.S_ISDIR(about.st_mode) and only_ours(about)

@@ -16,7 +16,7 @@ from gms_rt.errors import ArtifactError, NativeError, UsageError
 from gms_rt.runtime.base import Runner, RunnerInfo, Timings
 from gms_rt.runtime.binding import NativeRunner
 from gms_rt.runtime.cuda import CudaLane, LaneCalls, probe_cuda
-from gms_rt.runtime.kernel_cache import KernelFile
+from gms_rt.runtime.kernel_cache import KeptKernels
 from gms_rt.runtime.options import CudaSettings
 from gms_rt.runtime.tensorrt_module import MODULES, load_tensorrt, tensorrt_logger
 
@@ -26,7 +26,7 @@ class TensorRtRunner(Runner):
 
     `flavour` is "tensorrt" or "tensorrt-rtx"; `settings` has the shape that the plan was built for. Deserialising a
     plan runs its code, so whoever opens one must know who made it: `content` is what the file holds, read and checked;
-    without it the file is read here. `kernels` is the user's folder of what TensorRT-RTX compiled at earlier starts.
+    without it the file is read here. `kernels` are what TensorRT-RTX compiled for this plan at earlier starts.
     `execution` is the arithmetic that the typed graph prescribes, for reports.
     """
 
@@ -37,7 +37,7 @@ class TensorRtRunner(Runner):
         settings: CudaSettings,
         *,
         content: bytes | None = None,
-        kernels: Path | None = None,
+        kernels: KeptKernels | None = None,
         execution: str = "as built",
     ) -> None:
         if flavour not in MODULES:
@@ -49,8 +49,7 @@ class TensorRtRunner(Runner):
             raise ArtifactError(f"the plan cannot be read ({error.strerror})", where=plan) from error
         primary = pycuda_context(settings.device) if settings.driver is None else None
         session = _Session(plan, content, load_tensorrt(flavour, f"running {flavour} plans"), settings)
-        if kernels is not None:
-            session.kernels = KernelFile(kernels, content, session.version, f"{gpu.name}, SM{gpu.sm}")
+        session.use_kernels(kernels, f"{session.version} on {gpu.name}, SM{gpu.sm}")
         try:
             self._native = NativeRunner.open_cuda(
                 settings, LaneCalls(session.enqueue, session.prepare, session.release)
@@ -105,9 +104,14 @@ class _Session:
         self.engine: Any = None
         self.names = ("", "")
         self.contexts: dict[int, Any] = {}
-        self.kernels: KernelFile | None = None
+        self.kernels: KeptKernels | None = None
+        self.stack = ""  # what they are for
         self._compiled: Any = None  # TensorRT-RTX's runtime cache, of all contexts
         self._kept = b""  # what was in the file
+
+    def use_kernels(self, kernels: KeptKernels | None, stack: str) -> None:
+        """Take kernels from earlier starts on this stack, and keep those of this one."""
+        self.kernels, self.stack = kernels, stack
 
     def prepare(self, lane: CudaLane) -> None:
         """One execution context for this lane, bound to its buffers."""
@@ -177,7 +181,7 @@ class _Session:
         if self.kernels is not None and hasattr(config, "create_runtime_cache"):
             if self._compiled is None:
                 self._compiled = config.create_runtime_cache()
-                self._kept = self.kernels.read()
+                self._kept = self.kernels.read(self.stack)
                 if self._kept and not self._compiled.deserialize(self._kept):
                     self._kept = b""  # of another driver: compiled again, and kept anew
             config.set_runtime_cache(self._compiled)
@@ -188,7 +192,7 @@ class _Session:
         if self.kernels is not None and self._compiled is not None:
             compiled = bytes(self._compiled.serialize())
             if compiled and compiled != self._kept:
-                self.kernels.write(compiled)
+                self.kernels.write(self.stack, compiled)
 
     def _words(self, what: str) -> str:
         said = "; ".join(self.logger.errors[-3:])

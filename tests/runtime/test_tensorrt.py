@@ -20,6 +20,7 @@ from support.native_graphs import expected_mean, images, mean_graph
 
 from gms_rt.errors import ArtifactError, DeviceError, MissingExtraError, NativeError, UsageError
 from gms_rt.runtime.cuda import probe_cuda
+from gms_rt.runtime.kernel_cache import KeptKernels
 from gms_rt.runtime.options import CudaSettings
 from gms_rt.runtime.tensorrt import TensorRtRunner
 
@@ -306,7 +307,7 @@ def test_a_real_plan(tmp_path: Path) -> None:
 
 def open_with_kernels(plan: Path, driver: FakeDriver, folder: Path, **options: Any) -> None:
     settings = CudaSettings(**{"height": HEIGHT, "width": WIDTH, "driver": driver.path} | options)
-    TensorRtRunner(plan, "tensorrt-rtx", settings, kernels=folder).close()
+    TensorRtRunner(plan, "tensorrt-rtx", settings, kernels=KeptKernels(folder, "0" * 64)).close()
 
 
 @pytest.fixture
