@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 
-from gms_rt.artifacts import sha256_bytes
+from gms_rt.artifacts import sha256_json
 from gms_rt.errors import UsageError
 from gms_rt.infer.flips import check_flips
 from gms_rt.scan import MAX_PIXELS
@@ -55,4 +54,4 @@ class InferOptions:
         """
         values = dataclasses.asdict(self)
         del values["refer_below"], values["max_pixels"]
-        return sha256_bytes(json.dumps([engine, values], sort_keys=True).encode())[:16]
+        return sha256_json([engine, values])[:16]
