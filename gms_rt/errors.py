@@ -6,6 +6,7 @@
     │   └── MissingExtraError    2  an optional dependency is not installed
     ├── ArtifactError            1  a run, graph or engine folder that is damaged or foreign
     ├── InputError               1  an image that cannot be segmented
+    │   └── NoImageError         1  a valid file without an image: skipped by a run, not failed
     ├── NativeError              1  the C library refused or failed
     ├── GateError                3  the accuracy gate is not met
     ├── DeviceError              4  an engine that does not fit this device
@@ -79,6 +80,10 @@ class ArtifactError(GmsError):
 
 class InputError(GmsError):
     """An image that cannot be segmented."""
+
+
+class NoImageError(InputError):
+    """A valid file that has no image to segment (a report, a plan, a waveform); a run skips it."""
 
 
 class NativeError(GmsError):
