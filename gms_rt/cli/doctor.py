@@ -34,8 +34,8 @@ ENVIRONMENT = {
     "GMS_RT_CACHE": "folder of compiled graphs and kernels and of timing caches, instead of ~/.cache/gms-rt",
     "GMS_RT_STATE": "folder of built plans and trusted keys, instead of ~/.local/state/gms-rt",
     "GMS_RT_LIBRARY": "the C library to load, instead of the installed one",
-    "GMSRT_OPENVINO": "OpenVINO's C library, libopenvino_c.so, instead of the one that is found",
-    "GMSRT_TRIAL": "the program that tries unknown graphs, instead of the one next to the C library",
+    "GMS_RT_OPENVINO": "OpenVINO's C library, libopenvino_c.so, instead of the one that is found",
+    "GMS_RT_TRIAL": "the program that tries unknown graphs, instead of the one next to the C library",
     "GMS_RT_DATA": "folder of real data sets and weights, for the tests and benchmarks that use them",
     "GMS_RT_DEBUG": "1 for a traceback instead of one line on errors",
 }

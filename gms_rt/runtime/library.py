@@ -17,7 +17,7 @@ from gms_rt.errors import ArtifactError, DeviceError, GmsError, NativeError, Usa
 
 ABI_VERSION = 2
 LIBRARY_VARIABLE = "GMS_RT_LIBRARY"
-OPENVINO_VARIABLE = "GMSRT_OPENVINO"
+OPENVINO_VARIABLE = "GMS_RT_OPENVINO"
 
 _STATUS_NO_RUNTIME = 4
 _ERRORS: dict[int, type[GmsError]] = {

@@ -296,7 +296,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
     assert done.returncode == 0, (done.returncode, done.stderr)
 
 
-@pytest.mark.parametrize("variable", ["GMS_RT_LIBRARY", "GMSRT_OPENVINO"])
+@pytest.mark.parametrize("variable", ["GMS_RT_LIBRARY", "GMS_RT_OPENVINO"])
 def test_a_relative_library_is_refused(graph: Path, variable: str) -> None:
     """After a change of folder it would be another file."""
     code = "import sys, pathlib; from gms_rt.runtime.binding import check_graph; check_graph(pathlib.Path(sys.argv[1]))"

@@ -162,11 +162,12 @@ static gmsrt_status check_members(const char *folder, const members *m, gmsrt_pr
     if (m->files.start == NULL || *m->files.start != '{' || !is_name(between_quotes(m->model)))
         return gmsrt_fail(GMSRT_BAD_GRAPH,
                           "%s/engine.json is damaged or not an engine's; build or copy the engine again", folder);
-    *built = is(execution, "bf16") ? GMSRT_BF16 : GMSRT_F32;
+    *built = is(execution, "bf16") ? GMSRT_BF16 : is(execution, "f16") ? GMSRT_F16 : GMSRT_F32;
     if (*built == GMSRT_F32 && !is(execution, "f32"))
-        return gmsrt_fail(GMSRT_BAD_GRAPH,
-                          "%s/engine.json asks for an execution that is neither f32 nor bf16; build the engine again",
-                          folder);
+        return gmsrt_fail(
+            GMSRT_BAD_GRAPH,
+            "%s/engine.json asks for an execution that is neither f32 nor bf16 nor f16; build the engine again",
+            folder);
     return GMSRT_OK;
 }
 
