@@ -13,6 +13,7 @@ from the same recipe for other devices stay.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,10 +70,11 @@ def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltE
         return BuiltEngine(out, older, unchanged=True)
     if older is not None and "cpu" in older.targets:
         targets = tuple(target for target in TARGETS if target in ("cpu", *targets))
+    wanted = dataclasses.replace(wanted, targets=targets)
     checkpoint = out.parent / f".search-{wanted.key[:16]}.json"
-    recipe, verdict = recipe_from_graph(source.graph, wanted, checkpoint, progress)
+    judged = recipe_from_graph(source.graph, wanted, checkpoint, progress)
     with atomic_folder(out) as folder:
-        engine = UnfinishedEngine(folder, out, source, recipe, targets, images.gate)
+        engine = UnfinishedEngine(folder, out, source, judged.recipe, targets, judged.cpu, images.gate)
         engine.notes += [images.note] if images.note else []
         progress("write graph", 0, 1)
         engine.write_graph()
@@ -81,7 +83,7 @@ def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltE
         if older is not None:
             engine.keep_plans(older)
         engine.write_reference()
-        manifest = engine.finish(wanted.key, verdict, request.command)
+        manifest = engine.finish(wanted.key, judged.gate, request.command)
     checkpoint.unlink(missing_ok=True)
     return BuiltEngine(out, manifest, unchanged=False)
 

@@ -64,7 +64,7 @@ class EngineManifest:
     plans: list[Plan]
     census: dict[str, Any]  # layer counts by type: of the typed graph, of what this CPU executes, of each plan
     gate: dict[str, Any] | None  # the accuracy check made at the build, where there was one
-    execution: str  # the arithmetic asked of the CPU runtime: "f32" or "bf16"
+    execution: str  # the arithmetic asked of the CPU runtime: "f32", "bf16" or "f16"
     rebuild: str  # the command that built this engine, as its builder wrote it; advice comes from `rebuild_command`
     notes: list[str] = field(default_factory=list)  # what a user should know
     format: str = ENGINE_FORMAT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from gms_rt.artifacts import sha256_json
 from gms_rt.errors import GateError, GmsError, UsageError
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.run import Session
+from gms_rt.precision.cpu_choice import CpuChoice, choose_execution, in_f32
 from gms_rt.precision.equalise import equalise, exponents, links
 from gms_rt.precision.floating import float_tensors, fp32_nodes, summed_tensors
 from gms_rt.precision.fp32_masks import SHARED, Fp32Masks
@@ -23,7 +24,7 @@ from gms_rt.precision.ranges import Extremes, extremes, histograms
 from gms_rt.precision.recipe import RECIPE_VERSION, WEIGHT_LEVELS, PrecisionRecipe
 from gms_rt.precision.search import AUTO, Search
 from gms_rt.progress import OnProgress, silent
-from gms_rt.runtime.device import cpu_execution, package_version
+from gms_rt.runtime.device import package_version
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,25 @@ class RecipeRequest:
         return sha256_json(value)
 
 
+@dataclass(frozen=True)
+class JudgedRecipe:
+    """A recipe, and what was found out about it here."""
+
+    recipe: PrecisionRecipe
+    gate: dict[str, Any] | None = None  # what the gate said; None where there is nothing to compare
+    cpu: CpuChoice = field(
+        default_factory=CpuChoice
+    )  # the arithmetic of the CPU in which the gate was met, if the CPU is a target
+
+
 def recipe_from_graph(
     graph: Graph,
     request: RecipeRequest,
     checkpoint: Path | None,
     progress: OnProgress | None = None,
     masks: Fp32Masks = SHARED,
-) -> tuple[PrecisionRecipe, dict[str, Any] | None]:
-    """The recipe and what the gate said about it (None where there is nothing to compare).
+) -> JudgedRecipe:
+    """The recipe, what the gate said about it, and the arithmetic in which this CPU runs it.
 
     `checkpoint` is the file in which an interrupted search goes on; `masks` remembers FP32 masks between builds.
     """
@@ -69,14 +81,14 @@ def recipe_from_graph(
         check_disjoint(request.calibration, request.gate_images)
     if request.recorded is not None:
         try:
-            return request.recorded, _check_gate(graph, request.recorded, request, masks, progress)
+            return _judge_recipe(graph, request.recorded, request, masks, progress)
         except GateError:
             # Another processor rounds otherwise: what held where it was recorded may miss here, so search again.
             if request.precision != "int8" or request.calibration is None:
                 raise
             progress("the recorded recipe misses the gate, searching", 0, 1)
     if request.precision == "fp32":
-        return PrecisionRecipe("fp32", request.graph_sha256), None
+        return JudgedRecipe(PrecisionRecipe("fp32", request.graph_sha256))
     kept: dict[str, str] = {}
     ranges: dict[str, Extremes] = {}
     steps: dict[str, list[int]] = {}
@@ -95,33 +107,45 @@ def recipe_from_graph(
     if request.precision == "int8":
         recipe, verdict = _int8(graph, request, kept, ranges, masks, checkpoint, progress)
         channels = {name: " ".join(map(str, values)) for name, values in steps.items()}
-        return dataclasses.replace(recipe, channels=channels), verdict
+        return JudgedRecipe(dataclasses.replace(recipe, channels=channels), verdict)
     calibration = request.calibration.record() if request.calibration is not None else None
     recipe = PrecisionRecipe(request.precision, request.graph_sha256, kept=kept, calibration=calibration)
-    return recipe, _check_gate(graph, recipe, request, masks, progress)
+    return _judge_recipe(graph, recipe, request, masks, progress)
 
 
-def _check_gate(
+def _judge_recipe(
     graph: Graph, recipe: PrecisionRecipe, request: RecipeRequest, masks: Fp32Masks, progress: OnProgress
-) -> dict[str, Any] | None:
-    if request.gate_images is None or (recipe.precision == "bf16" and "cpu" not in request.targets):
-        return None  # nothing to compare, or arithmetic that this CPU was not asked to have
+) -> JudgedRecipe:
+    """Choose the CPU's arithmetic where it is a target, and compare its masks in that very arithmetic."""
+    if recipe.precision == "bf16" and "cpu" not in request.targets:
+        return JudgedRecipe(recipe)  # arithmetic that this CPU was not asked to have
+    typed = recipe.apply(graph, "cpu")
+    cpu = choose_execution(typed, recipe.precision) if "cpu" in request.targets else CpuChoice()
+    if request.gate_images is None:
+        return JudgedRecipe(recipe, None, cpu)
     images = request.gate_images
     progress("gate", 0, 2)
     reference = masks.of(graph, request.graph_sha256, images)
     progress("gate", 1, 2)
-    session = Session(recipe.apply(graph, "cpu"), execution=cpu_execution(recipe.precision))
-    verdict = judge(session.probabilities(images.images), reference, request.gate)
+    verdict = judge(Session(typed, execution=cpu.execution).probabilities(images.images), reference, request.gate)
+    if not verdict.passed and cpu.execution == "f16":
+        cpu = dataclasses.replace(cpu, execution="f32", note=in_f32(f"in f16 {verdict.failure()}"))
+        verdict = judge(Session(typed).probabilities(images.images), reference, request.gate)
     progress("gate", 2, 2)
     if not verdict.passed:
         raise GateError(
             f"{verdict.failure()} on {len(verdict.dice)} images", fix="use a higher precision or a wider gate"
         )
-    return _gate_record(verdict, images)
+    return JudgedRecipe(recipe, _gate_record(verdict, images, cpu.execution), cpu)
 
 
-def _gate_record(verdict: GateVerdict, images: ImageSet) -> dict[str, Any]:
-    return {**verdict.record(), "data": images.record(), "reference": "FP32 graph on this CPU"}
+def _gate_record(verdict: GateVerdict, images: ImageSet, execution: str) -> dict[str, Any]:
+    return {
+        **verdict.record(),
+        "data": images.record(),
+        "reference": "FP32 graph on this CPU",
+        "arithmetic": execution,  # in which the CPU computed the masks that were compared
+    }
 
 
 def _int8(
@@ -171,7 +195,7 @@ def _int8(
         blocks=found.rows,
         cpu_only=[name for name in found.nodes if name in last],
     )
-    return recipe, {**_gate_record(found.verdict, request.gate_images), "evaluations": found.evaluations}
+    return recipe, {**_gate_record(found.verdict, request.gate_images, "f32"), "evaluations": found.evaluations}
 
 
 def _outer(graph: Graph) -> tuple[set[str], set[str]]:

@@ -47,8 +47,9 @@ def test_several_precisions_share_the_fp32_masks(graph: Graph) -> None:
     masks = Fp32Masks()
     shared = masks.of(graph, SHA, GATE)
     for precision in ("fp16", "int8"):
-        recipe, verdict = recipe_from_graph(graph, request(precision), None, None, masks)
-        assert recipe.precision == precision
+        judged = recipe_from_graph(graph, request(precision), None, None, masks)
+        assert judged.recipe.precision == precision
+        verdict = judged.gate
         assert verdict is not None and verdict["passed"] and verdict["images"] == len(GATE.images)
         assert masks.of(graph, SHA, GATE) is shared
 
