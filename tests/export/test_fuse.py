@@ -12,7 +12,7 @@ import onnxruntime
 import openvino
 import pytest
 import torch
-from support.small_gms import KINDS, small_gms
+from support.small_gms import small_gms
 
 from gms_rt.errors import ArtifactError, UsageError
 from gms_rt.export.fuse import ExportOptions, graph_from_gms, graph_from_run
@@ -44,13 +44,6 @@ def spread(graph: Path, gms: Gms, images: np.ndarray) -> int:
     found = [session.run(None, {"image": images})[0], compiled(images)[0]]
     assert all(f.shape == (*images.shape[:3], 1) and f.dtype == np.uint8 for f in found)
     return max(int(np.abs(f[..., 0] - expected).max()) for f in found)
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def exported(request, tmp_path_factory):
-    gms = small_gms(request.param)
-    out = tmp_path_factory.mktemp(request.param) / "small.onnx"
-    return gms, graph_from_gms(gms, out, source={"kind": "test"}, options=ExportOptions(48, 32))
 
 
 def test_the_graph_equals_the_pipeline(exported):

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support.precision_graphs import tiny_model
-from support.small_gms import KINDS, small_gms
 
 from gms_rt.demo.bundled import demo_graph
 from gms_rt.engine.build import recorded_recipe
@@ -34,11 +33,12 @@ _TABLE: dict[tuple[str, ...], str] = {
         Min Mod Mul Neg Pad Range ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
         ReduceProd ReduceSum ReduceSumSquare Relu ScatterElements ScatterND Shrink Sign SpaceToDepth Sub Sum TopK""",
     FLOATS: """Acos Acosh Asin Asinh Atan Atanh AveragePool BatchNormalization Ceil Celu Clip Conv ConvTranspose Cos
-        Cosh CumSum Dropout Einsum Elu Erf Exp Floor Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool GroupNormalization GRU
-        HardSigmoid HardSwish Hardmax InstanceNormalization IsInf LayerNormalization LeakyRelu Log LogSoftmax LRN LSTM
-        LpNormalization LpPool MatMul MaxPool MeanVarianceNormalization Pow PRelu QuantizeLinear RandomNormal
-        RandomNormalLike RandomUniform RandomUniformLike Reciprocal Resize RNN Round Scan Selu Sigmoid Sin Sinh Softmax
-        Softplus Softsign Sqrt Tan Tanh ThresholdedRelu Upsample""",
+        Cosh CumSum Dropout Einsum Elu Erf Exp Floor Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool
+        GroupNormalization GRU HardSigmoid HardSwish Hardmax InstanceNormalization IsInf LayerNormalization
+        LeakyRelu Log LogSoftmax LRN LSTM LpNormalization LpPool MatMul MaxPool MeanVarianceNormalization
+        Pow PRelu QuantizeLinear RandomNormal RandomNormalLike RandomUniform RandomUniformLike Reciprocal
+        Resize RNN Round Scan Selu Sigmoid Sin Sinh Softmax Softplus Softsign Sqrt Tan Tanh ThresholdedRelu
+        Upsample""",
     ("BOOL",): "And Not Or Xor",
     (*FLOATS, *WHOLE, "UINT8", "BOOL"): "Cast",
     (*FLOATS, *WHOLE, "BOOL"): """Concat Constant ConstantOfShape Expand EyeLike Flatten Gather GatherElements GatherND
@@ -152,18 +152,9 @@ def test_the_bundled_graph_is_taken(precision: str) -> None:
     assert Parser(made).objections() == []
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("diffusers")
-    from gms_rt.export.fuse import ExportOptions, graph_from_gms
-
-    out = tmp_path_factory.mktemp(request.param) / "small.onnx"
-    return graph_from_gms(small_gms(request.param), out, source={"kind": "test"}, options=ExportOptions(48, 32))
-
-
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_an_exported_graph_of_any_tokenizer_is_taken(exported: Path, precision: str) -> None:
-    graph = read_graph(exported)
+def test_an_exported_graph_of_any_tokenizer_is_taken(exported: tuple[Any, Path], precision: str) -> None:
+    graph = read_graph(exported[1])
     assert graph.opset == 18
     assert Parser(typed(graph, precision)).objections() == []
 
