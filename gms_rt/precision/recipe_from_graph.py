@@ -120,6 +120,7 @@ def _judge_recipe(
     if recipe.precision == "bf16" and "cpu" not in request.targets:
         return JudgedRecipe(recipe)  # arithmetic that this CPU was not asked to have
     typed = recipe.apply(graph, "cpu")
+    progress("arithmetic of this CPU", 0, 1)
     cpu = choose_execution(typed, recipe.precision) if "cpu" in request.targets else CpuChoice()
     if request.gate_images is None:
         return JudgedRecipe(recipe, None, cpu)
