@@ -8,6 +8,7 @@ from typing import Any
 from gms_rt.cli.console import table
 from gms_rt.engine.manifest import EngineManifest
 from gms_rt.graph.write import stored_bytes
+from gms_rt.precision.gate import promise_text
 
 
 def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> str:
@@ -26,6 +27,8 @@ def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) ->
             f"gate:  Dice to FP32 mean {gate['mean']:.4f}, minimum {gate['minimum']:.4f} on {gate['images']} images "
             f"({gate['data']['source']}): {'passed' if gate['passed'] else 'NOT passed'}"
         )
+        if "promise" in gate:  # engines of earlier versions have none
+            lines.append(f"       {promise_text(gate['promise'])}")
     speed = manifest.census.get("cpu", {}).get("milliseconds")
     if speed:
         ratio = speed["int8"] / speed["fp32"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from gms_rt import __version__
 from gms_rt.artifacts import sha256_json
@@ -18,10 +20,10 @@ from gms_rt.precision.floating import float_tensors, fp32_nodes, summed_tensors
 from gms_rt.precision.fp32_masks import SHARED, Fp32Masks
 from gms_rt.precision.gate import Gate, GateVerdict, judge
 from gms_rt.precision.images import ImageSet, check_disjoint
-from gms_rt.precision.int8 import QUANTISABLE, quantisable, residual_skips
-from gms_rt.precision.ranges import Extremes, extremes, histograms
+from gms_rt.precision.int8 import QUANTISABLE, int8_graph, quantisable, residual_skips
+from gms_rt.precision.ranges import Extremes, Histogram, extremes, histograms
 from gms_rt.precision.recipe import RECIPE_VERSION, WEIGHT_LEVELS, PrecisionRecipe
-from gms_rt.precision.search import AUTO, Search
+from gms_rt.precision.search import AUTO, Search, SearchResult
 from gms_rt.progress import OnProgress, silent
 from gms_rt.runtime.device import cpu_execution, package_version
 
@@ -38,6 +40,7 @@ class RecipeRequest:
     calibrator: str  # by name, or "auto" to try several
     graph_sha256: str  # of the graph's file
     batch: int  # images at once
+    search_images: ImageSet | None = None  # INT8 is chosen by these; None: by the gate's
     recorded: PrecisionRecipe | None = None  # of an earlier build: applied and judged instead of searched for
 
     @property
@@ -50,6 +53,10 @@ class RecipeRequest:
             package_version("openvino"), WEIGHT_LEVELS, RECIPE_VERSION,
             self.recorded and dataclasses.asdict(self.recorded),
         ]  # fmt: skip
+        if self.search_images is not None:
+            value.append(self.search_images.sha256)
+        if self.gate.coverage is not None:
+            value += [self.gate.coverage, self.gate.floor]
         return sha256_json(value)
 
 
@@ -67,6 +74,14 @@ def recipe_from_graph(
     progress = progress or silent
     if request.calibration is not None and request.gate_images is not None:
         check_disjoint(request.calibration, request.gate_images)
+    if request.gate_images is not None:
+        request.gate.check_count(len(request.gate_images.images))
+    if request.recorded is not None and request.gate.coverage is not None:
+        raise UsageError(
+            "a recorded recipe may have been chosen by the gate's images, which then promise nothing",
+            where="--gate-coverage",
+            fix="calibrate and search with --calib",
+        )
     if request.recorded is not None:
         try:
             return request.recorded, _check_gate(graph, request.recorded, request, masks, progress)
@@ -111,7 +126,9 @@ def _check_gate(
     reference = masks.of(graph, request.graph_sha256, images)
     progress("gate", 1, 2)
     session = Session(recipe.apply(graph, "cpu"), execution=cpu_execution(recipe.precision))
-    verdict = judge(session.probabilities(images.images), reference, request.gate)
+    # A recorded recipe may have been chosen by these very images.
+    unseen = request.recorded is None
+    verdict = judge(session.probabilities(images.images), reference, request.gate, unseen=unseen)
     progress("gate", 2, 2)
     if not verdict.passed:
         raise GateError(
@@ -149,15 +166,8 @@ def _int8(
     if missing:
         ranges = {**ranges, **_extremes(graph, missing, request, progress)}
     counts = histograms(graph, {n: ranges[n].magnitude for n in watched}, request.calibration.images, progress)
-    images = request.gate_images.images
-    reference = masks.of(graph, request.graph_sha256, request.gate_images)
-    search = Search(
-        graph, candidates, counts, images, reference, request.gate, WEIGHT_LEVELS, checkpoint, request.key, progress
-    )
-    methods = AUTO if request.calibrator == "auto" else (request.calibrator,)
-    found = search.run(methods)
+    found, clips, verdict = _search(graph, candidates, counts, request, masks, checkpoint, progress)
     chosen = set(found.nodes)
-    clips = search.clips(found.calibrator)
     taken = [name for add, name in skips.items() if _feeds(graph, add, chosen)]
     recipe = PrecisionRecipe(
         "int8",
@@ -171,7 +181,73 @@ def _int8(
         blocks=found.rows,
         cpu_only=[name for name in found.nodes if name in last],
     )
-    return recipe, {**_gate_record(found.verdict, request.gate_images), "evaluations": found.evaluations}
+    return recipe, verdict
+
+
+def _search(
+    graph: Graph,
+    candidates: list[str],
+    counts: dict[str, Histogram],
+    request: RecipeRequest,
+    masks: Fp32Masks,
+    checkpoint: Path | None,
+    progress: OnProgress,
+) -> tuple[SearchResult, dict[str, float], dict[str, Any]]:
+    """The choice, the clipping magnitudes of its calibrator, and the gate's record.
+
+    With images of its own the search aims higher than the gate, which then judges once. If that misses, the search goes
+    on with all images and the gate as it is, unless the gate asks for a promise: images that choose promise nothing.
+    """
+    assert request.gate_images is not None
+    methods = AUTO if request.calibrator == "auto" else (request.calibrator,)
+    judges = request.gate_images
+
+    def search(images: ImageSet, gate: Gate) -> tuple[Search, SearchResult]:
+        reference = masks.of(graph, request.graph_sha256, images)
+        key = sha256_json([request.key, images.sha256])
+        place = None if checkpoint is None else checkpoint.with_suffix(f".{key[:8]}.json")
+        found = Search(
+            graph, candidates, counts, images.images, reference, gate, WEIGHT_LEVELS, place, key, progress
+        )  # fmt: skip
+        return found, found.run(methods)
+
+    spent = 0
+    if request.search_images is not None:
+        aimed, found = _aimed(search, request)
+        progress("gate", 0, 1)
+        typed = int8_graph(graph, found.nodes, aimed.clips(found.calibrator), "cpu", levels=WEIGHT_LEVELS, skips=())
+        probabilities = Session(typed).probabilities(judges.images)
+        verdict = judge(probabilities, masks.of(graph, request.graph_sha256, judges), request.gate)
+        progress("gate", 1, 1)
+        spent = found.evaluations
+        if verdict.passed or request.gate.coverage is not None:
+            if not verdict.passed:
+                raise GateError(
+                    f"{verdict.failure()} on {len(verdict.dice)} images that the search had not seen",
+                    fix="use --precision fp16, a lower --gate-floor, or more images with --calib",
+                )
+            record = _gate_record(verdict, judges)
+            record |= {"evaluations": spent, "search": request.search_images.record()}
+            return found, aimed.clips(found.calibrator), record
+        progress("the gate is missed on new images, searching with all", 0, 1)
+        both = np.concatenate([request.search_images.images, judges.images])
+        judges = ImageSet(both, f"{judges.source} and {request.search_images.source}")
+    all_images, found = search(judges, request.gate)
+    verdict = dataclasses.replace(found.verdict, unseen=found.plain and not spent)
+    record = {**_gate_record(verdict, judges), "evaluations": found.evaluations + spent}
+    return found, all_images.clips(found.calibrator), record
+
+
+def _aimed(
+    search: Callable[[ImageSet, Gate], tuple[Search, SearchResult]], request: RecipeRequest
+) -> tuple[Search, SearchResult]:
+    """The search on its own images, with the stricter gate where that can be reached, else with the gate as it is."""
+    assert request.search_images is not None
+    plain = Gate(request.gate.mean, request.gate.tail)
+    try:
+        return search(request.search_images, request.gate.stricter)
+    except GateError:
+        return search(request.search_images, plain)
 
 
 def _outer(graph: Graph) -> tuple[set[str], set[str]]:
