@@ -15,6 +15,8 @@ from gms_rt import __version__
 from gms_rt.cli.console import Console
 from gms_rt.engine.user_cache import CacheContents, cache_contents, clear_caches
 from gms_rt.errors import GmsError
+from gms_rt.precision.int8_probe import cpu_runs_int8
+from gms_rt.runtime.arithmetic import cpu_arithmetic
 from gms_rt.runtime.device import Machine, package_version, probe
 from gms_rt.runtime.tensorrt_module import MODULES, tensorrt_version
 
@@ -34,8 +36,8 @@ ENVIRONMENT = {
     "GMS_RT_CACHE": "folder of compiled graphs and kernels and of timing caches, instead of ~/.cache/gms-rt",
     "GMS_RT_STATE": "folder of built plans and trusted keys, instead of ~/.local/state/gms-rt",
     "GMS_RT_LIBRARY": "the C library to load, instead of the installed one",
-    "GMSRT_OPENVINO": "OpenVINO's C library, libopenvino_c.so, instead of the one that is found",
-    "GMSRT_TRIAL": "the program that tries unknown graphs, instead of the one next to the C library",
+    "GMS_RT_OPENVINO": "OpenVINO's C library, libopenvino_c.so, instead of the one that is found",
+    "GMS_RT_TRIAL": "the program that tries unknown graphs, instead of the one next to the C library",
     "GMS_RT_DATA": "folder of real data sets and weights, for the tests and benchmarks that use them",
     "GMS_RT_DEBUG": "1 for a traceback instead of one line on errors",
 }
@@ -72,6 +74,7 @@ def command(as_json: bool, clear_cache: bool) -> None:
         "native": _native(),
         "openvino": machine.packages["openvino"],
         "tensorrt": {flavour: tensorrt_version(flavour) for flavour in MODULES},
+        "arithmetic": _arithmetic(),
         "extras": _extras(),
         "cache": [_cache_facts(kind) for kind in cache_contents()],
         "environment": {name: {"does": does, "value": os.environ.get(name)} for name, does in ENVIRONMENT.items()},
@@ -124,7 +127,7 @@ def _screen(machine: Machine, facts: dict[str, Any]) -> str:
     lines = [
         f"gms-rt        {facts['gms_rt']}, Python {facts['python']}, {facts['system']}",
         f"processor     {cpu.name}, {cpu.cores} cores ({', '.join(cpu.features) or 'no known vector features'})",
-        f"arithmetic    {_arithmetic(machine)}",
+        f"arithmetic    {_arithmetic_text(facts['arithmetic'])}",
         *(f"GPU {g.index}         {g.name}, SM{g.sm}, {g.memory_bytes / 2**30:.0f} GiB" for g in machine.gpus),
         *([] if machine.gpus else [f"GPU           none: {machine.driver_note}"]),
         f"driver        {'CUDA ' + machine.driver if machine.driver else 'none'}",
@@ -146,13 +149,15 @@ def _screen(machine: Machine, facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _arithmetic(machine: Machine) -> str:
-    has = set(machine.cpu.features)
-    bf16 = has & {"avx512_bf16", "amx_bf16", "bf16"}
-    dot8 = has & {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
-    words = [
-        "fp32",
-        f"bf16 ({', '.join(sorted(bf16))})" if bf16 else "no bf16",
-        f"int8 ({', '.join(sorted(dot8))})" if dot8 else "int8 without dot-product instructions",
-    ]
-    return "; ".join(words)
+def _arithmetic() -> dict[str, Any]:
+    """What the CPU's runtime computes in, as it says itself; null where nobody can be asked."""
+    known = cpu_arithmetic()
+    int8 = None if known.problem else cpu_runs_int8()
+    return {"fp16": known.fp16, "bf16": known.bf16, "int8": int8, "problem": known.problem or None}
+
+
+def _arithmetic_text(known: dict[str, Any]) -> str:
+    if known["problem"]:
+        return f"unknown: {known['problem']}"
+    words = [kind if known[kind] else f"no {kind}" for kind in ("fp16", "bf16", "int8")]
+    return f"{', '.join(['fp32', *words])} (what OpenVINO computes in on this CPU)"

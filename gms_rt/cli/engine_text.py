@@ -25,14 +25,11 @@ def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) ->
         gate = manifest.gate
         lines.append(
             f"gate:  Dice to FP32 mean {gate['mean']:.4f}, minimum {gate['minimum']:.4f} on {gate['images']} images "
-            f"({gate['data']['source']}): {'passed' if gate['passed'] else 'NOT passed'}"
+            f"({gate['data']['source']}){_in_arithmetic(gate)}: {'passed' if gate['passed'] else 'NOT passed'}"
         )
         if "promise" in gate:  # engines of earlier versions have none
             lines.append(f"       {promise_text(gate['promise'])}")
-    speed = manifest.census.get("cpu", {}).get("milliseconds")
-    if speed:
-        ratio = speed["int8"] / speed["fp32"]
-        lines.append(f"speed: {speed['int8']:.1f} ms, FP32 {speed['fp32']:.1f} ms here ({ratio:.2f} of the time)")
+    lines += _speed(manifest)
     lines += _blocks(folder, manifest)
     certificate = value["certificate"]
     if certificate["verdict"]:
@@ -42,6 +39,22 @@ def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) ->
         lines.append(f"proof: none ({certificate['reason']})")
     lines += [f"note:  {note}" for note in manifest.notes]
     return "\n".join([*lines, "", f"next:  gms-rt infer FOLDER --engine {folder}"])
+
+
+def _in_arithmetic(gate: dict[str, Any]) -> str:
+    """In which arithmetic the masks were compared, where that is not the usual one."""
+    found = gate.get("arithmetic", "f32")
+    return "" if found == "f32" else f", in {found}"
+
+
+def _speed(manifest: EngineManifest) -> list[str]:
+    """What INT8 or f16 gains here; that f16 gains nothing is a note."""
+    found = manifest.census.get("cpu", {}).get("milliseconds", {})
+    for fast, full in (("int8", "fp32"), ("f16", "f32")):
+        if fast in found and (fast == "int8" or manifest.execution == fast):
+            of_both = f"{found[fast]:.1f} ms, {full.upper()} {found[full]:.1f} ms here"
+            return [f"speed: {of_both} ({found[fast] / found[full]:.2f} of the time)"]
+    return []
 
 
 def _blocks(folder: Path, manifest: EngineManifest) -> list[str]:
@@ -58,14 +71,15 @@ def _blocks(folder: Path, manifest: EngineManifest) -> list[str]:
 
 
 def execution_text(manifest: EngineManifest) -> str:
-    """What the CPU executes, in a few words: convolutions by arithmetic."""
+    """What the CPU executes, in a few words: its arithmetic, and convolutions by arithmetic."""
     layers = manifest.census.get("cpu", {}).get("layers", {})
     found: dict[str, int] = {}
     for kind in ("Convolution", "Deconvolution"):
         for arithmetic, count in layers.get(kind, {}).items():
             name = "int8" if arithmetic in ("u8", "i8") else arithmetic
             found[name] = found.get(name, 0) + count
-    return ", ".join(f"{count} convolutions in {name}" for name, count in sorted(found.items())) or "unknown"
+    said = ", ".join(f"{count} convolutions in {name}" for name, count in sorted(found.items())) or "unknown"
+    return f"i8+{manifest.execution}: {said}" if manifest.precision == "int8" else said
 
 
 def layer_counts_text(graph: dict[str, Any]) -> str:

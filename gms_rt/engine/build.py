@@ -13,6 +13,7 @@ from the same recipe for other devices stay.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from gms_rt.engine.targets import check_cpu, default_targets, wanted_plans
 from gms_rt.errors import UsageError
 from gms_rt.precision import TARGETS
 from gms_rt.precision.recipe import RECIPE_FILE, PrecisionRecipe, read_recipe
-from gms_rt.precision.recipe_from_graph import RecipeRequest, recipe_from_graph
+from gms_rt.precision.recipe_from_graph import recipe_from_graph
+from gms_rt.precision.recipe_request import RecipeRequest
 from gms_rt.progress import OnProgress, silent
 
 
@@ -70,10 +72,11 @@ def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltE
         return BuiltEngine(out, older, unchanged=True)
     if older is not None and "cpu" in older.targets:
         targets = tuple(target for target in TARGETS if target in ("cpu", *targets))
+    wanted = dataclasses.replace(wanted, targets=targets)
     checkpoint = out.parent / f".search-{wanted.key[:16]}.json"  # each search of a build adds a word to the name
-    recipe, verdict = recipe_from_graph(source.graph, wanted, checkpoint, progress)
+    judged = recipe_from_graph(source.graph, wanted, checkpoint, progress)
     with atomic_folder(out) as folder:
-        engine = UnfinishedEngine(folder, out, source, recipe, targets, images.gate)
+        engine = UnfinishedEngine(folder, out, source, judged.recipe, targets, judged.cpu, images.gate)
         engine.notes += [images.note] if images.note else []
         progress("write graph", 0, 1)
         engine.write_graph()
@@ -82,7 +85,7 @@ def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltE
         if older is not None:
             engine.keep_plans(older)
         engine.write_reference()
-        manifest = engine.finish(wanted.key, verdict, request.command)
+        manifest = engine.finish(wanted.key, judged.gate, request.command)
     for finished in out.parent.glob(f"{checkpoint.stem}*.json"):
         finished.unlink(missing_ok=True)
     return BuiltEngine(out, manifest, unchanged=False)

@@ -77,7 +77,6 @@ def certificate_from_engine(engine: Engine, golden: Golden, gate: Gate | None = 
             "truth": golden.truth is not None,
         },
         "compared": {
-            "arithmetic": info.execution,
             **stack_from_runner(info),
             "machine": probe().name,
             "size": [info.height, info.width],

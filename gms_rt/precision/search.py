@@ -65,6 +65,7 @@ class Search:
     gate: Gate
     levels: int  # steps of a weight on one side of zero
     checkpoint: Path | None = None  # the file that makes the search resumable
+    execution: str = "f32"  # the arithmetic of what is not INT8
     key: str = ""  # names the search: a checkpoint of another one is ignored
     progress: OnProgress = silent
     evaluations: int = 0
@@ -195,7 +196,7 @@ class Search:
         entry = sha256_bytes(text.encode())[:24]
         if not self._settled(entry, len(images)):
             typed = int8_graph(self.graph, nodes, self.clips(method), "cpu", levels=self.levels, skips=())
-            dice = self._dice(Session(typed), images, reference, first)
+            dice = self._dice(Session(typed, execution=self.execution), images, reference, first)
             self._store[entry] = [round(float(value), 6) for value in dice]
             self.evaluations += 1
             if self.checkpoint is not None:

@@ -15,10 +15,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gms_rt.errors import DeviceError, UsageError
+from gms_rt.errors import UsageError
 
-# What Linux calls a processor's BF16 arithmetic: AVX-512, AMX, Arm.
-BF16_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")
 _SM_MAJOR, _SM_MINOR = 75, 76  # CUdevice_attribute numbers
 
 
@@ -40,12 +38,7 @@ class Cpu:
     name: str
     architecture: str
     cores: int
-    features: tuple[str, ...]  # those that decide an engine's speed and arithmetic
-
-    @property
-    def bf16(self) -> bool:
-        """Whether it computes in BF16 itself."""
-        return bool(set(BF16_FEATURES) & set(self.features))
+    features: tuple[str, ...]  # flags that matter for speed; what is computed in says `gms_rt.runtime.arithmetic`
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ class Machine:
         return "-".join(part for part in kept.split("-") if part)
 
 
-# Arithmetic that inference depends on; anything else in the flags is noise here.
+# Flags that inference can gain from; anything else is noise here.
 _FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_bf16",
              "amx_int8", "amx_fp16", "asimd", "asimddp", "asimdhp", "bf16", "i8mm", "sve")  # fmt: skip
 
@@ -157,17 +150,3 @@ def parse_device(device: str | None) -> tuple[str | None, int | None]:
     if not match or (match[1] == "cpu" and match[2]):
         raise UsageError(f"unknown device '{device}'", where="--device", fix="use cpu, cuda or cuda:N")
     return match[1], int(match[2]) if match[2] else None
-
-
-def cpu_execution(precision: str, machine: Machine | None = None) -> str:
-    """The arithmetic to ask of the CPU's runtime for a precision; BF16 only where the processor has it."""
-    if precision != "bf16":
-        return "f32"
-    cpu = (machine or probe()).cpu
-    if not cpu.bf16:
-        raise DeviceError(
-            f"{cpu.name} has no BF16 arithmetic (none of {', '.join(BF16_FEATURES)})",
-            where="--target cpu --precision bf16",
-            fix="use --precision int8 for speed or fp32 here, or --target tensorrt-rtx",
-        )
-    return "bf16"

@@ -14,6 +14,7 @@ from gms_rt.cli import doctor
 from gms_rt.cli.main import run
 from gms_rt.errors import NativeError
 from gms_rt.runtime import device
+from gms_rt.runtime.arithmetic import CpuArithmetic
 
 
 def test_it_tells_people_and_machines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,15 +35,15 @@ def test_every_environment_variable_of_the_package_is_listed(
     assert run(["doctor"]) == 0
     text = capsys.readouterr().out
     assert re.search(r"GMS_RT_CACHE .*: set to /somewhere", text)
-    places = [("*.py", r'"(GMS_?RT_[A-Z]+)"'), ("native/src/*.c", r'getenv\("(GMS_?RT_[A-Z]+)"')]
+    places = [("*.py", r'"(GMS_?RT_[A-Z]+)"'), ("native/src/*.c", r'gmsrt_environment\("(GMS_?RT_[A-Z]+)"')]
     named = {
         name
         for files, pattern in places
         for file in (ROOT / "gms_rt").rglob(files)
         for name in re.findall(pattern, file.read_text())
     }
-    assert len(named) >= 4
-    assert named <= set(doctor.ENVIRONMENT)
+    assert {"GMS_RT_OPENVINO", "GMS_RT_TRIAL"} <= named <= set(doctor.ENVIRONMENT)
+    assert all(name.startswith("GMS_RT_") for name in doctor.ENVIRONMENT)
 
 
 def test_the_cache_is_shown_and_cleared(
@@ -75,6 +76,26 @@ def test_the_cache_is_shown_and_cleared(
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["kept", "link", "precious"]
     assert run(["doctor", "--clear-cache"]) == 0
     assert "deleted 0 files (0.0 MiB) of compiled graphs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("known", "int8", "shown"),
+    [
+        (CpuArithmetic(True, False), False, "fp32, fp16, no bf16, no int8 (what OpenVINO computes in on this CPU)"),
+        (CpuArithmetic(False, True), True, "fp32, no fp16, bf16, int8 (what OpenVINO computes in on this CPU)"),
+        (CpuArithmetic(None, None, problem="OpenVINO is not installed"), None, "unknown: OpenVINO is not installed"),
+    ],
+)
+def test_arithmetic_is_what_the_runtime_says_whatever_the_flags(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], known: CpuArithmetic, int8: bool, shown: str
+) -> None:
+    monkeypatch.setattr(doctor, "cpu_arithmetic", lambda: known)
+    monkeypatch.setattr(doctor, "cpu_runs_int8", lambda: int8)
+    assert run(["doctor"]) == 0
+    assert f"arithmetic    {shown}\n" in capsys.readouterr().out
+    assert run(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["arithmetic"]
+    assert found == {"fp16": known.fp16, "bf16": known.bf16, "int8": int8, "problem": known.problem or None}
 
 
 def test_absent_things_are_reported_as_absent(

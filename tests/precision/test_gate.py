@@ -11,10 +11,11 @@ from support.precision_graphs import scenes, tiny_model
 from gms_rt.errors import GateError, UsageError
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.read import graph_from_model
-from gms_rt.precision import recipe_from_graph as module
+from gms_rt.precision import int8_recipe as module
 from gms_rt.precision.gate import Gate, GateVerdict, gate_from_options, promise_text
 from gms_rt.precision.images import ImageSet, check_disjoint, sixths
-from gms_rt.precision.recipe_from_graph import RecipeRequest, recipe_from_graph
+from gms_rt.precision.recipe_from_graph import recipe_from_graph
+from gms_rt.precision.recipe_request import RecipeRequest
 from gms_rt.precision.search import SearchResult
 from gms_rt.statistics import tolerance_bound, values_below_bound, values_for_coverage
 
@@ -114,7 +115,7 @@ def test_the_gate_judges_once_on_images_that_the_search_never_saw(
 
     monkeypatch.setattr(module.Search, "run", run)
     gate = Gate(0.8, 0.0, 0.97, 0.3)
-    _, record = recipe_from_graph(graph, request(gate, TUNING), None)
+    record = recipe_from_graph(graph, request(gate, TUNING), None).gate
     assert [count for count, _ in searched] == [len(TUNING.images)]
     assert searched[0][1] == gate.stricter and searched[0][1].minimum > 0.3
     assert record is not None and record["images"] == 120 and record["search"]["count"] == 6
@@ -124,7 +125,7 @@ def test_the_gate_judges_once_on_images_that_the_search_never_saw(
     lowest = record["minimum"]
     gate = Gate(0.0, lowest + 1e-6)
     try:
-        _, record = recipe_from_graph(graph, request(gate, TUNING), None)
+        record = recipe_from_graph(graph, request(gate, TUNING), None).gate
     except GateError:
         record = None
     assert searched[-1] == (126, gate)
@@ -142,10 +143,11 @@ def test_a_promise_that_new_images_do_not_keep_ends_the_build(graph: Graph, monk
 
 
 def test_a_recorded_recipe_cannot_promise(graph: Graph) -> None:
-    recipe, record = recipe_from_graph(graph, request(Gate(0.5, 0.1), None), None)
-    again = dataclasses.replace(request(Gate(0.5, 0.1), None), recorded=recipe)
-    _, judged = recipe_from_graph(graph, again, None)
-    assert record is not None and record["promise"] is not None
-    assert judged is not None and judged["promise"] is None and judged["minimum"] == record["minimum"]
+    built = recipe_from_graph(graph, request(Gate(0.5, 0.1), None), None)
+    again = dataclasses.replace(request(Gate(0.5, 0.1), None), recorded=built.recipe)
+    judged = recipe_from_graph(graph, again, None)
+    assert built.gate is not None and built.gate["promise"] is not None
+    assert judged.gate is not None and judged.gate["promise"] is None
+    assert judged.gate["minimum"] == built.gate["minimum"]
     with pytest.raises(UsageError, match="recorded recipe"):
         recipe_from_graph(graph, dataclasses.replace(again, gate=Gate(0.5, 0.1, 0.97, 0.1)), None)
