@@ -8,6 +8,7 @@ from typing import Any
 from gms_rt.cli.console import table
 from gms_rt.engine.manifest import EngineManifest
 from gms_rt.graph.write import stored_bytes
+from gms_rt.precision.gate import promise_text
 
 
 def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> str:
@@ -26,6 +27,8 @@ def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) ->
             f"gate:  Dice to FP32 mean {gate['mean']:.4f}, minimum {gate['minimum']:.4f} on {gate['images']} images "
             f"({gate['data']['source']}){_in_arithmetic(gate)}: {'passed' if gate['passed'] else 'NOT passed'}"
         )
+        if "promise" in gate:  # engines of earlier versions have none
+            lines.append(f"       {promise_text(gate['promise'])}")
     lines += _speed(manifest)
     lines += _blocks(folder, manifest)
     certificate = value["certificate"]
@@ -68,14 +71,15 @@ def _blocks(folder: Path, manifest: EngineManifest) -> list[str]:
 
 
 def execution_text(manifest: EngineManifest) -> str:
-    """What the CPU executes, in a few words: convolutions by arithmetic."""
+    """What the CPU executes, in a few words: its arithmetic, and convolutions by arithmetic."""
     layers = manifest.census.get("cpu", {}).get("layers", {})
     found: dict[str, int] = {}
     for kind in ("Convolution", "Deconvolution"):
         for arithmetic, count in layers.get(kind, {}).items():
             name = "int8" if arithmetic in ("u8", "i8") else arithmetic
             found[name] = found.get(name, 0) + count
-    return ", ".join(f"{count} convolutions in {name}" for name, count in sorted(found.items())) or "unknown"
+    said = ", ".join(f"{count} convolutions in {name}" for name, count in sorted(found.items())) or "unknown"
+    return f"i8+{manifest.execution}: {said}" if manifest.precision == "int8" else said
 
 
 def layer_counts_text(graph: dict[str, Any]) -> str:

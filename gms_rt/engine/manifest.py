@@ -20,7 +20,7 @@ ENGINE_FORMAT = "gms-rt-engine"
 ENGINE_VERSION = 1
 
 # What the fields of a manifest must be; anyone can have written it.
-_TEXT = ("name", "created", "gms_rt", "model", "execution", "rebuild")
+_TEXT = ("name", "created", "gms_rt", "model", "execution", "rebuild", "fallback")
 _TABLES = ("files", "source", "tokenizer", "census")
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(_TEXT, str),
@@ -67,6 +67,7 @@ class EngineManifest:
     execution: str  # the arithmetic asked of the CPU runtime: "f32", "bf16" or "f16"
     rebuild: str  # the command that built this engine, as its builder wrote it; advice comes from `rebuild_command`
     notes: list[str] = field(default_factory=list)  # what a user should know
+    fallback: str = ""  # "f32" where the gate holds in that too, for a CPU without the arithmetic of `execution`
     format: str = ENGINE_FORMAT
     version: int = ENGINE_VERSION
 

@@ -125,9 +125,10 @@ def _plan_fit(plan: Plan, machine: Machine, wanted: int | None) -> Fit:
 
 
 def _cpu_reason(manifest: EngineManifest) -> str:
-    # An f16 engine is the same graph in f32, so it runs on any CPU; a bf16 engine would be the FP32 engine by another
-    # name.
-    reason = lacks_bf16(cpu_arithmetic()) if manifest.execution == "bf16" else ""
+    # An f16 engine is the same graph in f32, so it runs on any CPU. An INT8 engine with a bf16 remainder does if its
+    # gate was met in f32 too; a bf16 engine would be the FP32 engine by another name.
+    needed = manifest.execution == "bf16" and manifest.fallback != "f32"
+    reason = lacks_bf16(cpu_arithmetic()) if needed else ""
     return f"asks for bf16: {reason}" if reason else ""
 
 
@@ -139,7 +140,8 @@ def load(path: str | Path | None = None, **options: Unpack[LoadKeywords]) -> Eng
     `Engine.notice` and the log say why. Files are checked against their hashes first. A CPU graph that this machine has
     not run before is first run once in a process of its own, so that one on which OpenVINO crashes raises an error. On
     another device, runtime or arithmetic than the engine's certificate names, its reference pictures must meet the gate
-    first. An engine that was built to run in f16 runs in f32 on a CPU without it, and `Engine.notice` says so.
+    first. An engine that was built to run in f16 runs in f32 on a CPU without it, one of INT8 and bf16 if its gate was
+    met in f32 too, and `Engine.notice` says so.
     What OpenVINO made of the graph is kept in the user's cache folder for the next load, except with `trial` "always".
     """
     how = LoadOptions(**options)
@@ -168,11 +170,14 @@ def load(path: str | Path | None = None, **options: Unpack[LoadKeywords]) -> Eng
 
 
 def _f32_notice(folder: Path, manifest: EngineManifest, runner: Runner) -> str:
-    """What to say of an engine that was built, judged and certified in f16 and runs in f32."""
-    info = runner.info
-    if (info.backend, info.execution, manifest.execution) != ("cpu", "f32", "f16"):
+    """What to say of an engine that was built, judged and certified in another arithmetic and runs in f32."""
+    info, built = runner.info, manifest.execution
+    if info.backend != "cpu" or built == "f32" or info.execution.removeprefix("i8+") != "f32":
         return ""
-    return f"{folder}: was built to run in f16, which OpenVINO does not have on {info.device}: it runs in f32"
+    judged = ", in which its gate was met too" if manifest.fallback == "f32" else ""
+    return (
+        f"{folder}: was built to run in {built}, which OpenVINO does not have on {info.device}: it runs in f32{judged}"
+    )
 
 
 @functools.cache

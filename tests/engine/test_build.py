@@ -64,7 +64,7 @@ def check_execution(manifest, precision):
     cpu = manifest.census["cpu"]
     if precision == "int8":
         assert cpu["int8_layers"] >= 9
-        assert set(cpu["milliseconds"]) == {"fp32", "int8"}
+        assert set(cpu["milliseconds"]) >= {"fp32", "int8"}
     if precision == "fp16":
         executed = cpu["layers"]["Convolution"]
         noted = any("runs the FP16 graph in f32" in note for note in manifest.notes)
@@ -185,7 +185,8 @@ def test_golden_formats_are_still_read():
     # What is read is written in the same form: nothing of the format is lost on the way.
     later = {"cpu_only": [], "channels": {}}  # what version 2 added
     assert json.loads((folder / "precision.json").read_text()) | later == dataclasses.asdict(recipe)
-    assert json.loads((folder / "engine.json").read_text()) == dataclasses.asdict(manifest)
+    later = {"fallback": ""}  # an addition that older folders do without
+    assert json.loads((folder / "engine.json").read_text()) | later == dataclasses.asdict(manifest)
 
 
 def test_recorded_recipe_is_applied_and_judged(graph, tmp_path):

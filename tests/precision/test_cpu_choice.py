@@ -1,4 +1,6 @@
-"""An FP16 graph runs in f16 where the CPU has it, uses it, gains by it and keeps its masks; else it says why not."""
+"""An FP16 graph runs in f16, and the rest of an INT8 graph in bf16, where the CPU has that, uses it, gains by it
+and keeps its masks; else it is said why not.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,12 @@ from gms_rt.errors import GateError, GmsError
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.read import read_graph
 from gms_rt.graph.run import Session
-from gms_rt.precision import cpu_choice, recipe_from_graph
+from gms_rt.precision import cpu_choice, int8_recipe, recipe_from_graph, search
 from gms_rt.precision.cpu_choice import CpuChoice, choose_execution, latencies
 from gms_rt.precision.fp32_masks import Fp32Masks
-from gms_rt.precision.gate import Gate
+from gms_rt.precision.gate import Gate, judge
 from gms_rt.precision.images import ImageSet
-from gms_rt.precision.recipe_from_graph import RecipeRequest
+from gms_rt.precision.recipe_request import RecipeRequest
 from gms_rt.runtime import arithmetic
 from gms_rt.runtime.arithmetic import CpuArithmetic
 
@@ -34,7 +36,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Graph:
 
 
 class Fake(Session):
-    """A CPU with f16: compiles anything, runs `layers`; its masks are those of f32, times `gain`."""
+    """A CPU with f16 and bf16: compiles anything, runs `layers`; its masks are those of f32, times `gain`."""
 
     layers: dict[str, dict[str, int]] = {"Convolution": {"f16": 3}}  # noqa: RUF012
     gain = 1.0
@@ -43,7 +45,7 @@ class Fake(Session):
 
     def __init__(self, graph: Graph, *, execution: str = "f32", batch: int = 0) -> None:
         Fake.asked.append(execution)
-        if execution == "f16" and self.refuses:
+        if execution != "f32" and self.refuses:
             raise GmsError("OpenVINO cannot compile the graph (no kernel)")
         super().__init__(graph, batch=batch)
         self.execution = execution
@@ -53,13 +55,14 @@ class Fake(Session):
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         found = super().probabilities(images)
-        return (found * self.gain).astype(np.uint8) if self.execution == "f16" else found
+        return (found * self.gain).astype(np.uint8) if self.execution != "f32" else found
 
 
 @pytest.fixture
 def able(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A CPU whose runtime reports FP16 and is twice as fast with it."""
-    monkeypatch.setattr(arithmetic, "cpu_arithmetic", lambda: CpuArithmetic(True, False))
+    for module in (arithmetic, cpu_choice):
+        monkeypatch.setattr(module, "cpu_arithmetic", lambda: CpuArithmetic(True, False))
     monkeypatch.setattr(cpu_choice, "Session", Fake)
     monkeypatch.setattr(recipe_from_graph, "Session", Fake)
     monkeypatch.setattr(cpu_choice, "latencies", lambda *_: (10.0, 5.0))
@@ -69,7 +72,7 @@ def able(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 @pytest.mark.usefixtures("able")
 def test_f16_that_is_real_and_faster_is_taken(graph: Graph) -> None:
-    assert choose_execution(graph, "fp16") == CpuChoice("f16", "", {"f32": 10.0, "f16": 5.0})
+    assert choose_execution(graph, "fp16") == CpuChoice("f16", milliseconds={"f32": 10.0, "f16": 5.0})
     assert choose_execution(graph, "fp32") == choose_execution(graph, "int8") == CpuChoice("f32")
 
 
@@ -141,3 +144,57 @@ def test_latencies_are_of_each_session(graph: Graph) -> None:
 
     first, second = latencies(Session(graph), Slow(graph), GATE.images[:1])
     assert second == 1000.0 and 0 < first < second
+
+
+@pytest.fixture
+def short(able: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A CPU whose runtime reports BF16 and is twice as fast with it."""
+    for module in (arithmetic, cpu_choice):
+        able.setattr(module, "cpu_arithmetic", lambda: CpuArithmetic(False, True))
+    for module in (int8_recipe, search):
+        able.setattr(module, "Session", Fake)
+    return able
+
+
+INT8 = dataclasses.replace(REQUEST, precision="int8")
+
+
+@pytest.mark.usefixtures("short")
+def test_the_rest_of_an_int8_graph_runs_in_bf16_and_both_are_judged(graph: Graph) -> None:
+    judged = recipe_from_graph.recipe_from_graph(graph, INT8, None, None, Fp32Masks())
+    assert (judged.cpu.execution, judged.cpu.fallback) == ("bf16", "f32")
+    assert "runs in bf16: 5.0 ms, in f32 it was 10.0 ms" in judged.cpu.note
+    assert judged.gate is not None and judged.gate["arithmetic"] == "bf16" and judged.gate["f32"]["passed"]
+    again = dataclasses.replace(INT8, recorded=judged.recipe)
+    applied = recipe_from_graph.recipe_from_graph(graph, again, None, None, Fp32Masks())
+    assert (applied.cpu.execution, applied.cpu.fallback) == ("bf16", "f32")
+    assert applied.gate is not None and applied.gate["f32"]["mean"] == judged.gate["f32"]["mean"]
+
+
+def test_int8_that_misses_the_gate_in_bf16_is_searched_for_in_f32(graph: Graph, short: pytest.MonkeyPatch) -> None:
+    short.setattr(Fake, "gain", 0.1)
+    judged = recipe_from_graph.recipe_from_graph(graph, INT8, None, None, Fp32Masks())
+    assert (judged.cpu.execution, judged.cpu.fallback) == ("f32", "")
+    assert judged.cpu.note.startswith("what is not int8 runs in f32; in bf16 the accuracy gate is not met: Dice")
+    assert "damage" not in judged.cpu.note
+    assert judged.gate is not None and (judged.gate["arithmetic"], judged.gate["passed"]) == ("f32", True)
+    again = dataclasses.replace(INT8, recorded=judged.recipe)
+    applied = recipe_from_graph.recipe_from_graph(graph, again, None, None, Fp32Masks())
+    assert applied.cpu.execution == "f32" and "in bf16 the accuracy gate is not met" in applied.cpu.note
+
+
+@pytest.mark.usefixtures("short")
+def test_an_engine_that_holds_in_bf16_only_has_no_fallback(graph: Graph) -> None:
+    judged = recipe_from_graph.recipe_from_graph(graph, INT8, None, None, Fp32Masks())
+    assert judged.gate is not None
+    missed = judge(GATE.images[..., 0], 255 - GATE.images[..., 0], Gate(0.99, 0.99))
+    assert not missed.passed and int8_recipe.with_fallback(judged, missed).cpu.fallback == ""
+
+
+def test_bf16_that_is_slower_or_not_there_leaves_int8_as_it_was(graph: Graph, short: pytest.MonkeyPatch) -> None:
+    short.setattr(cpu_choice, "latencies", lambda *_: (5.0, 4.9))
+    assert choose_execution(graph, "int8").execution == "f32"
+    short.setattr(Fake, "refuses", True)
+    assert "BF16 on this CPU, but: OpenVINO cannot compile" in choose_execution(graph, "int8").note
+    short.setattr(cpu_choice, "cpu_arithmetic", lambda: CpuArithmetic(None, None, problem="nobody to ask"))
+    assert choose_execution(graph, "int8") == CpuChoice()

@@ -17,7 +17,8 @@ from gms_rt.precision.fp32_masks import Fp32Masks
 from gms_rt.precision.gate import Gate
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.recipe import PrecisionRecipe, read_recipe, write_recipe
-from gms_rt.precision.recipe_from_graph import RecipeRequest, recipe_from_graph
+from gms_rt.precision.recipe_from_graph import recipe_from_graph
+from gms_rt.precision.recipe_request import RecipeRequest
 
 CALIBRATION = ImageSet(scenes(3, seed=11), "scenes 11")
 GATE = ImageSet(scenes(4, seed=12), "scenes 12")

@@ -72,8 +72,8 @@ typedef enum gmsrt_backend { GMSRT_CPU = 0, GMSRT_CUDA = 1 } gmsrt_backend;
 typedef enum gmsrt_precision {
     GMSRT_F32 = 0,
     GMSRT_BF16 = 1,
-    GMSRT_AS_BUILT = 2, /* what the engine.json of an engine folder says, f16 only where the CPU has it, else f32;
-                           f32 for an .onnx file */
+    GMSRT_AS_BUILT = 2, /* what the engine.json of an engine folder says; f32 where the CPU lacks that and the engine
+                           may run so (f16 always, bf16 if its gate was met in f32 too); f32 for an .onnx file */
     GMSRT_F16 = 3
 } gmsrt_precision;
 

@@ -235,10 +235,10 @@ static gmsrt_status check_options(const gmsrt_cpu_options *options)
     return GMSRT_OK;
 }
 
-/* Load OpenVINO, find out what it and the CPU are, and whether that has the arithmetic. An engine that was built for
- * f16 runs in f32 where there is none: its graph is the same, and closer to its reference. The caller's own wish is
- * refused. */
-static gmsrt_status start(cpu_state *state, gmsrt_cpu_options *options, bool as_built, gmsrt_info *info)
+/* Load OpenVINO, find out what it and the CPU are, and whether that has the arithmetic. An engine that falls
+ * back runs in f32 where there is none: its graph is the same, and was judged in f32 or is closer to its reference. The
+ * caller's own wish is refused. */
+static gmsrt_status start(cpu_state *state, gmsrt_cpu_options *options, bool falls_back, gmsrt_info *info)
 {
     const gmsrt_openvino *ov = &state->ov;
     gmsrt_processor about;
@@ -251,10 +251,14 @@ static gmsrt_status start(cpu_state *state, gmsrt_cpu_options *options, bool as_
     gmsrt_ov_describe(ov, state->core, &about);
     gmsrt_copy_text(info->device, sizeof info->device, about.name);
     gmsrt_copy_text(info->runtime, sizeof info->runtime, about.runtime);
-    if (options->precision == GMSRT_F16 && !about.f16 && as_built) options->precision = GMSRT_F32;
-    if ((options->precision == GMSRT_BF16 && !about.bf16) || (options->precision == GMSRT_F16 && !about.f16))
+    if ((options->precision == GMSRT_BF16 && !about.bf16) || (options->precision == GMSRT_F16 && !about.f16)) {
+        if (falls_back) {
+            options->precision = GMSRT_F32;
+            return GMSRT_OK;
+        }
         return gmsrt_fail(GMSRT_UNSUPPORTED, "this CPU (%s) has no %s arithmetic; use f32", info->device,
                           options->precision == GMSRT_F16 ? "f16" : "bf16");
+    }
     return GMSRT_OK;
 }
 
@@ -344,7 +348,7 @@ gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options,
     const double began = gmsrt_now();
     double trial;
     gmsrt_cpu_options resolved;
-    gmsrt_precision built;
+    gmsrt_built built;
     gmsrt_info info;
     cpu_state *state = NULL;
     gmsrt_files files;
@@ -369,11 +373,11 @@ gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options,
     info.backend = GMSRT_CPU;
     status = gmsrt_find_graph(graph, &path, &files, &built);
     as_built = resolved.precision == GMSRT_AS_BUILT;
-    if (as_built) resolved.precision = built;
+    if (as_built) resolved.precision = built.precision;
     if (status == GMSRT_OK && (runner != NULL || options->trial != GMSRT_TRIAL_NEVER)) {
         state = calloc(1, sizeof *state);
-        status =
-            state != NULL ? start(state, &resolved, as_built, &info) : gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory");
+        status = state != NULL ? start(state, &resolved, as_built && built.falls_back, &info)
+                               : gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory");
         trial = gmsrt_now();
         if (status == GMSRT_OK)
             status = gmsrt_try_graph(path, &files, options, state->ov.file, info.runtime, info.device);

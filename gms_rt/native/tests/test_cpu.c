@@ -529,7 +529,8 @@ static void expect_execution(const char *folder, const gmsrt_cpu_options *option
 }
 
 /* The arithmetic that an engine was built for, unless another is asked for. */
-static void test_execution(const char *folder, const char *f32, const char *bf16, const char *f16)
+static void test_execution(const char *folder, const char *f32, const char *bf16, const char *judged_in_both,
+                           const char *f16)
 {
     gmsrt_cpu_options options = options_of_fake();
     gmsrt_runner *runner;
@@ -546,6 +547,14 @@ static void test_execution(const char *folder, const char *f32, const char *bf16
     fake.bf16(0);
     CHECK(gmsrt_open_cpu(folder, &options, &runner) == GMSRT_UNSUPPORTED, "%s", gmsrt_last_error());
     CHECK(strstr(gmsrt_last_error(), "no bf16 arithmetic") != NULL, "%s", gmsrt_last_error());
+    write_engine(folder, judged_in_both);
+    expect_execution(folder, &options, "f32");
+    options.precision = GMSRT_BF16;
+    CHECK(gmsrt_open_cpu(folder, &options, &runner) == GMSRT_UNSUPPORTED, "bf16 was asked for");
+    options.precision = GMSRT_AS_BUILT;
+    fake.bf16(1);
+    expect_execution(folder, &options, "bf16");
+    fake.bf16(0);
     write_engine(folder, f16);
     expect_execution(folder, &options, "f32"); /* the same graph, where the CPU has no f16 */
     fake.f16(1);
@@ -672,6 +681,8 @@ static void test_engine(const char *root)
     gmsrt_close(runner);
     test_execution(folder, HEAD FILES ", " MODEL "}",
                    "{\"format\": \"gms-rt-engine\", \"version\": 1, " FILES ", " MODEL ", \"execution\": \"bf16\"}",
+                   "{\"format\": \"gms-rt-engine\", \"version\": 1, \"fallback\": \"f32\", " FILES ", " MODEL
+                   ", \"execution\": \"bf16\"}",
                    "{\"format\": \"gms-rt-engine\", \"version\": 1, " FILES ", " MODEL ", \"execution\": \"f16\"}");
     write_engine(folder, good);
     fake.reset();
