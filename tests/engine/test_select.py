@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from support.jetson_boards import AGX_ORIN, machine_from_files
 from support.trees import plain_manifest
 
 from gms_rt.engine import manifest as manifests
@@ -46,6 +47,9 @@ def test_each_reason_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "built with tensorrt-rtx 1.7, installed is 1.8" in select.engine_fits(manifest(), TWO)[0].reason
     monkeypatch.setattr(select, "tensorrt_version", lambda flavour: None)
     assert "pip install 'gms-rt[tensorrt-rtx]'" in select.engine_fits(manifest(), TWO)[0].reason
+    plan = Plan("tensorrt", "p", "0" * 64, 1, 87, "10.3", 0.1)
+    reason = select.engine_fits(manifest(plans=[plan]), machine_from_files(AGX_ORIN))[0].reason
+    assert reason == "needs tensorrt: sudo apt install tensorrt python3-libnvinfer"
     assert "lacks" in select.engine_fits(manifest(precision="bf16", execution="bf16"), NONE)[-1].reason
 
 

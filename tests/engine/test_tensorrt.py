@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from support.jetson_boards import AGX_ORIN, ORIN_NANO, machine_from_files
 from support.small_builds import PLAIN_CPU, build, needs_rtx
 from support.trees import plain_manifest
 
@@ -106,6 +107,8 @@ def test_timing_cache_places(monkeypatch, tmp_path):
     assert timing_cache.read_timing_cache(place) == b""
     timing_cache.keep(place, b"times")
     assert timing_cache.read_timing_cache(place) == b"times"
+    boards = [machine_from_files(root) for root in (AGX_ORIN, ORIN_NANO)]
+    assert len({place, *(timing_cache.shared_path("tensorrt", "10.3", 87, board) for board in boards)}) == 3
     monkeypatch.delenv("GMS_RT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert user_cache.cache_root() == tmp_path / "gms-rt"
