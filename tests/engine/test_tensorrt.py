@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from support.jetson_boards import AGX_ORIN, ORIN_NANO, machine_from_files
 from support.small_builds import PLAIN_CPU, build, needs_rtx
 from support.trees import plain_manifest
 
 from gms_rt.artifacts import sha256_bytes
+from gms_rt.cli.engine_text import plan_text
 from gms_rt.engine import targets, tensorrt, timing_cache, user_cache
-from gms_rt.engine.manifest import write_manifest
+from gms_rt.engine.manifest import Plan, write_manifest
 from gms_rt.errors import DeviceError, GmsError, MissingExtraError
 from gms_rt.graph.layer_counts import layer_counts
 from gms_rt.graph.read import read_graph
@@ -99,6 +102,17 @@ def test_inspector_json_of_two_versions():
     assert tensorrt.count_inspected(old) == {"fp16": 1}
     assert tensorrt.count_inspected(new) == {"int8": 1}
     assert tensorrt.count_inspected({"Layers": ["only a name"]}) == {}
+
+
+def test_a_plan_says_on_which_board_its_kernels_were_timed():
+    board = machine_from_files(AGX_ORIN)
+    assert tensorrt.timed_on(board, 87) == "NVIDIA Jetson AGX Orin Developer Kit, p3701-0005, MAXN"
+    assert tensorrt.timed_on(board, 86) is None
+    plugged = machine_from_files(AGX_ORIN, Gpu(0, "Orin", 87, 1, integrated=True), Gpu(1, "RTX A6000", 86, 1))
+    assert tensorrt.timed_on(plugged, 86) == "RTX A6000"
+    plan = Plan("tensorrt", "p", "0" * 64, 1, 87, "10.3", 0.1, device="a board, MAXN")
+    assert plan_text(plan) == "tensorrt 10.3, built on a board, MAXN"
+    assert plan_text(dataclasses.replace(plan, device=None)) == "tensorrt 10.3"
 
 
 def test_timing_cache_places(monkeypatch, tmp_path):
