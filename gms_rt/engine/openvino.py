@@ -19,7 +19,7 @@ def inspect_execution(graph: Graph, precision: str, quantised: int) -> dict[str,
     asked = cpu_execution(precision)
     session = Session(graph, execution=asked)
     executed = session.executed_layers()
-    found: dict[str, Any] = {"cpu": probe().cpu.name, "asked": asked, "layers": executed}
+    found: dict[str, Any] = {"cpu": probe().processor, "asked": asked, "layers": executed}
     if precision == "int8":
         found["int8_layers"] = check_int8_execution(executed, quantised)
     if precision == "bf16" and not any("bf16" in types for types in executed.values()):

@@ -64,6 +64,11 @@ class Machine:
     board: Board | None = None  # where a device tree or Jetson Linux names one
 
     @property
+    def processor(self) -> str:
+        """The processor, and the board that it is on."""
+        return f"{self.cpu.name}, {self.board.in_words}" if self.board else self.cpu.name
+
+    @property
     def title(self) -> str:
         """What people call it: the board with its power mode and a GPU plugged into it, else the GPU or processor."""
         return self._joined(self.board.in_words if self.board else "", ", ")

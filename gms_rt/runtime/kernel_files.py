@@ -8,8 +8,8 @@ from pathlib import Path
 def kernel_text(path: Path) -> str | None:
     """What such a file says, without the blanks and NULs around it; None where it cannot be read or says nothing."""
     try:
-        return path.read_text().strip("\0\n ") or None
-    except (OSError, ValueError, TypeError):
+        return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ") or None
+    except (OSError, TypeError):
         # TypeError is what Python makes of EAGAIN: a Jetson answers so for a sensor whose part is switched off.
         return None
 

@@ -16,6 +16,7 @@ from gms_rt.artifacts import sha256_file
 from gms_rt.engine import drift, select
 from gms_rt.engine.manifest import write_manifest
 from gms_rt.errors import GateError
+from gms_rt.parity import certificate
 from gms_rt.parity.certificate import certify, read_certificate
 from gms_rt.runtime.device import Machine
 
@@ -73,10 +74,12 @@ def test_another_runtime_is_looked_at_once_and_remembered(folder: Path, monkeypa
 def test_another_board_or_power_mode_is_another_device(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = machine_from_files(AGX_ORIN)
     monkeypatch.setattr(drift, "probe", lambda: here)
+    monkeypatch.setattr(certificate, "probe", lambda: here)
     assert images_run(folder) == 0  # the certificate names no board, so none can differ
     compared = certify(folder)["compared"]
     assert compared["board"] == "NVIDIA Jetson AGX Orin Developer Kit (p3701-0005)"
     assert compared["power_mode"] == "MAXN"
+    assert "on a cpu device, NVIDIA Jetson AGX Orin Developer Kit, p3701-0005, MAXN (" in compared["in_words"]
     assert images_run(folder) == 0
     assert here.board is not None
     slower = dataclasses.replace(here, board=dataclasses.replace(here.board, power_mode="MODE_15W"))

@@ -18,6 +18,7 @@ from gms_rt.graph.layer_counts import layer_counts
 from gms_rt.graph.read import read_graph
 from gms_rt.precision.floating import low_precision_graph
 from gms_rt.precision.recipe import read_recipe
+from gms_rt.runtime import tensorrt_module
 from gms_rt.runtime.device import Gpu, Machine
 from gms_rt.runtime.tensorrt_module import load_tensorrt, tensorrt_installed
 
@@ -36,6 +37,15 @@ def test_full_tensorrt_without_its_module_names_the_extra(graph, tmp_path):
         pytest.skip("full TensorRT is installed here")
     with pytest.raises(MissingExtraError, match=r"gms-rt\[tensorrt\]"):
         build(graph, tmp_path / "e", "fp32", ("tensorrt",))
+
+
+def test_on_a_jetson_a_missing_tensorrt_names_apt_and_no_extra(monkeypatch):
+    if tensorrt_installed("tensorrt"):
+        pytest.skip("full TensorRT is installed here")
+    monkeypatch.setattr(tensorrt_module, "probe", lambda: machine_from_files(AGX_ORIN))
+    with pytest.raises(DeviceError, match="needs the TensorRT of this Jetson's JetPack") as caught:
+        load_tensorrt("tensorrt", "building for tensorrt")
+    assert caught.value.fix == "run: sudo apt install tensorrt python3-libnvinfer"
 
 
 class FullTensorRt:
@@ -121,8 +131,8 @@ def test_timing_cache_places(monkeypatch, tmp_path):
     assert timing_cache.read_timing_cache(place) == b""
     timing_cache.keep(place, b"times")
     assert timing_cache.read_timing_cache(place) == b"times"
-    boards = [machine_from_files(root) for root in (AGX_ORIN, ORIN_NANO)]
-    assert len({place, *(timing_cache.shared_path("tensorrt", "10.3", 87, board) for board in boards)}) == 3
+    machines = [Machine(PLAIN_CPU, (), None, "", {}), machine_from_files(AGX_ORIN), machine_from_files(ORIN_NANO)]
+    assert len({timing_cache.shared_path("tensorrt", "10.3", 87, machine) for machine in machines}) == 3
     monkeypatch.delenv("GMS_RT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert user_cache.cache_root() == tmp_path / "gms-rt"

@@ -78,6 +78,7 @@ def test_boards_and_modes_with_the_same_gpu_have_other_names(tmp_path: Path) -> 
         "jetson-orin-nano-super-p3767-0005-25w",
     ]
     assert len({machine.title for machine in machines}) == 3
+    assert machines[0].processor == "Cortex-A78AE, NVIDIA Jetson AGX Orin Developer Kit, p3701-0005, MAXN"
     assert machines[0].title == "NVIDIA Jetson AGX Orin Developer Kit, p3701-0005, MAXN"
 
 
@@ -131,7 +132,7 @@ def test_the_runtimes_word_for_the_processor_is_kept_where_it_has_one() -> None:
 def test_a_sensor_that_is_switched_off_is_absent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Python raises TypeError from `read_text` when the kernel answers EAGAIN."""
 
-    def again(path: Path) -> str:
+    def again(path: Path, **options: str) -> str:
         raise TypeError("can't concat NoneType to bytes")
 
     monkeypatch.setattr(Path, "read_text", again)
