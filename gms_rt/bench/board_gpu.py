@@ -1,7 +1,8 @@
 """A Jetson GPU's clock, load and temperature from the kernel's files, for the figures that NVML does not give there.
 
 The GPU stands in `sys/class/devfreq` under a name that differs between chips and JetPacks: `17000000.gv11b` (Xavier),
-`17000000.ga10b` (Orin, JetPack 5), `17000000.gpu` (Orin, JetPack 6), `gpu-gpc-0` (Thor). Nothing here can fail.
+`17000000.ga10b` (Orin, JetPack 5), `17000000.gpu` (Orin, JetPack 6), `gpu-gpc-0` (Thor). Boards of other makers have
+such files for GPUs that nothing here runs on. Nothing here can fail.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ LOCKED = "locked"
 
 
 def board_gpu_readings(root: Path = Path("/")) -> dict[str, str]:
-    """The figures that are there, under the names that a report uses for NVML's."""
+    """The figures that are there, under the names that a report uses for NVML's; none on other boards."""
     found: dict[str, str] = {}
+    if "nvidia,tegra" not in (kernel_text(root / "proc/device-tree/compatible") or ""):
+        return found
     for place in sorted((root / "sys/class/devfreq").glob("*")):
         if _GPU.fullmatch(place.name):
             _note(found, "GPU SM clock", _clock(place))

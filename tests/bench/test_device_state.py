@@ -211,6 +211,14 @@ def test_a_jetson_gpu_is_read_from_the_kernel(root, clock, load, gpu, cpu, junct
     assert found["power mode"] == mode
 
 
+def test_another_makers_gpu_is_not_taken_for_ours(no_nvml, tmp_path):
+    root = shutil.copytree(ORIN_NANO, tmp_path / "board")
+    (root / "proc/device-tree/compatible").write_text("radxa,rock-5b\0rockchip,rk3588\0")
+    found = device_state.snapshot(root=root)
+    assert not any(name.startswith("GPU") for name in found.values)
+    assert "no NVML" in found.absent["GPU clocks, temperature and power"]
+
+
 def test_the_kernel_fills_in_what_nvml_does_not_give(monkeypatch):
     class Bare:
         """NVML as on a Jetson of JetPack 7: it gives the clock and the load, nothing else."""
