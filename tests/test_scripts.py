@@ -106,16 +106,21 @@ def test_on_other_machines_no_python_is_jetpacks(tmp_path: Path) -> None:
     assert subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout == ""
 
 
-def made_environment(folder: Path, root: Path, *, python: str, old: bool = False, asked: str = "") -> tuple[str, str]:
+def made_environment(
+    folder: Path, root: Path, *, python: str, old: bool = False, blind: bool = False, asked: str = ""
+) -> tuple[str, str]:
     """What `make_environment` does on a board whose Pythons are stand-ins: the venv command, and what it says.
 
-    A stand-in notes how it was called; `python` is JetPack's, and `old` says that it is older than 3.10.
+    A stand-in notes how it was called; `python` is JetPack's, `old` says that it is older than 3.10, and `blind` that
+    the environment does not see TensorRT.
     """
     tree, tools = folder / "tree", folder / "bin"
     for place in (tree / "scripts", tree / "gms_rt/native", tools):
         place.mkdir(parents=True)
     for name in ("pyproject.toml", "scripts/constraints.txt", "scripts/environment"):
         (tree / name).write_bytes((ROOT / name).read_bytes())
+    (folder / "inside").write_text(f'#!/bin/sh\n[ "$1" != -c ] || exit {int(blind)}\n')
+    (folder / "inside").chmod(0o755)
     for name in {"python3", python}:
         (tools / name).write_text(
             "#!/bin/sh\n"
@@ -123,7 +128,7 @@ def made_environment(folder: Path, root: Path, *, python: str, old: bool = False
             f'echo "{name} $*" >>{folder}/calls\n'
             'if [ "$2" = venv ]; then\n'
             '  for last; do :; done\n'
-            '  mkdir -p "$last/bin"; printf "#!/bin/sh\\n" >"$last/bin/python"; chmod +x "$last/bin/python"\n'
+            f'  mkdir -p "$last/bin"; cp {folder}/inside "$last/bin/python"\n'
             "fi\n"
         )  # fmt: skip
         (tools / name).chmod(0o755)
@@ -138,8 +143,11 @@ def made_environment(folder: Path, root: Path, *, python: str, old: bool = False
 
 def test_a_jetsons_environment_sees_jetpacks_tensorrt(tmp_path: Path) -> None:
     root = jetpack_root(tmp_path / "board", AGX_ORIN, "python3.10")
-    calls, _ = made_environment(tmp_path / "a", root, python="python3.10")
+    calls, said = made_environment(tmp_path / "a", root, python="python3.10")
     assert calls == "python3.10 -m venv --system-site-packages .venv\n"
+    assert "TensorRT" not in said
+    _, said = made_environment(tmp_path / "c", root, python="python3.10", blind=True)
+    assert "JetPack's TensorRT is installed, but the Python in .venv does not see it" in said
     calls, _ = made_environment(tmp_path / "b", root, python="python3.10", asked="python3")
     assert calls == "python3 -m venv .venv\n"  # another Python could not load the module
 
