@@ -17,8 +17,9 @@ from gms_rt.engine.user_cache import CacheContents, cache_contents, clear_caches
 from gms_rt.errors import GmsError
 from gms_rt.precision.int8_probe import cpu_runs_int8
 from gms_rt.runtime.arithmetic import cpu_arithmetic
+from gms_rt.runtime.board import Board
 from gms_rt.runtime.device import Machine, package_version, probe
-from gms_rt.runtime.tensorrt_module import MODULES, tensorrt_version
+from gms_rt.runtime.tensorrt_module import MODULES, how_to_install, tensorrt_version
 
 # What a person gains by installing an extra; its packages come from the distribution's own metadata.
 GAINS = {
@@ -75,7 +76,7 @@ def command(as_json: bool, clear_cache: bool) -> None:
         "openvino": machine.packages["openvino"],
         "tensorrt": {flavour: tensorrt_version(flavour) for flavour in MODULES},
         "arithmetic": _arithmetic(),
-        "extras": _extras(),
+        "extras": _extras(machine),
         "cache": [_cache_facts(kind) for kind in cache_contents()],
         "environment": {name: {"does": does, "value": os.environ.get(name)} for name, does in ENVIRONMENT.items()},
     }
@@ -100,7 +101,7 @@ def _native() -> dict[str, str | None]:
         return {"version": None, "problem": error.line() if isinstance(error, GmsError) else str(error)}
 
 
-def _extras() -> dict[str, dict[str, Any]]:
+def _extras(machine: Machine) -> dict[str, dict[str, Any]]:
     try:
         requirements = importlib.metadata.requires("gms-rt") or []
     except importlib.metadata.PackageNotFoundError:
@@ -114,18 +115,24 @@ def _extras() -> dict[str, dict[str, Any]]:
     return {
         name: {
             "adds": GAINS.get(name, ""),
-            "missing": [p for p in wanted if package_version(p) is None],
-            "install": f"pip install 'gms-rt[{name}]'",
+            "missing": [p for p in wanted if package_version(p) is None and not _is_there(p)],
+            "install": how_to_install(name, machine),
         }
         for name, wanted in packages.items()
         if wanted
     }
 
 
+def _is_there(package: str) -> bool:
+    """Whether apt brought a package that pip does not know of."""
+    return package in MODULES and tensorrt_version(package) is not None
+
+
 def _screen(machine: Machine, facts: dict[str, Any]) -> str:
     cpu, native = machine.cpu, facts["native"]
     lines = [
         f"gms-rt        {facts['gms_rt']}, Python {facts['python']}, {facts['system']}",
+        *_board_lines(machine.board),
         f"processor     {cpu.name}, {cpu.cores} cores ({', '.join(cpu.features) or 'no known vector features'})",
         f"arithmetic    {_arithmetic_text(facts['arithmetic'])}",
         *(f"GPU {g.index}         {g.name}, SM{g.sm}, {g.memory_bytes / 2**30:.0f} GiB" for g in machine.gpus),
@@ -147,6 +154,13 @@ def _screen(machine: Machine, facts: dict[str, Any]) -> str:
         state = "not set" if variable["value"] is None else f"set to {variable['value']}"
         lines.append(f"  {name:<14} {variable['does']}: {state}")
     return "\n".join(lines)
+
+
+def _board_lines(board: Board | None) -> list[str]:
+    if board is None:
+        return []
+    software = board.software
+    return [f"board         {board.in_words}", *([f"JetPack       {software}"] if software else [])]
 
 
 def _arithmetic() -> dict[str, Any]:

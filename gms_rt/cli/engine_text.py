@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gms_rt.cli.console import table
-from gms_rt.engine.manifest import EngineManifest
+from gms_rt.engine.manifest import EngineManifest, Plan
 from gms_rt.graph.write import stored_bytes
 from gms_rt.precision.gate import promise_text
 
@@ -18,7 +18,7 @@ def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) ->
     rows = []
     if "cpu" in manifest.targets:
         rows.append([manifest.model, "cpu", _mib(folder / manifest.model), execution_text(manifest)])
-    rows += [[p.file, f"SM{p.sm}", _mib(folder / p.file), f"{p.target} {p.version}"] for p in manifest.plans]
+    rows += [[p.file, f"SM{p.sm}", _mib(folder / p.file), plan_text(p)] for p in manifest.plans]
     lines += [table(rows, header=["file", "for", "MiB", "executes"]), ""]
     lines.append(f"graph: {layer_counts_text(manifest.census.get('graph', {}))}")
     if manifest.gate:
@@ -80,6 +80,11 @@ def execution_text(manifest: EngineManifest) -> str:
             found[name] = found.get(name, 0) + count
     said = ", ".join(f"{count} convolutions in {name}" for name, count in sorted(found.items())) or "unknown"
     return f"i8+{manifest.execution}: {said}" if manifest.precision == "int8" else said
+
+
+def plan_text(plan: Plan) -> str:
+    """With what a plan was built, and on what where that matters."""
+    return f"{plan.target} {plan.version}" + (f", built on {plan.device}" if plan.device else "")
 
 
 def layer_counts_text(graph: dict[str, Any]) -> str:

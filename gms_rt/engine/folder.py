@@ -80,6 +80,7 @@ class UnfinishedEngine:
             version=built.version,
             build_seconds=round(built.seconds, 2),
             driver=built.driver,
+            device=built.device,
         )
         (self.folder / plan.file).write_bytes(built.data)
         problem = remember_plan(self.out, plan.sha256)

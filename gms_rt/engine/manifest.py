@@ -43,6 +43,7 @@ class Plan:
     version: str  # of the TensorRT that built it
     build_seconds: float
     driver: str | None = None  # of the machine that built it, where there was one
+    device: str | None = None  # the GPU or board whose kernels were timed for it; None for plans built ahead of time
 
 
 @dataclass(frozen=True)

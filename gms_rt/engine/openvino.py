@@ -19,7 +19,7 @@ def inspect_execution(graph: Graph, choice: CpuChoice, quantised: int) -> dict[s
     asked = choice.execution
     session = Session(graph, execution=asked)
     executed = session.executed_layers()
-    found: dict[str, Any] = {"cpu": probe().cpu.name, "asked": asked, "layers": executed}
+    found: dict[str, Any] = {"cpu": probe().processor, "asked": asked, "layers": executed}
     if choice.milliseconds:
         found["milliseconds"] = choice.milliseconds
     if quantised:

@@ -25,7 +25,7 @@ from gms_rt.errors import ArtifactError, DeviceError, GmsError, NativeError, Usa
 from gms_rt.runtime.arithmetic import cpu_arithmetic, lacks_bf16
 from gms_rt.runtime.base import Runner
 from gms_rt.runtime.device import Machine, parse_device, probe
-from gms_rt.runtime.tensorrt_module import tensorrt_version
+from gms_rt.runtime.tensorrt_module import how_to_install, tensorrt_version
 
 if TYPE_CHECKING:
     from typing_extensions import TypedDict, Unpack
@@ -116,7 +116,7 @@ def _plan_fit(plan: Plan, machine: Machine, wanted: int | None) -> Fit:
         here = ", ".join(f"SM{g.sm} ({g.name})" for g in candidates)
         reason = f"built for SM{plan.sm}, this machine has {here}"
     elif installed is None:
-        reason = f"needs {plan.target}: pip install 'gms-rt[{plan.target}]'"
+        reason = f"needs {plan.target}: {how_to_install(plan.target, machine)}"
     elif installed not in (plan.version, "unknown"):
         reason = f"built with {plan.target} {plan.version}, installed is {installed}"
     else:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from support.jetson_boards import AGX_ORIN, machine_from_files
 from support.trees import plain_manifest
 
 from gms_rt.engine import manifest as manifests
@@ -52,6 +53,9 @@ def test_each_reason_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reason == "asks for bf16: OpenVINO has no BF16 arithmetic on this CPU (a CPU)"
     monkeypatch.setattr(select, "cpu_arithmetic", lambda: CpuArithmetic(False, True))
     assert all(select.engine_fits(manifest(execution=execution), NONE)[-1].fits for execution in ("f32", "f16", "bf16"))
+    plan = Plan("tensorrt", "p", "0" * 64, 1, 87, "10.3", 0.1)
+    reason = select.engine_fits(manifest(plans=[plan]), machine_from_files(AGX_ORIN))[0].reason
+    assert reason == "needs tensorrt: sudo apt install tensorrt python3-libnvinfer"
 
 
 def written(root: Path, name: str, age: int, **changes: object) -> Path:
