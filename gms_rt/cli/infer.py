@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,8 +27,10 @@ from gms_rt.infer.confidence import DEFINITION
 from gms_rt.infer.dicom_seg import seg_available
 from gms_rt.infer.flips import FLIPS
 from gms_rt.infer.measure import CaseRow
+from gms_rt.infer.outputs import check_place
 from gms_rt.infer.sources import FoundSources
 from gms_rt.infer.summary import Summary
+from gms_rt.interrupts import INTERRUPTS, handle_signals
 from gms_rt.runtime.device import parse_device
 from gms_rt.scan import MAX_PIXELS
 
@@ -171,6 +172,7 @@ def command(
     if watched_folder is None and not found.sources:
         raise UsageError(f"has no scans ({found.skipped} other files)", where=found.root)
     target = Path(out) if out else OUT / _name(inputs, found)
+    check_place(target, found)
     how = LoadOptions(
         device=device, threads=threads, mode="throughput", trust_plans=trust_plans, trust_device=trust_device
     )
@@ -248,7 +250,7 @@ def _run(console: Console, found: FoundSources, job: InferJob, resume: bool, hin
 
 def _watch(console: Console, folder: Path, job: InferJob, settle: float, hint: bool) -> int:
     stop = threading.Event()
-    with _stopped_by_signals(stop):
+    with handle_signals(INTERRUPTS, lambda *_: stop.set()):  # ends after what is in flight
         console.say(f"watching {folder}; Ctrl-C ends it")
         with console.progress("segmented", None) as bar:
             job = dataclasses.replace(job, on_case=_reporter(console, bar, hint))
@@ -291,17 +293,6 @@ def _end(console: Console, summary: Summary, folder: OutFolder) -> int:
 
 def _event(kind: str, **values: Any) -> None:
     click.echo(json.dumps({"event": kind, **values}, ensure_ascii=True, allow_nan=False))
-
-
-@contextmanager
-def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C and a service manager's request end a watch after what is in flight."""
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

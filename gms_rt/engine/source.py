@@ -12,6 +12,7 @@ from gms_rt.demo.bundled import demo_graph
 from gms_rt.engine.manifest import is_engine
 from gms_rt.engine.request import BuildRequest
 from gms_rt.errors import GmsError, MissingExtraError, UsageError
+from gms_rt.graph.finite import check_weights
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.read import graph_facts, read_graph
 from gms_rt.model.size import run_size
@@ -52,7 +53,9 @@ def read_source(request: BuildRequest, progress: OnProgress = silent) -> SourceG
             fix=f"export it again with --batch {request.batch} or --batch 1-{request.batch}",
         )
     any_batch = facts.batch is None and request.batch is None
-    return SourceGraph(path, facts.sha256, read_graph(path, batch=request.batch), any_batch, about)
+    graph = read_graph(path, batch=request.batch)
+    check_weights(graph, path)
+    return SourceGraph(path, facts.sha256, graph, any_batch, about)
 
 
 def _graph_file(request: BuildRequest, progress: OnProgress) -> tuple[Path, dict[str, Any]]:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from gms_rt.arrays import U8
+from gms_rt.spreadsheet import cell_from_text
 
 COLUMNS = ("case", "source", "frame", "width", "height", "area_px", "area_mm2", "components", "centroid_x",
            "centroid_y", "bbox", "confidence", "refer", "window", "seconds", "status", "error")  # fmt: skip
@@ -44,7 +45,9 @@ def as_text(name: str) -> str:
 
 
 class CaseTable:
-    """cases.csv, row by row. Text is quoted and numbers are not, so that every name survives."""
+    """cases.csv, row by row. Text is quoted and numbers are not, so that every name survives; `gms_rt.spreadsheet` says
+    what becomes of text that a spreadsheet would compute.
+    """
 
     def __init__(self, stream: IO[str]) -> None:
         self._writer = csv.writer(stream, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
@@ -52,4 +55,10 @@ class CaseTable:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Write one row; absent values are empty."""
-        self._writer.writerow([row.get(column) if row.get(column) is not None else "" for column in COLUMNS])
+        self._writer.writerow([_cell(row.get(column)) for column in COLUMNS])
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    return cell_from_text(value) if isinstance(value, str) else value
