@@ -169,3 +169,30 @@ def test_packages_of_an_environment_come_before_the_systems(tmp_path: Path) -> N
     packages = [place for place in places if place.endswith(("site-packages", "dist-packages"))]
     assert packages[0].startswith(str(tmp_path / "venv"))
     assert len(packages) > 1
+
+
+def test_the_check_on_arm_tells_what_it_needs_and_how_it_is_used() -> None:
+    done = subprocess.run(
+        [ROOT / "scripts/check-aarch64", "--help"], env=CLEAN, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "Usage: scripts/check-aarch64 [--work FOLDER]" in done.stderr
+    assert "set -euo" not in done.stderr
+    for script in (ROOT / "scripts/check-aarch64", ROOT / "scripts/aarch64/enter"):
+        subprocess.run(["bash", "-n", script], check=True)
+
+
+def test_the_check_on_arm_installs_what_the_package_needs_and_no_torch() -> None:
+    pytest.importorskip("tomllib")
+    printed = subprocess.run(
+        [sys.executable, ROOT / "scripts/aarch64/requirements.py", ROOT / "pyproject.toml"],
+        capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    for name in ("openvino", "numpy", "pydicom", "scikit-build-core", "pytest", "highdicom"):
+        assert any(line.startswith(name) for line in printed), name
+    assert not any("torch" in line for line in printed)
+
+
+def test_the_tests_chosen_for_arm_exist() -> None:
+    for name in (ROOT / "scripts/aarch64/tests.txt").read_text().split():
+        assert (ROOT / name.partition("::")[0]).exists(), name

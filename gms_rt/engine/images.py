@@ -2,10 +2,12 @@
 
 No image both calibrates and judges. Where there are enough, INT8 is searched for with a third set, so that the gate
 judges once, on images that no choice was made by.
+How many is the request's to limit: a slow machine takes fewer, and the manifest says how many judged.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from gms_rt.demo.phantoms import phantom_images
@@ -31,13 +33,22 @@ class BuildImages:
 
 
 def build_images(request: BuildRequest, source: SourceGraph) -> BuildImages:
-    """The images that a request names, or those that stand in for them."""
+    """The images that a request names, or those that stand in for them; no more than it wants."""
+    images = _all_images(request, source)
+    calibration = images.calibration and images.calibration.at_most(request.calibration_limit)
+    gate = images.gate and images.gate.at_most(request.gate_limit)
+    return dataclasses.replace(images, calibration=calibration, gate=gate)
+
+
+def _all_images(request: BuildRequest, source: SourceGraph) -> BuildImages:
     _, height, width = source.graph.size
     if request.calibration is not None:
         return _given(request, height, width)
     gate = _gate_images(request, height, width, frozenset())
+    calibration_seeds = CALIBRATION_SEEDS[: request.calibration_limit]
+    gate_seeds = GATE_SEEDS[: request.gate_limit]
     if source.bundled:
-        return BuildImages(phantoms(CALIBRATION_SEEDS, height, width), gate or phantoms(GATE_SEEDS, height, width))
+        return BuildImages(phantoms(calibration_seeds, height, width), gate or phantoms(gate_seeds, height, width))
     if request.precision in ("fp32", "bf16") or request.recipe is not None:
         return BuildImages(None, gate)
     if request.precision == "int8":
@@ -51,7 +62,7 @@ def build_images(request: BuildRequest, source: SourceGraph) -> BuildImages:
         first, rest = halves(both)
         return BuildImages(first, gate or rest)
     note = "no calibration images were given: ranges are those of phantoms"
-    return BuildImages(phantoms(CALIBRATION_SEEDS, height, width), gate or phantoms(GATE_SEEDS, height, width), note)
+    return BuildImages(phantoms(calibration_seeds, height, width), gate or phantoms(gate_seeds, height, width), note)
 
 
 def phantoms(seeds: range, height: int, width: int) -> ImageSet:
@@ -64,9 +75,9 @@ def _given(request: BuildRequest, height: int, width: int) -> BuildImages:
     assert calibration is not None
     searching = request.precision == "int8" and request.recipe is None
     if not isinstance(calibration, ImageSet):
-        limit = _LIMIT_CALIBRATION
-        limit += _LIMIT_SEARCH if searching else 0
-        limit += _LIMIT_GATE if request.gate_images is None else 0
+        limit = request.calibration_limit or _LIMIT_CALIBRATION
+        limit += _LIMIT_SEARCH if searching and not request.calibration_limit else 0
+        limit += (request.gate_limit or _LIMIT_GATE) if request.gate_images is None else 0
         calibration = read_images(calibration, height, width, limit=limit)
     three = searching and len(calibration.images) >= _ENOUGH_FOR_THREE
     if request.gate_images is None:
@@ -85,4 +96,4 @@ def _given(request: BuildRequest, height: int, width: int) -> BuildImages:
 def _gate_images(request: BuildRequest, height: int, width: int, skip: frozenset[str]) -> ImageSet | None:
     if request.gate_images is None or isinstance(request.gate_images, ImageSet):
         return request.gate_images
-    return read_images(request.gate_images, height, width, limit=_LIMIT_GATE, skip=skip)
+    return read_images(request.gate_images, height, width, limit=request.gate_limit or _LIMIT_GATE, skip=skip)

@@ -37,12 +37,17 @@ class BuildRequest:
     size: str | None = None  # of a run's graph, "224" or "256x320"; None: as the run was trained
     batch: int | None = None  # images at once; None: as the graph was exported, 1 where it leaves that open
     force: bool = False  # build even if the same engine is already there
+    calibration_limit: int | None = None  # at most so many images give ranges; None: 64 of a folder, 24 phantoms
+    gate_limit: int | None = None  # masks of at most so many are compared; None: 100 of a folder, 64 phantoms
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise UsageError(
                 f"unknown precision '{self.precision}'", where="--precision", fix=f"use {', '.join(PRECISIONS)}"
             )
+        for where, limit in (("--calib-images", self.calibration_limit), ("--gate-images", self.gate_limit)):
+            if limit is not None and limit < 1:
+                raise UsageError(f"{limit} images are too few", where=where, fix="give 1 or more")
         for target in self.targets:
             if target not in TARGETS:
                 raise UsageError(f"unknown target '{target}'", where="--target", fix=f"use {', '.join(TARGETS)}")
@@ -61,7 +66,9 @@ class BuildRequest:
             ("--target", ",".join(self.targets)),
             ("--sm", ",".join(map(str, self.sms))),
             ("--calib", self.calibration),
+            ("--calib-images", self.calibration_limit),
             ("--gate-data", self.gate_images),
+            ("--gate-images", self.gate_limit),
             ("--gate-mean", self.gate.mean if self.gate.mean != GATE_MEAN else None),
             (
                 "--gate-min",

@@ -35,6 +35,13 @@ class ImageSet:
         """One hash per image."""
         return [_sha256(image) for image in self.images]
 
+    def at_most(self, count: int | None) -> ImageSet:
+        """This set, or so many of its images, evenly chosen; None: all."""
+        given = len(self.images)
+        if count is None or count >= given:
+            return self
+        return ImageSet(self.images[[i * given // count for i in range(count)]], f"{self.source}, {count} of {given}")
+
     def record(self) -> dict[str, object]:
         """What may be written down about the set."""
         return {"source": self.source, "count": len(self.images), "sha256": self.sha256}

@@ -186,7 +186,7 @@ def test_onnx_pairs_fuse_and_agree_on_real_pictures(tmp_path, name):
 
 
 def test_a_weight_that_is_not_a_number_is_named(tmp_path: Path) -> None:
-    gms = model_of("taesd")
+    gms = small_gms("taesd")
     name, weight = next((n, p) for n, p in gms.mapper.named_parameters() if p.ndim == 4)
     with torch.no_grad():
         weight[0, 0, 0, 0] = float("nan")
