@@ -13,17 +13,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gms_rt import __version__
 from gms_rt.arrays import U8
 from gms_rt.artifacts import atomic_path
 from gms_rt.errors import InputError
 from gms_rt.infer import outputs
 from gms_rt.infer.confidence import confidence
-from gms_rt.infer.dicom_seg import Algorithm, write_seg
+from gms_rt.infer.dicom_seg import write_seg
 from gms_rt.infer.measure import CaseRow, as_text, measure_mask
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.postprocess import clean_mask
 from gms_rt.infer.predict import Predictor
+from gms_rt.infer.result import Maker, SourceResult
 from gms_rt.infer.sources import Source
 from gms_rt.scan import Frame
 from gms_rt.scan.mask import levels_from_probability, mask_from_probability
@@ -37,7 +37,8 @@ class CaseSettings:
 
     out: outputs.OutFolder
     predictor: Predictor
-    engine_sha256: str  # of its manifest
+    maker: Maker  # of the results
+    key: str  # fingerprint of all that makes them
 
     @property
     def options(self) -> InferOptions:
@@ -203,12 +204,23 @@ class ScanCase:
             np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape)
             for _, (shape, bits) in sorted(self._packed.items())
         ]
-        algorithm = Algorithm(self.settings.predictor.engine.manifest.name, self.settings.engine_sha256, __version__)
         try:
-            write_seg(path, self._fetched.header(), np.stack(masks), algorithm)
+            write_seg(path, self._result(np.stack(masks)))
             self._add_file("dicom")
         except (InputError, OSError) as error:
             self.fail(f"no DICOM SEG, the masks are written: {error}")
+
+    def _result(self, labels: U8) -> SourceResult:
+        assert self._fetched is not None
+        return SourceResult(
+            paths=[self.source.path],
+            digest=self.digest,
+            labels=labels,
+            rows=self.rows,
+            maker=self.settings.maker,
+            key=self.settings.key,
+            headers=[self._fetched.header()],
+        )
 
 
 class _Abandoned(Exception):

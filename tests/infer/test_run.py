@@ -26,6 +26,7 @@ from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_ca
 from gms_rt.infer.case import CaseSettings
 from gms_rt.infer.pipeline import Pipeline
 from gms_rt.infer.predict import Predictor
+from gms_rt.infer.result import Maker
 from gms_rt.infer.sources import Source
 from gms_rt.infer.summary import Summary
 from gms_rt.scan.video import VideoWriter, read_video
@@ -398,7 +399,7 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
 
 
 def pipeline(engine: Engine, out: OutFolder, **limits: int) -> Pipeline:
-    settings = CaseSettings(out, Predictor(engine, InferOptions()), "0" * 64)
+    settings = CaseSettings(out, Predictor(engine, InferOptions()), Maker("demo", "0" * 64, "0"), "0" * 16)
     return Pipeline(settings, workers=2, find=lambda *_: None, done=lambda case: None, **limits)
 
 
