@@ -49,6 +49,7 @@ def object_arguments(result: SourceResult, source: DicomSource, kind: str) -> di
         "content_time": now.time(),
         "series_date": now.date(),
         "series_time": now.time(),
+        "content_qualification": "RESEARCH",
     }
 
 

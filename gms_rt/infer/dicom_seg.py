@@ -134,6 +134,15 @@ def tracking_identity(result: SourceResult, source: DicomSource, number: int) ->
     )
 
 
+def frame_number(source: DicomSource, segment: int, index: int) -> int:
+    """The number (from 1) of the frame that holds a segment (from 1) of a source frame (from 0)."""
+    order = list(range(len(source.references)))
+    if source.regular and source.places is not None:
+        heights = [-place.distance for place in source.places]  # highdicom sorts against this normal
+        order.sort(key=lambda at: heights[at])
+    return (segment - 1) * len(order) + order.index(index) + 1
+
+
 def code_from_class(code: Code) -> Any:
     """A code as highdicom takes it."""
     from highdicom.sr import CodedConcept
@@ -165,7 +174,7 @@ def _stand_ins(source: DicomSource) -> list[Any]:
     """The source's images as highdicom can use them: of a class that has just what is known."""
     from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, SecondaryCaptureImageStorage
 
-    images = [copy.copy(image) for image in source.images]
+    images = [copy.deepcopy(image) for image in source.images]
     if not source.regular or source.places is None:
         images[0].SOPClassUID = SecondaryCaptureImageStorage
         return images[:1]
