@@ -42,7 +42,7 @@ class _Report:
         return bool(self.result.maker.options.get("dicom_seg"))
 
 
-def write_report(path: Path, result: SourceResult) -> None:
+def write_dicom_report(path: Path, result: SourceResult) -> None:
     """Write the measurements of a DICOM file or series; an InputError says why it cannot be done."""
     write_object(path, "DICOM report", lambda: _document(result))
 

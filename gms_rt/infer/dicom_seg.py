@@ -30,7 +30,7 @@ from gms_rt.infer.dicom_identity import (
     result_uid,
     uid_from_text,
 )
-from gms_rt.infer.dicom_source import DicomSource, Place, source_from_headers
+from gms_rt.infer.dicom_source import DicomSource, FramePlace, source_from_headers
 from gms_rt.infer.result import SourceResult
 
 _LONG = 64  # characters of a DICOM long string
@@ -193,7 +193,7 @@ def _stand_ins(source: DicomSource) -> list[Any]:
     return images
 
 
-def _groups(place: Place, which: Sequence[str]) -> Any:
+def _groups(place: FramePlace, which: Sequence[str]) -> Any:
     """Functional groups that say where a frame is."""
     import highdicom as hd
     from pydicom import Dataset

@@ -36,7 +36,7 @@ _NEAR = 1e-3  # millimetres, and the error allowed in direction cosines
 
 
 @dataclass(frozen=True)
-class Place:
+class FramePlace:
     """Where a frame lies in its frame of reference, in millimetres."""
 
     position: tuple[float, ...]  # of the first pixel's centre
@@ -65,7 +65,7 @@ class DicomSource:
 
     images: Sequence[Any]
     references: Sequence[Reference]  # one for each frame
-    places: Sequence[Place] | None  # one for each frame; None where one is not known
+    places: Sequence[FramePlace] | None  # one for each frame; None where one is not known
     frame_of_reference: str | None  # None without places
 
     @property
@@ -244,7 +244,7 @@ def _copy_lossy(header: Any, image: Any) -> None:
             image.LossyImageCompressionRatio, image.LossyImageCompressionMethod = f"{ratios[0]:.6g}", method
 
 
-def _places(frames: Sequence[tuple[Any, int]]) -> list[Place] | None:
+def _places(frames: Sequence[tuple[Any, int]]) -> list[FramePlace] | None:
     found = [_place(header, number) for header, number in frames]
     places = [place for place in found if place is not None]
     if len(places) < len(found):
@@ -256,10 +256,10 @@ def _places(frames: Sequence[tuple[Any, int]]) -> list[Place] | None:
         if not len(steps):
             return None
         thickness = float(np.median(steps))
-    return [Place(p.position, p.orientation, p.spacing, p.thickness or thickness) for p in places]
+    return [FramePlace(p.position, p.orientation, p.spacing, p.thickness or thickness) for p in places]
 
 
-def _place(header: Any, number: int) -> Place | None:
+def _place(header: Any, number: int) -> FramePlace | None:
     own = header if _count(header) == 1 else None  # of many frames, only the functional groups say where each is
     position = _value(header, own, number, "PlanePositionSequence", "ImagePositionPatient", 3)
     orientation = _value(header, own, number, "PlaneOrientationSequence", "ImageOrientationPatient", 6)
@@ -271,7 +271,7 @@ def _place(header: Any, number: int) -> Place | None:
     lengths = (np.linalg.norm(rows), np.linalg.norm(columns))
     if not np.allclose(lengths, 1, atol=0.01) or abs(rows @ columns) > 0.01:
         return None
-    return Place(position, orientation, spacing, thickness[0] if thickness and thickness[0] > 0 else None)
+    return FramePlace(position, orientation, spacing, thickness[0] if thickness and thickness[0] > 0 else None)
 
 
 def _value(header: Any, own: Any, number: int, group: str, name: str, length: int) -> tuple[float, ...] | None:

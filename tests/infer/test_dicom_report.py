@@ -12,7 +12,7 @@ from support.dicom_check import dicom_errors, needs_dciodvfy
 from support.dicom_results import CYST, LESION, MAKER, PLACED, enhanced, header, labels_of, result_of, series
 
 from gms_rt.errors import InputError
-from gms_rt.infer.dicom_report import write_report
+from gms_rt.infer.dicom_report import write_dicom_report
 from gms_rt.infer.dicom_seg import write_seg
 from gms_rt.infer.result import SourceResult
 
@@ -33,7 +33,7 @@ SOURCES = {
 
 
 def reported(result: SourceResult, folder: Path) -> Any:
-    write_report(folder / "report.dcm", result)
+    write_dicom_report(folder / "report.dcm", result)
     return highdicom.sr.srread(folder / "report.dcm")
 
 
@@ -52,10 +52,10 @@ def values(groups: list[Any], name: str) -> list[tuple[float, str]]:
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_report_keeps_to_the_standard(name: str, maker: Any, tmp_path: Path) -> None:
     needs_dciodvfy()
-    write_report(tmp_path / "report.dcm", result_for(name, maker=maker))
+    write_dicom_report(tmp_path / "report.dcm", result_for(name, maker=maker))
     assert dicom_errors(tmp_path / "report.dcm") == []
     empty = result_for(name, maker=maker)
-    write_report(tmp_path / "empty.dcm", dataclasses.replace(empty, labels=np.zeros_like(empty.labels)))
+    write_dicom_report(tmp_path / "empty.dcm", dataclasses.replace(empty, labels=np.zeros_like(empty.labels)))
     assert dicom_errors(tmp_path / "empty.dcm") == []
 
 
@@ -145,5 +145,5 @@ def test_what_made_it_and_what_it_is_not_for_is_said(tmp_path: Path) -> None:
 
 def test_a_source_without_identity_has_no_report(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no valid StudyInstanceUID"):
-        write_report(tmp_path / "report.dcm", result_of([header(StudyInstanceUID="none")]))
+        write_dicom_report(tmp_path / "report.dcm", result_of([header(StudyInstanceUID="none")]))
     assert list(tmp_path.iterdir()) == []
