@@ -70,17 +70,21 @@ class InferJob:
         return sha256_file(self.engine.folder / MANIFEST)
 
     @property
+    def maker(self) -> Maker:
+        """Who makes the results, as they name it."""
+        certificate = self.engine.folder / CERTIFICATE
+        return Maker(
+            self.engine.manifest.name,
+            self.fingerprint,
+            __version__,
+            sha256_file(certificate) if certificate.is_file() else None,
+            dataclasses.asdict(self.options),
+        )
+
+    @property
     def settings(self) -> CaseSettings:
         """What every case shares."""
-        certificate = self.engine.folder / CERTIFICATE
-        maker = Maker(
-            name=self.engine.manifest.name,
-            fingerprint=self.fingerprint,
-            version=__version__,
-            certificate=sha256_file(certificate) if certificate.is_file() else None,
-            options=dataclasses.asdict(self.options),
-        )
-        return CaseSettings(self.out, Predictor(self.engine, self.options), maker, self.key)
+        return CaseSettings(self.out, Predictor(self.engine, self.options), self.maker, self.key)
 
     def refer(self, rows: list[CaseRow]) -> list[CaseRow]:
         """The rows with their `refer` column."""

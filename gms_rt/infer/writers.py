@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gms_rt.infer.dicom_seg import Algorithm, write_seg
+from gms_rt.infer.dicom_seg import write_seg
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.result import SourceResult
 from gms_rt.scan.reader import Fetched
@@ -33,9 +33,4 @@ def _wants_seg(options: InferOptions, fetched: Fetched) -> bool:
     return options.dicom_seg and fetched.kind == "dicom"
 
 
-def _write_seg(path: Path, result: SourceResult) -> None:
-    maker = result.maker
-    write_seg(path, result.headers[0], result.labels, Algorithm(maker.name, maker.fingerprint, maker.version))
-
-
-SOURCE_WRITERS = (SourceWriter("dicom", ".dcm", "DICOM SEG", _wants_seg, _write_seg, column="seg"),)
+SOURCE_WRITERS = (SourceWriter("dicom", ".dcm", "DICOM SEG", _wants_seg, write_seg, column="seg"),)
