@@ -17,7 +17,7 @@ import cv2
 
 from gms_rt.cli.console import Console
 from gms_rt.cli.infer_options import infer_options
-from gms_rt.cli.infer_report import announce, case_reporter, end_run
+from gms_rt.cli.infer_report import announce, case_reporter, end_run, frame_reporter
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import newest_engines
 from gms_rt.engine.select import ENGINES, LoadOptions, load
@@ -155,7 +155,7 @@ def _found(console: Console, inputs: tuple[str, ...], series: bool) -> FoundSour
 def _run(console: Console, found: FoundSources, job: InferJob, hint: bool, *, resume: bool, replace: bool) -> int:
     try:
         with console.progress("segmenting", len(found.sources)) as bar:
-            job = dataclasses.replace(job, on_case=case_reporter(console, bar, hint))
+            job = dataclasses.replace(job, on_case=case_reporter(console, bar, hint), on_frame=frame_reporter(bar))
             summary = run_cases(found, job, resume=resume, replace=replace)
     except KeyboardInterrupt:
         click.echo("gms-rt: interrupted; add --continue to go on from here", err=True)
@@ -168,7 +168,7 @@ def _watch(console: Console, folder: Path, job: InferJob, hint: bool, settings: 
     with _stopped_by_signals(stop):
         console.say(f"watching {folder}; Ctrl-C ends it")
         with console.progress("segmented", None) as bar:
-            job = dataclasses.replace(job, on_case=case_reporter(console, bar, hint))
+            job = dataclasses.replace(job, on_case=case_reporter(console, bar, hint), on_frame=frame_reporter(bar))
             summary = watch(folder, job, stop=stop, **settings)
         return end_run(console, summary, job.out)
 

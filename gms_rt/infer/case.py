@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class CaseSettings:
     maker: Maker
     key: str  # fingerprint of all that makes the results: engine, device, options
     classes: Sequence[SegmentClass] = DEFAULT_CLASSES
+    on_frame: Callable[[ScanCase, int], None] | None = None  # called with the number of frames that are written
 
     @property
     def options(self) -> InferOptions:
@@ -155,24 +156,21 @@ class ScanCase:
                 self._stack.add(frame.number, mask, probabilities if wants_levels else None)
             if self._video is not None:
                 self._video.put(frame.number, shown)
+            count = len(self._rows)
+        if self.settings.on_frame is not None:
+            self.settings.on_frame(self, count)
 
     def finish(self) -> None:
         """Write what needs all frames: the overlay video and the files of the whole source."""
         if self._video is not None and self._video.close():
             self._add_file("videos")
         rows = [self._rows[number] for number in sorted(self._rows)]
-        stack: CaseRow = {}
-        if self.source.series is not None and rows:
-            spacing, notes = self.source.series.spacing, self.source.series.notes
-            stack = measure_series(as_text(self.source.stem), rows, spacing, notes)
+        self._measure_series(rows)
         if self._writers and rows:
             written = self._write_whole(rows)
             if not written and not self._by_frame:
                 self._write_masks()
-        if stack:
-            notes = tuple(note for note in (stack["note"], rows[0].get("note")) if note)
-            # It travels with the first slice's row, so that the journal keeps it.
-            rows[0]["series"] = stack | {"seg": rows[0].get("seg"), "note": "; ".join(notes) or None}
+            self._measure_series(rows)  # with what came of the files
         self._stack.clear()
         self._fetched = None
 
@@ -180,6 +178,13 @@ class ScanCase:
         """Drop what is half-written: the run ends before this source does."""
         if self._video is not None:
             self._video.abandon()
+
+    def _measure_series(self, rows: list[CaseRow]) -> None:
+        """Give the slices of a series their share of the volume. The series' own row travels with the first of them."""
+        series = self.source.series
+        if series is not None and rows:
+            # So that the journal keeps it without knowing of series.
+            rows[0]["series"] = measure_series(as_text(self.source.stem), rows, series.spacing, series.notes)
 
     def _row(self, frame: int | None) -> CaseRow:
         number = frame if self.multi else None
@@ -205,8 +210,11 @@ class ScanCase:
         """The masks slice by slice, where they are in no whole file."""
         for number in self._stack.numbers:
             name = outputs.frame_name(self.source.stem, number)
-            size = self._store("masks", name, outputs.mask_png(self._stack.mask(number) * np.uint8(255)))
-            self.files[f"masks/{name}{outputs.ENDINGS['masks']}"] = size
+            try:
+                size = self._store("masks", name, outputs.mask_png(self._stack.mask(number) * np.uint8(255)))
+                self.files[f"masks/{name}{outputs.ENDINGS['masks']}"] = size
+            except InputError as error:
+                self._rows[number] |= {"status": "failed", "error": failure_reason(error, self.source.path)}
 
     def _write_whole(self, rows: list[CaseRow]) -> bool:
         """Let each writer of whole sources make its file; why one does not is told in the rows. True if one did."""
@@ -221,7 +229,8 @@ class ScanCase:
                     raise InputError("its frames differ in size")
                 result = result or self._result(rows)
                 path = self.settings.out.path(writer.kind, outputs.frame_name(self.source.stem, None))
-                writer.write(path, result)
+                with outputs.as_input_error(path):
+                    writer.write(path, result)
                 text = self._add_file(writer.kind)
                 written = True
             except (InputError, OSError, MemoryError) as error:

@@ -46,6 +46,8 @@ def measure_series(case: str, rows: Sequence[CaseRow], spacing: float | None, no
     The volume is the sum of the slices' areas times that distance; each slice gets its share as `volume_mm3`. It is
     left out where the distance or an area is not known, and the note says which.
     """
+    for row in rows:
+        row.pop("volume_mm3", None)
     made = [row for row in rows if row["status"] != "failed"]
     failed = len(rows) - len(made)
     areas = [row.get("area_mm2") for row in made]
@@ -62,8 +64,9 @@ def measure_series(case: str, rows: Sequence[CaseRow], spacing: float | None, no
             row["volume_mm3"] = round(row["area_mm2"] * spacing, 4)
         volume = round(sum(area for area in areas if area is not None) * spacing, 4)
     first = made[0] if made else rows[0]
+    reasons += [first["note"]] if first.get("note") else []
     area = sum(row["area_px"] for row in made)
-    shared = {key: first.get(key) for key in ("width", "height", "spacing", "modality", "series_uid")}
+    shared = {key: first.get(key) for key in ("width", "height", "spacing", "modality", "series_uid", "seg")}
     return shared | {
         "case": case,
         "slices": len(rows),

@@ -14,6 +14,8 @@ import errno
 import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -110,10 +112,11 @@ class OutFolder:
                         (Path(parent) / name).unlink(missing_ok=True)
 
 
-def write_result(path: Path, data: bytes) -> int:
-    """Write one result and return its size; a name that the file system refuses fails the case, not the run."""
+@contextmanager
+def as_input_error(path: Path) -> Iterator[None]:
+    """Turn what a file system refuses of one name into an InputError: it fails a case, not the run."""
     try:
-        write_bytes(path, data)
+        yield
     except OSError as error:
         raise InputError(f"its result cannot be written ({error.strerror or error})", where=path.name) from error
     except UsageError as error:
@@ -121,6 +124,12 @@ def write_result(path: Path, data: bytes) -> int:
         if isinstance(cause, OSError) and cause.errno in (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR):
             raise InputError(f"its result cannot be written ({cause.strerror})", where=path.name) from error
         raise
+
+
+def write_result(path: Path, data: bytes) -> int:
+    """Write one result and return its size."""
+    with as_input_error(path):
+        write_bytes(path, data)
     return len(data)
 
 

@@ -33,6 +33,7 @@ from gms_rt.infer.summary import NOT_CLINICAL, Summary, stage_report, with_refer
 from gms_rt.infer.tables import RunTables
 from gms_rt.runtime.device import package_version
 
+OnFrame = Callable[[ScanCase, int], None]
 OnCase = Callable[[ScanCase, list[CaseRow]], None]
 
 NOTES = (
@@ -52,6 +53,7 @@ class InferJob:
     options: InferOptions
     workers: int = 0  # threads that decode, and as many that write; 0 is one for each core, four at most
     on_case: OnCase | None = None  # called with each finished case and its rows
+    on_frame: OnFrame | None = None  # called by any thread with a case and the number of its frames that are written
 
     @property
     def threads(self) -> int:
@@ -84,7 +86,8 @@ class InferJob:
     @property
     def settings(self) -> CaseSettings:
         """What every case shares."""
-        return CaseSettings(self.out, Predictor(self.engine, self.options), self.maker, self.key)
+        predictor = Predictor(self.engine, self.options)
+        return CaseSettings(self.out, predictor, self.maker, self.key, on_frame=self.on_frame)
 
     def refer(self, rows: list[CaseRow]) -> list[CaseRow]:
         """The rows with their `refer` column."""

@@ -207,3 +207,27 @@ def test_a_case_that_became_a_slice_leaves_nothing_behind(engine: Engine, tmp_pa
     segment(engine, out, scans, resume=True, slices=True)
     assert not (out / "masks/IM0001.png").exists()
     assert len(table(out / "cases.csv")) == len(list((out / "masks").iterdir())) == 3
+
+
+def test_a_place_that_the_file_system_refuses_fails_the_slices_not_the_run(engine: Engine, tmp_path: Path) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    series(scans / "a", stack(3))
+    Image.fromarray(stack(1)[0]).save(scans / "p.png")
+    for kind in ("dicom", "masks"):  # files where folders are needed
+        (out / kind).mkdir(parents=True)
+        (out / kind / "a").write_text("in the way")
+    assert segment(engine, out, scans).failed == 3
+    rows = table(out / "cases.csv")
+    assert [row["status"] for row in rows] == ["failed"] * 3 + ["ok"]
+    assert "cannot be written" in rows[0]["error"]
+    assert [(row["status"], row["failed"]) for row in table(out / "series.csv")] == [("failed", "3")]
+    assert (out / "masks/p.png").is_file()
+
+
+def test_each_slice_is_told_as_soon_as_it_is_written(engine: Engine, tmp_path: Path) -> None:
+    series(tmp_path / "scans", stack(4))
+    counts = []
+    with OutFolder(tmp_path / "out") as folder:
+        job = InferJob(engine, folder, InferOptions(), workers=1, on_frame=lambda case, count: counts.append(count))
+        run_cases(with_series(find_sources([str(tmp_path / "scans")])), job)
+    assert counts == [1, 2, 3, 4]
