@@ -8,7 +8,11 @@ postprocess.py  largest region, holes, small regions
 confidence.py   one number for how decided the model was
 measure.py      a mask in numbers: a row of cases.csv
 contours.py     a mask as polygons
+result.py       all results of one source
+stack.py        the masks of a source, kept small until all are in
+writers.py      the files that need all frames of a source, one entry each
 dicom_seg.py    masks as a DICOM Segmentation
+overlay_video.py  the frames with their masks drawn in
 outputs.py      the output folder: lock, names, whole-or-nothing files
 journal.py      what is finished, so that an interrupted run goes on
 channel.py      bounded queues between threads

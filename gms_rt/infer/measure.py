@@ -12,7 +12,9 @@ import numpy as np
 from gms_rt.arrays import U8
 
 COLUMNS = ("case", "source", "frame", "width", "height", "area_px", "area_mm2", "components", "centroid_x",
-           "centroid_y", "bbox", "confidence", "refer", "window", "seconds", "status", "error")  # fmt: skip
+           "centroid_y", "bbox", "confidence", "refer", "window", "seconds", "status", "error",
+           "modality", "series_uid", "sop_uid", "instance", "position", "spacing", "volume_mm3", "seg",
+           "note")  # fmt: skip
 
 CaseRow = dict[str, Any]
 

@@ -16,7 +16,7 @@ from typing import Any
 from gms_rt import __version__
 from gms_rt.artifacts import atomic_path, sha256_file, write_json
 from gms_rt.engine.loaded import Engine
-from gms_rt.engine.manifest import MANIFEST
+from gms_rt.engine.manifest import CERTIFICATE, MANIFEST
 from gms_rt.errors import GmsError
 from gms_rt.infer.case import CaseSettings, ScanCase
 from gms_rt.infer.confidence import DEFINITION
@@ -26,6 +26,7 @@ from gms_rt.infer.options import InferOptions
 from gms_rt.infer.outputs import OutFolder
 from gms_rt.infer.pipeline import Pipeline
 from gms_rt.infer.predict import Predictor
+from gms_rt.infer.result import Maker
 from gms_rt.infer.sources import FoundSources, Source
 from gms_rt.infer.summary import NOT_CLINICAL, Summary, stage_report, with_referral
 from gms_rt.runtime.device import package_version
@@ -65,6 +66,19 @@ class InferJob:
     def fingerprint(self) -> str:
         """The hash of the engine's manifest, which holds the hashes of all its files."""
         return sha256_file(self.engine.folder / MANIFEST)
+
+    @property
+    def settings(self) -> CaseSettings:
+        """What every case shares."""
+        certificate = self.engine.folder / CERTIFICATE
+        maker = Maker(
+            name=self.engine.manifest.name,
+            fingerprint=self.fingerprint,
+            version=__version__,
+            certificate=sha256_file(certificate) if certificate.is_file() else None,
+            options=dataclasses.asdict(self.options),
+        )
+        return CaseSettings(self.out, Predictor(self.engine, self.options), maker, self.key)
 
     def refer(self, rows: list[CaseRow]) -> list[CaseRow]:
         """The rows with their `refer` column."""
@@ -119,7 +133,7 @@ def segment_sources(
             journal.add(case.source.name, case.digest, case.rows, case.files)
 
     pipeline = Pipeline(
-        CaseSettings(job.out, Predictor(job.engine, job.options), job.fingerprint),
+        job.settings,
         workers=job.threads,
         find=lambda name, digest: journal.find(name, digest, failed_too=failed_too),
         done=done,

@@ -20,6 +20,7 @@ from pathlib import Path
 from gms_rt.errors import UsageError
 from gms_rt.scan.nifti import NIFTI_SUFFIXES
 from gms_rt.scan.reader import is_scan
+from gms_rt.scan.series import Series
 
 # A folder that holds this file is the output of a run, never its input.
 OUTPUT_MARK = ".gms-rt.lock"
@@ -28,11 +29,18 @@ _FRAME_LIKE = re.compile(r"\.frame-\d+$")
 
 @dataclass(frozen=True)
 class Source:
-    """One file: where it is, its name below the common root, and the name of its results (no ending)."""
+    """One file or series: where it is, its name below the common root, and the name of its results (no ending)."""
 
-    path: Path
+    path: Path  # of a series the first file
     name: str
     stem: str
+    series: Series | None = None
+    members: tuple[str, ...] = ()  # names of a series' files, in the order of the frames
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Its file, or its files in the order of the frames."""
+        return self.series.paths if self.series else (self.path,)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 reader.py         a file of any format: is it a scan, its hash, its frames, its first image
 pictures.py       PNG, JPEG, TIFF, BMP and WebP, 8 or 16 bit
+series.py         DICOM files that are slices of one series
 dicom.py          DICOM files;  dicom_values.py  their values as 8 bit;  dicom_spacing.py  their millimetres
 nifti.py          slices of NIfTI volumes
 video.py          video files, in and out
