@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ from gms_rt.infer.confidence import DEFINITION
 from gms_rt.infer.dicom_seg import seg_available
 from gms_rt.infer.flips import FLIPS
 from gms_rt.infer.measure import CaseRow
+from gms_rt.infer.options import BIDS, FOLDERS, LAYOUTS
 from gms_rt.infer.sources import FoundSources
 from gms_rt.infer.summary import Summary
 from gms_rt.runtime.device import parse_device
@@ -43,6 +45,7 @@ Examples:
   gms-rt infer slide.tif --tile 224            a large image, tile by tile
   gms-rt infer clip.mp4 --overlay-video        masks of a video, and the video with them drawn in
   gms-rt infer --watch inbox/                  segment what arrives, until Ctrl-C
+  gms-rt infer sub-*/anat/*_T1w.nii.gz --layout bids --out derivatives/gms-rt
   find . -name '*.dcm' -print0 | gms-rt infer -
 
 Confidence: {DEFINITION}
@@ -94,11 +97,25 @@ Exit codes:
     show_default=True,
     help="Write the outlines of each mask as polygons in JSON.",
 )
-@click.option("--probability", is_flag=True, help="Write each probability map as PNG, 0-255.")
+@click.option(
+    "--probability", is_flag=True, help="Write each probability map as PNG, 0-255; with NIfTI also as NIfTI, 0-1."
+)
 @click.option(
     "--dicom-seg/--no-dicom-seg",
     default=None,
     help="Write DICOM SEG for DICOM input  [default: if highdicom is installed].",
+)
+@click.option(
+    "--nifti/--no-nifti",
+    default=None,
+    help="Write masks as NIfTI, with --probability also probabilities  [default: for NIfTI input].",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    default=FOLDERS,
+    show_default=True,
+    help="How masks of volumes are named: a folder for each kind of file, or a BIDS derivative.",
 )
 @click.option(
     "--overlay-video", is_flag=True, help="Write an MP4 with the masks drawn in, for videos and multi-frame files."
@@ -164,6 +181,8 @@ def command(
         raise UsageError("a number of threads cannot be negative", where="--workers, --threads")
     if dicom_seg and not seg_available():
         raise MissingExtraError("writing DICOM SEG", "dicom-seg")
+    if (making["nifti"] or making["layout"] == BIDS) and importlib.util.find_spec("nibabel") is None:
+        raise MissingExtraError("writing NIfTI", "nifti")
     options = _options(making, seg_available() if dicom_seg is None else dicom_seg)
     hint = dicom_seg is None and not seg_available()
     watched_folder = None if watched is None else _check_watched(Path(watched), inputs)

@@ -133,11 +133,15 @@ class ScanCase:
         wants_levels = any(writer.probabilities for writer in self._writers)
         probabilities = levels_from_probability(restored) if options.probabilities or wants_levels else None
         files = {"masks": outputs.mask_png(mask)}
-        shown = outputs.draw_overlay(frame.image, mask) if options.overlays or self._video is not None else None
+        shown = (
+            outputs.draw_overlay(frame.image, mask, self.settings.classes[0].colour)
+            if options.overlays or self._video is not None
+            else None
+        )
         if options.overlays and shown is not None:
             files["overlays"] = outputs.overlay_jpeg(shown)
         if options.contours:
-            files["contours"] = outputs.contour_json(mask, frame.spacing)
+            files["contours"] = outputs.contour_json(mask, frame.spacing, self.settings.classes)
         if options.probabilities and probabilities is not None:
             files["probabilities"] = outputs.mask_png(probabilities)
         sizes = {f"{kind}/{name}{outputs.ENDINGS[kind]}": self._store(kind, name, files[kind]) for kind in files}

@@ -15,14 +15,16 @@ from typing import Any
 
 from gms_rt import __version__
 from gms_rt.artifacts import atomic_path, sha256_file, write_json
+from gms_rt.class_lists import values_from_classes
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import CERTIFICATE, MANIFEST
 from gms_rt.errors import GmsError
+from gms_rt.infer.bids import write_dataset_description
 from gms_rt.infer.case import CaseSettings, ScanCase
 from gms_rt.infer.confidence import DEFINITION
 from gms_rt.infer.journal import Journal
 from gms_rt.infer.measure import CaseRow, CaseTable, as_text
-from gms_rt.infer.options import InferOptions
+from gms_rt.infer.options import BIDS, InferOptions
 from gms_rt.infer.outputs import OutFolder
 from gms_rt.infer.pipeline import Pipeline
 from gms_rt.infer.predict import Predictor
@@ -51,6 +53,15 @@ class InferJob:
     workers: int = 0  # threads that decode, and as many that write; 0 is one for each core, four at most
     on_case: OnCase | None = None  # called with each finished case and its rows
 
+    def __post_init__(self) -> None:
+        self.out.layout = self.options.layout
+
+    def describe(self, source: Path | None) -> None:
+        """Write what describes the output folder as a whole, where its layout has such files."""
+        if self.options.layout == BIDS:
+            manifest = self.engine.manifest
+            write_dataset_description(self.out.root, manifest.name, manifest.segment_classes, source)
+
     @property
     def threads(self) -> int:
         """`workers`, or what 0 stands for."""
@@ -78,7 +89,8 @@ class InferJob:
             certificate=sha256_file(certificate) if certificate.is_file() else None,
             options=dataclasses.asdict(self.options),
         )
-        return CaseSettings(self.out, Predictor(self.engine, self.options), maker, self.key)
+        classes = self.engine.manifest.segment_classes
+        return CaseSettings(self.out, Predictor(self.engine, self.options), maker, self.key, classes)
 
     def refer(self, rows: list[CaseRow]) -> list[CaseRow]:
         """The rows with their `refer` column."""
@@ -94,6 +106,7 @@ def run_cases(found: FoundSources, job: InferJob, *, resume: bool = False) -> Su
     record = run_record(job, found)
     with Journal(out.root, job.key, resume=resume) as journal:
         write_json(out.root / "run.json", record | {"status": "running"})
+        job.describe(found.root)
         summary = Summary(job.options.refer_below)
         status = "failed"
         try:
@@ -162,6 +175,7 @@ def run_record(job: InferJob, found: FoundSources) -> dict[str, Any]:
             "folder": as_text(str(Path(os.path.abspath(engine.folder)))),  # noqa: PTH100 (links keep their names)
             "precision": engine.manifest.precision,
             "manifest_sha256": job.fingerprint,
+            "classes": values_from_classes(engine.manifest.segment_classes),
         },
         "device": dataclasses.asdict(engine.runner.info),
         "options": dataclasses.asdict(job.options) | {"workers": job.threads},

@@ -32,6 +32,7 @@ def watch(folder: Path, job: InferJob, *, stop: threading.Event, poll: float = 1
     summary = Summary(job.options.refer_below)
     with Journal(out.root, job.key, resume=True, remember=True) as journal:
         write_json(out.root / "run.json", record | {"status": "watching"})
+        job.describe(folder.resolve())
         changed = True
         while True:
             whole = arrivals.whole()
