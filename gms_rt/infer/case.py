@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from gms_rt.classes import DEFAULT_CLASSES, SegmentClass
 from gms_rt.errors import InputError
 from gms_rt.infer import outputs
 from gms_rt.infer.confidence import confidence
-from gms_rt.infer.measure import CaseRow, as_text, measure_mask
+from gms_rt.infer.measure import CaseRow, as_text, measure_mask, measure_series
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.overlay_video import OverlayVideo
 from gms_rt.infer.postprocess import clean_mask
@@ -62,6 +63,7 @@ class ScanCase:
         self._fetched: Fetched | None = None
         self._kind: str | None = None
         self._writers: list[SourceWriter] = []
+        self._by_frame = True
         self._stack = MaskStack()
         self._video: OverlayVideo | None = None
         self._lock = threading.Lock()
@@ -88,7 +90,10 @@ class ScanCase:
         self._fetched = fetched
         self._kind = fetched.kind
         self.multi = multi
+        series = self.source.series is not None
         self._writers = [writer for writer in SOURCE_WRITERS if writer.wanted(self.settings.options, fetched)]
+        # The masks of a series are in its whole file; where none is wanted, each slice has its own.
+        self._by_frame = self.settings.options.slices or not (series and any(writer.masks for writer in self._writers))
         if self.settings.options.overlay_video and multi:
             path = self.settings.out.path("videos", outputs.frame_name(self.source.stem, None))
             self._video = OverlayVideo(path, frame_rate(fetched.path) if fetched.kind == "video" else 10.0)
@@ -132,15 +137,13 @@ class ScanCase:
         name = outputs.frame_name(self.source.stem, frame.number if self.multi else None)
         wants_levels = any(writer.probabilities for writer in self._writers)
         probabilities = levels_from_probability(restored) if options.probabilities or wants_levels else None
-        files = {"masks": outputs.mask_png(mask)}
-        shown = (
-            outputs.draw_overlay(frame.image, mask, self.settings.classes[0].colour)
-            if options.overlays or self._video is not None
-            else None
-        )
-        if options.overlays and shown is not None:
+        files = {"masks": outputs.mask_png(mask)} if self._by_frame else {}
+        overlays = options.overlays and self._by_frame
+        colour = self.settings.classes[0].colour
+        shown = outputs.draw_overlay(frame.image, mask, colour) if overlays or self._video is not None else None
+        if overlays and shown is not None:
             files["overlays"] = outputs.overlay_jpeg(shown)
-        if options.contours:
+        if options.contours and self._by_frame:
             files["contours"] = outputs.contour_json(mask, frame.spacing, self.settings.classes)
         if options.probabilities and probabilities is not None:
             files["probabilities"] = outputs.mask_png(probabilities)
@@ -158,8 +161,19 @@ class ScanCase:
         """Write what needs all frames: the overlay video and the files of the whole source."""
         if self._video is not None and self._video.close():
             self._add_file("videos")
-        if self._writers and self._rows:
-            self._write_whole()
+        rows = [self._rows[number] for number in sorted(self._rows)]
+        stack: CaseRow = {}
+        if self.source.series is not None and rows:
+            spacing, notes = self.source.series.spacing, self.source.series.notes
+            stack = measure_series(as_text(self.source.stem), rows, spacing, notes)
+        if self._writers and rows:
+            written = self._write_whole(rows)
+            if not written and not self._by_frame:
+                self._write_masks()
+        if stack:
+            notes = tuple(note for note in (stack["note"], rows[0].get("note")) if note)
+            # It travels with the first slice's row, so that the journal keeps it.
+            rows[0]["series"] = stack | {"seg": rows[0].get("seg"), "note": "; ".join(notes) or None}
         self._stack.clear()
         self._fetched = None
 
@@ -188,34 +202,46 @@ class ScanCase:
         self.files[name] = path.stat().st_size
         return name
 
-    def _write_whole(self) -> None:
-        """Let each writer of whole sources make its file; why one does not is told in the rows."""
+    def _write_masks(self) -> None:
+        """The masks slice by slice, where they are in no whole file."""
+        for number in self._stack.numbers:
+            name = outputs.frame_name(self.source.stem, number)
+            size = self._store("masks", name, outputs.mask_png(self._stack.mask(number) * np.uint8(255)))
+            self.files[f"masks/{name}{outputs.ENDINGS['masks']}"] = size
+
+    def _write_whole(self, rows: list[CaseRow]) -> bool:
+        """Let each writer of whole sources make its file, or tell in the rows why not. True if masks were written."""
+        written: set[str] = set()
         result: SourceResult | None = None
         for writer in self._writers:
+            if writer.describes and writer.describes not in written:
+                continue
             column, text = writer.column, ""
             try:
                 if any(row["status"] == "failed" for row in self.rows):
                     raise InputError("not every frame has a mask")
                 if not self._stack.even:
                     raise InputError("its frames differ in size")
-                result = result or self._result()
+                result = result or self._result(rows)
                 path = self.settings.out.path(writer.kind, outputs.frame_name(self.source.stem, None))
                 writer.write(path, result)
                 text = self._add_file(writer.kind)
+                written.add(writer.kind)
             except (InputError, OSError) as error:
                 text = f"no {writer.label}: {failure_reason(error, self.source.path)}"
                 column = column or "note"
             if column:
-                for row in self._rows.values():
+                for row in rows:
                     row[column] = f"{row['note']}; {text}" if column == "note" and row.get("note") else text
+        return any(writer.masks and writer.kind in written for writer in self._writers)
 
-    def _result(self) -> SourceResult:
+    def _result(self, rows: list[CaseRow]) -> SourceResult:
         assert self._fetched is not None
         return SourceResult(
             paths=self.source.paths,
             digest=self.digest,
             labels=self._stack.labels(),
-            rows=[self._rows[number] for number in sorted(self._rows)],
+            rows=rows,
             maker=self.settings.maker,
             key=self.settings.key,
             probabilities=self._stack.probabilities(),

@@ -33,6 +33,7 @@ class InferOptions:
     nifti: bool | None = None  # also over DICOM; None: over NIfTI only, and over DICOM in the BIDS layout
     layout: str = FOLDERS  # how the results of whole volumes are named, one of LAYOUTS
     overlay_video: bool = False
+    slices: bool = False  # of a DICOM series, too, write masks, overlays and contours slice by slice
     keep_suffix: bool = False  # a watch names results by whole file names: results and keys differ from a run's
     max_pixels: int = MAX_PIXELS
 

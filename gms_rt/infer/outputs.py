@@ -45,7 +45,7 @@ ENDINGS = {
 } | {writer.kind: writer.ending for writer in SOURCE_WRITERS}
 _FOLDERS = {writer.kind: writer.folder for writer in SOURCE_WRITERS if writer.folder}
 _BIDS_KINDS = {writer.kind for writer in SOURCE_WRITERS if "nifti" in (writer.kind, writer.folder)}
-_NAME_BYTES = 255 - max(len(ending) for ending in ENDINGS.values())
+_NAME_BYTES = 250  # of a case: five more are the longest ending but those of volumes
 _COLOUR = DEFAULT_CLASSES[0].colour
 
 
@@ -55,13 +55,16 @@ def frame_name(stem: str, frame: int | None) -> str:
     >>> frame_name("study/scan", 3)
     'study/scan.frame-00003'
     """
+    return _named(stem, "" if frame is None else f".frame-{frame:05d}", _NAME_BYTES)
+
+
+def _named(stem: str, tail: str, limit: int) -> str:
     folder, slash, base = stem.rpartition("/")
-    tail = "" if frame is None else f".frame-{frame:05d}"
     raw = os.fsencode(base)
-    if len(raw) + len(tail) > _NAME_BYTES:
+    if len(raw) + len(tail) > limit:
         mark = f"~{sha256_bytes(raw)[:8]}"
         # Characters are cut whole; a byte that is not part of one goes with the rest.
-        base = raw[: _NAME_BYTES - len(tail) - len(mark)].decode("utf-8", "ignore") + mark
+        base = raw[: limit - len(tail) - len(mark)].decode("utf-8", "ignore") + mark
     return f"{folder}{slash}{base}{tail}"
 
 
@@ -84,7 +87,7 @@ class OutFolder:
             if self._claims.setdefault(name, case) != case:  # in one step, for many threads
                 raise InputError("another scan has its BIDS name", fix="segment them into folders of their own")
             return self.root / name
-        return self.root / _FOLDERS.get(kind, kind) / f"{case}{ENDINGS[kind]}"
+        return self.root / _FOLDERS.get(kind, kind) / _named(case, ENDINGS[kind], 255)
 
     def __enter__(self: _OutFolder) -> _OutFolder:
         try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gms_rt.infer.bids import write_dseg_sidecar, write_dseg_table, write_probseg_sidecar
-from gms_rt.infer.dicom_seg import Algorithm, write_seg
+from gms_rt.infer.dicom_seg import write_seg
 from gms_rt.infer.nifti_mask import write_nifti, write_probability_nifti
 from gms_rt.infer.options import BIDS, InferOptions
 from gms_rt.infer.result import SourceResult
@@ -30,15 +30,12 @@ class SourceWriter:
     column: str | None = None  # of cases.csv, for the file or the reason why not; without one the reason is a `note`
     probabilities: bool = False  # whether it needs SourceResult.probabilities
     folder: str = ""  # that several kinds share
+    describes: str = ""  # the kind next to which it stands; without that file it is not written
+    masks: bool = True  # whether the masks are in it, so that those of a series need no files of their own
 
 
 def _wants_seg(options: InferOptions, fetched: Fetched) -> bool:
     return options.dicom_seg and fetched.kind == "dicom"
-
-
-def _write_seg(path: Path, result: SourceResult) -> None:
-    maker = result.maker
-    write_seg(path, result.headers[0], result.labels, Algorithm(maker.name, maker.fingerprint, maker.version))
 
 
 def _wants_nifti(options: InferOptions, fetched: Fetched) -> bool:
@@ -60,7 +57,7 @@ def _wants_probability_bids(options: InferOptions, fetched: Fetched) -> bool:
 
 
 SOURCE_WRITERS = (
-    SourceWriter("dicom", ".dcm", "DICOM SEG", _wants_seg, _write_seg, column="seg"),
+    SourceWriter("dicom", ".dcm", "DICOM SEG", _wants_seg, write_seg, column="seg"),
     SourceWriter("nifti", "_dseg.nii.gz", "NIfTI mask", _wants_nifti, write_nifti),
     SourceWriter(
         "nifti-probability",
@@ -70,9 +67,28 @@ SOURCE_WRITERS = (
         write_probability_nifti,
         probabilities=True,
         folder="nifti",
+        masks=False,
     ),
-    SourceWriter("bids-mask", "_dseg.json", "BIDS sidecar", _wants_bids, write_dseg_sidecar, folder="nifti"),
-    SourceWriter("bids-classes", "_dseg.tsv", "BIDS table of classes", _wants_bids, write_dseg_table, folder="nifti"),
+    SourceWriter(
+        "bids-mask",
+        "_dseg.json",
+        "BIDS sidecar",
+        _wants_bids,
+        write_dseg_sidecar,
+        folder="nifti",
+        describes="nifti",
+        masks=False,
+    ),
+    SourceWriter(
+        "bids-classes",
+        "_dseg.tsv",
+        "BIDS table of classes",
+        _wants_bids,
+        write_dseg_table,
+        folder="nifti",
+        describes="nifti",
+        masks=False,
+    ),
     SourceWriter(
         "bids-probability",
         "_probseg.json",
@@ -80,5 +96,7 @@ SOURCE_WRITERS = (
         _wants_probability_bids,
         write_probseg_sidecar,
         folder="nifti",
+        describes="nifti-probability",
+        masks=False,
     ),
 )

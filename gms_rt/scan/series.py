@@ -22,6 +22,7 @@ class Series:
     paths: tuple[Path, ...]  # one file for each slice
     spacing: float | None  # millimetres between neighbours, None where it is not known or differs
     notes: tuple[str, ...] = ()  # gaps, duplicates: what a person should know of the stack
+    copies: tuple[Path, ...] = ()  # files that are one of the slices once more, left out
 
 
 class SeriesFrames(Iterator[Frame]):

@@ -146,5 +146,11 @@ def test_masks_over_nifti_are_written_unless_they_are_not_wanted(tmp_path: Path,
             str(tmp_path / f"out/masks/sub-01/anat/sub-01_T1w.frame-{index + 1:05d}.png"), cv2.IMREAD_UNCHANGED
         )
         assert np.array_equal(mask[:, :, index].T == 1, png == 255)
+    # A name too long for its ending is cut, as all names are.
+    (tmp_path / "long").mkdir()
+    (scans / "sub-01/anat/sub-01_T1w.nii.gz").rename(tmp_path / "long" / f"{'n' * 248}.nii.gz")
+    run(tmp_path / "long", tmp_path / "cut", overlays=False, contours=False)
+    (name,) = (path.name for path in (tmp_path / "cut/nifti").iterdir())
+    assert len(name) == 255 and name.endswith("_dseg.nii.gz") and "~" in name
     run(scans, tmp_path / "none", nifti=False, overlays=False, contours=False)
     assert not any("nii" in name for name in tree(tmp_path / "none"))
