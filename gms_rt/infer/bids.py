@@ -38,6 +38,7 @@ _KEPT = {
 }
 _OTHERS = ("fmap", "micr", "perf", "pet")  # of scans whose segmentations BIDS has no folder for: they go to anat
 _DATATYPES = {"bold": "func", "cbv": "func", "sbref": "func", "dwi": "dwi"}  # of scans that are given without folders
+_LONGEST = 200  # that with `desc` and an ending is still a file name
 _IGNORED = "/*\n!/sub-*\n!/dataset_description.json\n!/README.md\n"
 _README = """# Segmentations made by gms-rt
 
@@ -58,7 +59,7 @@ def bids_stem(case: str) -> str:
     folders, _, base = case.rpartition("/")
     found = _NAME.fullmatch(base)
     entities = [part.split("-", 1) for part in found[1].split("_")] if found else []
-    if found is None or len({key for key, _ in entities}) != len(entities):
+    if found is None or len({key for key, _ in entities}) != len(entities) or len(base) > _LONGEST:
         label = _label(case)
         return f"sub-{label}/anat/sub-{label}_desc-gmsrt"
     named = dict(entities)

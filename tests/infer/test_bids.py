@@ -43,6 +43,7 @@ ANAT = re.compile(
         # In the order of BIDS, whatever the scan's is.
         ("sub-01/anat/sub-01_run-1_acq-fast_T1w", "sub-01/anat/sub-01_acq-fast_run-1_desc-gmsrtT1w"),
         ("brain", "sub-brain/anat/sub-brain_desc-gmsrt"),
+        (f"sub-{199 * '1'}_T1w", f"sub-{'sub' + 37 * '1'}X8771a0f8/anat/sub-{'sub' + 37 * '1'}X8771a0f8_desc-gmsrt"),
     ],
 )
 def test_names_keep_what_a_segmentation_may_have(case: str, stem: str) -> None:

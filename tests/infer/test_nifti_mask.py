@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.dicom_files import dataset, save
+from support.infer_engine import brightness_engine
 
 from gms_rt.classes import SegmentClass
 from gms_rt.errors import InputError
+from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases, with_series
 from gms_rt.infer.nifti_mask import write_nifti, write_probability_nifti
 from gms_rt.infer.result import Maker, SourceResult
 from gms_rt.scan.dicom import read_header
@@ -281,3 +284,35 @@ def test_positions_that_are_not_numbers_are_an_input_error(tmp_path: Path) -> No
     header.ImagePositionPatient = [float("nan"), 0, 0]
     write_nifti(tmp_path / "m.nii.gz", result_of(labels, paths, headers=[header]))
     assert nibabel.load(tmp_path / "m.nii.gz").header.get_sform(coded=True)[1] == 0
+
+
+def test_a_run_writes_a_series_as_one_volume_on_request(tmp_path: Path) -> None:
+    volume = np.random.default_rng(8).integers(0, 2, (3, 5, 7)).astype(np.int16) * 1000
+    series(tmp_path / "scans", volume, [0, 2.5, 5])
+    with OutFolder(tmp_path / "out") as held:
+        options = InferOptions(nifti=True, probabilities=True, dicom_seg=False, slices=True, overlays=False)
+        found = with_series(find_sources([str(tmp_path / "scans")]))
+        job = InferJob(brightness_engine(tmp_path / "engine"), held, options, workers=2)
+        assert run_cases(found, job).failed == 0
+    (mask_file,) = (tmp_path / "out/nifti").glob("*_dseg.nii.gz")
+    (probability_file,) = (tmp_path / "out/nifti").glob("*_probseg.nii.gz")
+    mask, probability = np.asanyarray(nibabel.load(mask_file).dataobj), nibabel.load(probability_file).get_fdata()
+    for folder, values in (("masks", mask * 255), ("probabilities", np.rint(probability * 255))):
+        pictures = sorted((tmp_path / "out" / folder).rglob("*.png"))
+        assert len(pictures) == 3
+        for index, path in enumerate(pictures):
+            assert np.array_equal(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), values[:, :, index].T)
+    assert mask.any() and not mask.all()
+    assert nibabel.load(mask_file).header.get_zooms() == pytest.approx((0.5, 0.75, 2.5))
+
+
+def test_a_series_that_is_not_even_keeps_its_masks_and_says_why(tmp_path: Path) -> None:
+    series(tmp_path / "scans", np.full((3, 5, 7), 1000, np.int16), [0, 2.5, 7.5])
+    with OutFolder(tmp_path / "out") as held:
+        options = InferOptions(nifti=True, layout="bids", dicom_seg=False, overlays=False)
+        found = with_series(find_sources([str(tmp_path / "scans")]))
+        job = InferJob(brightness_engine(tmp_path / "engine"), held, options, workers=2)
+        assert run_cases(found, job).failed == 0
+    assert "no NIfTI mask: has slices that are not evenly spaced" in (tmp_path / "out/cases.csv").read_text()
+    assert len(list((tmp_path / "out/masks").rglob("*.png"))) == 3
+    assert not list((tmp_path / "out").glob("sub-*/**/*dseg*"))
