@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gms_rt.arrays import U8
-from gms_rt.artifacts import atomic_path
+from gms_rt.classes import DEFAULT_CLASSES, SegmentClass
 from gms_rt.errors import InputError
 from gms_rt.infer import outputs
 from gms_rt.infer.confidence import confidence
-from gms_rt.infer.dicom_seg import write_seg
-from gms_rt.infer.measure import CaseRow, as_text, measure_mask
+from gms_rt.infer.measure import CaseRow, as_text, measure_mask, measure_series
 from gms_rt.infer.options import InferOptions
+from gms_rt.infer.overlay_video import OverlayVideo
 from gms_rt.infer.postprocess import clean_mask
 from gms_rt.infer.predict import Predictor
 from gms_rt.infer.result import Maker, SourceResult
 from gms_rt.infer.sources import Source
+from gms_rt.infer.stack import MaskStack
+from gms_rt.infer.writers import SOURCE_WRITERS, SourceWriter
 from gms_rt.scan import Frame
 from gms_rt.scan.mask import levels_from_probability, mask_from_probability
 from gms_rt.scan.reader import Fetched
-from gms_rt.scan.video import VideoWriter, frame_rate
+from gms_rt.scan.video import frame_rate
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class CaseSettings:
 
     out: outputs.OutFolder
     predictor: Predictor
-    maker: Maker  # of the results
-    key: str  # fingerprint of all that makes them
+    maker: Maker
+    key: str  # fingerprint of all that makes the results: engine, device, options
+    classes: Sequence[SegmentClass] = DEFAULT_CLASSES
 
     @property
     def options(self) -> InferOptions:
@@ -61,11 +62,11 @@ class ScanCase:
         self._tail: list[CaseRow] = []
         self._fetched: Fetched | None = None
         self._kind: str | None = None
-        self._packed: dict[int, tuple[tuple[int, ...], U8]] = {}
+        self._writers: list[SourceWriter] = []
+        self._by_frame = True
+        self._stack = MaskStack()
+        self._video: OverlayVideo | None = None
         self._lock = threading.Lock()
-        self._video: VideoWriter | None = None
-        self._video_size = (0, 0)
-        self._video_part = contextlib.ExitStack()
         self._open = 1  # frames not yet written, and one for the decoder
 
     @property
@@ -89,6 +90,13 @@ class ScanCase:
         self._fetched = fetched
         self._kind = fetched.kind
         self.multi = multi
+        series = self.source.series is not None
+        self._writers = [writer for writer in SOURCE_WRITERS if writer.wanted(self.settings.options, fetched)]
+        # The masks of a series are in its whole file; where none is wanted, each slice has its own.
+        self._by_frame = self.settings.options.slices or not (series and self._writers)
+        if self.settings.options.overlay_video and multi:
+            path = self.settings.out.path("videos", outputs.frame_name(self.source.stem, None))
+            self._video = OverlayVideo(path, frame_rate(fetched.path) if fetched.kind == "video" else 10.0)
 
     def expect(self) -> None:
         """One more frame is on its way."""
@@ -100,6 +108,11 @@ class ScanCase:
         with self._lock:
             self._open -= 1
             return self._open == 0
+
+    def skip(self, reason: str) -> None:
+        """Record that the source has no image: a valid file, but nothing to segment."""
+        with self._lock:
+            self._tail.append(self._row(None) | {"status": "skipped", "error": reason})
 
     def fail(self, reason: str, frame: int | None = None) -> None:
         """Record why a frame, or the source from here on, has no result."""
@@ -119,112 +132,119 @@ class ScanCase:
         restored = self.settings.predictor.restore(levels, frame.image.shape)
         mask = mask_from_probability(restored, options.threshold)
         mask = clean_mask(mask, largest=options.largest, fill=options.fill_holes, min_area=options.min_area)
-        row = self._row(frame.number) | measure_mask(mask, frame.spacing)
+        row = self._row(frame.number) | frame.origin | measure_mask(mask, frame.spacing)
         row |= {"confidence": confidence(levels, options.threshold), "window": frame.window}
         name = outputs.frame_name(self.source.stem, frame.number if self.multi else None)
-        files = {"masks": outputs.mask_png(mask)}
-        shown = outputs.draw_overlay(frame.image, mask) if options.overlays or self._wants_video else None
-        if options.overlays and shown is not None:
+        wants_levels = any(writer.probabilities for writer in self._writers)
+        probabilities = levels_from_probability(restored) if options.probabilities or wants_levels else None
+        files = {"masks": outputs.mask_png(mask)} if self._by_frame else {}
+        overlays = options.overlays and self._by_frame
+        shown = outputs.draw_overlay(frame.image, mask) if overlays or self._video is not None else None
+        if overlays and shown is not None:
             files["overlays"] = outputs.overlay_jpeg(shown)
-        if options.contours:
+        if options.contours and self._by_frame:
             files["contours"] = outputs.contour_json(mask, frame.spacing)
-        if options.probabilities:
-            files["probabilities"] = outputs.mask_png(levels_from_probability(restored))
+        if options.probabilities and probabilities is not None:
+            files["probabilities"] = outputs.mask_png(probabilities)
         sizes = {f"{kind}/{name}{outputs.ENDINGS[kind]}": self._store(kind, name, files[kind]) for kind in files}
         row["seconds"] = round(seconds + time.perf_counter() - start, 4)
         with self._lock:
             self.files |= sizes
             self._rows[frame.number] = row
-            if self._wants_seg:
-                self._packed[frame.number] = (mask.shape, np.packbits(mask != 0))
-            if self._wants_video and shown is not None:
-                self._show(frame.number, shown)
+            if self._writers:
+                self._stack.add(frame.number, mask, probabilities if wants_levels else None)
+            if self._video is not None:
+                self._video.put(frame.number, shown)
 
     def finish(self) -> None:
-        """Write what needs all frames: the overlay video and the DICOM SEG."""
-        with self._video_part:
-            if self._video is not None:
-                self._video.close()
-        if self._video is not None:
+        """Write what needs all frames: the overlay video and the files of the whole source."""
+        if self._video is not None and self._video.close():
             self._add_file("videos")
-        if self._wants_seg and self._packed and not any(row["status"] == "failed" for row in self.rows):
-            self._segment()
-        self._packed.clear()
+        rows = [self._rows[number] for number in sorted(self._rows)]
+        stack: CaseRow = {}
+        if self.source.series is not None and rows:
+            spacing, notes = self.source.series.spacing, self.source.series.notes
+            stack = measure_series(as_text(self.source.stem), rows, spacing, notes)
+        if self._writers and rows:
+            written = self._write_whole(rows)
+            if not written and not self._by_frame:
+                self._write_masks()
+        if stack:
+            notes = tuple(note for note in (stack["note"], rows[0].get("note")) if note)
+            # It travels with the first slice's row, so that the journal keeps it.
+            rows[0]["series"] = stack | {"seg": rows[0].get("seg"), "note": "; ".join(notes) or None}
+        self._stack.clear()
         self._fetched = None
 
     def abandon(self) -> None:
         """Drop what is half-written: the run ends before this source does."""
         if self._video is not None:
-            self._video.close()
-            with contextlib.suppress(_Abandoned), self._video_part:
-                raise _Abandoned
-
-    @property
-    def _wants_video(self) -> bool:
-        return self.settings.options.overlay_video and self.multi
-
-    @property
-    def _wants_seg(self) -> bool:
-        return self.settings.options.dicom_seg and self._fetched is not None and self._fetched.kind == "dicom"
+            self._video.abandon()
 
     def _row(self, frame: int | None) -> CaseRow:
         number = frame if self.multi else None
+        members = self.source.members  # a slice is known by its own file
+        name = members[frame - 1] if members and frame is not None else self.source.name
         # The case is named as its files are, so that rows and files find each other.
         return {
             "case": as_text(outputs.frame_name(self.source.stem, number)),
-            "source": as_text(self.source.name),
+            "source": as_text(name),
             "frame": number,
         }
 
     def _store(self, kind: str, name: str, data: bytes) -> int:
         return outputs.write_result(self.settings.out.path(kind, name), data)
 
-    def _add_file(self, kind: str) -> None:
+    def _add_file(self, kind: str) -> str:
         path = self.settings.out.path(kind, outputs.frame_name(self.source.stem, None))
-        self.files[str(path.relative_to(self.settings.out.root))] = path.stat().st_size
+        name = str(path.relative_to(self.settings.out.root))
+        self.files[name] = path.stat().st_size
+        return name
 
-    def _show(self, number: int, shown: U8) -> None:
-        if self._video is None:
-            path = self.settings.out.path("videos", outputs.frame_name(self.source.stem, None))
-            part = self._video_part.enter_context(atomic_path(path))
-            is_video = self._fetched is not None and self._fetched.kind == "video"
-            rate = frame_rate(self.source.path) if is_video else 10.0
-            self._video_size = (shown.shape[1], shown.shape[0])
-            self._video = VideoWriter(part, *self._video_size, rate)
-            for failed in (n for n, row in self._rows.items() if row["status"] == "failed"):
-                self._video.put(failed, None)
-        if (shown.shape[1], shown.shape[0]) != self._video_size:  # pages of a TIFF may differ in size
-            shown = np.asarray(cv2.resize(shown, self._video_size), np.uint8)
-        self._video.put(number, shown)
+    def _write_masks(self) -> None:
+        """The masks slice by slice, where they are in no whole file."""
+        for number in self._stack.numbers:
+            name = outputs.frame_name(self.source.stem, number)
+            size = self._store("masks", name, outputs.mask_png(self._stack.mask(number) * np.uint8(255)))
+            self.files[f"masks/{name}{outputs.ENDINGS['masks']}"] = size
 
-    def _segment(self) -> None:
-        assert self._fetched is not None
-        path = self.settings.out.path("dicom", outputs.frame_name(self.source.stem, None))
-        masks = [
-            np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape)
-            for _, (shape, bits) in sorted(self._packed.items())
-        ]
-        try:
-            write_seg(path, self._result(np.stack(masks)))
-            self._add_file("dicom")
-        except (InputError, OSError) as error:
-            self.fail(f"no DICOM SEG, the masks are written: {error}")
+    def _write_whole(self, rows: list[CaseRow]) -> bool:
+        """Let each writer of whole sources make its file; why one does not is told in the rows. True if one did."""
+        written = False
+        result: SourceResult | None = None
+        for writer in self._writers:
+            column, text = writer.column, ""
+            try:
+                if any(row["status"] == "failed" for row in self.rows):
+                    raise InputError("not every frame has a mask")
+                if not self._stack.even:
+                    raise InputError("its frames differ in size")
+                result = result or self._result(rows)
+                path = self.settings.out.path(writer.kind, outputs.frame_name(self.source.stem, None))
+                writer.write(path, result)
+                text = self._add_file(writer.kind)
+                written = True
+            except (InputError, OSError) as error:
+                text = f"no {writer.label}: {failure_reason(error, self.source.path)}"
+                column = column or "note"
+            if column:
+                for row in rows:
+                    row[column] = f"{row['note']}; {text}" if column == "note" and row.get("note") else text
+        return written
 
-    def _result(self, labels: U8) -> SourceResult:
+    def _result(self, rows: list[CaseRow]) -> SourceResult:
         assert self._fetched is not None
         return SourceResult(
-            paths=[self.source.path],
+            paths=self.source.paths,
             digest=self.digest,
-            labels=labels,
-            rows=self.rows,
+            labels=self._stack.labels(),
+            rows=rows,
             maker=self.settings.maker,
             key=self.settings.key,
-            headers=[self._fetched.header()],
+            probabilities=self._stack.probabilities(),
+            classes=self.settings.classes,
+            headers=self._fetched.headers(),
         )
-
-
-class _Abandoned(Exception):
-    """Makes the video's temporary file go away."""
 
 
 def failure_reason(error: BaseException, path: Path) -> str:

@@ -29,6 +29,7 @@ class InferOptions:
     probabilities: bool = False
     dicom_seg: bool = True
     overlay_video: bool = False
+    slices: bool = False  # of a DICOM series, too, write masks, overlays and contours slice by slice
     keep_suffix: bool = False  # a watch names results by whole file names: results and keys differ from a run's
     max_pixels: int = MAX_PIXELS
 

@@ -26,6 +26,7 @@ from gms_rt.artifacts import sha256_bytes, write_bytes
 from gms_rt.errors import InputError, UsageError
 from gms_rt.infer.contours import contours
 from gms_rt.infer.sources import OUTPUT_MARK
+from gms_rt.infer.writers import SOURCE_WRITERS
 from gms_rt.scan import rgb
 from gms_rt.scan.encode import encode_picture
 
@@ -34,9 +35,8 @@ ENDINGS = {
     "overlays": ".jpg",
     "contours": ".json",
     "probabilities": ".png",
-    "dicom": ".dcm",
     "videos": ".mp4",
-}
+} | {writer.kind: writer.ending for writer in SOURCE_WRITERS}
 _NAME_BYTES = 255 - max(len(ending) for ending in ENDINGS.values())
 _COLOUR = (255, 64, 64)
 

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from gms_rt import __version__
-from gms_rt.artifacts import atomic_path, sha256_file, write_json
+from gms_rt.artifacts import sha256_file, write_json
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import CERTIFICATE, MANIFEST
 from gms_rt.errors import GmsError
 from gms_rt.infer.case import CaseSettings, ScanCase
 from gms_rt.infer.confidence import DEFINITION
+from gms_rt.infer.earlier import check_replaceable, is_same_root
 from gms_rt.infer.journal import Journal
-from gms_rt.infer.measure import CaseRow, CaseTable, as_text
+from gms_rt.infer.measure import CaseRow, as_text
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.outputs import OutFolder
 from gms_rt.infer.pipeline import Pipeline
@@ -29,6 +30,7 @@ from gms_rt.infer.predict import Predictor
 from gms_rt.infer.result import Maker
 from gms_rt.infer.sources import FoundSources, Source
 from gms_rt.infer.summary import NOT_CLINICAL, Summary, stage_report, with_referral
+from gms_rt.infer.tables import RunTables
 from gms_rt.runtime.device import package_version
 
 OnCase = Callable[[ScanCase, list[CaseRow]], None]
@@ -79,30 +81,40 @@ class InferJob:
             dataclasses.asdict(self.options),
         )
 
+    @property
+    def settings(self) -> CaseSettings:
+        """What every case shares."""
+        return CaseSettings(self.out, Predictor(self.engine, self.options), self.maker, self.key)
+
     def refer(self, rows: list[CaseRow]) -> list[CaseRow]:
         """The rows with their `refer` column."""
         return [with_referral(row, self.options.refer_below) for row in rows]
 
 
-def run_cases(found: FoundSources, job: InferJob, *, resume: bool = False) -> Summary:
+def run_cases(found: FoundSources, job: InferJob, *, resume: bool = False, replace: bool = False) -> Summary:
     """Segment everything that was found; an interrupt leaves whole files.
 
-    A run without `resume` replaces the results of the run before it in the same folder.
+    A run without `resume` replaces the results of the run before it in the same folder. Results that it would not make
+    again, of other scans, are deleted with `replace` only.
     """
     out = job.out
+    if not replace:
+        check_replaceable(out.root, found, keep=job.key if resume else None)
+    resume = resume and is_same_root(out.root, found)
     record = run_record(job, found)
     with Journal(out.root, job.key, resume=resume) as journal:
         write_json(out.root / "run.json", record | {"status": "running"})
+        for member in (member for source in found.sources for member in source.members if member in journal.entries):
+            journal.forget(member)  # it was a case of its own, and is now a slice of a series
         summary = Summary(job.options.refer_below)
         status = "failed"
         try:
-            with atomic_path(out.root / "cases.csv") as part, part.open("w", encoding="utf-8", newline="") as stream:
-                table = CaseTable(stream)
+            with RunTables(out.root, series=any(source.series for source in found.sources)) as tables:
                 try:
                     for case in segment_sources(found.sources, job, journal, summary):
                         rows = job.refer(case.rows)
+                        tables.add(rows)
                         for row in rows:
-                            table.add(row)
                             summary.add(row)
                         if job.on_case is not None:
                             job.on_case(case, rows)
@@ -132,7 +144,7 @@ def segment_sources(
             journal.add(case.source.name, case.digest, case.rows, case.files)
 
     pipeline = Pipeline(
-        CaseSettings(job.out, Predictor(job.engine, job.options), job.maker, job.key),
+        job.settings,
         workers=job.threads,
         find=lambda name, digest: journal.find(name, digest, failed_too=failed_too),
         done=done,
@@ -168,6 +180,7 @@ def run_record(job: InferJob, found: FoundSources) -> dict[str, Any]:
         "inputs": [as_text(text) for text in found.inputs],
         "root": as_text(str(found.root)),
         "sources": len(found.sources),
+        "series": sum(source.series is not None for source in found.sources),
         "other_files_skipped": found.skipped,
         "started": now(),
     }

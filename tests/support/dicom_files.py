@@ -65,3 +65,35 @@ def save(made: Dataset, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     made.save_as(path, enforce_file_format=True)
     return path
+
+
+def series(
+    folder: Path,
+    pixels: np.ndarray[Any, Any],
+    *,
+    first: float = 0.0,
+    step: float = 2.5,
+    turn: tuple[float, ...] = (1, 0, 0, 0, 1, 0),
+    names: str = "IM{:04}.dcm",
+    **tags: Any,
+) -> list[Path]:
+    """A CT series of slices × rows × columns, one file each, in the order of positions.
+
+    Names and instance numbers run the other way, so that nothing but the position tells the order.
+    """
+    normal = np.cross(turn[:3], turn[3:])
+    uids = {name: tags.pop(name, generate_uid()) for name in ("StudyInstanceUID", "SeriesInstanceUID",
+                                                              "FrameOfReferenceUID")}  # fmt: skip
+    paths = []
+    for index, image in enumerate(pixels):
+        place = [float(v) for v in normal * (first + step * index)]
+        made = dataset(
+            image,
+            "CT",
+            **({"SeriesNumber": 3, "PixelSpacing": [0.5, 0.8], "SliceThickness": 2.5} | uids | tags),
+            ImagePositionPatient=place,
+            ImageOrientationPatient=list(turn),
+            InstanceNumber=len(pixels) - index,
+        )
+        paths.append(save(made, folder / names.format(len(pixels) - index)))
+    return paths
