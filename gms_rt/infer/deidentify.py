@@ -95,9 +95,12 @@ class Deidentifier:
         """The result of a source as if the source had been without patient data. Its rows are cleaned already."""
         return dataclasses.replace(
             result,
-            digest=self._digest("content", result.digest).hex(),
             headers=[self.header(header) for header in result.headers],
         )
+
+    def digest(self, content: str) -> str:
+        """The hash that stands for the hash of a source's content, which anyone who has the source could make."""
+        return self._digest("content", content).hex()
 
     def row(self, row: CaseRow, source: Source) -> CaseRow:
         """A row of cases.csv without identifiers of the source, nor its file's name in a reason."""
@@ -105,11 +108,15 @@ class Deidentifier:
         for column in _UID_COLUMNS:
             if clean.get(column):
                 clean[column] = self.uid(str(clean[column]))
+        files = [*source.paths, *(source.series.copies if source.series else ())]
         for column in ("error", "note", "seg"):
-            if isinstance(clean.get(column), str):
-                clean[column] = (
-                    clean[column].replace(str(source.path), source.name).replace(source.path.name, source.name)
-                )
+            text = clean.get(column)
+            if isinstance(text, str):
+                for path in files:
+                    text = text.replace(str(path), source.name).replace(path.name, source.name)
+                clean[column] = text
+        if isinstance(clean.get("series"), dict):  # the row of series.csv
+            clean["series"] = self.row(clean["series"], source)
         return clean
 
     def sources(self, found: FoundSources) -> FoundSources:
@@ -117,12 +124,16 @@ class Deidentifier:
         renamed = []
         for source in found.sources:
             name = self.pseudonym("source", source.name)
-            renamed.append(dataclasses.replace(source, name=name, stem=name))
-        return dataclasses.replace(found, sources=renamed, root=Path(), inputs=[])
+            members = tuple(self.pseudonym("source", member) for member in source.members)
+            renamed.append(dataclasses.replace(source, name=name, stem=name, members=members))
+        inputs = [self.pseudonym("input", text) for text in found.inputs]
+        return dataclasses.replace(
+            found, sources=renamed, root=Path(self.pseudonym("root", str(found.root))), inputs=inputs
+        )
 
     def record(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """The content of run.json without folders and times."""
-        clean = dict(record) | {"inputs": [], "root": "", "started": None, "deidentified": True}
+        """The content of run.json without the engine's folder and times; its sources are renamed already."""
+        clean = dict(record) | {"started": None, "deidentified": True}
         if isinstance(clean.get("engine"), dict):
             clean["engine"] = clean["engine"] | {"folder": Path(str(clean["engine"].get("folder", ""))).name}
         return clean | ({"ended": None} if "ended" in clean else {})

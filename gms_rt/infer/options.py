@@ -28,6 +28,9 @@ class InferOptions:
     contours: bool = True
     probabilities: bool = False
     dicom_seg: bool = True
+    dicom_fractional: bool = False  # probabilities as DICOM SEG
+    dicom_report: bool = False  # measurements as DICOM structured report
+    deidentify: bool = False  # replace what identifies a person in all results
     overlay_video: bool = False
     slices: bool = False  # of a DICOM series, too, write masks, overlays and contours slice by slice
     keep_suffix: bool = False  # a watch names results by whole file names: results and keys differ from a run's

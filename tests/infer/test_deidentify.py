@@ -100,7 +100,7 @@ def test_replacements_are_consistent_and_depend_on_the_key() -> None:
     again, other = Deidentifier(KEY).result(result_of(headers)), Deidentifier(b"o" * 32).result(result_of(headers))
     assert [h.SOPInstanceUID for h in again.headers] == [h.SOPInstanceUID for h in clean]
     assert clean[0].SOPInstanceUID != other.headers[0].SOPInstanceUID
-    assert again.digest != other.digest
+    assert Deidentifier(KEY).digest("12" * 32) != Deidentifier(b"o" * 32).digest("12" * 32) != "12" * 32
     assert clean[0].SOPInstanceUID.startswith("2.25.")
     assert clean[0].SOPInstanceUID.is_valid
 
@@ -121,6 +121,7 @@ def test_names_of_files_and_folders_are_replaced() -> None:
     found = clean.sources(FoundSources([source], Path("/ward"), 0, ["/ward/Secret Person"]))
     (renamed,) = found.sources
     assert "Secret" not in renamed.name + renamed.stem + str(found.root) + "".join(found.inputs)
+    assert "ward" not in str(found.root) + "".join(found.inputs)
     assert renamed.path == source.path
     assert renamed.name == clean.sources(FoundSources([source], Path("/ward"), 0)).sources[0].name
     row = {
@@ -137,11 +138,10 @@ def test_names_of_files_and_folders_are_replaced() -> None:
 
 
 def test_the_record_of_a_run_says_nothing_about_where_and_when() -> None:
-    record = {"inputs": ["/ward/Secret"], "root": "/ward", "started": "2024-05-18T10:11:12+00:00", "sources": 3,
+    record = {"started": "2024-05-18T10:11:12+00:00", "sources": 3,
               "engine": {"name": "demo", "folder": "/home/secret/engines/demo"}}  # fmt: skip
     clean = Deidentifier(KEY).record(record)
-    assert clean == {"inputs": [], "root": "", "started": None, "sources": 3, "deidentified": True,
-                     "engine": {"name": "demo", "folder": "demo"}}  # fmt: skip
+    assert clean == {"started": None, "sources": 3, "deidentified": True, "engine": {"name": "demo", "folder": "demo"}}
     assert Deidentifier(KEY).record(record | {"ended": "2024"})["ended"] is None
 
 
