@@ -52,7 +52,9 @@ _OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
     click.option("--min-area", type=int, default=0, help="Remove regions with fewer pixels than this."),
     click.option("--refer-below", type=float, help="List cases with a confidence below this for a person to look at."),
     click.option(
-        "--overlay/--no-overlay", default=True, show_default=True, help="Write each image with its mask drawn over it."
+        "--overlay/--no-overlay",
+        default=None,
+        help="Write each image with its mask drawn over it  [default: overlay, but not with --deidentify].",
     ),
     click.option(
         "--contours/--no-contours",
@@ -67,6 +69,17 @@ _OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
         "--dicom-seg/--no-dicom-seg",
         default=None,
         help="Write DICOM SEG for DICOM input  [default: if highdicom is installed].",
+    ),
+    click.option(
+        "--dicom-fractional", is_flag=True, help="Write probabilities of DICOM input as fractional DICOM SEG."
+    ),
+    click.option(
+        "--dicom-report", is_flag=True, help="Write measurements of DICOM input as a structured report (TID 1500)."
+    ),
+    click.option(
+        "--deidentify",
+        is_flag=True,
+        help="Replace names, dates and identifiers in all results; text burned into images stays in overlays.",
     ),
     click.option(
         "--nifti/--no-nifti",

@@ -16,6 +16,7 @@ from gms_rt.classes import DEFAULT_CLASSES, SegmentClass
 from gms_rt.errors import InputError
 from gms_rt.infer import outputs
 from gms_rt.infer.confidence import confidence
+from gms_rt.infer.deidentify import Deidentifier
 from gms_rt.infer.measure import CaseRow, as_text, measure_mask, measure_series
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.overlay_video import OverlayVideo
@@ -40,11 +41,16 @@ class CaseSettings:
     maker: Maker
     key: str  # fingerprint of all that makes the results: engine, device, options
     classes: Sequence[SegmentClass] = DEFAULT_CLASSES
+    deidentifier: Deidentifier | None = None  # replaces what identifies a person
 
     @property
     def options(self) -> InferOptions:
         """How masks are made and what is written."""
         return self.predictor.options
+
+    def digest(self, content: str) -> str:
+        """The hash that stands for a source's content in results and in the journal."""
+        return self.deidentifier.digest(content) if self.deidentifier else content
 
 
 class ScanCase:
@@ -77,7 +83,8 @@ class ScanCase:
     @property
     def rows(self) -> list[CaseRow]:
         """Rows in the order of frames; what concerns the whole source comes last."""
-        return [self._rows[number] for number in sorted(self._rows)] + self._tail
+        rows = [self._rows[number] for number in sorted(self._rows)] + self._tail
+        return rows if self.reused else [self._cleaned(row) for row in rows]
 
     def reuse(self, rows: list[CaseRow], files: dict[str, int]) -> None:
         """Take the results of an earlier run."""
@@ -93,7 +100,8 @@ class ScanCase:
         series = self.source.series is not None
         self._writers = [writer for writer in SOURCE_WRITERS if writer.wanted(self.settings.options, fetched)]
         # The masks of a series are in its whole file; where none is wanted, each slice has its own.
-        self._by_frame = self.settings.options.slices or not (series and any(writer.masks for writer in self._writers))
+        whole = any(writer.masks for writer in self._writers)
+        self._by_frame = self.settings.options.slices or not (series and whole)
         if self.settings.options.overlay_video and multi:
             path = self.settings.out.path("videos", outputs.frame_name(self.source.stem, None))
             self._video = OverlayVideo(path, frame_rate(fetched.path) if fetched.kind == "video" else 10.0)
@@ -237,17 +245,23 @@ class ScanCase:
 
     def _result(self, rows: list[CaseRow]) -> SourceResult:
         assert self._fetched is not None
-        return SourceResult(
+        result = SourceResult(
             paths=self.source.paths,
             digest=self.digest,
             labels=self._stack.labels(),
-            rows=rows,
+            rows=[self._cleaned(row) for row in rows],
             maker=self.settings.maker,
             key=self.settings.key,
             probabilities=self._stack.probabilities(),
             classes=self.settings.classes,
             headers=self._fetched.headers(),
         )
+        cleaner = self.settings.deidentifier
+        return cleaner.result(result) if cleaner else result
+
+    def _cleaned(self, row: CaseRow) -> CaseRow:
+        cleaner = self.settings.deidentifier
+        return cleaner.row(row, self.source) if cleaner else row
 
 
 def failure_reason(error: BaseException, path: Path) -> str:

@@ -32,6 +32,9 @@ class InferOptions:
     dicom_seg: bool = True
     nifti: bool | None = None  # also over DICOM; None: over NIfTI only, and over DICOM in the BIDS layout
     layout: str = FOLDERS  # how the results of whole volumes are named, one of LAYOUTS
+    dicom_fractional: bool = False  # probabilities as DICOM SEG
+    dicom_report: bool = False  # measurements as DICOM structured report
+    deidentify: bool = False  # replace what identifies a person in all results
     overlay_video: bool = False
     slices: bool = False  # of a DICOM series, too, write masks, overlays and contours slice by slice
     keep_suffix: bool = False  # a watch names results by whole file names: results and keys differ from a run's

@@ -5,6 +5,8 @@ overlays/<case>.jpg       the source with the mask over it
 contours/<case>.json      polygons
 probabilities/<case>.png  0-255, on request
 dicom/<source>.dcm        DICOM SEG, for DICOM sources
+dicom-fractional/<source>.dcm  probabilities as DICOM SEG, on request
+dicom-report/<source>.dcm      measurements as DICOM structured report, on request
 nifti/<source>_dseg.nii.gz     over NIfTI sources; over DICOM on request; in the BIDS layout under sub-*/
 nifti/<source>_probseg.nii.gz  probabilities, on request
 videos/<source>.mp4       overlay video, on request

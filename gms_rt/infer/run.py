@@ -22,6 +22,7 @@ from gms_rt.errors import GmsError
 from gms_rt.infer.bids import write_dataset_description
 from gms_rt.infer.case import CaseSettings, ScanCase
 from gms_rt.infer.confidence import DEFINITION
+from gms_rt.infer.deidentify import Deidentifier, deidentifier_for_folder
 from gms_rt.infer.earlier import check_replaceable, is_same_root
 from gms_rt.infer.journal import Journal
 from gms_rt.infer.measure import CaseRow, as_text
@@ -80,6 +81,11 @@ class InferJob:
         """The hash of the engine's manifest, which holds the hashes of all its files."""
         return sha256_file(self.engine.folder / MANIFEST)
 
+    @cached_property
+    def deidentifier(self) -> Deidentifier | None:
+        """What replaces all that identifies a person, where that is asked for."""
+        return deidentifier_for_folder(self.out.root) if self.options.deidentify else None
+
     @property
     def maker(self) -> Maker:
         """Who makes the results, as they name it."""
@@ -95,8 +101,14 @@ class InferJob:
     @property
     def settings(self) -> CaseSettings:
         """What every case shares."""
-        classes = self.engine.manifest.segment_classes
-        return CaseSettings(self.out, Predictor(self.engine, self.options), self.maker, self.key, classes)
+        return CaseSettings(
+            self.out,
+            Predictor(self.engine, self.options),
+            self.maker,
+            self.key,
+            self.engine.manifest.segment_classes,
+            deidentifier=self.deidentifier,
+        )
 
     def refer(self, rows: list[CaseRow]) -> list[CaseRow]:
         """The rows with their `refer` column."""
@@ -110,13 +122,20 @@ def run_cases(found: FoundSources, job: InferJob, *, resume: bool = False, repla
     again, of other scans, are deleted with `replace` only.
     """
     out = job.out
+    if job.deidentifier is not None:
+        found = job.deidentifier.sources(found)
     if not replace:
         check_replaceable(out.root, found, keep=job.key if resume else None)
     resume = resume and is_same_root(out.root, found)
     record = run_record(job, found)
+
+    def save_record(**end: str) -> None:
+        value = record | end
+        write_json(out.root / "run.json", job.deidentifier.record(value) if job.deidentifier else value)
+
     with Journal(out.root, job.key, resume=resume) as journal:
-        write_json(out.root / "run.json", record | {"status": "running"})
-        job.describe(found.root)
+        save_record(status="running")
+        job.describe(None if job.options.deidentify else found.root)
         for member in (member for source in found.sources for member in source.members if member in journal.entries):
             journal.forget(member)  # it was a case of its own, and is now a slice of a series
         summary = Summary(job.options.refer_below)
@@ -138,7 +157,7 @@ def run_cases(found: FoundSources, job: InferJob, *, resume: bool = False, repla
             # After a full disk these fail too; the error that counts is the first.
             with contextlib.suppress(GmsError, OSError):
                 write_json(out.root / "summary.json", summary.value())
-                write_json(out.root / "run.json", record | {"status": status, "ended": now()})
+                save_record(status=status, ended=now())
         if status == "interrupted":
             raise KeyboardInterrupt
     return summary

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gms_rt.infer.bids import write_dseg_sidecar, write_dseg_table, write_probseg_sidecar
-from gms_rt.infer.dicom_seg import write_seg
+from gms_rt.infer.dicom_report import write_dicom_report
+from gms_rt.infer.dicom_seg import write_probability_seg, write_seg
 from gms_rt.infer.nifti_mask import write_nifti, write_probability_nifti
 from gms_rt.infer.options import BIDS, InferOptions
 from gms_rt.infer.result import SourceResult
@@ -38,6 +39,14 @@ def _wants_seg(options: InferOptions, fetched: Fetched) -> bool:
     return options.dicom_seg and fetched.kind == "dicom"
 
 
+def _wants_fractional(options: InferOptions, fetched: Fetched) -> bool:
+    return options.dicom_fractional and fetched.kind == "dicom"
+
+
+def _wants_report(options: InferOptions, fetched: Fetched) -> bool:
+    return options.dicom_report and fetched.kind == "dicom"
+
+
 def _wants_nifti(options: InferOptions, fetched: Fetched) -> bool:
     if fetched.kind == "nifti":
         return options.nifti is not False
@@ -58,6 +67,16 @@ def _wants_probability_bids(options: InferOptions, fetched: Fetched) -> bool:
 
 SOURCE_WRITERS = (
     SourceWriter("dicom", ".dcm", "DICOM SEG", _wants_seg, write_seg, column="seg"),
+    SourceWriter(
+        "dicom-fractional",
+        ".dcm",
+        "fractional DICOM SEG",
+        _wants_fractional,
+        write_probability_seg,
+        probabilities=True,
+        masks=False,
+    ),
+    SourceWriter("dicom-report", ".dcm", "DICOM report", _wants_report, write_dicom_report, masks=False),
     SourceWriter("nifti", "_dseg.nii.gz", "NIfTI mask", _wants_nifti, write_nifti),
     SourceWriter(
         "nifti-probability",
