@@ -235,7 +235,7 @@ class ScanCase:
                 writer.write(path, result)
                 text = self._add_file(writer.kind)
                 written.add(writer.kind)
-            except (InputError, OSError) as error:
+            except (InputError, OSError, MemoryError) as error:
                 text = f"no {writer.label}: {failure_reason(error, self.source.path)}"
                 column = column or "note"
             if column:
