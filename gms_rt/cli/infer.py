@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import signal
 import threading
@@ -25,6 +26,7 @@ from gms_rt.errors import MissingExtraError, UsageError
 from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases, watch, with_series
 from gms_rt.infer.confidence import DEFINITION
 from gms_rt.infer.dicom_seg import seg_available
+from gms_rt.infer.options import BIDS
 from gms_rt.infer.sources import FoundSources
 from gms_rt.runtime.device import parse_device
 
@@ -38,6 +40,7 @@ Examples:
   gms-rt infer slide.tif --tile 224            a large image, tile by tile
   gms-rt infer clip.mp4 --overlay-video        masks of a video, and the video with them drawn in
   gms-rt infer --watch inbox/                  segment what arrives, until Ctrl-C
+  gms-rt infer sub-*/anat/*_T1w.nii.gz --layout bids --out derivatives/gms-rt
   find . -name '*.dcm' -print0 | gms-rt infer -
 
 Confidence: {DEFINITION}
@@ -88,14 +91,20 @@ def command(
     parse_device(device)
     if workers < 0 or threads < 0:
         raise UsageError("a number of threads cannot be negative", where="--workers, --threads")
-    if dicom_seg and not seg_available():
+    if (dicom_seg or making["dicom_fractional"] or making["dicom_report"]) and not seg_available():
         raise MissingExtraError("writing DICOM SEG", "dicom-seg")
+    if (making["nifti"] or making["layout"] == BIDS) and importlib.util.find_spec("nibabel") is None:
+        raise MissingExtraError("writing NIfTI", "nifti")
+    if making["overlay"] is None:
+        making["overlay"] = not making["deidentify"]
+    elif making["overlay"] and making["deidentify"]:
+        console.note("overlays show the images: text that is burned into them, such as names, stays")
     options = _options(making, seg_available() if dicom_seg is None else dicom_seg)
     hint = dicom_seg is None and not seg_available()
     watched_folder = None if watched is None else _check_watched(Path(watched), inputs)
     resolved = watched_folder and FoundSources([], watched_folder.resolve(), 0)
     found = resolved or _found(console, inputs, series)
-    target = Path(out) if out else OUT / _name(inputs, found)
+    target = Path(out) if out else OUT / ("deidentified" if options.deidentify else _name(inputs, found))
     how = LoadOptions(
         device=device, threads=threads, mode="throughput", trust_plans=trust_plans, trust_device=trust_device
     )

@@ -9,6 +9,7 @@ import click
 
 from gms_rt.cli.trust_options import trust_options
 from gms_rt.infer.flips import FLIPS
+from gms_rt.infer.options import FOLDERS, LAYOUTS
 from gms_rt.scan import MAX_PIXELS
 
 _Command = Callable[..., Any]
@@ -51,7 +52,9 @@ _OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
     click.option("--min-area", type=int, default=0, help="Remove regions with fewer pixels than this."),
     click.option("--refer-below", type=float, help="List cases with a confidence below this for a person to look at."),
     click.option(
-        "--overlay/--no-overlay", default=True, show_default=True, help="Write each image with its mask drawn over it."
+        "--overlay/--no-overlay",
+        default=None,
+        help="Write each image with its mask drawn over it  [default: overlay, but not with --deidentify].",
     ),
     click.option(
         "--contours/--no-contours",
@@ -59,11 +62,36 @@ _OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
         show_default=True,
         help="Write the outlines of each mask as polygons in JSON.",
     ),
-    click.option("--probability", is_flag=True, help="Write each probability map as PNG, 0-255."),
+    click.option(
+        "--probability", is_flag=True, help="Write each probability map as PNG, 0-255; with NIfTI also as NIfTI, 0-1."
+    ),
     click.option(
         "--dicom-seg/--no-dicom-seg",
         default=None,
         help="Write DICOM SEG for DICOM input  [default: if highdicom is installed].",
+    ),
+    click.option(
+        "--dicom-fractional", is_flag=True, help="Write probabilities of DICOM input as fractional DICOM SEG."
+    ),
+    click.option(
+        "--dicom-report", is_flag=True, help="Write measurements of DICOM input as a structured report (TID 1500)."
+    ),
+    click.option(
+        "--deidentify",
+        is_flag=True,
+        help="Replace names, dates and identifiers in all results; text burned into images stays in overlays.",
+    ),
+    click.option(
+        "--nifti/--no-nifti",
+        default=None,
+        help="Write masks as NIfTI, with --probability also probabilities  [default: for NIfTI input].",
+    ),
+    click.option(
+        "--layout",
+        type=click.Choice(LAYOUTS),
+        default=FOLDERS,
+        show_default=True,
+        help="How masks of volumes are named: a folder for each kind of file, or a BIDS derivative.",
     ),
     click.option(
         "--series/--no-series",
@@ -75,7 +103,7 @@ _OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
     click.option(
         "--slices",
         is_flag=True,
-        help="Of a series, too, write masks, overlays and contours slice by slice  [default: one DICOM SEG].",
+        help="Of a series, too, write masks, overlays and contours slice by slice  [default: one file].",
     ),
     click.option(
         "--overlay-video", is_flag=True, help="Write an MP4 with the masks drawn in, for videos and multi-frame files."

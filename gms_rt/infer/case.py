@@ -16,6 +16,7 @@ from gms_rt.classes import DEFAULT_CLASSES, SegmentClass
 from gms_rt.errors import InputError
 from gms_rt.infer import outputs
 from gms_rt.infer.confidence import confidence
+from gms_rt.infer.deidentify import Deidentifier
 from gms_rt.infer.measure import CaseRow, as_text, measure_mask, measure_series
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.overlay_video import OverlayVideo
@@ -41,11 +42,16 @@ class CaseSettings:
     key: str  # fingerprint of all that makes the results: engine, device, options
     classes: Sequence[SegmentClass] = DEFAULT_CLASSES
     on_frame: Callable[[ScanCase, int], None] | None = None  # called with the number of frames that are written
+    deidentifier: Deidentifier | None = None  # replaces what identifies a person
 
     @property
     def options(self) -> InferOptions:
         """How masks are made and what is written."""
         return self.predictor.options
+
+    def digest(self, content: str) -> str:
+        """The hash that stands for a source's content in results and in the journal."""
+        return self.deidentifier.digest(content) if self.deidentifier else content
 
 
 class ScanCase:
@@ -78,7 +84,8 @@ class ScanCase:
     @property
     def rows(self) -> list[CaseRow]:
         """Rows in the order of frames; what concerns the whole source comes last."""
-        return [self._rows[number] for number in sorted(self._rows)] + self._tail
+        rows = [self._rows[number] for number in sorted(self._rows)] + self._tail
+        return rows if self.reused else [self._cleaned(row) for row in rows]
 
     def reuse(self, rows: list[CaseRow], files: dict[str, int]) -> None:
         """Take the results of an earlier run."""
@@ -94,7 +101,8 @@ class ScanCase:
         series = self.source.series is not None
         self._writers = [writer for writer in SOURCE_WRITERS if writer.wanted(self.settings.options, fetched)]
         # The masks of a series are in its whole file; where none is wanted, each slice has its own.
-        self._by_frame = self.settings.options.slices or not (series and self._writers)
+        whole = any(writer.masks for writer in self._writers)
+        self._by_frame = self.settings.options.slices or not (series and whole)
         if self.settings.options.overlay_video and multi:
             path = self.settings.out.path("videos", outputs.frame_name(self.source.stem, None))
             self._video = OverlayVideo(path, frame_rate(fetched.path) if fetched.kind == "video" else 10.0)
@@ -140,11 +148,12 @@ class ScanCase:
         probabilities = levels_from_probability(restored) if options.probabilities or wants_levels else None
         files = {"masks": outputs.mask_png(mask)} if self._by_frame else {}
         overlays = options.overlays and self._by_frame
-        shown = outputs.draw_overlay(frame.image, mask) if overlays or self._video is not None else None
+        colour = self.settings.classes[0].colour
+        shown = outputs.draw_overlay(frame.image, mask, colour) if overlays or self._video is not None else None
         if overlays and shown is not None:
             files["overlays"] = outputs.overlay_jpeg(shown)
         if options.contours and self._by_frame:
-            files["contours"] = outputs.contour_json(mask, frame.spacing)
+            files["contours"] = outputs.contour_json(mask, frame.spacing, self.settings.classes)
         if options.probabilities and probabilities is not None:
             files["probabilities"] = outputs.mask_png(probabilities)
         sizes = {f"{kind}/{name}{outputs.ENDINGS[kind]}": self._store(kind, name, files[kind]) for kind in files}
@@ -217,10 +226,12 @@ class ScanCase:
                 self._rows[number] |= {"status": "failed", "error": failure_reason(error, self.source.path)}
 
     def _write_whole(self, rows: list[CaseRow]) -> bool:
-        """Let each writer of whole sources make its file; why one does not is told in the rows. True if one did."""
-        written = False
+        """Let each writer of whole sources make its file, or tell in the rows why not. True if masks were written."""
+        written: set[str] = set()
         result: SourceResult | None = None
         for writer in self._writers:
+            if writer.describes and writer.describes not in written:
+                continue
             column, text = writer.column, ""
             try:
                 if any(row["status"] == "failed" for row in self.rows):
@@ -232,28 +243,34 @@ class ScanCase:
                 with outputs.as_input_error(path):
                     writer.write(path, result)
                 text = self._add_file(writer.kind)
-                written = True
+                written.add(writer.kind)
             except (InputError, OSError, MemoryError) as error:
                 text = f"no {writer.label}: {failure_reason(error, self.source.path)}"
                 column = column or "note"
             if column:
                 for row in rows:
                     row[column] = f"{row['note']}; {text}" if column == "note" and row.get("note") else text
-        return written
+        return any(writer.masks and writer.kind in written for writer in self._writers)
 
     def _result(self, rows: list[CaseRow]) -> SourceResult:
         assert self._fetched is not None
-        return SourceResult(
+        result = SourceResult(
             paths=self.source.paths,
             digest=self.digest,
             labels=self._stack.labels(),
-            rows=rows,
+            rows=[self._cleaned(row) for row in rows],
             maker=self.settings.maker,
             key=self.settings.key,
             probabilities=self._stack.probabilities(),
             classes=self.settings.classes,
             headers=self._fetched.headers(),
         )
+        cleaner = self.settings.deidentifier
+        return cleaner.result(result) if cleaner else result
+
+    def _cleaned(self, row: CaseRow) -> CaseRow:
+        cleaner = self.settings.deidentifier
+        return cleaner.row(row, self.source) if cleaner else row
 
 
 def failure_reason(error: BaseException, path: Path) -> str:

@@ -9,7 +9,6 @@ The confidence of cases.csv is not in it: DICOM has no code for it that would no
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 from gms_rt.classes import SegmentClass
 from gms_rt.infer.dicom_identity import object_arguments, processing_equipment, result_uid, uid_from_text
 from gms_rt.infer.dicom_seg import code_from_class, frame_number, tracking_identity, write_object
-from gms_rt.infer.dicom_source import DicomSource, Reference, source_from_headers
+from gms_rt.infer.dicom_source import DicomSource, Reference, named_for_highdicom, source_from_headers
 from gms_rt.infer.result import SourceResult
 from gms_rt.scan.dicom_spacing import functional_group, pixel_spacing
 
@@ -44,7 +43,7 @@ class _Report:
 
 def write_dicom_report(path: Path, result: SourceResult) -> None:
     """Write the measurements of a DICOM file or series; an InputError says why it cannot be done."""
-    write_object(path, "DICOM report", lambda: _document(result))
+    write_object(path, "DICOM report", result, lambda: _document(result))
 
 
 def slice_step(source: DicomSource) -> float | None:
@@ -61,7 +60,7 @@ def _document(result: SourceResult) -> Any:
     from pydicom.uid import SecondaryCaptureImageStorage
 
     report = _Report(result, source_from_headers(result.headers, result.labels.shape))
-    evidence = [copy.deepcopy(image) for image in report.source.images]
+    evidence = [named_for_highdicom(image) for image in report.source.images]
     for image in evidence:  # highdicom knows not every class; the true one is put in below
         image.SOPClassUID = SecondaryCaptureImageStorage
     arguments = object_arguments(result, report.source, "report")
@@ -74,17 +73,30 @@ def _document(result: SourceResult) -> Any:
         contributing_equipment=[processing_equipment(result.maker)],
         **arguments,
     )
+    document.PatientName = report.source.images[0].PatientName
     classes = {ref.instance: ref.sop_class for ref in report.source.references}
     for evidence_kind in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence"):
         for study in document.get(evidence_kind) or []:
             for series in study.ReferencedSeriesSequence:
                 for item in series.ReferencedSOPSequence:
                     item.ReferencedSOPClassUID = classes.get(item.ReferencedSOPInstanceUID, item.ReferencedSOPClassUID)
+    if result.maker.options.get("deidentify") and "DeidentificationMethodCodeSequence" in document:
+        # Only codes and numbers are in the content, made from what was cleaned before.
+        document.DeidentificationMethodCodeSequence.append(_clean_content_code())
     return document
 
 
+def _clean_content_code() -> Any:
+    from pydicom import Dataset
+
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator = "113104", "DCM"
+    code.CodeMeaning = "Clean Structured Content Option"
+    return code
+
+
 def _segmentation_evidence(report: _Report) -> Any:
-    image = copy.deepcopy(report.source.images[0])
+    image = named_for_highdicom(report.source.images[0])
     image.SOPClassUID, image.Modality = _SEGMENTATION, "SEG"
     image.SOPInstanceUID = result_uid(report.result, "segmentation")
     image.SeriesInstanceUID = object_arguments(report.result, report.source, "segmentation")["series_instance_uid"]

@@ -22,6 +22,7 @@ from gms_rt.arrays import U8
 from gms_rt.artifacts import atomic_path
 from gms_rt.classes import Code, SegmentClass
 from gms_rt.errors import GmsError, InputError, MissingExtraError, line_from_error
+from gms_rt.infer.deidentify import remove_dates
 from gms_rt.infer.dicom_identity import (
     NOT_CLINICAL,
     algorithm_identification,
@@ -30,7 +31,7 @@ from gms_rt.infer.dicom_identity import (
     result_uid,
     uid_from_text,
 )
-from gms_rt.infer.dicom_source import DicomSource, FramePlace, source_from_headers
+from gms_rt.infer.dicom_source import DicomSource, FramePlace, named_for_highdicom, source_from_headers
 from gms_rt.infer.result import SourceResult
 
 _LONG = 64  # characters of a DICOM long string
@@ -65,7 +66,10 @@ def write_seg(path: Path, result: SourceResult) -> None:
     if highest > len(result.classes):
         raise InputError(f"has masks with class {highest}, but only {len(result.classes)} classes are described")
     write_object(
-        path, "DICOM SEG", lambda: _segmentation(result, _Content("segmentation", result.labels, result.classes))
+        path,
+        "DICOM SEG",
+        result,
+        lambda: _segmentation(result, _Content("segmentation", result.labels, result.classes)),
     )
 
 
@@ -75,12 +79,15 @@ def write_probability_seg(path: Path, result: SourceResult) -> None:
     if probabilities is None:
         raise InputError("has no probabilities to write")
     write_object(
-        path, "DICOM SEG", lambda: _segmentation(result, _Content("probability", probabilities, result.classes[:1]))
+        path,
+        "DICOM SEG",
+        result,
+        lambda: _segmentation(result, _Content("probability", probabilities, result.classes[:1])),
     )
 
 
-def write_object(path: Path, kind: str, make: Callable[[], Any]) -> None:
-    """Write what `make` makes as a DICOM file, whole or not at all; an InputError says why it cannot be made."""
+def write_object(path: Path, kind: str, result: SourceResult, make: Callable[[], Any]) -> None:
+    """Write what `make` makes of a result as a DICOM file, whole or not at all; an InputError says why it cannot be."""
     if not seg_available():
         raise MissingExtraError(f"writing {kind}", "dicom-seg")
     try:
@@ -90,6 +97,8 @@ def write_object(path: Path, kind: str, make: Callable[[], Any]) -> None:
     except Exception as error:  # what a header lacks shows deep inside
         reason = line_from_error(error)[:300]
         raise InputError(f"has a header from which no {kind} can be made ({reason})") from error
+    if result.maker.options.get("deidentify"):
+        remove_dates(dataset)
     with atomic_path(path) as part:
         dataset.save_as(part, enforce_file_format=True)
 
@@ -120,6 +129,7 @@ def _segmentation(result: SourceResult, content: _Content) -> Any:
     )
     if not whole:
         _add_frames(segmentation, source, content)
+    segmentation.PatientName = source.images[0].PatientName
     _refer(segmentation, source)
     if "FrameOfReferenceUID" not in segmentation or "PlanePositionSequence" not in _first_frame(segmentation):
         segmentation.PatientOrientation = source.images[0].PatientOrientation
@@ -174,7 +184,7 @@ def _stand_ins(source: DicomSource) -> list[Any]:
     """The source's images as highdicom can use them: of a class that has just what is known."""
     from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, SecondaryCaptureImageStorage
 
-    images = [copy.deepcopy(image) for image in source.images]
+    images = [named_for_highdicom(image) for image in source.images]
     if not source.regular or source.places is None:
         images[0].SOPClassUID = SecondaryCaptureImageStorage
         return images[:1]

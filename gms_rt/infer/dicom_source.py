@@ -7,6 +7,7 @@ and nothing is made up. Without an identity (study, series, instance) there is n
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Sequence
@@ -145,6 +146,14 @@ def image_from_header(header: Any) -> Any:
     return image
 
 
+def named_for_highdicom(image: Any) -> Any:
+    """A copy whose name has two components, as highdicom wants them; the result gets the name as it is."""
+    copied = copy.deepcopy(image)  # a shallow copy shares its elements
+    if copied.PatientName and "^" not in str(copied.PatientName):
+        copied.PatientName = f"{copied.PatientName}^"
+    return copied
+
+
 def text_value(header: Any, name: str, longest: int) -> str:
     """A text of the header in one line, without what DICOM text may not hold; empty where it is absent or broken."""
     try:
@@ -219,6 +228,23 @@ def _copy_deidentification(header: Any, image: Any) -> None:
         said = [text_value(code, "CodeMeaning", _LONG) for code in codes]
         method = text_value(header, "DeidentificationMethod", _LONG)
         image.DeidentificationMethod = method or [text for text in said if text] or "not stated by the source"
+        kept = [_code(code) for code in codes]
+        if kept and all(kept):
+            image.DeidentificationMethodCodeSequence = kept
+    dates = _choice(header, "LongitudinalTemporalInformationModified", ("UNMODIFIED", "MODIFIED", "REMOVED"))
+    if dates:
+        image.LongitudinalTemporalInformationModified = dates
+
+
+def _code(code: Any) -> Any:
+    from pydicom import Dataset
+
+    clean = Dataset()
+    for name, longest in (("CodeValue", _SHORT), ("CodingSchemeDesignator", _SHORT), ("CodeMeaning", _LONG)):
+        if not text_value(code, name, longest):
+            return None
+        setattr(clean, name, text_value(code, name, longest))
+    return clean
 
 
 def _copy_trial(header: Any, image: Any) -> None:

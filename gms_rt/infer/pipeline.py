@@ -167,8 +167,8 @@ class Pipeline:
         """Decode a source and send its frames on; False when the run is cancelled."""
         start = time.perf_counter()
         fetched = fetch_series(case.source.paths) if case.source.series else fetch(case.source.path)
-        case.digest = fetched.digest
-        earlier = self._find(case.source.name, fetched.digest)
+        case.digest = self._settings.digest(fetched.digest)
+        earlier = self._find(case.source.name, case.digest)
         if earlier is not None:
             case.reuse(earlier.rows, earlier.files)
             return True

@@ -39,6 +39,8 @@ def watch(
     replace: bool = False,
 ) -> Summary:
     """Segment what is in `folder` and what arrives there until `stop` is set; what was begun is finished first."""
+    if job.options.deidentify:
+        raise UsageError("cannot be used with --watch", where="--deidentify", fix="run infer on the folder")
     job = dataclasses.replace(job, options=dataclasses.replace(job.options, keep_suffix=True))
     out = job.out
     found = FoundSources([], folder, 0, [str(folder)])
@@ -49,6 +51,7 @@ def watch(
     summary = Summary(job.options.refer_below)
     with Journal(out.root, job.key, resume=is_same_root(out.root, found), remember=True) as journal:
         write_json(out.root / "run.json", record | {"status": "watching"})
+        job.describe(folder.resolve())
         changed = True
         while True:
             whole = arrivals.whole()

@@ -86,6 +86,7 @@ def test_quiet_says_where_and_nothing_else(place: Path, capsys: pytest.CaptureFi
     (["scans", "--workers", "-1"], "cannot be negative"),
     (["scans", "--watch", "scans"], "no other inputs"),
     (["--watch", "nowhere"], "is not a folder"),
+    (["--watch", "scans", "--deidentify"], "cannot be used with --watch"),
     (["scans", "--nonsense"], "--nonsense"),
 ])  # fmt: skip
 def test_wrong_usage_is_one_line_and_exit_code_2(
@@ -128,6 +129,32 @@ def test_dicom_seg_without_highdicom(
     assert run(["infer", "scans", "--no-dicom-seg"]) == 0
     assert "DICOM SEG" not in capsys.readouterr().err
     assert not Path("gms-rt-out/scans/dicom").exists()
+
+
+def test_results_without_patient_data(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("highdicom")
+    from support.dicom_files import dataset, save
+
+    save(dataset(np.full((20, 20), 200, np.uint8)), Path("scans/ward/person.dcm"))
+    flags = ["--deidentify", "--dicom-report", "--dicom-fractional"]
+    assert run(["infer", "scans/ward", *flags]) == 0
+    assert "person" not in capsys.readouterr().out  # the folder that was asked for is named on the screen only
+    out = Path("gms-rt-out/deidentified")
+    names = sorted(str(p.relative_to(out).parent) for p in out.rglob("source-*"))
+    assert names == ["contours", "dicom", "dicom-fractional", "dicom-report", "masks"]
+    assert run(["infer", "scans/ward", *flags, "--overlay"]) == 0
+    assert "burned into them" in capsys.readouterr().err
+    assert len(list((out / "overlays").iterdir())) == 1
+
+
+def test_a_report_alone_does_not_take_the_place_of_masks(place: Path) -> None:
+    pytest.importorskip("highdicom")
+    from support.dicom_files import series
+
+    series(Path("ct"), np.full((3, 20, 20), 200, np.uint8))
+    assert run(["infer", "ct", "--no-dicom-seg", "--dicom-report"]) == 0
+    assert len(list(Path("gms-rt-out/ct/masks").iterdir())) == 3
+    assert len(list(Path("gms-rt-out/ct/dicom-report").iterdir())) == 1
 
 
 def test_without_an_engine_the_demos_is_built(
