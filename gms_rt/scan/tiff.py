@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from gms_rt.errors import InputError
 
@@ -34,7 +35,7 @@ class TiffPage:
     """One directory: its entries as (type, count, raw value), and where it stands among the file's."""
 
     number: int  # from 0
-    order: str  # struct's "<" or ">"
+    order: Literal["<", ">"]  # as struct and numpy say it
     big: bool
     entries: Mapping[int, tuple[int, int, bytes]]
 
@@ -63,7 +64,7 @@ def full_pages(data: bytes) -> list[TiffPage]:
 
 
 def _pages(data: bytes) -> list[TiffPage]:
-    order = "<" if data[:1] == b"I" else ">"
+    order: Literal["<", ">"] = "<" if data[:1] == b"I" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     place = _unpack(f"{order}Q", data, 8)[0] if big else _unpack(f"{order}I", data, 4)[0]
     pages: list[TiffPage] = []
@@ -85,7 +86,7 @@ def _directory(data: bytes, place: int, order: str, big: bool) -> tuple[dict[int
     if count > _MAX_TAGS:
         raise InputError(f"is a damaged TIFF (a directory of {count} entries)")
     place += struct.calcsize(order + count_code)
-    entries = {}
+    entries: dict[int, tuple[int, int, bytes]] = {}
     for _ in range(count):
         tag, kind, number = _unpack(order + entry_code, data, place)
         place += struct.calcsize(order + entry_code)
