@@ -188,6 +188,9 @@ def test_continue_goes_on_with_a_series_and_redoes_one_that_grew(engine: Engine,
     runner.calls = 0
     assert segment(engine, out, scans, resume=True, slices=True).reused == 1
     assert (runner.calls, (out / "cases.csv").read_bytes(), (out / "series.csv").read_bytes()) == (0, *before)
+    renamed = paths[1].rename(paths[1].with_name("another-name"))
+    assert segment(engine, out, scans, resume=True, slices=True).reused == 1
+    assert [row["source"] for row in table(out / "cases.csv")] == [renamed.name, *(path.name for path in paths[2:])]
     late.rename(paths[0])
     assert segment(engine, out, scans, resume=True, slices=True).reused == 0
     assert runner.calls == 5
