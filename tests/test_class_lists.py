@@ -134,6 +134,22 @@ def test_stored_classes_come_back(classes: list[SegmentClass]) -> None:
     assert classes_from_values(value["classes"], where="here") == tuple(classes)
 
 
+def test_what_is_stored_has_this_form() -> None:
+    """Runs, graphs and engines of today are read by programs of tomorrow."""
+    each = SegmentClass("Cyst", kind=LESION, anatomy=Code("76752008", "SCT", "Breast"), colour=(1, 2, 255))
+    assert classes_value([each]) == {
+        "classes": [
+            {
+                "name": "Cyst",
+                "category": {"value": "309825002", "scheme": "SCT", "meaning": "Spatial and Relational Concept"},
+                "type": {"value": "52988006", "scheme": "SCT", "meaning": "Lesion"},
+                "anatomy": {"value": "76752008", "scheme": "SCT", "meaning": "Breast"},
+                "colour": "#0102ff",
+            }
+        ]
+    }
+
+
 def test_a_run_names_its_classes_or_none(tmp_path: Path) -> None:
     assert classes_from_run(tmp_path) == ()
     write_json(tmp_path / "classes.json", classes_value([SegmentClass("Cyst")]))

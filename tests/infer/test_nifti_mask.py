@@ -67,7 +67,7 @@ def stored(seed: int, shape: tuple[int, ...], dtype: Any) -> Any:
     values = np.random.default_rng(seed).integers(0, 200, shape)
     if dtype is RGB:
         colour = np.zeros(shape, RGB)
-        colour["R"], colour["G"] = values, 200 - values
+        colour["R"], colour["G"], colour["B"] = values, values, values // 2
         return colour
     return values.astype(dtype)
 
@@ -95,6 +95,25 @@ def test_the_mask_lies_over_the_volume(tmp_path: Path, name: str, dtype: Any) ->
     assert nibabel.aff2axcodes(after.affine) == nibabel.aff2axcodes(before.affine)
     assert after.header.get_intent()[::2] == ("label", "Cyst")
     assert after.header["descrip"].item() == b"gms-rt, not for clinical use"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint16, RGB], ids=str)
+def test_a_run_over_any_kind_of_values_writes_what_its_pictures_show(tmp_path: Path, dtype: Any) -> None:
+    values = stored(9, (37, 21, 3, 2), dtype)
+    if dtype is not RGB and np.dtype(dtype).kind == "f":
+        values[3, 4] = np.nan
+    (tmp_path / "scans").mkdir()
+    nibabel.save(nibabel.Nifti1Image(values, AFFINES["oblique"]), tmp_path / "scans/v.nii.gz")
+    with OutFolder(tmp_path / "out") as held:
+        job = InferJob(brightness_engine(tmp_path / "engine"), held, InferOptions(threshold=0.3), workers=2)
+        assert run_cases(find_sources([str(tmp_path / "scans")]), job).failed == 0
+    after = nibabel.load(tmp_path / "out/nifti/v_dseg.nii.gz")
+    assert after.shape == values.shape and np.allclose(after.affine, AFFINES["oblique"])
+    mask = np.asanyarray(after.dataobj)
+    assert mask.any() and not mask.all()
+    for number, frame in enumerate(frames_of(mask), 1):
+        picture = cv2.imread(str(tmp_path / f"out/masks/v.frame-{number:05d}.png"), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(frame * 255, picture)
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (7, 5, 1), (7, 5, 3), (7, 5, 1, 4), (7, 5, 3, 4), (1, 5, 3), (7, 1, 2, 3)])
