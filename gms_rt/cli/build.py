@@ -11,6 +11,7 @@ import click
 
 from gms_rt.cli.console import Console
 from gms_rt.cli.engine_text import build_text
+from gms_rt.errors import UsageError
 from gms_rt.precision import PRECISIONS
 from gms_rt.precision.gate import GATE_MEAN, GATE_MIN, Gate
 
@@ -64,6 +65,7 @@ def command(target_list: list[str], sm_list: list[str], gate_mean: float, gate_m
     from gms_rt.engine.targets import sms_from_text
     from gms_rt.parity.after_build import certify_built
 
+    _refuse_unused(given)
     console = Console(json=given.pop("as_json"), quiet=given.pop("quiet"))
     request = BuildRequest(
         targets=tuple(target for text in target_list for target in text.replace(" ", "").split(",") if target),
@@ -86,3 +88,17 @@ def command(target_list: list[str], sm_list: list[str], gate_mean: float, gate_m
         "manifest": dataclasses.asdict(built.manifest),
     }
     console.result(value, build_text(built.folder, built.manifest, value))
+
+
+def _refuse_unused(given: dict[str, Any]) -> None:
+    """Refuse images that a build of this precision would not look at."""
+    precision, calibration, gate = given["precision"], given["calibration"], given["gate_images"]
+    if precision == "fp32" and (calibration or gate):
+        raise UsageError(
+            "FP32 is neither calibrated nor compared: other precisions are compared with it",
+            where="--gate-data" if calibration is None else "--calib",
+            fix="leave it out, or choose another --precision",
+        )
+    if precision == "bf16" and calibration and gate:
+        raise UsageError("BF16 is not calibrated, and its masks are compared on --gate-data", where="--calib",
+                         fix="leave it out")  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
-import signal
 import threading
 import warnings
 from collections.abc import Iterator
@@ -27,7 +26,9 @@ from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_ca
 from gms_rt.infer.confidence import DEFINITION
 from gms_rt.infer.dicom_seg import seg_available
 from gms_rt.infer.options import BIDS
+from gms_rt.infer.outputs import check_place
 from gms_rt.infer.sources import FoundSources
+from gms_rt.interrupts import INTERRUPTS, handle_signals
 from gms_rt.runtime.device import parse_device
 
 OUT = Path("gms-rt-out")
@@ -105,6 +106,7 @@ def command(
     resolved = watched_folder and FoundSources([], watched_folder.resolve(), 0)
     found = resolved or _found(console, inputs, series)
     target = Path(out) if out else OUT / ("deidentified" if options.deidentify else _name(inputs, found))
+    check_place(target, found)
     how = LoadOptions(
         device=device, threads=threads, mode="throughput", trust_plans=trust_plans, trust_device=trust_device
     )
@@ -174,23 +176,12 @@ def _run(console: Console, found: FoundSources, job: InferJob, hint: bool, *, re
 
 def _watch(console: Console, folder: Path, job: InferJob, hint: bool, settings: dict[str, Any]) -> int:
     stop = threading.Event()
-    with _stopped_by_signals(stop):
+    with handle_signals(INTERRUPTS, lambda *_: stop.set()):  # ends after what is in flight
         console.say(f"watching {folder}; Ctrl-C ends it")
         with console.progress("segmented", None) as bar:
             job = dataclasses.replace(job, on_case=case_reporter(console, bar, hint), on_frame=frame_reporter(bar))
             summary = watch(folder, job, stop=stop, **settings)
         return end_run(console, summary, job.out)
-
-
-@contextmanager
-def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C and a service manager's request end a watch after what is in flight."""
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gms_rt.artifacts import check_apart
 from gms_rt.cli.console import Console, StageBars
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def command(
     classes = () if class_file is None else classes_from_file(class_file)
     where = torch_device(device)
     dataset = recognise(data)
+    check_apart(out, dataset.root)
     split = split_dataset(dataset, file=splits, seed=how.seed, validation=how.validation)
     console.say(
         f"{dataset.name} ({dataset.layout}): {len(split.train)} cases train, {len(split.validation)} validate, "

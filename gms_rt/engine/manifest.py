@@ -30,7 +30,12 @@ _KINDS: dict[str, Any] = {
     **dict.fromkeys(("targets", "notes", "classes"), list),
     "gate": (dict, type(None)),
 }
-_PLAN_KINDS: dict[str, Any] = {"target": str, "file": str, "sha256": str, "sm": int, "version": str}
+_PLAN_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("target", "file", "sha256", "version"), str),
+    **dict.fromkeys(("sm", "bytes"), int),
+    "build_seconds": (int, float),
+    "driver": (str, type(None)),
+}
 
 
 @dataclass(frozen=True)
@@ -112,17 +117,21 @@ def read_manifest(folder: Path) -> EngineManifest:
 def _check_types(manifest: EngineManifest, path: Path) -> None:
     sizes = (manifest.height, manifest.width, manifest.batch)
     fix = "build the engine again"
-    wrong = [name for name, kind in _KINDS.items() if not isinstance(getattr(manifest, name), kind)]
+    wrong = [name for name, kind in _KINDS.items() if not _is(getattr(manifest, name), kind)]
     wrong += [
         f"{name} of a plan"
         for plan in manifest.plans
         for name, kind in _PLAN_KINDS.items()
-        if not isinstance(getattr(plan, name), kind)
+        if not _is(getattr(plan, name), kind)
     ]
-    if not all(isinstance(size, int) and 0 < size <= 16384 for size in sizes):
+    if isinstance(manifest.files, dict) and not all(isinstance(digest, str) for digest in manifest.files.values()):
+        wrong.append("a hash in files")
+    if not all(_is(size, int) and 0 < size <= 16384 for size in sizes):
         raise ArtifactError(f"has impossible sizes {sizes}", where=path, fix=fix)
     if wrong:
         raise ArtifactError(f"has values of another type than expected ({', '.join(wrong)})", where=path, fix=fix)
+    if not _is(manifest.precision, str):
+        raise ArtifactError("has a precision that is not text", where=path, fix=fix)
     names = [manifest.model, *manifest.files, *(plan.file for plan in manifest.plans)]
     if not all(name.isprintable() and name and Path(name).name == name for name in names):
         raise ArtifactError("names a file outside its folder, or one that no file can have", where=path, fix=fix)
@@ -133,6 +142,11 @@ def _check_types(manifest: EngineManifest, path: Path) -> None:
     unknown = [name for name in [*manifest.targets, *(p.target for p in manifest.plans)] if name not in TARGETS]
     if unknown:
         raise ArtifactError(f"has unknown target {unknown[0]!r}", where=path, fix=fix)
+
+
+def _is(value: object, kind: Any) -> bool:
+    """Whether a value has a type; in Python `true` and `false` are also whole numbers, in a manifest they are not."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def rebuild_command(folder: Path, manifest: EngineManifest) -> str:

@@ -14,6 +14,7 @@ from gms_rt.demo.bundled import demo_graph
 from gms_rt.engine.manifest import is_engine
 from gms_rt.engine.request import BuildRequest
 from gms_rt.errors import ArtifactError, GmsError, MissingExtraError, UsageError
+from gms_rt.graph.finite import check_weights
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.read import GraphFacts, graph_facts, read_graph
 from gms_rt.model.size import run_size
@@ -56,7 +57,9 @@ def read_source(request: BuildRequest, progress: OnProgress = silent) -> SourceG
         )
     any_batch = facts.batch is None and request.batch is None
     classes = _classes(request, path, facts)
-    return SourceGraph(path, facts.sha256, read_graph(path, batch=request.batch), any_batch, about, classes)
+    graph = read_graph(path, batch=request.batch)
+    check_weights(graph, path)
+    return SourceGraph(path, facts.sha256, graph, any_batch, about, classes)
 
 
 def _classes(request: BuildRequest, graph: Path, facts: GraphFacts) -> tuple[SegmentClass, ...]:

@@ -22,6 +22,7 @@ from gms_rt.demo.phantoms import phantom
 from gms_rt.demo.seeds import REFERENCE_SEEDS
 from gms_rt.errors import UsageError
 from gms_rt.export.torch_to_onnx import ExportStage, export_stage
+from gms_rt.graph.finite import not_finite
 from gms_rt.graph.fold import fold_exactly
 from gms_rt.graph.graph import INPUT, OUTPUT, Graph
 from gms_rt.graph.join import describe_graph, join_stages, name_pixel_arithmetic
@@ -139,3 +140,7 @@ def _check(gms: Gms, options: ExportOptions) -> None:
         raise UsageError(f"{batch[0]}-{batch[1]} is not a batch range", where="--batch", fix="give 1 or 1-8")
     if options.opset not in OPSETS:
         raise UsageError(f"{options.opset} is not supported", where="--opset", fix="use 18 (widest reach) or 21")
+    for name, value in gms.state_dict().items():
+        finite = torch.isfinite(value)
+        if not finite.all():
+            raise not_finite(name, int((~finite).sum()), value.numel(), "the model")

@@ -90,6 +90,9 @@ class ScanCase:
     def reuse(self, rows: list[CaseRow], files: dict[str, int]) -> None:
         """Take the results of an earlier run."""
         self.reused = True
+        members = self.source.members
+        if members:  # files of a series may have other names by now
+            rows = [row | {"source": as_text(members[row["frame"] - 1])} if row["frame"] else row for row in rows]
         self._tail = rows
         self.files = files
 

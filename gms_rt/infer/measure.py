@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 
 from gms_rt.arrays import U8
+from gms_rt.spreadsheet import cell_from_text
 
 COLUMNS = ("case", "source", "frame", "width", "height", "area_px", "area_mm2", "components", "centroid_x",
            "centroid_y", "bbox", "confidence", "refer", "window", "seconds", "status", "error",
-           "modality", "series_uid", "sop_uid", "instance", "position", "spacing", "volume_mm3", "seg",
-           "note")  # fmt: skip
+           "modality", "series_uid", "sop_uid", "instance", "position_x", "position_y", "position_z", "spacing",
+           "volume_mm3", "seg", "note")  # fmt: skip
 
 SERIES_COLUMNS = ("case", "slices", "failed", "width", "height", "area_px", "volume_mm3", "slice_spacing", "spacing",
                   "modality", "series_uid", "status", "seg", "note")  # fmt: skip
@@ -89,7 +90,9 @@ def as_text(name: str) -> str:
 
 
 class CaseTable:
-    """cases.csv or series.csv, row by row. Text is quoted and numbers are not, so that every name survives."""
+    """cases.csv or series.csv, row by row. Text is quoted and numbers are not, so that every name survives;
+    `gms_rt.spreadsheet` says what becomes of text that a spreadsheet would compute.
+    """
 
     def __init__(self, stream: IO[str], columns: Sequence[str] = COLUMNS, *, head: bool = True) -> None:
         self._columns = columns
@@ -99,4 +102,10 @@ class CaseTable:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Write one row; absent values are empty."""
-        self._writer.writerow([row.get(column) if row.get(column) is not None else "" for column in self._columns])
+        self._writer.writerow([_cell(row.get(column)) for column in self._columns])
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    return cell_from_text(value) if isinstance(value, str) else value

@@ -28,13 +28,13 @@ import cv2
 import numpy as np
 
 from gms_rt.arrays import U8
-from gms_rt.artifacts import sha256_bytes, write_bytes
+from gms_rt.artifacts import check_apart, sha256_bytes, write_bytes
 from gms_rt.classes import DEFAULT_CLASSES, SegmentClass
 from gms_rt.errors import InputError, UsageError
 from gms_rt.infer.bids import bids_stem
 from gms_rt.infer.contours import contours
 from gms_rt.infer.options import BIDS, FOLDERS
-from gms_rt.infer.sources import OUTPUT_MARK
+from gms_rt.infer.sources import OUTPUT_MARK, FoundSources
 from gms_rt.infer.writers import SOURCE_WRITERS
 from gms_rt.scan import rgb
 from gms_rt.scan.encode import encode_picture
@@ -69,6 +69,19 @@ def _named(stem: str, tail: str, limit: int) -> str:
         # Characters are cut whole; a byte that is not part of one goes with the rest.
         base = raw[: limit - len(tail) - len(mark)].decode("utf-8", "ignore") + mark
     return f"{folder}{slash}{base}{tail}"
+
+
+def check_place(out: Path, found: FoundSources) -> None:
+    """Refuse an output folder in which results would mix with scans, or replace them."""
+    for given in [Path(text) for text in found.inputs] or [found.root]:
+        check_apart(out, given)
+    results = [(out / kind).resolve() for kind in ENDINGS]
+    for path in (path for source in found.sources for path in source.paths):
+        place = path.resolve()
+        if any(place.is_relative_to(folder) for folder in results):
+            raise UsageError(
+                f"lies where the results of --out {out} go", where=path, fix="choose another place with --out"
+            )
 
 
 _OutFolder = TypeVar("_OutFolder", bound="OutFolder")

@@ -19,6 +19,7 @@ from gms_rt.cli import infer as verb
 from gms_rt.cli.main import run
 from gms_rt.engine.build import BuiltEngine
 from gms_rt.engine.request import BuildRequest
+from gms_rt.interrupts import INTERRUPTS
 
 
 @pytest.fixture
@@ -88,6 +89,9 @@ def test_quiet_says_where_and_nothing_else(place: Path, capsys: pytest.CaptureFi
     (["--watch", "nowhere"], "is not a folder"),
     (["--watch", "scans", "--deidentify"], "cannot be used with --watch"),
     (["scans", "--nonsense"], "--nonsense"),
+    (["scans", "--out", "scans"], "is the folder that is read"),
+    (["scans/", "scans/a.png", "--out", "./engines/../scans"], "is the folder that is read"),
+    (["--watch", "scans", "--out", "scans"], "is the folder that is read"),
 ])  # fmt: skip
 def test_wrong_usage_is_one_line_and_exit_code_2(
     arguments: list[str], words: str, place: Path, capsys: pytest.CaptureFixture[str]
@@ -96,6 +100,21 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     error = capsys.readouterr().err
     assert words in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_result_never_replaces_a_scan(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("old").mkdir()
+    Path("scans").rename("old/masks")
+    before = {path: path.read_bytes() for path in Path("old").rglob("*.png")}
+    assert run(["infer", "old/masks", "--out", "old"]) == 2
+    assert "old/masks/a.png: lies where the results of --out old go" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path("old").rglob("*.png")} == before
+
+
+def test_results_in_a_folder_of_the_scans_or_above_them_are_not_refused(place: Path) -> None:
+    assert run(["infer", "scans", "--out", "scans/results"]) == 0
+    assert run(["infer", "scans", "--out", "."]) == 0
+    assert len(list(Path("scans/results/masks").iterdir())) == len(list(Path("masks").iterdir())) == 3
 
 
 def test_bad_cases_give_exit_code_5_and_their_reasons(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,7 +199,8 @@ def started(*arguments: str) -> subprocess.Popen[bytes]:
     return program(Path("engines/bright"), 0.02, *arguments)
 
 
-def test_interrupting_says_how_to_go_on(place: Path) -> None:
+@pytest.mark.parametrize("number", INTERRUPTS)
+def test_interrupting_says_how_to_go_on(place: Path, number: signal.Signals) -> None:
     for index in range(200):
         Image.fromarray(np.full((20, 20), index % 256, np.uint8)).save(f"scans/{index:03}.png")
     process = started("infer", "scans")
@@ -188,10 +208,11 @@ def test_interrupting_says_how_to_go_on(place: Path) -> None:
     end = time.monotonic() + 60
     while not (masks.is_dir() and len(list(masks.iterdir())) > 5) and time.monotonic() < end:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert b"add --continue" in error
+    assert (out := Path("gms-rt-out/scans")).is_dir() and not list(out.rglob(".part-*"))
     assert b"Traceback" not in error
     again = started("infer", "scans", "--continue")
     out, _ = again.communicate(timeout=60)
@@ -199,13 +220,14 @@ def test_interrupting_says_how_to_go_on(place: Path) -> None:
     assert b"sources done before" in out
 
 
-def test_watch_ends_cleanly_on_a_signal(place: Path) -> None:
+@pytest.mark.parametrize("number", INTERRUPTS)
+def test_watch_ends_cleanly_on_a_signal(place: Path, number: signal.Signals) -> None:
     process = started("infer", "--watch", "scans", "--settle", "0.2")
     table = Path("gms-rt-out/scans/cases.csv")
     end = time.monotonic() + 60
     while not (table.exists() and len(table.read_text().splitlines()) == 4) and time.monotonic() < end:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     out, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (0, b"")
     assert b"3 segmented" in out

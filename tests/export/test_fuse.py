@@ -217,3 +217,13 @@ def test_onnx_pairs_fuse_and_agree_on_real_pictures(tmp_path, name):
     real = [cv2.resize(cv2.imread(str(f))[..., ::-1], (128, 96), interpolation=cv2.INTER_AREA) for f in files]
     for image in [*real, pictures(1, 96, 128)[0]]:
         assert spread(graph, gms, np.ascontiguousarray(image[None])) <= 1
+
+
+def test_a_weight_that_is_not_a_number_is_named(tmp_path: Path) -> None:
+    gms = model_of("taesd")
+    name, weight = next((n, p) for n, p in gms.mapper.named_parameters() if p.ndim == 4)
+    with torch.no_grad():
+        weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ArtifactError, match=rf"1 of \d+ values of the weight 'mapper.{name}' are NaN or infinite"):
+        graph_from_gms(gms, tmp_path / "g.onnx", source={}, options=ExportOptions(32, 32))
+    assert list(tmp_path.iterdir()) == []

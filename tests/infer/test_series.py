@@ -86,7 +86,7 @@ def test_the_tables_have_the_slices_and_the_volume(engine: Engine, tmp_path: Pat
     assert [r["instance"] for r in rows] == ["5", "4", "3", "2", "1"]
     assert [r["sop_uid"] for r in rows] == [header.SOPInstanceUID for header in headers]
     assert {r["series_uid"] for r in (*rows, row)} == {headers[0].SeriesInstanceUID}
-    assert [r["position"] for r in rows] == ["0 0 0", "0 0 2.5", "0 0 5", "0 0 7.5", "0 0 10"]
+    assert [[float(r[f"position_{axis}"]) for axis in "xyz"] for r in rows] == [[0, 0, 2.5 * n] for n in range(5)]
     assert {r["spacing"] for r in (*rows, row)} == {"0.5 0.8"}
     assert {r["modality"] for r in (*rows, row)} == {"CT"}
     assert {r["seg"] for r in (*rows, row)} == {f"dicom/{row['case']}.dcm"}
@@ -188,6 +188,9 @@ def test_continue_goes_on_with_a_series_and_redoes_one_that_grew(engine: Engine,
     runner.calls = 0
     assert segment(engine, out, scans, resume=True, slices=True).reused == 1
     assert (runner.calls, (out / "cases.csv").read_bytes(), (out / "series.csv").read_bytes()) == (0, *before)
+    renamed = paths[1].rename(paths[1].with_name("another-name"))
+    assert segment(engine, out, scans, resume=True, slices=True).reused == 1
+    assert [row["source"] for row in table(out / "cases.csv")] == [renamed.name, *(path.name for path in paths[2:])]
     late.rename(paths[0])
     assert segment(engine, out, scans, resume=True, slices=True).reused == 0
     assert runner.calls == 5

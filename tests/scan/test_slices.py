@@ -36,7 +36,7 @@ def test_slices_come_in_the_order_of_positions(tmp_path: Path) -> None:
         alone = next(fetch(path).open().frames)
         assert np.array_equal(frame.image, alone.image)
         assert frame.origin == alone.origin
-    assert frames[1].origin["position"] == "0 0 2.5"
+    assert [frames[1].origin[f"position_{axis}"] for axis in "xyz"] == [0, 0, 2.5]
     assert frames[1].origin["sop_uid"] == pydicom.dcmread(paths[1]).SOPInstanceUID
     assert frames[1].origin["instance"] == 4
 
