@@ -36,14 +36,11 @@ def watch(folder: Path, job: InferJob, *, stop: threading.Event, poll: float = 1
         while True:
             whole = arrivals.whole()
             for case in segment_sources(whole, job, journal, summary, failed_too=True):
-                rows = job.refer(case.rows)
-                for row in rows:
-                    summary.add(row)
                 if job.on_case is not None and not case.reused:
-                    job.on_case(case, rows)
+                    job.on_case(case, job.refer(case.rows))
                 changed = True
             if changed:
-                _write_tables(job, journal, summary)
+                summary = _write_tables(job, journal, summary)
                 changed = False
             if stop.wait(poll):
                 break
@@ -51,14 +48,18 @@ def watch(folder: Path, job: InferJob, *, stop: threading.Event, poll: float = 1
     return summary
 
 
-def _write_tables(job: InferJob, journal: Journal, summary: Summary) -> None:
+def _write_tables(job: InferJob, journal: Journal, before: Summary) -> Summary:
+    """Write the tables and return the summary of them: a file that came back whole counts as it is now, not twice."""
     root = job.out.root
+    summary = before.without_rows(len(journal.entries))
     with atomic_path(root / "cases.csv") as part, part.open("w", encoding="utf-8", newline="") as stream:
         table = CaseTable(stream)
         for name in sorted(journal.entries):
             for row in job.refer(journal.entries[name].rows):
                 table.add(row)
+                summary.add(row)
     write_json(root / "summary.json", summary.value())
+    return summary
 
 
 class _Arrivals:

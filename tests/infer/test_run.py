@@ -204,7 +204,7 @@ def bad_cases(folder: Path) -> dict[str, str]:
     head[29:33] = zlib.crc32(bytes(head[12:29])).to_bytes(4, "big")
     (folder / "bomb.png").write_bytes(head)
     flat = np.ones((9, 9), np.float32)
-    flat[1, 1] = np.nan
+    flat[:] = np.nan
     Image.fromarray(flat).save(folder / "nan.tif")
     (folder / "empty.dcm").write_bytes(b"\0" * 128 + b"DICM")
     return {
