@@ -53,12 +53,12 @@ def _grey(stored: NDArray[Any], header: Any, number: int) -> tuple[U8, str]:
     if interest.get("VOILUTSequence"):
         table = interest.VOILUTSequence[0]
         bits = int(table.LUTDescriptor[2])
-        picked = apply_voi(window.filled(real).astype(np.int64), interest)
+        picked = apply_voi(window.fill_gaps(real).astype(np.int64), interest)
         return window.to_8bit(picked, 0, 2**bits - 1), f"VOI LUT of the dataset{gaps}"
     asked = _window(interest)
     if asked is not None:
         return _apply_window(
-            window.filled(real), *asked
+            window.fill_gaps(real), *asked
         ), f"window {asked[0]:g}/{asked[1]:g} {asked[2]} of the dataset{gaps}"
     if stored.dtype == np.uint8 and int(header.get("BitsStored", 8)) == 8 and rescale == (1.0, 0.0):
         return np.asarray(stored, np.uint8), "8 bit as stored"

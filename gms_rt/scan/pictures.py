@@ -7,6 +7,7 @@ decoded. Anything that is not whole is refused: a half-grey picture never passes
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -184,4 +185,7 @@ class _AsInputErrors:
             return
         if isinstance(error, MemoryError):
             raise InputError(f"needs more memory than there is to decode this {self.kind}") from error
-        raise InputError(f"is a damaged {self.kind} ({line_from_error(error)})") from error
+        text = line_from_error(error)
+        if re.search(r"\bunsupported\b|not support", text, re.IGNORECASE):
+            raise InputError(f"is a {self.kind} of a kind that is not supported ({text})") from error
+        raise InputError(f"is a damaged {self.kind} ({text})") from error

@@ -66,7 +66,7 @@ def gaps_text(values: NDArray[Any]) -> str:
     return f", {bad} NaN or infinite as background" if bad else ""
 
 
-def filled(values: NDArray[Any]) -> NDArray[Any]:
+def fill_gaps(values: NDArray[Any]) -> NDArray[Any]:
     """Values with NaN and infinity as the lowest value that is neither."""
     if values.dtype.kind != "f" or (known := np.isfinite(values)).all():
         return values

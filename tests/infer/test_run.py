@@ -207,9 +207,12 @@ def bad_cases(folder: Path) -> dict[str, str]:
     head[16:24] = (100_000).to_bytes(4, "big") * 2
     head[29:33] = zlib.crc32(bytes(head[12:29])).to_bytes(4, "big")
     (folder / "bomb.png").write_bytes(head)
+    flat = np.ones((9, 9), np.float32)
+    flat[:] = np.nan
+    Image.fromarray(flat).save(folder / "nan.tif")
     (folder / "empty.dcm").write_bytes(b"\0" * 128 + b"DICM")
     return {
-        "zero": "0 bytes", "cut": "truncated", "text": "not a PNG", "bomb": "megapixels",
+        "zero": "0 bytes", "cut": "truncated", "text": "not a PNG", "bomb": "megapixels", "nan": "NaN",
         "empty": "DICOM", "gone": "No such file", "unreadable": "denied",
     }  # fmt: skip
 

@@ -118,6 +118,26 @@ def test_what_arrives_is_segmented_once_it_is_whole(tmp_path: Path, clock: Clock
     assert json.loads((out / "run.json").read_text())["status"] == "done"
 
 
+def test_a_file_that_became_whole_later_is_not_counted_as_failed(tmp_path: Path, clock: Clock) -> None:
+    inbox, out = tmp_path / "inbox", tmp_path / "out"
+    inbox.mkdir()
+    whole = picture(tmp_path / "x.png").read_bytes()
+    (inbox / "slow.png").write_bytes(whole[:60])
+    summary = out / "summary.json"
+
+    def counts() -> list[int]:
+        value = json.loads(summary.read_text()) if summary.exists() else {}
+        return [value.get(key, -1) for key in ("sources", "cases", "failed", "segmented")]
+
+    with Watching(inbox, tmp_path / "engine", out) as watching:
+        until(lambda: counts() == [1, 1, 1, 0], clock)
+        (inbox / "slow.png").write_bytes(whole)
+        until(lambda: counts()[3] == 1, clock)
+    assert counts() == [1, 1, 0, 1]
+    assert watching.summary is not None
+    assert watching.summary.failed == 0
+
+
 def test_a_restart_repeats_nothing_and_takes_what_changed(tmp_path: Path, clock: Clock) -> None:
     inbox, out = tmp_path / "inbox", tmp_path / "out"
     inbox.mkdir()
