@@ -22,7 +22,8 @@ Examples:
   gms-rt build runs/busi --precision int8 --calib data/busi/images
   gms-rt build busi.onnx --precision int8 --calib calib.txt --gate-data test/ --gate-min 0.9
   gms-rt build busi.onnx --precision int8 --calib train.txt --gate-coverage 0.97 --gate-floor 0.95
-  gms-rt build busi.onnx --target cpu,tensorrt-rtx --sm 80,86,89"""
+  gms-rt build busi.onnx --target cpu,tensorrt-rtx --sm 80,86,89
+  gms-rt build busi.onnx --classes breast-lesion.toml    name what it segments"""
 
 
 @click.command("build", epilog=_EXAMPLES)
@@ -56,6 +57,8 @@ Examples:
 @click.option("--batch", type=click.IntRange(1, 1024), help="Images at once  [default: as the graph was exported, 1 if "
               "it takes any number]")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Engine folder  [default: engines/NAME-PRECISION]")
+@click.option("--classes", type=click.Path(path_type=Path), help="Names, codes and colours of what the mask shows: "
+              "TOML or dcmqi's JSON  [default: as the run or graph says]")  # fmt: skip
 @click.option("--force", is_flag=True, help="Build even if the same engine is already there.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gms_rt.cli.console import Console, table
-from gms_rt.cli.engine_text import execution_text, layer_counts_text, plan_text
+from gms_rt.cli.engine_text import class_text, execution_text, layer_counts_text, plan_text
 from gms_rt.engine.manifest import MANIFEST, EngineManifest
 from gms_rt.errors import ArtifactError, DeviceError, reason_from_error
 
@@ -59,6 +59,7 @@ def _screen(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> st
     if manifest.gate:
         mean, low, count = (manifest.gate[key] for key in ("mean", "minimum", "images"))
         lines.append(f"gate:  Dice to FP32 mean {mean:.4f}, minimum {low:.4f}, {count} images")
+    lines += [f"class: {class_text(n, each)}" for n, each in enumerate(manifest.classes, 1)]
     if value["stages"]:
         rows = [
             [s["stage"], str(s["nodes"]), f"{s['flop'] / 1e9:.3f}", f"{s['parameters'] / 1e6:.3f}"]

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gms_rt.artifacts import check_format, read_json, restore_folder, sha256_bytes, sha256_file, write_json
+from gms_rt.class_lists import classes_from_values
+from gms_rt.classes import DEFAULT_CLASSES, SegmentClass
 from gms_rt.errors import ArtifactError
 from gms_rt.precision import PRECISIONS, TARGETS
 
@@ -25,7 +27,7 @@ _TABLES = ("files", "source", "tokenizer", "census")
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(_TEXT, str),
     **dict.fromkeys(_TABLES, dict),
-    **dict.fromkeys(("targets", "notes"), list),
+    **dict.fromkeys(("targets", "notes", "classes"), list),
     "gate": (dict, type(None)),
 }
 _PLAN_KINDS: dict[str, Any] = {
@@ -74,13 +76,24 @@ class EngineManifest:
     rebuild: str  # the command that built this engine, as its builder wrote it; advice comes from `rebuild_command`
     notes: list[str] = field(default_factory=list)  # what a user should know
     fallback: str = ""  # "f32" where the gate holds in that too, for a CPU without the arithmetic of `execution`
+    # What the mask's values stand for, as `classes_from_values` reads it; empty where nobody said.
+    classes: list[dict[str, Any]] = field(default_factory=list)
     format: str = ENGINE_FORMAT
     version: int = ENGINE_VERSION
+
+    @property
+    def segment_classes(self) -> tuple[SegmentClass, ...]:
+        """The classes of the mask, in the order of its values; one region without a meaning where nobody said."""
+        return classes_from_values(self.classes, where=f"{MANIFEST}: classes") if self.classes else DEFAULT_CLASSES
 
 
 def write_manifest(folder: Path, manifest: EngineManifest) -> None:
     """Write `engine.json` into an engine folder."""
-    write_json(folder / MANIFEST, dataclasses.asdict(manifest))
+    value = dataclasses.asdict(manifest)
+    for later in ("classes", "fallback"):
+        if not value[later]:
+            del value[later]  # programs from before there was such a key refuse what they do not know
+    write_json(folder / MANIFEST, value)
 
 
 def read_manifest(folder: Path) -> EngineManifest:
@@ -127,6 +140,8 @@ def _check_types(manifest: EngineManifest, path: Path) -> None:
         raise ArtifactError("names a file outside its folder, or one that no file can have", where=path, fix=fix)
     if manifest.precision not in PRECISIONS:
         raise ArtifactError(f"has unknown precision {manifest.precision!r}", where=path)
+    if manifest.classes:
+        classes_from_values(manifest.classes, where=f"{path}: classes", error=ArtifactError)
     unknown = [name for name in [*manifest.targets, *(p.target for p in manifest.plans)] if name not in TARGETS]
     if unknown:
         raise ArtifactError(f"has unknown target {unknown[0]!r}", where=path, fix=fix)

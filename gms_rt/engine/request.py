@@ -36,6 +36,7 @@ class BuildRequest:
     )
     size: str | None = None  # of a run's graph, "224" or "256x320"; None: as the run was trained
     batch: int | None = None  # images at once; None: as the graph was exported, 1 where it leaves that open
+    classes: Path | None = None  # file that names the mask's classes; None: as the run or graph says
     force: bool = False  # build even if the same engine is already there
     calibration_limit: int | None = None  # at most so many images give ranges; None: 64 of a folder, 24 phantoms
     gate_limit: int | None = None  # masks of at most so many are compared; None: 100 of a folder, 64 phantoms
@@ -80,6 +81,7 @@ class BuildRequest:
             ("--recipe", self.recipe),
             ("--size", self.size),
             ("--batch", self.batch),
+            ("--classes", self.classes),
             ("--out", self.out),
         ):
             if isinstance(value, (int, float, Path)) or (isinstance(value, str) and value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.dicom_files import series
 from support.infer_engine import brightness_engine, program
 
 from gms_rt.cli import infer as verb
@@ -85,6 +87,7 @@ def test_quiet_says_where_and_nothing_else(place: Path, capsys: pytest.CaptureFi
     (["scans", "--workers", "-1"], "cannot be negative"),
     (["scans", "--watch", "scans"], "no other inputs"),
     (["--watch", "nowhere"], "is not a folder"),
+    (["--watch", "scans", "--deidentify"], "cannot be used with --watch"),
     (["scans", "--nonsense"], "--nonsense"),
     (["scans", "--out", "scans"], "is the folder that is read"),
     (["scans/", "scans/a.png", "--out", "./engines/../scans"], "is the folder that is read"),
@@ -147,6 +150,32 @@ def test_dicom_seg_without_highdicom(
     assert not Path("gms-rt-out/scans/dicom").exists()
 
 
+def test_results_without_patient_data(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("highdicom")
+    from support.dicom_files import dataset, save
+
+    save(dataset(np.full((20, 20), 200, np.uint8)), Path("scans/ward/person.dcm"))
+    flags = ["--deidentify", "--dicom-report", "--dicom-fractional"]
+    assert run(["infer", "scans/ward", *flags]) == 0
+    assert "person" not in capsys.readouterr().out  # the folder that was asked for is named on the screen only
+    out = Path("gms-rt-out/deidentified")
+    names = sorted(str(p.relative_to(out).parent) for p in out.rglob("source-*"))
+    assert names == ["contours", "dicom", "dicom-fractional", "dicom-report", "masks"]
+    assert run(["infer", "scans/ward", *flags, "--overlay"]) == 0
+    assert "burned into them" in capsys.readouterr().err
+    assert len(list((out / "overlays").iterdir())) == 1
+
+
+def test_a_report_alone_does_not_take_the_place_of_masks(place: Path) -> None:
+    pytest.importorskip("highdicom")
+    from support.dicom_files import series
+
+    series(Path("ct"), np.full((3, 20, 20), 200, np.uint8))
+    assert run(["infer", "ct", "--no-dicom-seg", "--dicom-report"]) == 0
+    assert len(list(Path("gms-rt-out/ct/masks").iterdir())) == 3
+    assert len(list(Path("gms-rt-out/ct/dicom-report").iterdir())) == 1
+
+
 def test_without_an_engine_the_demos_is_built(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -202,3 +231,31 @@ def test_watch_ends_cleanly_on_a_signal(place: Path, number: signal.Signals) -> 
     out, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (0, b"")
     assert b"3 segmented" in out
+
+
+def test_a_series_is_one_source_unless_asked_otherwise(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    series(place / "ct", np.full((3, 20, 20), 200, np.uint8))
+    assert run(["infer", "ct", "--slices"]) == 0
+    captured = capsys.readouterr()
+    assert "sources: 1 below" in captured.out
+    assert ", 1 of them series of 3 slices" in captured.out
+    assert "3 segmented" in captured.out
+    masks = [path.name for path in Path("gms-rt-out/ct/masks").iterdir()]
+    assert all(name.startswith("series-3-") for name in masks)
+    assert len(masks) == 3
+    assert run(["infer", "ct", "--no-series"]) == 0
+    assert sorted(path.name for path in Path("gms-rt-out/ct/masks").iterdir()) == [f"IM000{n}.png" for n in (1, 2, 3)]
+    assert not Path("gms-rt-out/ct/series.csv").exists()
+
+
+def test_two_folders_of_one_name_do_not_share_their_results(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("other").mkdir()
+    Path("scans").rename("other/scans")
+    shutil.copytree("other", "more")
+    assert run(["infer", "other/scans"]) == 0
+    assert run(["infer", "more/scans"]) == 2
+    assert "holds the results of" in capsys.readouterr().err
+    assert len(list(Path("gms-rt-out/scans/masks").iterdir())) == 3
+    Path("more/scans/a.png").unlink()
+    assert run(["infer", "more/scans", "--replace"]) == 0
+    assert len(list(Path("gms-rt-out/scans/masks").iterdir())) == 2

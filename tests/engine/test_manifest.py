@@ -49,6 +49,8 @@ def test_a_manifest_survives_a_round_trip(tmp_path: Path) -> None:
         ({"plans": [{"file": "x"}]}, "missing or unknown keys"),
         ({"files": []}, "another type than expected .files"),
         ({"model": 3}, "another type than expected .model"),
+        ({"classes": {}}, "another type than expected .classes"),
+        ({"classes": [{"name": ""}]}, "classes: class 1: name is empty"),
         ({"targets": ["cpu; rm -rf /"]}, "unknown target"),
         ({"width": True}, "impossible sizes"),
         ({"batch": True}, "impossible sizes"),

@@ -14,6 +14,9 @@ import pytest
 import torch
 from support.small_gms import small_gms
 
+from gms_rt.artifacts import write_json
+from gms_rt.class_lists import classes_value
+from gms_rt.classes import SegmentClass
 from gms_rt.errors import ArtifactError, UsageError
 from gms_rt.export.fuse import ExportOptions, graph_from_gms, graph_from_run
 from gms_rt.graph import write
@@ -128,6 +131,11 @@ def test_a_run_comes_back_and_exports(tmp_path):
     facts = {p.key: p.value for p in onnx.load(graph).metadata_props}
     assert json.loads(facts["gms_rt.source"])["name"] == "run"
     assert json.loads(facts["gms_rt.tokenizer"])["source"] == "tokenizer"
+    assert "gms_rt.classes" not in facts
+    write_json(tmp_path / "run/classes.json", classes_value([SegmentClass("Cyst")]))
+    graph = graph_from_run(tmp_path / "run", tmp_path / "g.onnx", ExportOptions(32, 32))
+    facts = {p.key: p.value for p in onnx.load(graph).metadata_props}
+    assert [each["name"] for each in json.loads(facts["gms_rt.classes"])] == ["Cyst"]
 
 
 def test_a_run_refuses_another_tokenizer_or_other_weights(tmp_path):
