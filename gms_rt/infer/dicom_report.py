@@ -195,14 +195,14 @@ def _area(report: _Report, index: int, pixels: int) -> Any:
     measured = functional_group(header, number, "PixelMeasuresSequence") is not None or header.get("PixelSpacing")
     if spacing is None or (not measured and header.get("ImagerPixelSpacing")):
         return hd.sr.Measurement(codes.SCT.Area, pixels, Code("{pixels}", "UCUM", "pixels"))
-    return hd.sr.Measurement(codes.SCT.Area, pixels * spacing[0] * spacing[1], codes.UCUM.SquareMillimeter)
+    return hd.sr.Measurement(codes.SCT.Area, round(pixels * spacing[0] * spacing[1], 4), codes.UCUM.SquareMillimeter)
 
 
 def _volume(millimetres: float) -> Any:
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
-    return hd.sr.Measurement(codes.SCT.Volume, millimetres, codes.UCUM.CubicMillimeter)
+    return hd.sr.Measurement(codes.SCT.Volume, round(millimetres, 4), codes.UCUM.CubicMillimeter)
 
 
 def _regions(count: int) -> Any:
