@@ -159,7 +159,7 @@ def _found(console: Console, inputs: tuple[str, ...], series: bool) -> FoundSour
         raise UsageError(f"has no scans ({found.skipped} other files)", where=found.root)
     if not series:
         return found
-    with console.progress("looking for series", None) as bar:
+    with _tuned(), console.progress("looking for series", None) as bar:
         return with_series(found, lambda phase, done, total: bar.advance(1, phase))
 
 

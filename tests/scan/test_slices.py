@@ -107,6 +107,16 @@ def test_uneven_steps_and_doubles_are_told(tmp_path: Path) -> None:
     assert found.notes == ("slices at the position of the one before: 1 (first: slice 3)",)
 
 
+def test_positions_that_a_device_rounded_are_even(tmp_path: Path) -> None:
+    paths = series(tmp_path, np.zeros((9, 4, 4), np.uint8), step=1.25)
+    for path in paths:
+        header = pydicom.dcmread(path)
+        header.ImagePositionPatient = [round(float(v), 1) for v in header.ImagePositionPatient]
+        header.save_as(path)
+    (found,) = series_from_files(paths)
+    assert (found.spacing, found.notes) == (1.25, ())
+
+
 def test_copies_of_a_slice_are_left_out_and_told(tmp_path: Path) -> None:
     paths = series(tmp_path, PIXELS)
     copy = Path(shutil.copy(paths[2], tmp_path / "copy.dcm"))
