@@ -60,6 +60,7 @@ class ScanCase:
         self._tail: list[CaseRow] = []
         self._fetched: Fetched | None = None
         self._kind: str | None = None
+        self._times: dict[int, float] = {}
         self._packed: dict[int, tuple[tuple[int, ...], U8]] = {}
         self._lock = threading.Lock()
         self._video: VideoWriter | None = None
@@ -134,13 +135,18 @@ class ScanCase:
         with self._lock:
             self.files |= sizes
             self._rows[frame.number] = row
+            if frame.time is not None:
+                self._times[frame.number] = frame.time
             if self._wants_seg:
                 self._packed[frame.number] = (mask.shape, np.packbits(mask != 0))
             if self._wants_video and shown is not None:
-                self._show(frame.number, shown)
+                self._show(frame, shown)
 
     def finish(self) -> None:
-        """Write what needs all frames: the overlay video and the DICOM SEG."""
+        """Write what needs all frames: the times of a video's frames, the overlay video and the DICOM SEG."""
+        if self._times:
+            self._store("frames", outputs.frame_name(self.source.stem, None), outputs.frames_csv(self._times))
+            self._add_file("frames")
         with self._video_part:
             if self._video is not None:
                 self._video.close()
@@ -182,7 +188,7 @@ class ScanCase:
         path = self.settings.out.path(kind, outputs.frame_name(self.source.stem, None))
         self.files[str(path.relative_to(self.settings.out.root))] = path.stat().st_size
 
-    def _show(self, number: int, shown: U8) -> None:
+    def _show(self, frame: Frame, shown: U8) -> None:
         if self._video is None:
             path = self.settings.out.path("videos", outputs.frame_name(self.source.stem, None))
             part = self._video_part.enter_context(atomic_path(path))
@@ -194,7 +200,7 @@ class ScanCase:
                 self._video.put(failed, None)
         if (shown.shape[1], shown.shape[0]) != self._video_size:  # pages of a TIFF may differ in size
             shown = np.asarray(cv2.resize(shown, self._video_size), np.uint8)
-        self._video.put(number, shown)
+        self._video.put(frame.number, shown, frame.time)
 
     def _segment(self) -> None:
         assert self._fetched is not None

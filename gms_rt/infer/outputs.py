@@ -5,6 +5,7 @@ overlays/<case>.jpg       the source with the mask over it
 contours/<case>.json      polygons
 probabilities/<case>.png  0-255, on request
 dicom/<source>.dcm        DICOM SEG, for DICOM sources
+frames/<source>.csv       when the frames of a video are shown, in seconds
 videos/<source>.mp4       overlay video, on request
 """
 
@@ -14,6 +15,7 @@ import errno
 import fcntl
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -35,6 +37,7 @@ ENDINGS = {
     "contours": ".json",
     "probabilities": ".png",
     "dicom": ".dcm",
+    "frames": ".csv",
     "videos": ".mp4",
 }
 _NAME_BYTES = 255 - max(len(ending) for ending in ENDINGS.values())
@@ -154,3 +157,9 @@ def overlay_jpeg(shown: U8) -> bytes:
 def contour_json(mask: U8, spacing: tuple[float, float] | None) -> bytes:
     """The polygons of a mask as JSON."""
     return (json.dumps(contours(mask, spacing), allow_nan=False) + "\n").encode()
+
+
+def frames_csv(times: Mapping[int, float]) -> bytes:
+    """The times of a video's frames as CSV."""
+    lines = [f"{number},{times[number]:.6f}" for number in sorted(times)]
+    return ("\n".join(["frame,time_s", *lines]) + "\n").encode()

@@ -22,6 +22,7 @@ class Frame:
     number: int  # from 1
     window: str = "8 bit as stored"  # how stored values became 8 bit
     spacing: tuple[float, float] | None = None  # millimetres between rows, between columns
+    time: float | None = None  # seconds from the beginning of a video
 
 
 @dataclass(frozen=True)
