@@ -18,6 +18,7 @@ import numpy as np
 from gms_rt.errors import InputError, NoImageError, line_from_error
 from gms_rt.scan import dicom_values as values
 from gms_rt.scan.dicom_objects import object_without_image, sop_class
+from gms_rt.scan.dicom_origin import frame_origin
 from gms_rt.scan.dicom_spacing import pixel_spacing
 from gms_rt.scan.frame import MAX_PIXELS, Frame, ScanFrames, check_size
 
@@ -132,7 +133,8 @@ def _frames(path: Path, header: Any, count: int) -> Iterator[Frame]:
         for stored in _stored_frames(path):
             number += 1
             image, choice = values.image_from_stored(np.asarray(stored), header, number)
-            yield Frame(np.ascontiguousarray(image), number, choice, pixel_spacing(header, number))
+            spacing, origin = pixel_spacing(header, number), frame_origin(header, number)
+            yield Frame(np.ascontiguousarray(image), number, choice, spacing, origin)
             if number == count:
                 break
     except (InputError, OSError, MemoryError, GeneratorExit):

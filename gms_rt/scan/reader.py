@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from gms_rt.arrays import U8
-from gms_rt.artifacts import sha256_bytes, sha256_file
+from gms_rt.artifacts import sha256_bytes, sha256_file, sha256_json
 from gms_rt.errors import InputError
 from gms_rt.scan.dicom import DICOM_SUFFIXES, is_dicom, read_dicom, read_header
 from gms_rt.scan.foreign import refuse_foreign
@@ -16,6 +17,7 @@ from gms_rt.scan.frame import MAX_PIXELS, ScanFrames
 from gms_rt.scan.geometry import rgb
 from gms_rt.scan.nifti import NIFTI_SUFFIXES, read_nifti
 from gms_rt.scan.pictures import read_picture
+from gms_rt.scan.series import read_series
 from gms_rt.scan.video import VIDEO_SUFFIXES, read_video
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -27,15 +29,18 @@ _MAX_PICTURE_BYTES = 4 << 30  # pictures are read whole
 
 @dataclass(frozen=True)
 class Fetched:
-    """A scan whose content is known."""
+    """A scan whose content is known: one file, or the files of a DICOM series."""
 
-    path: Path
+    path: Path  # the file, of a series the first
     kind: Kind
     digest: str  # SHA-256 of the content
     data: bytes | None  # of a picture; other formats are read from the file
+    series: tuple[Path, ...] = ()  # the files of a series, one for each frame, in order
 
     def open(self, max_pixels: int = MAX_PIXELS) -> ScanFrames:
         """Start to decode it."""
+        if self.series:
+            return read_series(self.series, max_pixels=max_pixels)
         if self.kind == "dicom":
             return read_dicom(self.path, max_pixels=max_pixels)
         if self.kind == "nifti":
@@ -44,9 +49,9 @@ class Fetched:
             return read_video(self.path, max_pixels=max_pixels)
         return read_picture(self.data or b"", max_pixels=max_pixels)
 
-    def header(self) -> Any:
-        """The DICOM header, for results that refer to it."""
-        return read_header(self.path)
+    def headers(self) -> tuple[Any, ...]:
+        """The DICOM headers, one for each file, for results that refer to them; none of other formats."""
+        return tuple(map(read_header, self.series or (self.path,))) if self.kind == "dicom" else ()
 
 
 def fetch(path: Path) -> Fetched:
@@ -73,6 +78,21 @@ def fetch(path: Path) -> Fetched:
             return Fetched(path, kind, sha256_bytes(data), data)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})") from error
+
+
+def fetch_series(paths: Sequence[Path]) -> Fetched:
+    """Hash the files of a DICOM series, in the order of its frames.
+
+    A file that cannot be read is no error here: its frame fails when it is decoded.
+    """
+
+    def digest(path: Path) -> str:
+        try:
+            return sha256_file(path)
+        except OSError:
+            return "unreadable"
+
+    return Fetched(paths[0], "dicom", sha256_json([digest(path) for path in paths]), None, tuple(paths))
 
 
 def first_image(path: Path, max_pixels: int = MAX_PIXELS) -> U8:
