@@ -19,6 +19,7 @@ from gms_rt.engine.manifest import read_manifest
 from gms_rt.errors import GmsError
 from gms_rt.graph.count import work_from_file
 from gms_rt.runtime.signal_stack import keep_signal_stack
+from gms_rt.telemetry import quiet_module
 
 _SIDE, _CHANNELS, _MAP = 1536, 256, 96
 _COPY_BYTES = 256 << 20
@@ -71,8 +72,7 @@ def matrix_ceiling(kind: str, threads: int = 0, seconds: float = 0.5) -> Ceiling
 
     `kind` is "f32", "bf16" or "i8" (float in and out of int8).
     """
-    import openvino
-
+    openvino = quiet_module("openvino")
     options = {"INFERENCE_PRECISION_HINT": "bf16" if kind == "bf16" else "f32", "PERFORMANCE_HINT": "LATENCY"}
     if threads:
         options["INFERENCE_NUM_THREADS"] = str(threads)
@@ -95,9 +95,8 @@ def matrix_ceiling(kind: str, threads: int = 0, seconds: float = 0.5) -> Ceiling
 
 
 def _product(shape: tuple[int, ...], weight: tuple[int, ...], *, quantised: bool) -> Any:
-    import openvino
-    from openvino import opset13 as ops
-
+    openvino = quiet_module("openvino")
+    ops = openvino.opset13
     values = np.random.default_rng(0).uniform(-1, 1, weight).astype(np.float32)
     entry = ops.parameter(list(shape), np.float32)
     left, right = entry, ops.constant(values)

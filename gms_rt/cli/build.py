@@ -11,6 +11,7 @@ import click
 
 from gms_rt.cli.console import Console
 from gms_rt.cli.engine_text import build_text
+from gms_rt.errors import UsageError
 from gms_rt.precision import PRECISIONS
 from gms_rt.precision.gate import GATE_MEAN, GATE_MIN, Gate
 
@@ -20,7 +21,8 @@ Examples:
   gms-rt build busi.onnx --precision fp16 --out engines/busi
   gms-rt build runs/busi --precision int8 --calib data/busi/images
   gms-rt build busi.onnx --precision int8 --calib calib.txt --gate-data test/ --gate-min 0.9
-  gms-rt build busi.onnx --target cpu,tensorrt-rtx --sm 80,86,89"""
+  gms-rt build busi.onnx --target cpu,tensorrt-rtx --sm 80,86,89
+  gms-rt build busi.onnx --classes breast-lesion.toml    name what it segments"""
 
 
 @click.command("build", epilog=_EXAMPLES)
@@ -46,6 +48,8 @@ Examples:
 @click.option("--batch", type=click.IntRange(1, 1024), help="Images at once  [default: as the graph was exported, 1 if "
               "it takes any number]")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Engine folder  [default: engines/NAME-PRECISION]")
+@click.option("--classes", type=click.Path(path_type=Path), help="Names, codes and colours of what the mask shows: "
+              "TOML or dcmqi's JSON  [default: as the run or graph says]")  # fmt: skip
 @click.option("--force", is_flag=True, help="Build even if the same engine is already there.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
@@ -61,6 +65,7 @@ def command(target_list: list[str], sm_list: list[str], gate_mean: float, gate_m
     from gms_rt.engine.targets import sms_from_text
     from gms_rt.parity.after_build import certify_built
 
+    _refuse_unused(given)
     console = Console(json=given.pop("as_json"), quiet=given.pop("quiet"))
     request = BuildRequest(
         targets=tuple(target for text in target_list for target in text.replace(" ", "").split(",") if target),
@@ -83,3 +88,17 @@ def command(target_list: list[str], sm_list: list[str], gate_mean: float, gate_m
         "manifest": dataclasses.asdict(built.manifest),
     }
     console.result(value, build_text(built.folder, built.manifest, value))
+
+
+def _refuse_unused(given: dict[str, Any]) -> None:
+    """Refuse images that a build of this precision would not look at."""
+    precision, calibration, gate = given["precision"], given["calibration"], given["gate_images"]
+    if precision == "fp32" and (calibration or gate):
+        raise UsageError(
+            "FP32 is neither calibrated nor compared: other precisions are compared with it",
+            where="--gate-data" if calibration is None else "--calib",
+            fix="leave it out, or choose another --precision",
+        )
+    if precision == "bf16" and calibration and gate:
+        raise UsageError("BF16 is not calibrated, and its masks are compared on --gate-data", where="--calib",
+                         fix="leave it out")  # fmt: skip

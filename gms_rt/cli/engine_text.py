@@ -37,6 +37,7 @@ def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) ->
         lines.append(f"proof: {certificate['verdict']}, Dice to PyTorch FP32 mean {mean:.4f}, lowest {low:.4f}")
     else:
         lines.append(f"proof: none ({certificate['reason']})")
+    lines += [f"class: {class_text(n, each)}" for n, each in enumerate(manifest.classes, 1)]
     lines += [f"note:  {note}" for note in manifest.notes]
     return "\n".join([*lines, "", f"next:  gms-rt infer FOLDER --engine {folder}"])
 
@@ -77,6 +78,20 @@ def layer_counts_text(graph: dict[str, Any]) -> str:
     weights = ", ".join(f"{size / 2**20:.2f} MiB {kind}" for kind, size in shown.items())
     pairs = f", {graph['qdq_pairs']} Q/DQ pairs" if graph.get("qdq_pairs") else ""
     return f"computing nodes {nodes or 'none'}; weights {weights or 'none'}{pairs}"
+
+
+def class_text(number: int, value: dict[str, Any]) -> str:
+    """A class of the mask in one line: its value, its name, its codes, its colour.
+
+    >>> class_text(1, {"name": "Cyst", "type": {"value": "1", "scheme": "SCT", "meaning": "Cyst"}, "colour": "#ff4040"})
+    '1 Cyst: type Cyst (1, SCT), colour #ff4040'
+    """
+    codes = [
+        f"{key.replace('_', ' ')} {code['meaning']} ({code['value']}, {code['scheme']})"
+        for key, code in value.items()
+        if isinstance(code, dict)
+    ]
+    return f"{number} {value['name']}: {', '.join([*codes, 'colour ' + value['colour']])}"
 
 
 def _mib(path: Path) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
-import signal
 import threading
 import warnings
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ import cv2
 
 from gms_rt.cli.console import Console
 from gms_rt.cli.infer_options import infer_options
-from gms_rt.cli.infer_report import announce, case_reporter, end_run
+from gms_rt.cli.infer_report import announce, case_reporter, end_run, frame_reporter
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import newest_engines
 from gms_rt.engine.select import ENGINES, LoadOptions, load
@@ -25,7 +25,10 @@ from gms_rt.errors import MissingExtraError, UsageError
 from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases, watch, with_series
 from gms_rt.infer.confidence import DEFINITION
 from gms_rt.infer.dicom_seg import seg_available
+from gms_rt.infer.options import BIDS
+from gms_rt.infer.outputs import check_place
 from gms_rt.infer.sources import FoundSources
+from gms_rt.interrupts import INTERRUPTS, handle_signals
 from gms_rt.runtime.device import parse_device
 
 OUT = Path("gms-rt-out")
@@ -38,6 +41,7 @@ Examples:
   gms-rt infer slide.tif --tile 224            a large image, tile by tile
   gms-rt infer clip.mp4 --overlay-video        masks of a video, and the video with them drawn in
   gms-rt infer --watch inbox/                  segment what arrives, until Ctrl-C
+  gms-rt infer sub-*/anat/*_T1w.nii.gz --layout bids --out derivatives/gms-rt
   find . -name '*.dcm' -print0 | gms-rt infer -
 
 Confidence: {DEFINITION}
@@ -90,6 +94,8 @@ def command(
         raise UsageError("a number of threads cannot be negative", where="--workers, --threads")
     if (dicom_seg or making["dicom_fractional"] or making["dicom_report"]) and not seg_available():
         raise MissingExtraError("writing DICOM SEG", "dicom-seg")
+    if (making["nifti"] or making["layout"] == BIDS) and importlib.util.find_spec("nibabel") is None:
+        raise MissingExtraError("writing NIfTI", "nifti")
     if making["overlay"] is None:
         making["overlay"] = not making["deidentify"]
     elif making["overlay"] and making["deidentify"]:
@@ -100,6 +106,7 @@ def command(
     resolved = watched_folder and FoundSources([], watched_folder.resolve(), 0)
     found = resolved or _found(console, inputs, series)
     target = Path(out) if out else OUT / ("deidentified" if options.deidentify else _name(inputs, found))
+    check_place(target, found)
     how = LoadOptions(
         device=device, threads=threads, mode="throughput", trust_plans=trust_plans, trust_device=trust_device
     )
@@ -152,14 +159,14 @@ def _found(console: Console, inputs: tuple[str, ...], series: bool) -> FoundSour
         raise UsageError(f"has no scans ({found.skipped} other files)", where=found.root)
     if not series:
         return found
-    with console.progress("looking for series", None) as bar:
+    with _tuned(), console.progress("looking for series", None) as bar:
         return with_series(found, lambda phase, done, total: bar.advance(1, phase))
 
 
 def _run(console: Console, found: FoundSources, job: InferJob, hint: bool, *, resume: bool, replace: bool) -> int:
     try:
         with console.progress("segmenting", len(found.sources)) as bar:
-            job = dataclasses.replace(job, on_case=case_reporter(console, bar, hint))
+            job = dataclasses.replace(job, on_case=case_reporter(console, bar, hint), on_frame=frame_reporter(bar))
             summary = run_cases(found, job, resume=resume, replace=replace)
     except KeyboardInterrupt:
         click.echo("gms-rt: interrupted; add --continue to go on from here", err=True)
@@ -169,23 +176,12 @@ def _run(console: Console, found: FoundSources, job: InferJob, hint: bool, *, re
 
 def _watch(console: Console, folder: Path, job: InferJob, hint: bool, settings: dict[str, Any]) -> int:
     stop = threading.Event()
-    with _stopped_by_signals(stop):
+    with handle_signals(INTERRUPTS, lambda *_: stop.set()):  # ends after what is in flight
         console.say(f"watching {folder}; Ctrl-C ends it")
         with console.progress("segmented", None) as bar:
-            job = dataclasses.replace(job, on_case=case_reporter(console, bar, hint))
+            job = dataclasses.replace(job, on_case=case_reporter(console, bar, hint), on_frame=frame_reporter(bar))
             summary = watch(folder, job, stop=stop, **settings)
         return end_run(console, summary, job.out)
-
-
-@contextmanager
-def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C and a service manager's request end a watch after what is in flight."""
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import click
 
 from gms_rt.cli.trust_options import trust_options
 from gms_rt.infer.flips import FLIPS
+from gms_rt.infer.options import FOLDERS, LAYOUTS
 from gms_rt.scan import MAX_PIXELS
 
 _Command = Callable[..., Any]
@@ -61,7 +62,9 @@ _OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
         show_default=True,
         help="Write the outlines of each mask as polygons in JSON.",
     ),
-    click.option("--probability", is_flag=True, help="Write each probability map as PNG, 0-255."),
+    click.option(
+        "--probability", is_flag=True, help="Write each probability map as PNG, 0-255; with NIfTI also as NIfTI, 0-1."
+    ),
     click.option(
         "--dicom-seg/--no-dicom-seg",
         default=None,
@@ -79,6 +82,18 @@ _OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
         help="Replace names, dates and identifiers in all results; text burned into images stays in overlays.",
     ),
     click.option(
+        "--nifti/--no-nifti",
+        default=None,
+        help="Write masks as NIfTI, with --probability also probabilities  [default: for NIfTI input].",
+    ),
+    click.option(
+        "--layout",
+        type=click.Choice(LAYOUTS),
+        default=FOLDERS,
+        show_default=True,
+        help="How masks of volumes are named: a folder for each kind of file, or a BIDS derivative.",
+    ),
+    click.option(
         "--series/--no-series",
         "series",
         default=True,
@@ -88,7 +103,7 @@ _OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
     click.option(
         "--slices",
         is_flag=True,
-        help="Of a series, too, write masks, overlays and contours slice by slice  [default: one DICOM SEG].",
+        help="Of a series, too, write masks, overlays and contours slice by slice  [default: one file].",
     ),
     click.option(
         "--overlay-video", is_flag=True, help="Write an MP4 with the masks drawn in, for videos and multi-frame files."

@@ -60,6 +60,16 @@ def case_reporter(console: Console, bar: Progress, hint: bool) -> Callable[[Scan
     return report
 
 
+def frame_reporter(bar: Progress) -> Callable[[ScanCase, int], None]:
+    """A function that tells how far a source of many frames is."""
+
+    def report(case: ScanCase, count: int) -> None:
+        if case.multi:
+            bar.say(f"{count} frames")
+
+    return report
+
+
 def end_run(console: Console, summary: Summary, folder: OutFolder) -> int:
     """Print the summary; failed cases are an error."""
     if console.json:

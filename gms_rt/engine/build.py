@@ -13,15 +13,18 @@ from the same recipe for other devices stay.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
 from gms_rt.artifacts import atomic_folder, check_writable, sha256_file
+from gms_rt.class_lists import values_from_classes
 from gms_rt.engine.existing import existing_engine, has_recipe, is_complete
 from gms_rt.engine.folder import UnfinishedEngine
 from gms_rt.engine.images import build_images
-from gms_rt.engine.manifest import EngineManifest
+from gms_rt.engine.manifest import CERTIFICATE, EngineManifest, write_manifest
 from gms_rt.engine.request import AUTO_CALIBRATOR, BuildRequest
+from gms_rt.engine.signature import SIGNATURE
 from gms_rt.engine.source import SourceGraph, read_source
 from gms_rt.engine.targets import check_cpu, default_targets, wanted_plans
 from gms_rt.errors import UsageError
@@ -66,7 +69,9 @@ def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltE
     if older is not None and (request.force or not has_recipe(older, wanted.key)):
         older = None  # built again from nothing
     if older is not None and is_complete(older, out, targets, plans):
-        return BuiltEngine(out, older, unchanged=True)
+        if older.classes == values_from_classes(source.classes):
+            return BuiltEngine(out, older, unchanged=True)
+        return BuiltEngine(out, _rename_classes(out, older, request, source), unchanged=False)
     if older is not None and "cpu" in older.targets:
         targets = tuple(target for target in TARGETS if target in ("cpu", *targets))
     checkpoint = out.parent / f".search-{wanted.key[:16]}.json"
@@ -84,6 +89,16 @@ def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltE
         manifest = engine.finish(wanted.key, verdict, request.command)
     checkpoint.unlink(missing_ok=True)
     return BuiltEngine(out, manifest, unchanged=False)
+
+
+def _rename_classes(out: Path, older: EngineManifest, request: BuildRequest, source: SourceGraph) -> EngineManifest:
+    """The same engine with other names for its classes: only the manifest is written anew."""
+    classes = values_from_classes(source.classes)
+    manifest = dataclasses.replace(older, classes=classes, rebuild=request.command)
+    for name in (CERTIFICATE, SIGNATURE):  # both are for the manifest as it was
+        (out / name).unlink(missing_ok=True)
+    write_manifest(out, manifest)
+    return manifest
 
 
 def _given_recipe(request: BuildRequest, source: SourceGraph) -> PrecisionRecipe | None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from gms_rt import __version__
 from gms_rt.artifacts import sha256_bytes, sha256_file
+from gms_rt.class_lists import values_from_classes
 from gms_rt.engine import openvino, tensorrt, timing_cache
 from gms_rt.engine.manifest import GOLDEN, MANIFEST, EngineManifest, Plan, write_manifest
 from gms_rt.engine.source import SourceGraph
@@ -150,6 +151,7 @@ class UnfinishedEngine:
             execution=cpu_execution(self.recipe.precision) if "cpu" in self.targets else "f32",
             rebuild=rebuild,
             notes=self.notes,
+            classes=values_from_classes(source.classes),
         )
         write_manifest(self.folder, manifest)
         return manifest

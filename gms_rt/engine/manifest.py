@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gms_rt.artifacts import check_format, read_json, restore_folder, sha256_bytes, sha256_file, write_json
+from gms_rt.class_lists import classes_from_values
+from gms_rt.classes import DEFAULT_CLASSES, SegmentClass
 from gms_rt.errors import ArtifactError
 from gms_rt.precision import PRECISIONS, TARGETS
 
@@ -25,10 +27,15 @@ _TABLES = ("files", "source", "tokenizer", "census")
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(_TEXT, str),
     **dict.fromkeys(_TABLES, dict),
-    **dict.fromkeys(("targets", "notes"), list),
+    **dict.fromkeys(("targets", "notes", "classes"), list),
     "gate": (dict, type(None)),
 }
-_PLAN_KINDS: dict[str, Any] = {"target": str, "file": str, "sha256": str, "sm": int, "version": str}
+_PLAN_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("target", "file", "sha256", "version"), str),
+    **dict.fromkeys(("sm", "bytes"), int),
+    "build_seconds": (int, float),
+    "driver": (str, type(None)),
+}
 
 
 @dataclass(frozen=True)
@@ -67,13 +74,23 @@ class EngineManifest:
     execution: str  # the arithmetic asked of the CPU runtime: "f32" or "bf16"
     rebuild: str  # the command that built this engine, as its builder wrote it; advice comes from `rebuild_command`
     notes: list[str] = field(default_factory=list)  # what a user should know
+    # What the mask's values stand for, as `classes_from_values` reads it; empty where nobody said.
+    classes: list[dict[str, Any]] = field(default_factory=list)
     format: str = ENGINE_FORMAT
     version: int = ENGINE_VERSION
+
+    @property
+    def segment_classes(self) -> tuple[SegmentClass, ...]:
+        """The classes of the mask, in the order of its values; one region without a meaning where nobody said."""
+        return classes_from_values(self.classes, where=f"{MANIFEST}: classes") if self.classes else DEFAULT_CLASSES
 
 
 def write_manifest(folder: Path, manifest: EngineManifest) -> None:
     """Write `engine.json` into an engine folder."""
-    write_json(folder / MANIFEST, dataclasses.asdict(manifest))
+    value = dataclasses.asdict(manifest)
+    if not manifest.classes:
+        del value["classes"]  # programs from before there were classes refuse a key that they do not know
+    write_json(folder / MANIFEST, value)
 
 
 def read_manifest(folder: Path) -> EngineManifest:
@@ -100,25 +117,36 @@ def read_manifest(folder: Path) -> EngineManifest:
 def _check_types(manifest: EngineManifest, path: Path) -> None:
     sizes = (manifest.height, manifest.width, manifest.batch)
     fix = "build the engine again"
-    wrong = [name for name, kind in _KINDS.items() if not isinstance(getattr(manifest, name), kind)]
+    wrong = [name for name, kind in _KINDS.items() if not _is(getattr(manifest, name), kind)]
     wrong += [
         f"{name} of a plan"
         for plan in manifest.plans
         for name, kind in _PLAN_KINDS.items()
-        if not isinstance(getattr(plan, name), kind)
+        if not _is(getattr(plan, name), kind)
     ]
-    if not all(isinstance(size, int) and 0 < size <= 16384 for size in sizes):
+    if isinstance(manifest.files, dict) and not all(isinstance(digest, str) for digest in manifest.files.values()):
+        wrong.append("a hash in files")
+    if not all(_is(size, int) and 0 < size <= 16384 for size in sizes):
         raise ArtifactError(f"has impossible sizes {sizes}", where=path, fix=fix)
     if wrong:
         raise ArtifactError(f"has values of another type than expected ({', '.join(wrong)})", where=path, fix=fix)
+    if not _is(manifest.precision, str):
+        raise ArtifactError("has a precision that is not text", where=path, fix=fix)
     names = [manifest.model, *manifest.files, *(plan.file for plan in manifest.plans)]
     if not all(name.isprintable() and name and Path(name).name == name for name in names):
         raise ArtifactError("names a file outside its folder, or one that no file can have", where=path, fix=fix)
     if manifest.precision not in PRECISIONS:
         raise ArtifactError(f"has unknown precision {manifest.precision!r}", where=path)
+    if manifest.classes:
+        classes_from_values(manifest.classes, where=f"{path}: classes", error=ArtifactError)
     unknown = [name for name in [*manifest.targets, *(p.target for p in manifest.plans)] if name not in TARGETS]
     if unknown:
         raise ArtifactError(f"has unknown target {unknown[0]!r}", where=path, fix=fix)
+
+
+def _is(value: object, kind: Any) -> bool:
+    """Whether a value has a type; in Python `true` and `false` are also whole numbers, in a manifest they are not."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def rebuild_command(folder: Path, manifest: EngineManifest) -> str:

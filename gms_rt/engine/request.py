@@ -36,6 +36,7 @@ class BuildRequest:
     )
     size: str | None = None  # of a run's graph, "224" or "256x320"; None: as the run was trained
     batch: int | None = None  # images at once; None: as the graph was exported, 1 where it leaves that open
+    classes: Path | None = None  # file that names the mask's classes; None: as the run or graph says
     force: bool = False  # build even if the same engine is already there
 
     def __post_init__(self) -> None:
@@ -68,6 +69,7 @@ class BuildRequest:
             ("--recipe", self.recipe),
             ("--size", self.size),
             ("--batch", self.batch),
+            ("--classes", self.classes),
             ("--out", self.out),
         ):
             if isinstance(value, (int, float, Path)) or (isinstance(value, str) and value):

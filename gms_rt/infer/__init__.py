@@ -13,6 +13,8 @@ stack.py        the masks of a source, kept small until all are in
 writers.py      the files that need all frames of a source, one entry each
 dicom_seg.py    masks as a DICOM Segmentation
 overlay_video.py  the frames with their masks drawn in
+nifti_mask.py   masks and probabilities as NIfTI, over NIfTI or DICOM (dicom_affine.py)
+bids.py         names and descriptions of a BIDS derivative
 outputs.py      the output folder: lock, names, whole-or-nothing files
 tables.py       cases.csv and series.csv, which grow
 earlier.py      whether results of an earlier run may be replaced

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class CaseSettings:
     maker: Maker
     key: str  # fingerprint of all that makes the results: engine, device, options
     classes: Sequence[SegmentClass] = DEFAULT_CLASSES
+    on_frame: Callable[[ScanCase, int], None] | None = None  # called with the number of frames that are written
     deidentifier: Deidentifier | None = None  # replaces what identifies a person
 
     @property
@@ -89,6 +90,9 @@ class ScanCase:
     def reuse(self, rows: list[CaseRow], files: dict[str, int]) -> None:
         """Take the results of an earlier run."""
         self.reused = True
+        members = self.source.members
+        if members:  # files of a series may have other names by now
+            rows = [row | {"source": as_text(members[row["frame"] - 1])} if row["frame"] else row for row in rows]
         self._tail = rows
         self.files = files
 
@@ -147,11 +151,12 @@ class ScanCase:
         probabilities = levels_from_probability(restored) if options.probabilities or wants_levels else None
         files = {"masks": outputs.mask_png(mask)} if self._by_frame else {}
         overlays = options.overlays and self._by_frame
-        shown = outputs.draw_overlay(frame.image, mask) if overlays or self._video is not None else None
+        colour = self.settings.classes[0].colour
+        shown = outputs.draw_overlay(frame.image, mask, colour) if overlays or self._video is not None else None
         if overlays and shown is not None:
             files["overlays"] = outputs.overlay_jpeg(shown)
         if options.contours and self._by_frame:
-            files["contours"] = outputs.contour_json(mask, frame.spacing)
+            files["contours"] = outputs.contour_json(mask, frame.spacing, self.settings.classes)
         if options.probabilities and probabilities is not None:
             files["probabilities"] = outputs.mask_png(probabilities)
         sizes = {f"{kind}/{name}{outputs.ENDINGS[kind]}": self._store(kind, name, files[kind]) for kind in files}
@@ -163,24 +168,21 @@ class ScanCase:
                 self._stack.add(frame.number, mask, probabilities if wants_levels else None)
             if self._video is not None:
                 self._video.put(frame.number, shown)
+            count = len(self._rows)
+        if self.settings.on_frame is not None:
+            self.settings.on_frame(self, count)
 
     def finish(self) -> None:
         """Write what needs all frames: the overlay video and the files of the whole source."""
         if self._video is not None and self._video.close():
             self._add_file("videos")
         rows = [self._rows[number] for number in sorted(self._rows)]
-        stack: CaseRow = {}
-        if self.source.series is not None and rows:
-            spacing, notes = self.source.series.spacing, self.source.series.notes
-            stack = measure_series(as_text(self.source.stem), rows, spacing, notes)
+        self._measure_series(rows)
         if self._writers and rows:
             written = self._write_whole(rows)
             if not written and not self._by_frame:
                 self._write_masks()
-        if stack:
-            notes = tuple(note for note in (stack["note"], rows[0].get("note")) if note)
-            # It travels with the first slice's row, so that the journal keeps it.
-            rows[0]["series"] = stack | {"seg": rows[0].get("seg"), "note": "; ".join(notes) or None}
+            self._measure_series(rows)  # with what came of the files
         self._stack.clear()
         self._fetched = None
 
@@ -188,6 +190,13 @@ class ScanCase:
         """Drop what is half-written: the run ends before this source does."""
         if self._video is not None:
             self._video.abandon()
+
+    def _measure_series(self, rows: list[CaseRow]) -> None:
+        """Give the slices of a series their share of the volume. The series' own row travels with the first of them."""
+        series = self.source.series
+        if series is not None and rows:
+            # So that the journal keeps it without knowing of series.
+            rows[0]["series"] = measure_series(as_text(self.source.stem), rows, series.spacing, series.notes)
 
     def _row(self, frame: int | None) -> CaseRow:
         number = frame if self.multi else None
@@ -213,14 +222,19 @@ class ScanCase:
         """The masks slice by slice, where they are in no whole file."""
         for number in self._stack.numbers:
             name = outputs.frame_name(self.source.stem, number)
-            size = self._store("masks", name, outputs.mask_png(self._stack.mask(number) * np.uint8(255)))
-            self.files[f"masks/{name}{outputs.ENDINGS['masks']}"] = size
+            try:
+                size = self._store("masks", name, outputs.mask_png(self._stack.mask(number) * np.uint8(255)))
+                self.files[f"masks/{name}{outputs.ENDINGS['masks']}"] = size
+            except InputError as error:
+                self._rows[number] |= {"status": "failed", "error": failure_reason(error, self.source.path)}
 
     def _write_whole(self, rows: list[CaseRow]) -> bool:
-        """Let each writer of whole sources make its file; why one does not is told in the rows. True if one did."""
-        written = False
+        """Let each writer of whole sources make its file, or tell in the rows why not. True if masks were written."""
+        written: set[str] = set()
         result: SourceResult | None = None
         for writer in self._writers:
+            if writer.describes and writer.describes not in written:
+                continue
             column, text = writer.column, ""
             try:
                 if any(row["status"] == "failed" for row in self.rows):
@@ -229,16 +243,17 @@ class ScanCase:
                     raise InputError("its frames differ in size")
                 result = result or self._result(rows)
                 path = self.settings.out.path(writer.kind, outputs.frame_name(self.source.stem, None))
-                writer.write(path, result)
+                with outputs.as_input_error(path):
+                    writer.write(path, result)
                 text = self._add_file(writer.kind)
-                written = written or writer.masks
-            except (InputError, OSError) as error:
+                written.add(writer.kind)
+            except (InputError, OSError, MemoryError) as error:
                 text = f"no {writer.label}: {failure_reason(error, self.source.path)}"
                 column = column or "note"
             if column:
                 for row in rows:
                     row[column] = f"{row['note']}; {text}" if column == "note" and row.get("note") else text
-        return written
+        return any(writer.masks and writer.kind in written for writer in self._writers)
 
     def _result(self, rows: list[CaseRow]) -> SourceResult:
         assert self._fetched is not None

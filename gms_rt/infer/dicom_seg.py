@@ -21,6 +21,7 @@ import numpy as np
 from gms_rt.arrays import U8
 from gms_rt.artifacts import atomic_path
 from gms_rt.classes import Code, SegmentClass
+from gms_rt.colours import cielab_from_rgb
 from gms_rt.errors import GmsError, InputError, MissingExtraError, line_from_error
 from gms_rt.infer.deidentify import remove_dates
 from gms_rt.infer.dicom_identity import (
@@ -170,9 +171,26 @@ def _description(result: SourceResult, source: DicomSource, number: int, segment
         tracking_id=name,
         tracking_uid=uid,
         anatomic_regions=[code_from_class(segment.anatomy)] if segment.anatomy else None,
-        display_color=hd.color.CIELabColor.from_rgb(*segment.colour),
     )
-    described.SegmentDescription = f"{segment.name}, by {result.maker.name}. {NOT_CLINICAL}."[:1024]
+    described.RecommendedDisplayCIELabValue = list(cielab_from_rgb(segment.colour))
+    for item, name, modifier in (
+        (
+            described.SegmentedPropertyTypeCodeSequence[0],
+            "SegmentedPropertyTypeModifierCodeSequence",
+            segment.kind_modifier,
+        ),
+        (
+            described.get("AnatomicRegionSequence", [None])[0],
+            "AnatomicRegionModifierSequence",
+            segment.anatomy_modifier,
+        ),
+    ):
+        if item is not None and modifier is not None:
+            setattr(item, name, [code_from_class(modifier)])
+    made = f", by {result.maker.name}. {NOT_CLINICAL}."
+    # The standard counts characters, but checkers count bytes.
+    text = (segment.description or segment.name).encode()[: 1024 - len(made.encode())]
+    described.SegmentDescription = text.decode("utf-8", "ignore") + made
     return described
 
 

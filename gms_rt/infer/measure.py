@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 
 from gms_rt.arrays import U8
+from gms_rt.spreadsheet import cell_from_text
 
 COLUMNS = ("case", "source", "frame", "width", "height", "area_px", "area_mm2", "components", "centroid_x",
            "centroid_y", "bbox", "confidence", "refer", "window", "seconds", "status", "error",
-           "modality", "series_uid", "sop_uid", "instance", "position", "spacing", "volume_mm3", "seg",
-           "note")  # fmt: skip
+           "modality", "series_uid", "sop_uid", "instance", "position_x", "position_y", "position_z", "spacing",
+           "volume_mm3", "seg", "note")  # fmt: skip
 
 SERIES_COLUMNS = ("case", "slices", "failed", "width", "height", "area_px", "volume_mm3", "slice_spacing", "spacing",
                   "modality", "series_uid", "status", "seg", "note")  # fmt: skip
@@ -46,6 +47,8 @@ def measure_series(case: str, rows: Sequence[CaseRow], spacing: float | None, no
     The volume is the sum of the slices' areas times that distance; each slice gets its share as `volume_mm3`. It is
     left out where the distance or an area is not known, and the note says which.
     """
+    for row in rows:
+        row.pop("volume_mm3", None)
     made = [row for row in rows if row["status"] != "failed"]
     failed = len(rows) - len(made)
     areas = [row.get("area_mm2") for row in made]
@@ -62,8 +65,9 @@ def measure_series(case: str, rows: Sequence[CaseRow], spacing: float | None, no
             row["volume_mm3"] = round(row["area_mm2"] * spacing, 4)
         volume = round(sum(area for area in areas if area is not None) * spacing, 4)
     first = made[0] if made else rows[0]
+    reasons += [first["note"]] if first.get("note") else []
     area = sum(row["area_px"] for row in made)
-    shared = {key: first.get(key) for key in ("width", "height", "spacing", "modality", "series_uid")}
+    shared = {key: first.get(key) for key in ("width", "height", "spacing", "modality", "series_uid", "seg")}
     return shared | {
         "case": case,
         "slices": len(rows),
@@ -86,7 +90,9 @@ def as_text(name: str) -> str:
 
 
 class CaseTable:
-    """cases.csv or series.csv, row by row. Text is quoted and numbers are not, so that every name survives."""
+    """cases.csv or series.csv, row by row. Text is quoted and numbers are not, so that every name survives;
+    `gms_rt.spreadsheet` says what becomes of text that a spreadsheet would compute.
+    """
 
     def __init__(self, stream: IO[str], columns: Sequence[str] = COLUMNS, *, head: bool = True) -> None:
         self._columns = columns
@@ -96,4 +102,10 @@ class CaseTable:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Write one row; absent values are empty."""
-        self._writer.writerow([row.get(column) if row.get(column) is not None else "" for column in self._columns])
+        self._writer.writerow([_cell(row.get(column)) for column in self._columns])
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    return cell_from_text(value) if isinstance(value, str) else value

@@ -15,16 +15,18 @@ from typing import Any
 
 from gms_rt import __version__
 from gms_rt.artifacts import sha256_file, write_json
+from gms_rt.class_lists import values_from_classes
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import CERTIFICATE, MANIFEST
 from gms_rt.errors import GmsError
+from gms_rt.infer.bids import write_dataset_description
 from gms_rt.infer.case import CaseSettings, ScanCase
 from gms_rt.infer.confidence import DEFINITION
 from gms_rt.infer.deidentify import Deidentifier, deidentifier_for_folder
 from gms_rt.infer.earlier import check_replaceable, is_same_root
 from gms_rt.infer.journal import Journal
 from gms_rt.infer.measure import CaseRow, as_text
-from gms_rt.infer.options import InferOptions
+from gms_rt.infer.options import BIDS, InferOptions
 from gms_rt.infer.outputs import OutFolder
 from gms_rt.infer.pipeline import Pipeline
 from gms_rt.infer.predict import Predictor
@@ -34,6 +36,7 @@ from gms_rt.infer.summary import NOT_CLINICAL, Summary, stage_report, with_refer
 from gms_rt.infer.tables import RunTables
 from gms_rt.runtime.device import package_version
 
+OnFrame = Callable[[ScanCase, int], None]
 OnCase = Callable[[ScanCase, list[CaseRow]], None]
 
 NOTES = (
@@ -53,6 +56,16 @@ class InferJob:
     options: InferOptions
     workers: int = 0  # threads that decode, and as many that write; 0 is one for each core, four at most
     on_case: OnCase | None = None  # called with each finished case and its rows
+    on_frame: OnFrame | None = None  # called by any thread with a case and the number of its frames that are written
+
+    def __post_init__(self) -> None:
+        self.out.layout = self.options.layout
+
+    def describe(self, source: Path | None) -> None:
+        """Write what describes the output folder as a whole, where its layout has such files."""
+        if self.options.layout == BIDS:
+            manifest = self.engine.manifest
+            write_dataset_description(self.out.root, manifest.name, manifest.segment_classes, source)
 
     @property
     def threads(self) -> int:
@@ -91,7 +104,13 @@ class InferJob:
     def settings(self) -> CaseSettings:
         """What every case shares."""
         return CaseSettings(
-            self.out, Predictor(self.engine, self.options), self.maker, self.key, deidentifier=self.deidentifier
+            self.out,
+            Predictor(self.engine, self.options),
+            self.maker,
+            self.key,
+            self.engine.manifest.segment_classes,
+            on_frame=self.on_frame,
+            deidentifier=self.deidentifier,
         )
 
     def refer(self, rows: list[CaseRow]) -> list[CaseRow]:
@@ -119,6 +138,7 @@ def run_cases(found: FoundSources, job: InferJob, *, resume: bool = False, repla
 
     with Journal(out.root, job.key, resume=resume) as journal:
         save_record(status="running")
+        job.describe(None if job.options.deidentify else found.root)
         for member in (member for source in found.sources for member in source.members if member in journal.entries):
             journal.forget(member)  # it was a case of its own, and is now a slice of a series
         summary = Summary(job.options.refer_below)
@@ -188,6 +208,7 @@ def run_record(job: InferJob, found: FoundSources) -> dict[str, Any]:
             "folder": as_text(str(Path(os.path.abspath(engine.folder)))),  # noqa: PTH100 (links keep their names)
             "precision": engine.manifest.precision,
             "manifest_sha256": job.fingerprint,
+            "classes": values_from_classes(engine.manifest.segment_classes),
         },
         "device": dataclasses.asdict(engine.runner.info),
         "options": dataclasses.asdict(job.options) | {"workers": job.threads},

@@ -67,7 +67,7 @@ def find_sources(inputs: Sequence[str], *, keep_suffix: bool = False) -> FoundSo
     for text in inputs:
         for path in _expand(text):
             here = os.path.abspath(path)  # noqa: PTH100 (resolve() would follow links and change names)
-            folder = Path(here).is_dir()
+            folder = os.path.isdir(here)  # noqa: PTH112 (Path.is_dir raises where a folder above may not be entered)
             roots.append(here if folder else os.path.dirname(here))  # noqa: PTH120
             paths.update(dict.fromkeys(walker.files(here) if folder else [here]))
     root = os.path.commonpath(roots) if roots else os.getcwd()  # noqa: PTH109
@@ -145,12 +145,16 @@ def _expand(text: str) -> Iterator[str]:
         yield from _read_list(sys.stdin.buffer.read(), "", "standard input")
     elif os.path.lexists(text):
         if text.lower().endswith(".txt") and Path(text).is_file():
-            yield from _read_list(Path(text).read_bytes(), str(Path(text).parent), text)
+            try:
+                data = Path(text).read_bytes()
+            except OSError as error:
+                raise UsageError(f"cannot be read ({error.strerror})", where=text) from error
+            yield from _read_list(data, str(Path(text).parent), text)
         else:
             yield text
     elif glob.has_magic(text):
         hits = sorted(glob.glob(text, recursive=True), key=os.fsencode)  # noqa: PTH207 (any pattern, also absolute)
-        hits = [hit for hit in hits if not Path(hit).is_dir()] or hits
+        hits = [hit for hit in hits if not os.path.isdir(hit)] or hits  # noqa: PTH112
         if not hits:
             raise UsageError("matches no file", where=text)
         yield from hits
@@ -191,6 +195,9 @@ class _Walker:
                 continue
             try:
                 mode = entry.stat().st_mode
+            except PermissionError:  # a folder that can be listed but not entered
+                yield entry.path
+                continue
             except OSError:  # a link that leads nowhere or to itself
                 self.skipped += 1
                 continue

@@ -32,6 +32,12 @@ class Summary:
         self._failures: list[dict[str, Any]] = []
         self._refer: list[dict[str, Any]] = []
 
+    def without_rows(self, sources: int) -> Summary:
+        """The same run with this many sources and none of its rows yet."""
+        again = Summary(self.refer_below)
+        again.sources, again.reused, again.seconds, again.stages = sources, self.reused, self.seconds, self.stages
+        return again
+
     def add_source(self, reused: bool) -> None:
         """Count one finished source."""
         self.sources += 1

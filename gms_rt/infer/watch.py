@@ -51,25 +51,32 @@ def watch(
     summary = Summary(job.options.refer_below)
     with Journal(out.root, job.key, resume=is_same_root(out.root, found), remember=True) as journal:
         write_json(out.root / "run.json", record | {"status": "watching"})
+        job.describe(folder.resolve())
         changed = True
         while True:
             whole = arrivals.whole()
             for case in segment_sources(whole, job, journal, summary, failed_too=True):
                 _forget_parts(journal, case.source)
-                rows = job.refer(case.rows)
-                for row in rows:
-                    summary.add(row)
                 if job.on_case is not None and not case.reused:
-                    job.on_case(case, rows)
+                    job.on_case(case, job.refer(case.rows))
                 changed = True
             if changed:
-                entries = (journal.entries[name] for name in sorted(journal.entries))
-                write_tables(out.root, (row for entry in entries for row in job.refer(entry.rows)))
-                write_json(out.root / "summary.json", summary.value())
+                summary = _write_tables(job, journal, summary)
                 changed = False
             if stop.wait(poll):
                 break
         write_json(out.root / "run.json", record | {"status": "done", "ended": now()})
+    return summary
+
+
+def _write_tables(job: InferJob, journal: Journal, before: Summary) -> Summary:
+    """Write the tables and return the summary of them: a file that came back whole counts as it is now, not twice."""
+    summary = before.without_rows(len(journal.entries))
+    rows = [row for name in sorted(journal.entries) for row in job.refer(journal.entries[name].rows)]
+    for row in rows:
+        summary.add(row)
+    write_tables(job.out.root, rows)
+    write_json(job.out.root / "summary.json", summary.value())
     return summary
 
 

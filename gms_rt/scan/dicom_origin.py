@@ -10,7 +10,7 @@ from gms_rt.scan.dicom_spacing import functional_group
 
 
 def frame_origin(header: Any, number: int) -> dict[str, Any]:
-    """Modality, UIDs, instance number and position (x y z in millimetres) of frame `number`; absent ones are left out.
+    """Modality, UIDs, instance number and position (in millimetres) of frame `number`; absent ones are left out.
 
     The header is anyone's: what is damaged is left out, too.
     """
@@ -21,8 +21,7 @@ def frame_origin(header: Any, number: int) -> dict[str, Any]:
             origin[column] = text
     with contextlib.suppress(Exception):  # pydicom reads values late, and hostile ones fail in many ways
         origin["instance"] = int(header.get("InstanceNumber"))
-    place = _position(header, number)
-    return origin | ({"position": place} if place else {})
+    return origin | dict(zip(("position_x", "position_y", "position_z"), _position(header, number), strict=False))
 
 
 def _text(header: Any, keyword: str) -> str:
@@ -32,11 +31,11 @@ def _text(header: Any, keyword: str) -> str:
         return ""
 
 
-def _position(header: Any, number: int) -> str | None:
+def _position(header: Any, number: int) -> list[float]:
     try:
         group = functional_group(header, number, "PlanePositionSequence")
         values = (group or header).get("ImagePositionPatient")
         place = [float(value) for value in values]
     except Exception:  # as above
-        return None
-    return " ".join(f"{v:.10g}" for v in place) if len(place) == 3 and all(map(math.isfinite, place)) else None
+        return []
+    return place if len(place) == 3 and all(map(math.isfinite, place)) else []

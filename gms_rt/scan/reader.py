@@ -12,6 +12,7 @@ from gms_rt.arrays import U8
 from gms_rt.artifacts import sha256_bytes, sha256_file, sha256_json
 from gms_rt.errors import InputError
 from gms_rt.scan.dicom import DICOM_SUFFIXES, is_dicom, read_dicom, read_header
+from gms_rt.scan.foreign import refuse_foreign
 from gms_rt.scan.frame import MAX_PIXELS, ScanFrames
 from gms_rt.scan.geometry import rgb
 from gms_rt.scan.nifti import NIFTI_SUFFIXES, read_nifti
@@ -64,7 +65,10 @@ def fetch(path: Path) -> Fetched:
         if about.st_size == 0:
             raise InputError("is empty (0 bytes)")
         with path.open("rb") as stream:
-            kind = _kind(path.name.lower(), stream.read(132))
+            start = stream.read(1024)
+            kind = _kind(path.name.lower(), start)
+            if kind == "picture" or (kind == "dicom" and not is_dicom(start)):
+                refuse_foreign(start, path.name)
             if kind != "picture":
                 return Fetched(path, kind, sha256_file(path), None)
             if about.st_size > _MAX_PICTURE_BYTES:
@@ -103,7 +107,10 @@ def first_image(path: Path, max_pixels: int = MAX_PIXELS) -> U8:
 
 
 def is_scan(path: Path) -> bool:
-    """Whether a file found in a folder is taken for a scan: by its name's end, or as DICOM by its first bytes."""
+    """Whether a file found in a folder is taken for a scan: by its name's end, or as DICOM by its first bytes.
+
+    One that may not be opened is taken for a scan: it then fails with that reason, and does not go missing in silence.
+    """
     if path.name.lower().endswith(SUFFIXES):
         return True
     # DICOM archives name files without an ending; the index file of a medium has the prefix but no picture.
@@ -112,8 +119,10 @@ def is_scan(path: Path) -> bool:
     try:
         with path.open("rb") as stream:
             return is_dicom(stream.read(132))
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError:
+        return True
 
 
 def _kind(name: str, start: bytes) -> Kind:

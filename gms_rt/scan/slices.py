@@ -29,7 +29,7 @@ _TAGS = ("SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "Modality", "Ima
 _READERS = 8  # threads: most of the time is waiting for the disk or the network
 _TURN = 1e-3  # how far direction cosines of one stack may differ
 _SAME = 1e-3  # millimetres between positions that are one
-_UNEVEN = 0.02  # share by which distances between slices may differ
+_OFF_GRID = 0.05  # share of a step by which slices may lie off an even grid: some devices round their positions
 _PHASES = ("TemporalPositionIdentifier", "AcquisitionNumber", "EchoNumbers")  # what tells stacks at one place apart
 
 
@@ -186,10 +186,11 @@ def _spacing(positions: list[float]) -> tuple[float | None, list[str]]:
         return None, [f"slices at the position of the one before: {len(doubles)} (first: slice {doubles[0] + 1})"]
     if not steps:
         return None, []
+    mean = (positions[-1] - positions[0]) / len(steps)
+    if all(abs(place - positions[0] - mean * index) <= _OFF_GRID * mean for index, place in enumerate(positions)):
+        return round(mean, 6), []
     typical = sorted(steps)[len(steps) // 2]
-    allowed = max(_UNEVEN * typical, 10 * _SAME)
-    if max(steps) - min(steps) <= 2 * allowed:
-        return round((positions[-1] - positions[0]) / len(steps), 6), []
+    allowed = 2 * _OFF_GRID * typical
     missing = {index: round(step / typical) - 1 for index, step in enumerate(steps, 1)}
     whole = all(abs(step - (missing[index] + 1) * typical) <= allowed for index, step in enumerate(steps, 1))
     if whole and min(missing.values()) >= 0:

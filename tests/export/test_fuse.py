@@ -13,6 +13,9 @@ import openvino
 import pytest
 import torch
 
+from gms_rt.artifacts import write_json
+from gms_rt.class_lists import classes_value
+from gms_rt.classes import SegmentClass
 from gms_rt.errors import ArtifactError, UsageError
 from gms_rt.export.fuse import ExportOptions, graph_from_gms, graph_from_run
 from gms_rt.graph import write
@@ -154,6 +157,11 @@ def test_a_run_comes_back_and_exports(tmp_path):
     facts = {p.key: p.value for p in onnx.load(graph).metadata_props}
     assert json.loads(facts["gms_rt.source"])["name"] == "run"
     assert json.loads(facts["gms_rt.tokenizer"])["source"] == "tokenizer"
+    assert "gms_rt.classes" not in facts
+    write_json(tmp_path / "run/classes.json", classes_value([SegmentClass("Cyst")]))
+    graph = graph_from_run(tmp_path / "run", tmp_path / "g.onnx", ExportOptions(32, 32))
+    facts = {p.key: p.value for p in onnx.load(graph).metadata_props}
+    assert [each["name"] for each in json.loads(facts["gms_rt.classes"])] == ["Cyst"]
 
 
 def test_a_run_refuses_another_tokenizer_or_other_weights(tmp_path):
@@ -209,3 +217,13 @@ def test_onnx_pairs_fuse_and_agree_on_real_pictures(tmp_path, name):
     real = [cv2.resize(cv2.imread(str(f))[..., ::-1], (128, 96), interpolation=cv2.INTER_AREA) for f in files]
     for image in [*real, pictures(1, 96, 128)[0]]:
         assert spread(graph, gms, np.ascontiguousarray(image[None])) <= 1
+
+
+def test_a_weight_that_is_not_a_number_is_named(tmp_path: Path) -> None:
+    gms = model_of("taesd")
+    name, weight = next((n, p) for n, p in gms.mapper.named_parameters() if p.ndim == 4)
+    with torch.no_grad():
+        weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ArtifactError, match=rf"1 of \d+ values of the weight 'mapper.{name}' are NaN or infinite"):
+        graph_from_gms(gms, tmp_path / "g.onnx", source={}, options=ExportOptions(32, 32))
+    assert list(tmp_path.iterdir()) == []

@@ -24,6 +24,7 @@ from support.dicom_results import (
     series,
 )
 
+from gms_rt.classes import Code
 from gms_rt.errors import InputError, MissingExtraError
 from gms_rt.infer.dicom_seg import write_probability_seg, write_seg
 from gms_rt.infer.result import SourceResult
@@ -213,6 +214,23 @@ def test_segments_carry_name_codes_colour_and_identity(tmp_path: Path) -> None:
     assert lesion.TrackingUID != cyst.TrackingUID
     assert lesion.TrackingID != cyst.TrackingID
     assert "not for clinical use" in lesion.SegmentDescription
+    assert lesion.SegmentDescription.startswith("Lesion, by ")
+
+
+def test_modifiers_and_a_description_stand_in_their_segment(tmp_path: Path) -> None:
+    left, cystic = Code("7771000", "SCT", "Left"), Code("367643001", "SCT", "Cyst")
+    full = dataclasses.replace(LESION, description="Solid \u00e4" * 200, kind_modifier=cystic, anatomy_modifier=left)
+    seg = written(result_of(SOURCES["CT slice"], labels_of(1, 2), classes=(full, CYST)), tmp_path)
+    first, second = seg.SegmentSequence
+    modifier = first.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence[0]
+    assert (modifier.CodeValue, modifier.CodeMeaning) == ("367643001", "Cyst")
+    side = first.AnatomicRegionSequence[0].AnatomicRegionModifierSequence[0]
+    assert (side.CodeValue, side.CodingSchemeDesignator, side.CodeMeaning) == ("7771000", "SCT", "Left")
+    assert first.SegmentDescription.startswith("Solid \u00e4Solid")
+    assert len(first.SegmentDescription.encode()) in (1023, 1024) and "not for clinical use" in first.SegmentDescription
+    assert "SegmentedPropertyTypeModifierCodeSequence" not in second.SegmentedPropertyTypeCodeSequence[0]
+    needs_dciodvfy()
+    assert dicom_errors(tmp_path / "seg.dcm") == []
 
 
 def test_who_made_it_is_in_the_object(tmp_path: Path) -> None:

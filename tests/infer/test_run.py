@@ -32,6 +32,7 @@ from gms_rt.infer.sources import Source
 from gms_rt.infer.summary import Summary
 from gms_rt.infer.writers import SourceWriter
 from gms_rt.scan.video import VideoWriter, read_video
+from gms_rt.spreadsheet import text_from_cell
 
 RNG = np.random.default_rng(11)
 
@@ -207,7 +208,7 @@ def bad_cases(folder: Path) -> dict[str, str]:
     head[29:33] = zlib.crc32(bytes(head[12:29])).to_bytes(4, "big")
     (folder / "bomb.png").write_bytes(head)
     flat = np.ones((9, 9), np.float32)
-    flat[1, 1] = np.nan
+    flat[:] = np.nan
     Image.fromarray(flat).save(folder / "nan.tif")
     (folder / "empty.dcm").write_bytes(b"\0" * 128 + b"DICM")
     return {
@@ -278,6 +279,18 @@ def test_a_file_without_an_image_is_skipped_and_no_failure(
     assert "2 segmented, 1 skipped" in summary.screen("out")
 
 
+def test_dicom_objects_without_a_picture_are_skipped(engine: Engine, tmp_path: Path) -> None:
+    scans = pictures(tmp_path / "scans", 1)
+    for modality, storage in (("SR", "1.2.840.10008.5.1.4.1.1.88.33"), ("RTSTRUCT", "1.2.840.10008.5.1.4.1.1.481.3")):
+        made = dataset(blob(20, 20), "CT", Modality=modality, SOPClassUID=storage)
+        del made.PixelData, made.Rows, made.Columns, made.PhotometricInterpretation
+        save(made, scans / f"{modality}.dcm")
+    assert segment(engine, tmp_path / "out", scans).failed == 0
+    rows = {row["case"]: row for row in rows_of(tmp_path / "out")}
+    assert {case: row["status"] for case, row in rows.items()} == {"000": "ok", "SR": "skipped", "RTSTRUCT": "skipped"}
+    assert json.loads((tmp_path / "out/summary.json").read_text())["skipped"] == 2
+
+
 def test_equal_reasons_are_counted_together(engine: Engine, tmp_path: Path) -> None:
     scans = pictures(tmp_path / "scans", 1)
     for number in range(7):
@@ -330,7 +343,7 @@ def test_strange_names_are_kept(engine: Engine, tmp_path: Path) -> None:
     summary = segment(engine, tmp_path / "out", folder)
     assert summary.failed == 0
     assert sorted(p.name for p in (tmp_path / "out/masks").iterdir()) == sorted(names)
-    sources = {row["source"] for row in rows_of(tmp_path / "out")}
+    sources = {text_from_cell(row["source"]) for row in rows_of(tmp_path / "out")}
     assert sources == {*names[:-1], "caf\\xe9.png"}
     json.loads((tmp_path / "out/summary.json").read_text())
 

@@ -15,10 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, TiffImagePlugin
 
-from gms_rt.errors import InputError, MissingExtraError
+from gms_rt.errors import InputError
 from gms_rt.scan import Frame, resize_image, resize_probability, rgb, window
 from gms_rt.scan.geometry import orient
-from gms_rt.scan.nifti import read_nifti
 from gms_rt.scan.pictures import read_picture
 from gms_rt.scan.video import VideoWriter, frame_rate, read_video
 
@@ -144,11 +143,17 @@ def test_pages_are_frames_and_reduced_copies_are_not() -> None:
     assert [int(f.image[0, 0]) for f in read_picture(buffer.getvalue()).frames] == [10, 30]
 
 
-def test_float_pictures_with_nan_are_refused() -> None:
+def test_nan_in_a_float_picture_is_background_and_said() -> None:
     values = np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10)
-    assert only(saved(Image.fromarray(values), "TIFF")).image.max() == 255
-    values[3, 3] = np.nan
-    with pytest.raises(InputError, match="1 pixels that are NaN"):
+    whole = only(saved(Image.fromarray(values), "TIFF"))
+    assert whole.image.max() == 255
+    values[9, 9], values[9, 8] = np.nan, np.inf
+    frame = only(saved(Image.fromarray(values), "TIFF"))
+    assert frame.window.endswith(", 2 NaN or infinite as background")
+    assert frame.image[9, 8:].tolist() == [0, 0]
+    assert frame.image[9, 7] == 255
+    values[:] = np.nan
+    with pytest.raises(InputError, match="only pixels that are NaN"):
         only(saved(Image.fromarray(values), "TIFF"))
 
 
@@ -253,27 +258,3 @@ def test_a_damaged_video_is_refused(tmp_path: Path) -> None:
     path.write_bytes(bytes(3000))
     with pytest.raises(InputError, match="video"):
         read_video(path)
-
-
-def test_nifti_slices_follow_the_third_axis(tmp_path: Path) -> None:
-    nibabel = pytest.importorskip("nibabel")
-    volume = np.zeros((5, 7, 3), np.int16)
-    volume[4, 0, 1] = 1000  # x = 4, y = 0
-    image = nibabel.Nifti1Image(volume, np.diag([0.5, 0.25, 2, 1]))
-    nibabel.save(image, tmp_path / "v.nii.gz")
-    reading = read_nifti(tmp_path / "v.nii.gz")
-    frames = list(reading.frames)
-    assert (reading.multi, len(frames)) == (True, 3)
-    assert frames[1].image.shape == (7, 5)
-    assert np.argwhere(frames[1].image).tolist() == [[0, 4]]
-    assert frames[1].spacing == (0.25, 0.5)
-    cut = tmp_path / "cut.nii.gz"
-    cut.write_bytes((tmp_path / "v.nii.gz").read_bytes()[:90])
-    with pytest.raises(InputError):
-        list(read_nifti(cut).frames)
-
-
-def test_nifti_without_nibabel_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "nibabel", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'gms-rt\[nifti\]'"):
-        read_nifti(tmp_path / "v.nii")

@@ -36,7 +36,7 @@ def test_slices_come_in_the_order_of_positions(tmp_path: Path) -> None:
         alone = next(fetch(path).open().frames)
         assert np.array_equal(frame.image, alone.image)
         assert frame.origin == alone.origin
-    assert frames[1].origin["position"] == "0 0 2.5"
+    assert [frames[1].origin[f"position_{axis}"] for axis in "xyz"] == [0, 0, 2.5]
     assert frames[1].origin["sop_uid"] == pydicom.dcmread(paths[1]).SOPInstanceUID
     assert frames[1].origin["instance"] == 4
 
@@ -105,6 +105,16 @@ def test_uneven_steps_and_doubles_are_told(tmp_path: Path) -> None:
     series(tmp_path / "c", PIXELS[:1], first=2.5, **uids)
     (found,) = series_from_files(files(tmp_path))
     assert found.notes == ("slices at the position of the one before: 1 (first: slice 3)",)
+
+
+def test_positions_that_a_device_rounded_are_even(tmp_path: Path) -> None:
+    paths = series(tmp_path, np.zeros((9, 4, 4), np.uint8), step=1.25)
+    for path in paths:
+        header = pydicom.dcmread(path)
+        header.ImagePositionPatient = [round(float(v), 1) for v in header.ImagePositionPatient]
+        header.save_as(path)
+    (found,) = series_from_files(paths)
+    assert (found.spacing, found.notes) == (1.25, ())
 
 
 def test_copies_of_a_slice_are_left_out_and_told(tmp_path: Path) -> None:
