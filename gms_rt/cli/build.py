@@ -13,7 +13,7 @@ from gms_rt.cli.console import Console
 from gms_rt.cli.engine_text import build_text
 from gms_rt.errors import UsageError
 from gms_rt.precision import PRECISIONS
-from gms_rt.precision.gate import GATE_MEAN, GATE_MIN, Gate
+from gms_rt.precision.gate import GATE_FLOOR, GATE_MEAN, GATE_MIN, gate_from_options
 
 _EXAMPLES = """\b
 Examples:
@@ -21,6 +21,7 @@ Examples:
   gms-rt build busi.onnx --precision fp16 --out engines/busi
   gms-rt build runs/busi --precision int8 --calib data/busi/images
   gms-rt build busi.onnx --precision int8 --calib calib.txt --gate-data test/ --gate-min 0.9
+  gms-rt build busi.onnx --precision int8 --calib train.txt --gate-coverage 0.97 --gate-floor 0.95
   gms-rt build busi.onnx --target cpu,tensorrt-rtx --sm 80,86,89
   gms-rt build busi.onnx --classes breast-lesion.toml    name what it segments"""
 
@@ -36,10 +37,18 @@ Examples:
               "file of paths.")  # fmt: skip
 @click.option("--gate-data", "gate_images", type=click.Path(path_type=Path), help="Images that masks are compared on  "
               "[default: those of --calib that calibration does not use]")  # fmt: skip
+@click.option("--calib-images", "calibration_limit", type=click.IntRange(min=1), metavar="N", help="Take ranges from "
+              "at most N images: a short build on a slow machine  [default: 64 of a folder, 24 phantoms]")  # fmt: skip
+@click.option("--gate-images", "gate_limit", type=click.IntRange(min=1), metavar="N", help="Compare masks on at most N "
+              "images; the manifest says how many  [default: 100 of a folder, 64 phantoms]")  # fmt: skip
 @click.option("--gate-mean", type=click.FloatRange(0, 1), default=GATE_MEAN, show_default=True, help="Lowest mean Dice "
               "to the FP32 masks allowed.")  # fmt: skip
-@click.option("--gate-min", type=click.FloatRange(0, 1), default=GATE_MIN, show_default=True, help="Lowest Dice "
-              "allowed for any image.")  # fmt: skip
+@click.option("--gate-min", type=click.FloatRange(0, 1), help="Lowest Dice allowed for any gate image  "
+              f"[default: {GATE_MIN}; none with --gate-coverage]")  # fmt: skip
+@click.option("--gate-coverage", type=click.FloatRange(0.5, 1, max_open=True), metavar="SHARE", help="Share of images "
+              "to come that must keep --gate-floor, with 95 % confidence; 0.97 takes 99 gate images.")  # fmt: skip
+@click.option("--gate-floor", type=click.FloatRange(0, 1), help="Dice that this share must keep  "
+              f"[default: {GATE_FLOOR}]")  # fmt: skip
 @click.option("--calibrator", default="auto", show_default=True, metavar="NAME", help="How ranges are clipped: minmax, "
               "percentile[:99.99], entropy, mse; auto tries several.")  # fmt: skip
 @click.option("--recipe", type=click.Path(path_type=Path), help="Apply a precision.json (or an engine's) instead of "
@@ -53,7 +62,7 @@ Examples:
 @click.option("--force", is_flag=True, help="Build even if the same engine is already there.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
-def command(target_list: list[str], sm_list: list[str], gate_mean: float, gate_min: float, **given: Any) -> None:
+def command(target_list: list[str], sm_list: list[str], **given: Any) -> None:
     """Build an engine folder; without RUN or GRAPH that of the bundled model.
 
     The precision is written into the graph, the graph is compiled for each target, the layers that were really built
@@ -70,7 +79,7 @@ def command(target_list: list[str], sm_list: list[str], gate_mean: float, gate_m
     request = BuildRequest(
         targets=tuple(target for text in target_list for target in text.replace(" ", "").split(",") if target),
         sms=sms_from_text(sm_list),
-        gate=Gate(gate_mean, gate_min),
+        gate=gate_from_options(*(given.pop(f"gate_{name}") for name in ("mean", "min", "coverage", "floor"))),
         **given,
     )
     start = time.monotonic()

@@ -24,9 +24,15 @@ if TYPE_CHECKING:
 @click.option(
     "--seconds", type=click.FloatRange(0.5, 60), default=3.0, show_default=True, help="Timed seconds per engine."
 )
+@click.option("--calib-images", type=click.IntRange(min=1), metavar="N", help="As in gms-rt build: take ranges from at "
+              "most N images.")  # fmt: skip
+@click.option("--gate-images", type=click.IntRange(min=1), metavar="N", help="As in gms-rt build: compare masks on at "
+              "most N images.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
-def command(out: Path, seconds: float, as_json: bool, quiet: bool) -> None:
+def command(
+    out: Path, seconds: float, calib_images: int | None, gate_images: int | None, as_json: bool, quiet: bool
+) -> None:
     """Build, segment, time and prove the bundled model.
 
     Builds it at FP16 and INT8 (where this machine computes in INT8), segments the bundled samples, times the engines in
@@ -37,15 +43,18 @@ def command(out: Path, seconds: float, as_json: bool, quiet: bool) -> None:
     Examples:
       gms-rt demo
       gms-rt demo --out /data/demo --json
+      gms-rt demo --calib-images 4 --gate-images 8 --seconds 1     a slow machine
     """
     from gms_rt.cli.demonstration import NOTICE, demonstrate
+    from gms_rt.engine.request import BuildRequest
 
     start = time.monotonic()
     check_writable(out)
     console = Console(json=as_json, quiet=quiet)
     console.say(NOTICE)
     with console.progress("demo", None) as bar:
-        done = demonstrate(out, seconds, bar.say)
+        build = BuildRequest(calibration_limit=calib_images, gate_limit=gate_images)
+        done = demonstrate(out, build, seconds, bar.say)
     value = {"notice": NOTICE, **_value(done), "seconds": round(time.monotonic() - start, 1)}
     console.result(value, _screen(value))
     if done.summary.failed:

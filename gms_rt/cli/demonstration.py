@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,17 +46,24 @@ class Demonstration:
     left_out: str  # which precision was not built, and why; empty where all were
 
 
-def demonstrate(out: Path, seconds: float, say: Callable[[str], None]) -> Demonstration:
-    """Do it all below `out`; `seconds` are timed per engine, `say` hears what is being done."""
+def demonstrate(out: Path, build: BuildRequest, seconds: float, say: Callable[[str], None]) -> Demonstration:
+    """Do it all below `out`, built as `build` says but for folder and precision.
+
+    `seconds` are timed per engine, `say` hears what is being done.
+    """
     precisions, left_out = _precisions()
-    engines = [_build(out / "engines" / f"demo-{precision}", precision, say) for precision in precisions]
+    requests = [
+        dataclasses.replace(build, out=out / "engines" / f"demo-{precision}", precision=precision)
+        for precision in precisions
+    ]
+    engines = [_build(request, say) for request in requests]
     summary, scores, cards = _segment(engines[0], out / "segmented", say)
     say("certifying")
     certificates = {engine.name: certify(engine) for engine in engines}
     bench = measure(engines, TimingOptions(seconds=seconds), progress=say)
     report = out / "report.html"
     for place in (report, report.with_suffix(".json")):
-        write_report(_report(out, bench, cards, precisions, left_out), place)
+        write_report(_report(out, bench, cards, requests, left_out), place)
     mean = sum(scores) / len(scores) if scores else None
     return Demonstration(bench, certificates, summary, mean, out / "segmented", report, left_out)
 
@@ -67,10 +75,9 @@ def _precisions() -> tuple[tuple[str, ...], str]:
     return DEMO_PRECISIONS[:1], f"INT8 was left out: OpenVINO runs no convolution in INT8 on {probe().cpu.name}."
 
 
-def _build(folder: Path, precision: str, say: Callable[[str], None]) -> Path:
-    say(f"building {precision}")
-    request = BuildRequest(out=folder, precision=precision)
-    return build_engine(request, lambda phase, *_: say(f"building {precision}: {phase}")).folder
+def _build(request: BuildRequest, say: Callable[[str], None]) -> Path:
+    say(f"building {request.precision}")
+    return build_engine(request, lambda phase, *_: say(f"building {request.precision}: {phase}")).folder
 
 
 def _segment(engine: Path, out: Path, say: Callable[[str], None]) -> tuple[Summary, list[float], list[Card]]:
@@ -110,7 +117,7 @@ def _card(sample: Sample, mask: Path) -> tuple[float, Card]:
     )
 
 
-def _report(out: Path, bench: BenchResult, cards: list[Card], precisions: tuple[str, ...], left_out: str) -> Report:
+def _report(out: Path, bench: BenchResult, cards: list[Card], built: list[BuildRequest], left_out: str) -> Report:
     gallery = Gallery(
         f"{len(cards)} segmented samples",
         tuple(cards),
@@ -118,17 +125,18 @@ def _report(out: Path, bench: BenchResult, cards: list[Card], precisions: tuple[
         legend=(*overlay_legend(), *difference_legend()),
         prominent=True,
     )
+    given = (("--calib-images", built[0].calibration_limit), ("--gate-images", built[0].gate_limit))
+    limits = "".join(f" {option} {number}" for option, number in given if number)
     return bench_report(
         bench,
         title=f"gms-rt demonstration on {bench.device}",
         lead="Built, run, timed and proven on this machine, from the bundled model's graph.",
         galleries=[gallery],
         commands=[
-            Command("everything on this page", f"gms-rt demo --out {out}"),
-            *(Command(f"the {p} engine", f"gms-rt build --precision {p} --out {out}/engines/demo-{p}")
-              for p in precisions),
-            Command("the masks", f"gms-rt infer folder/ --engine {out}/engines/demo-{precisions[0]}"),
-            *(Command(f"the {p} certificate", f"gms-rt parity {out}/engines/demo-{p}") for p in precisions),
+            Command("everything on this page", f"gms-rt demo --out {out}{limits}"),
+            *(Command(f"the {request.precision} engine", request.command) for request in built),
+            Command("the masks", f"gms-rt infer folder/ --engine {built[0].folder}"),
+            *(Command(f"the {request.precision} certificate", f"gms-rt parity {request.folder}") for request in built),
         ],
         notes=[NOTICE, *([left_out] if left_out else [])],
     )  # fmt: skip

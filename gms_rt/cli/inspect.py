@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gms_rt.cli.console import Console, table
-from gms_rt.cli.engine_text import class_text, execution_text, layer_counts_text
+from gms_rt.cli.engine_text import class_text, execution_text, layer_counts_text, plan_text
 from gms_rt.engine.manifest import MANIFEST, EngineManifest
 from gms_rt.errors import ArtifactError, DeviceError, reason_from_error
 
@@ -79,6 +79,7 @@ def _screen(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> st
         f"plan {plan['file']} {plan['reason']}: {'trusted' if plan['trusted'] else 'runs with --trust-plans only'}"
         for plan in value["trust"]
     ]
+    lines += [f"plan {plan.file} {plan_text(plan)}" for plan in manifest.plans if plan.device]
     lines += [f"warning: {line}" for line in value["changed"]]
     lines += [f"note: {note}" for note in manifest.notes]
     return "\n".join([*lines, "", f"rebuild: {value['rebuild']}"])

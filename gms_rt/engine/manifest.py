@@ -22,7 +22,7 @@ ENGINE_FORMAT = "gms-rt-engine"
 ENGINE_VERSION = 1
 
 # What the fields of a manifest must be; anyone can have written it.
-_TEXT = ("name", "created", "gms_rt", "model", "execution", "rebuild")
+_TEXT = ("name", "created", "gms_rt", "model", "execution", "rebuild", "fallback")
 _TABLES = ("files", "source", "tokenizer", "census")
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(_TEXT, str),
@@ -50,6 +50,7 @@ class Plan:
     version: str  # of the TensorRT that built it
     build_seconds: float
     driver: str | None = None  # of the machine that built it, where there was one
+    device: str | None = None  # the GPU or board whose kernels were timed for it; None for plans built ahead of time
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,10 @@ class EngineManifest:
     plans: list[Plan]
     census: dict[str, Any]  # layer counts by type: of the typed graph, of what this CPU executes, of each plan
     gate: dict[str, Any] | None  # the accuracy check made at the build, where there was one
-    execution: str  # the arithmetic asked of the CPU runtime: "f32" or "bf16"
+    execution: str  # the arithmetic asked of the CPU runtime: "f32", "bf16" or "f16"
     rebuild: str  # the command that built this engine, as its builder wrote it; advice comes from `rebuild_command`
     notes: list[str] = field(default_factory=list)  # what a user should know
+    fallback: str = ""  # "f32" where the gate holds in that too, for a CPU without the arithmetic of `execution`
     # What the mask's values stand for, as `classes_from_values` reads it; empty where nobody said.
     classes: list[dict[str, Any]] = field(default_factory=list)
     format: str = ENGINE_FORMAT
@@ -88,8 +90,9 @@ class EngineManifest:
 def write_manifest(folder: Path, manifest: EngineManifest) -> None:
     """Write `engine.json` into an engine folder."""
     value = dataclasses.asdict(manifest)
-    if not manifest.classes:
-        del value["classes"]  # programs from before there were classes refuse a key that they do not know
+    for later in ("classes", "fallback"):
+        if not value[later]:
+            del value[later]  # programs from before there was such a key refuse what they do not know
     write_json(folder / MANIFEST, value)
 
 

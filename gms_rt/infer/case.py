@@ -146,6 +146,7 @@ class ScanCase:
         mask = clean_mask(mask, largest=options.largest, fill=options.fill_holes, min_area=options.min_area)
         row = self._row(frame.number) | frame.origin | measure_mask(mask, frame.spacing)
         row |= {"confidence": confidence(levels, options.threshold), "window": frame.window}
+        row["class"] = ", ".join(each.name for each in self.settings.classes)
         name = outputs.frame_name(self.source.stem, frame.number if self.multi else None)
         wants_levels = any(writer.probabilities for writer in self._writers)
         probabilities = levels_from_probability(restored) if options.probabilities or wants_levels else None

@@ -15,10 +15,10 @@ from gms_rt.spreadsheet import cell_from_text
 COLUMNS = ("case", "source", "frame", "width", "height", "area_px", "area_mm2", "components", "centroid_x",
            "centroid_y", "bbox", "confidence", "refer", "window", "seconds", "status", "error",
            "modality", "series_uid", "sop_uid", "instance", "position_x", "position_y", "position_z", "spacing",
-           "volume_mm3", "seg", "note")  # fmt: skip
+           "volume_mm3", "seg", "note", "class")  # fmt: skip
 
 SERIES_COLUMNS = ("case", "slices", "failed", "width", "height", "area_px", "volume_mm3", "slice_spacing", "spacing",
-                  "modality", "series_uid", "status", "seg", "note")  # fmt: skip
+                  "modality", "series_uid", "status", "seg", "note", "class")  # fmt: skip
 
 CaseRow = dict[str, Any]
 
@@ -67,7 +67,7 @@ def measure_series(case: str, rows: Sequence[CaseRow], spacing: float | None, no
     first = made[0] if made else rows[0]
     reasons += [first["note"]] if first.get("note") else []
     area = sum(row["area_px"] for row in made)
-    shared = {key: first.get(key) for key in ("width", "height", "spacing", "modality", "series_uid", "seg")}
+    shared = {key: first.get(key) for key in ("width", "height", "spacing", "modality", "series_uid", "seg", "class")}
     return shared | {
         "case": case,
         "slices": len(rows),

@@ -35,6 +35,13 @@ class ImageSet:
         """One hash per image."""
         return [_sha256(image) for image in self.images]
 
+    def at_most(self, count: int | None) -> ImageSet:
+        """This set, or so many of its images, evenly chosen; None: all."""
+        given = len(self.images)
+        if count is None or count >= given:
+            return self
+        return ImageSet(self.images[[i * given // count for i in range(count)]], f"{self.source}, {count} of {given}")
+
     def record(self) -> dict[str, object]:
         """What may be written down about the set."""
         return {"source": self.source, "count": len(self.images), "sha256": self.sha256}
@@ -73,6 +80,21 @@ def halves(both: ImageSet) -> tuple[ImageSet, ImageSet]:
     if not rest:
         raise UsageError("has the same image again and again", where=both.source, fix="give different images")
     return first, ImageSet(np.stack(rest), f"{both.source} (the others)")
+
+
+def sixths(everything: ImageSet) -> tuple[ImageSet, ImageSet, ImageSet]:
+    """Three disjoint sets from one: a sixth for calibration, a third for the search, half for the gate."""
+    place = np.arange(len(everything.images)) % 6
+    digests = np.array(everything.each_sha256())
+    parts: list[ImageSet] = []
+    seen: set[str] = set()
+    for chosen, name in (((0,), "a sixth"), ((1, 4), "a third"), ((2, 3, 5), "half")):
+        take = np.isin(place, chosen) & ~np.isin(digests, list(seen))
+        if not take.any():
+            raise UsageError("has the same image again and again", where=everything.source, fix="give different images")
+        seen |= set(digests[take])
+        parts.append(ImageSet(everything.images[take], f"{everything.source} ({name})"))
+    return parts[0], parts[1], parts[2]
 
 
 def check_disjoint(calibration: ImageSet, gate: ImageSet) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from support.phantom_folders import write_tokenizer
@@ -22,7 +23,7 @@ from gms_rt.engine.images import BuildImages, build_images
 from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.source import read_source
 from gms_rt.errors import UsageError
-from gms_rt.precision.gate import Gate
+from gms_rt.precision.gate import Gate, gate_from_options
 from gms_rt.precision.images import ImageSet
 
 
@@ -34,16 +35,21 @@ def test_the_command_names_what_differs_from_a_bare_build() -> None:
     assert BuildRequest(precision="int8").command == "gms-rt build --precision int8"
     full = BuildRequest(
         Path("my runs/busi"), Path("engines/e"), "int8", ("cpu", "tensorrt-rtx"), (80, 89), Path("calib"), Path("test"),
-        Gate(0.98, 0.9), "mse", Path("precision.json"), "256x320", 2,
+        Gate(0.98, 0.9), "mse", Path("precision.json"), "256x320", 2, calibration_limit=8, gate_limit=12,
     )  # fmt: skip
     words = shlex.split(full.command)
     assert words[:3] == ["gms-rt", "build", "my runs/busi"]
     # The verb takes every word of it, and would make the same request.
     options = verb.make_context("build", words[2:]).params
     assert (options["gate_mean"], options["gate_min"], options["calibrator"]) == (0.98, 0.9, "mse")
-    for name in ("source", "out", "precision", "calibration", "gate_images", "recipe", "size", "batch"):
+    for name in ("source", "out", "precision", "calibration", "gate_images", "recipe", "size", "batch",
+                 "calibration_limit", "gate_limit"):  # fmt: skip
         assert options[name] == getattr(full, name), name
     assert options["target_list"] == ("cpu,tensorrt-rtx",) and options["sm_list"] == ("80,89",)
+    promising = BuildRequest(precision="int8", gate=Gate(0.98, 0.0, 0.97, 0.9)).command
+    options = verb.make_context("build", shlex.split(promising)[2:]).params
+    named = [options[f"gate_{name}"] for name in ("mean", "min", "coverage", "floor")]
+    assert named == [0.98, None, 0.97, 0.9] and gate_from_options(*named) == Gate(0.98, 0.0, 0.97, 0.9)
     # Images in memory have no name.
     assert "--calib" not in shlex.split(dataclasses.replace(full, calibration=CALIBRATION).command)
 
@@ -89,6 +95,36 @@ def test_images_are_given_or_the_graphs_own_or_phantoms(graph: Path) -> None:
     halves = images_of(BuildRequest(graph, calibration=ImageSet(pictures, "six")))
     assert halves.calibration is not None and halves.gate is not None
     assert (len(halves.calibration.images), len(halves.gate.images)) == (2, 4)
+
+
+def test_a_short_build_takes_fewer_images_of_any_kind(graph: Path, tmp_path: Path) -> None:
+    few = {"calibration_limit": 3, "gate_limit": 2}
+
+    def counts(request: BuildRequest) -> tuple[int, int]:
+        images = images_of(request)
+        assert images.calibration is not None and images.gate is not None
+        assert not {*images.calibration.each_sha256()} & {*images.gate.each_sha256()}
+        return len(images.calibration.images), len(images.gate.images)
+
+    assert counts(BuildRequest(**few)) == (3, 2)
+    assert counts(BuildRequest(graph, **few)) == (3, 2)
+    pictures = scenes(30)
+    assert counts(BuildRequest(graph, calibration=ImageSet(pictures, "thirty"), **few)) == (3, 2)
+    for number, picture in enumerate(pictures):
+        assert cv2.imwrite(str(tmp_path / f"{number:02}.png"), picture)
+    assert counts(BuildRequest(graph, calibration=tmp_path, gate_limit=1)) == (10, 1)
+    assert counts(BuildRequest(graph, calibration=tmp_path, gate_images=tmp_path, **few)) == (3, 2)
+    np.savez(graph.with_suffix(".golden.npz"), images=pictures, probabilities=pictures[..., 0])
+    assert counts(BuildRequest(graph, **few)) == (3, 2)
+
+
+def test_the_manifest_says_on_how_few_images_it_was_judged(graph: Path, tmp_path: Path) -> None:
+    request = BuildRequest(graph, tmp_path / "e", targets=("cpu",), calibration_limit=3, gate_limit=2)
+    manifest = build_engine(request).manifest
+    assert manifest.gate is not None and manifest.gate["images"] == 2
+    assert "--calib-images 3 --gate-images 2" in manifest.rebuild
+    assert build_engine(request).unchanged
+    assert not build_engine(dataclasses.replace(request, gate_limit=3)).unchanged
 
 
 def test_the_note_reaches_the_manifest(graph: Path, tmp_path: Path) -> None:

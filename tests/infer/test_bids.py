@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.infer_engine import brightness_engine
 
@@ -58,6 +58,7 @@ NAMES = st.text(st.sampled_from("ab0-_./ é"), min_size=1, max_size=12) | st.bui
 )
 
 
+@settings(deadline=None)
 @given(st.sets(st.tuples(st.sampled_from(["one", "two/anat", "two"]), NAMES), max_size=8))
 def test_every_name_is_valid_and_none_is_two_scans(cases: set[tuple[str, str]]) -> None:
     stems = {case: bids_stem("/".join(case)) for case in cases}

@@ -43,7 +43,7 @@ def area(ring: list[list[int]]) -> float:
     return sum(x * b - a * y for (x, y), (a, b) in itertools.pairwise(ring)) / 2
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(MASKS)
 def test_polygons_are_the_mask(mask: Any) -> None:
     shapes = contours(mask)
@@ -71,7 +71,7 @@ def test_polygons_are_the_mask(mask: Any) -> None:
     assert set(sides.values()) <= {1}
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(MASKS)
 def test_polygons_are_valid_for_shapely(mask: Any) -> None:
     shapely = pytest.importorskip("shapely.geometry", reason="shapely is not installed")
@@ -125,6 +125,7 @@ def test_the_form_is_qupaths() -> None:
     }
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 3)))
 def test_each_value_of_a_label_map_is_its_class(labels: Any) -> None:
     names = ["one", "two", "three"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -322,6 +323,9 @@ def test_a_run_writes_a_series_as_one_volume_on_request(tmp_path: Path) -> None:
         for index, path in enumerate(pictures):
             assert np.array_equal(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), values[:, :, index].T)
     assert mask.any() and not mask.all()
+    for table in ("cases.csv", "series.csv"):
+        rows = list(csv.DictReader((tmp_path / "out" / table).read_text().splitlines()))
+        assert {row["class"] for row in rows} == {"Segmented region"}
     assert nibabel.load(mask_file).header.get_zooms() == pytest.approx((0.5, 0.75, 2.5))
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from gms_rt.cli.main import run
 from gms_rt.engine import targets
+from gms_rt.engine.manifest import read_manifest
 from gms_rt.graph.run import Session
 from gms_rt.precision.int8_probe import cpu_runs_int8
 from gms_rt.runtime.device import Machine, probe
@@ -57,7 +58,11 @@ def test_an_int8_build_for_such_a_cpu_is_refused_before_calibration(tmp_path, ca
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_int8")
 def test_the_demo_goes_on_without_int8_and_says_so(tmp_path, capsys):
-    assert run(["demo", "--out", str(tmp_path / "demo"), "--seconds", "0.5", "--json", "--quiet"]) == 0
+    few = ["--calib-images", "4", "--gate-images", "6"]
+    assert run(["demo", "--out", str(tmp_path / "demo"), "--seconds", "0.5", *few, "--json", "--quiet"]) == 0
+    gate = read_manifest(tmp_path / "demo/engines/demo-fp16").gate
+    assert gate is not None and gate["images"] == 6
+    assert "--calib-images 4 --gate-images 6" in (tmp_path / "demo/report.html").read_text()
     value = json.loads(capsys.readouterr().out)
     assert [engine["precision"] for engine in value["engines"]] == ["fp16"]
     assert "INT8 was left out" in value["left_out"]
