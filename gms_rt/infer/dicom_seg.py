@@ -147,11 +147,7 @@ def tracking_identity(result: SourceResult, source: DicomSource, number: int) ->
 
 def frame_number(source: DicomSource, segment: int, index: int) -> int:
     """The number (from 1) of the frame that holds a segment (from 1) of a source frame (from 0)."""
-    order = list(range(len(source.references)))
-    if source.regular and source.places is not None:
-        heights = [-place.distance for place in source.places]  # highdicom sorts against this normal
-        order.sort(key=lambda at: heights[at])
-    return (segment - 1) * len(order) + order.index(index) + 1
+    return (segment - 1) * len(source.references) + source.ranks[index] + 1
 
 
 def code_from_class(code: Code) -> Any:

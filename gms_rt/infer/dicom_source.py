@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class DicomSource:
     places: Sequence[FramePlace] | None  # one for each frame; None where one is not known
     frame_of_reference: str | None  # None without places
 
-    @property
+    @cached_property
     def regular(self) -> bool:
         """Whether all frames are parallel, equally sampled and at different distances, as slices are."""
         if self.places is None:
@@ -81,6 +82,18 @@ class DicomSource:
             for place in self.places
         )
         return same and bool((np.diff(sorted(place.distance for place in self.places)) > _NEAR).all())
+
+    @cached_property
+    def ranks(self) -> Sequence[int]:
+        """For each source frame its place (from 0) among the frames of a segment in an object."""
+        order = list(range(len(self.references)))
+        if self.regular and self.places is not None:
+            heights = [-place.distance for place in self.places]  # highdicom sorts against this normal
+            order.sort(key=lambda at: heights[at])
+        ranks = [0] * len(order)
+        for rank, index in enumerate(order):
+            ranks[index] = rank
+        return ranks
 
 
 def source_from_headers(headers: Sequence[Any], shape: tuple[int, ...]) -> DicomSource:

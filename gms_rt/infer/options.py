@@ -54,6 +54,9 @@ class InferOptions:
             raise UsageError(f"{self.refer_below} is not between 0 and 1", where="--refer-below")
         if self.layout not in LAYOUTS:
             raise UsageError(f"unknown layout '{self.layout}'", where="--layout", fix=f"use {' or '.join(LAYOUTS)}")
+        if self.deidentify and self.layout == BIDS:
+            # Its names are made from those of the sources, and it links to them.
+            raise UsageError("cannot be used with --layout bids", where="--deidentify", fix="leave one of them out")
         if self.max_pixels < 1:
             raise UsageError(f"{self.max_pixels} pixels allow no image", where="--max-pixels")
 

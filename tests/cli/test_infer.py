@@ -87,6 +87,7 @@ def test_quiet_says_where_and_nothing_else(place: Path, capsys: pytest.CaptureFi
     (["scans", "--workers", "-1"], "cannot be negative"),
     (["scans", "--watch", "scans"], "no other inputs"),
     (["--watch", "nowhere"], "is not a folder"),
+    (["scans", "--layout", "bids", "--deidentify"], "cannot be used with --layout bids"),
     (["--watch", "scans", "--deidentify"], "cannot be used with --watch"),
     (["scans", "--nonsense"], "--nonsense"),
     (["scans", "--out", "scans"], "is the folder that is read"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,6 +23,7 @@ from gms_rt.infer.deidentify import KEY_FILE
 from gms_rt.infer.summary import Summary
 
 pytest.importorskip("highdicom", reason="DICOM SEG needs highdicom")
+nibabel = pytest.importorskip("nibabel", reason="NIfTI needs nibabel")
 
 PERSON: dict[str, Any] = {
     "PatientName": "Secret^Person", "PatientID": "SECRET-7", "PatientBirthDate": "19610203", "StudyDate": "20240518",
@@ -29,7 +31,7 @@ PERSON: dict[str, Any] = {
 }  # fmt: skip
 OPTIONS: dict[str, Any] = {
     "deidentify": True, "dicom_seg": True, "dicom_fractional": True, "dicom_report": True, "slices": True,
-    "probabilities": True,
+    "probabilities": True, "nifti": True,
 }  # fmt: skip
 
 
@@ -49,6 +51,10 @@ def scans(tmp_path: Path) -> Path:
     save(nameless, root / "Secret_uid.dcm")
     (root / "Secret_broken.dcm").write_bytes(b"\0" * 128 + b"DICM Secret nonsense")
     Image.fromarray(pixels[0]).save(root / "Secret_photo.png")
+    volume = nibabel.Nifti1Image(pixels.transpose(2, 1, 0), np.diag([0.5, 0.5, 2, 1]))
+    volume.header["descrip"] = volume.header["db_name"] = b"Secret Person"
+    volume.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"Secret Person, 20240518"))
+    volume.to_filename(root / "Secret_volume.nii.gz")
     return root
 
 
@@ -61,7 +67,7 @@ def segment(engine: Engine, out: Path, scans: Path, *, resume: bool = False, **o
 def test_nothing_in_the_output_tells_of_the_patient(engine: Engine, scans: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     summary = segment(engine, out, scans)
-    assert (summary.sources, summary.failed) == (5, 1)
+    assert (summary.sources, summary.failed) == (6, 1)
     uids = [dcmread(path).SOPInstanceUID for path in (scans / "ct").iterdir()]
     today = datetime.now(timezone.utc)
     secrets = ["ecret", "SECRET", "ward", str(tmp_path), "19610203", "20240518", *uids,
@@ -71,7 +77,7 @@ def test_nothing_in_the_output_tells_of_the_patient(engine: Engine, scans: Path,
     for path in files:
         assert not [s for s in secrets[:3] if s in str(path.relative_to(out))]
         if path.name != KEY_FILE:
-            data = path.read_bytes()
+            data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
             assert not [s for s in secrets if s.encode() in data], path
     for kind in ("dicom", "dicom-fractional", "dicom-report"):
         assert len(list((out / kind).iterdir())) == 2
@@ -104,7 +110,7 @@ def test_an_interrupted_run_goes_on_under_the_same_names(engine: Engine, scans: 
     segment(engine, out, scans)
     before = {str(path): path.stat().st_mtime_ns for path in (out / "dicom").iterdir()}
     again = segment(engine, out, scans, resume=True)
-    assert again.reused == 4
+    assert again.reused == 5
     assert {str(path): path.stat().st_mtime_ns for path in (out / "dicom").iterdir()} == before
 
 
