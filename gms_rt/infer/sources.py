@@ -21,13 +21,13 @@ from pathlib import Path
 from gms_rt.errors import UsageError
 from gms_rt.progress import OnProgress, silent
 from gms_rt.scan.dicom import DICOM_SUFFIXES
-from gms_rt.scan.nifti import NIFTI_SUFFIXES
 from gms_rt.scan.reader import SUFFIXES, is_scan
 from gms_rt.scan.series import Series
 from gms_rt.scan.slices import Slice, series_from_files
 
 # A folder that holds this file is the output of a run, never its input.
 OUTPUT_MARK = ".gms-rt.lock"
+_ENDINGS = sorted(SUFFIXES, key=len, reverse=True)
 _FRAME_LIKE = re.compile(r"\.frame-\d+$")
 
 
@@ -134,10 +134,15 @@ def result_names(names: Iterable[str], *, keep_suffix: bool = False) -> dict[str
 
 
 def _stem(name: str) -> str:
-    for suffix in NIFTI_SUFFIXES[::-1]:
+    """The name without a scan's ending; what follows the last dot of a DICOM UID is no ending.
+
+    >>> _stem("brain.nii.gz"), _stem("US.1.2.840.361857")
+    ('brain', 'US.1.2.840.361857')
+    """
+    for suffix in _ENDINGS:
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)]
-    return os.path.splitext(name)[0]  # noqa: PTH122 (works on names that are not paths)
+    return name
 
 
 def _expand(text: str) -> Iterator[str]:
