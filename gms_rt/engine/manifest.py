@@ -34,7 +34,7 @@ _PLAN_KINDS: dict[str, Any] = {
     **dict.fromkeys(("target", "file", "sha256", "version"), str),
     **dict.fromkeys(("sm", "bytes"), int),
     "build_seconds": (int, float),
-    "driver": (str, type(None)),
+    **dict.fromkeys(("driver", "device"), (str, type(None))),
 }
 
 
@@ -93,6 +93,9 @@ def write_manifest(folder: Path, manifest: EngineManifest) -> None:
     for later in ("classes", "fallback"):
         if not value[later]:
             del value[later]  # programs from before there was such a key refuse what they do not know
+    for plan in value["plans"]:
+        if plan["device"] is None:
+            del plan["device"]  # likewise
     write_json(folder / MANIFEST, value)
 
 

@@ -71,6 +71,7 @@ class ScanCase:
         self._kind: str | None = None
         self._writers: list[SourceWriter] = []
         self._by_frame = True
+        self._times: dict[int, float] = {}
         self._stack = MaskStack()
         self._video: OverlayVideo | None = None
         self._lock = threading.Lock()
@@ -168,13 +169,18 @@ class ScanCase:
             if self._writers:
                 self._stack.add(frame.number, mask, probabilities if wants_levels else None)
             if self._video is not None:
-                self._video.put(frame.number, shown)
+                self._video.put(frame.number, shown, frame.time)
+            if frame.time is not None:
+                self._times[frame.number] = frame.time
             count = len(self._rows)
         if self.settings.on_frame is not None:
             self.settings.on_frame(self, count)
 
     def finish(self) -> None:
-        """Write what needs all frames: the overlay video and the files of the whole source."""
+        """Write what needs all frames: their times, the overlay video and the files of the whole source."""
+        if self._times:
+            self._store("frames", outputs.frame_name(self.source.stem, None), outputs.frames_csv(self._times))
+            self._add_file("frames")
         if self._video is not None and self._video.close():
             self._add_file("videos")
         rows = [self._rows[number] for number in sorted(self._rows)]

@@ -9,6 +9,7 @@ dicom-fractional/<source>.dcm  probabilities as DICOM SEG, on request
 dicom-report/<source>.dcm      measurements as DICOM structured report, on request
 nifti/<source>_dseg.nii.gz     over NIfTI sources; over DICOM on request; in the BIDS layout under sub-*/
 nifti/<source>_probseg.nii.gz  probabilities, on request
+frames/<source>.csv       when the frames of a video are shown, in seconds
 videos/<source>.mp4       overlay video, on request
 """
 
@@ -18,7 +19,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +45,7 @@ ENDINGS = {
     "overlays": ".jpg",
     "contours": ".json",
     "probabilities": ".png",
+    "frames": ".csv",
     "videos": ".mp4",
 } | {writer.kind: writer.ending for writer in SOURCE_WRITERS}
 _FOLDERS = {writer.kind: writer.folder for writer in SOURCE_WRITERS if writer.folder}
@@ -198,3 +200,9 @@ def contour_json(
 ) -> bytes:
     """The polygons of a mask as JSON."""
     return (json.dumps(contours(mask, spacing, classes), allow_nan=False) + "\n").encode()
+
+
+def frames_csv(times: Mapping[int, float]) -> bytes:
+    """The times of a video's frames as CSV."""
+    lines = [f"{number},{times[number]:.6f}" for number in sorted(times)]
+    return ("\n".join(["frame,time_s", *lines]) + "\n").encode()

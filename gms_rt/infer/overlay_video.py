@@ -24,8 +24,8 @@ class OverlayVideo:
         self._size = (0, 0)
         self._missing: list[int] = []
 
-    def put(self, number: int, shown: U8 | None) -> None:
-        """Add a frame; None where it has no picture."""
+    def put(self, number: int, shown: U8 | None, time: float | None = None) -> None:
+        """Add a frame and the second it is shown at; None where it has no picture."""
         if self._writer is None:
             if shown is None:
                 self._missing.append(number)
@@ -37,7 +37,7 @@ class OverlayVideo:
                 self._writer.put(missing, None)
         if shown is not None and (shown.shape[1], shown.shape[0]) != self._size:  # pages of a TIFF may differ in size
             shown = np.asarray(cv2.resize(shown, self._size), np.uint8)
-        self._writer.put(number, shown)
+        self._writer.put(number, shown, time)
 
     def close(self) -> bool:
         """Finish the file; False where no frame had a picture and there is none."""

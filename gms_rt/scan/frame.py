@@ -24,6 +24,7 @@ class Frame:
     window: str = "8 bit as stored"  # how stored values became 8 bit
     spacing: tuple[float, float] | None = None  # millimetres between rows, between columns
     origin: dict[str, Any] = field(default_factory=dict)  # what the source's header says of it: columns of cases.csv
+    time: float | None = None  # seconds from the beginning of a video
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def segment_in_c() -> Facts:
 
     (library,) = Path(openvino.__file__).parent.glob("libs/libopenvino_c.so*")
     cv2.imwrite("scan.ppm", cv2.imread(str(SAMPLES / TAKEN[0])))
-    run("env", f"GMSRT_OPENVINO={library}", NATIVE / "tests/segment", "engines/fp16", "scan.ppm", "mask.pgm")
+    run("env", f"GMS_RT_OPENVINO={library}", NATIVE / "tests/segment", "engines/fp16", "scan.ppm", "mask.pgm")
     mask, scan = (cv2.imread(name, cv2.IMREAD_GRAYSCALE) for name in ("mask.pgm", "scan.ppm"))
     hold(mask is not None and mask.shape == scan.shape and mask.any(), "no mask, an empty one, or one of another size")
     return {"foreground_pixels": int((mask > 127).sum())}

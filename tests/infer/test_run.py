@@ -133,7 +133,10 @@ def test_every_kind_of_input_in_one_run(engine: Engine, tmp_path: Path) -> None:
     assert float(rows["study/one"]["area_mm2"]) == pytest.approx(int(rows["study/one"]["area_px"]) * 0.1)
     assert rows["stack.frame-00001"]["area_mm2"] == ""
     assert sorted(p.name for p in (out / "dicom").rglob("*.dcm")) == ["loop.dcm", "one.dcm"]
-    assert len(list(read_video(out / "videos/clip.mp4").frames)) == 4
+    shown = list(read_video(out / "videos/clip.mp4").frames)
+    assert [frame.time for frame in shown] == pytest.approx([0, 0.1, 0.2, 0.3], abs=1e-4)
+    assert (out / "frames/clip.csv").read_text().splitlines()[:3] == ["frame,time_s", "1,0.000000", "2,0.100000"]
+    assert [p.name for p in (out / "frames").iterdir()] == ["clip.csv"]
     assert {p.stem for p in (out / "videos").rglob("*.mp4")} == {"clip", "stack", "loop", "v"}
     import highdicom
     import pydicom

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,7 +18,6 @@ from gms_rt.errors import InputError
 from gms_rt.scan import Frame, resize_image, resize_probability, rgb, window
 from gms_rt.scan.geometry import orient
 from gms_rt.scan.pictures import read_picture
-from gms_rt.scan.video import VideoWriter, frame_rate, read_video
 
 RNG = np.random.default_rng(7)
 PICTURE = RNG.integers(0, 256, (30, 44, 3), np.uint8)
@@ -237,24 +235,3 @@ def test_resizing_reaches_any_size_and_keeps_the_range(height: int, width: int) 
 
 def test_rgb_of_every_shape() -> None:
     assert rgb(GREY).shape == rgb(GREY[..., None]).shape == rgb(PICTURE).shape == (30, 44, 3)
-
-
-def test_video_frames_come_in_order_and_are_written_in_order(tmp_path: Path) -> None:
-    path = tmp_path / "clip.mp4"
-    writer = VideoWriter(path, 64, 48, 12.5)
-    shades = list(range(20, 220, 20))
-    for number in [2, 1, 4, 3, *range(len(shades), 4, -1)]:
-        writer.put(number, None if number == 3 else np.full((48, 64, 3), shades[number - 1], np.uint8))
-    writer.close()
-    frames = list(read_video(path).frames)
-    seen = [float(frame.image.mean()) for frame in frames]
-    assert [frame.number for frame in frames] == list(range(1, len(shades)))
-    assert np.abs(np.array(seen) - [s for s in shades if s != 60]).max() < 4
-    assert frame_rate(path) == pytest.approx(12.5)
-
-
-def test_a_damaged_video_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "clip.mp4"
-    path.write_bytes(bytes(3000))
-    with pytest.raises(InputError, match="video"):
-        read_video(path)
