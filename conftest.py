@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from gms_rt.telemetry import forbid_telemetry
+
+forbid_telemetry()  # whatever tests import
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

@@ -28,6 +28,7 @@ from gms_rt.report.assemble import report_from_bench
 from gms_rt.report.model import Report
 from gms_rt.runtime.device import Machine, parse_device
 from gms_rt.runtime.tensorrt_module import tensorrt_installed
+from gms_rt.telemetry import quiet_module
 
 T = TypeVar("T")
 
@@ -134,8 +135,7 @@ def peers_for(run: Path | None, device: str, wanted: Sequence[str]) -> tuple[lis
         if importlib.util.find_spec("onnxruntime") is None:
             absent.append("ONNX Runtime: onnxruntime is not installed")
         else:
-            import onnxruntime
-
+            onnxruntime = quiet_module("onnxruntime")
             if device != "cpu" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
                 absent.append("ONNX Runtime: the installed build has no CUDA (pip install onnxruntime-gpu)")
             else:

@@ -26,6 +26,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from gms_rt.runtime.binding import NativeRunner
+from gms_rt.telemetry import quiet_module
 
 LIMIT = 1.02
 
@@ -34,8 +35,7 @@ class OpenVinoLoop:
     """One infer request, run synchronously, with the settings of a latency runner."""
 
     def __init__(self, graph: Path) -> None:
-        import openvino
-
+        openvino = quiet_module("openvino")
         properties = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_PRECISION_HINT": "f32"}
         self.version = str(openvino.get_version())
         self.request = openvino.Core().compile_model(str(graph), "CPU", properties).create_infer_request()

@@ -23,7 +23,9 @@ from draw_samples import draw_samples
 from torch import Tensor
 from torch.nn import functional as F
 
-from gms_rt.artifacts import write_bytes
+from gms_rt.artifacts import write_bytes, write_json
+from gms_rt.class_lists import CLASSES, classes_value
+from gms_rt.classes import SegmentClass
 from gms_rt.demo.phantoms import phantom
 from gms_rt.demo.seeds import HELD_OUT_SEEDS, TRAINING_SEEDS
 from gms_rt.export.fuse import graph_from_run
@@ -37,6 +39,7 @@ from gms_rt.train.losses import dice_loss, latent_loss
 SIZE = 224
 DICE_WANTED, ROUND_TRIP_WANTED = 0.93, 0.985
 WEIGHT_FILES = ("tokenizer/diffusion_pytorch_model.safetensors", "lmm.safetensors", "demo.onnx")
+LESION = SegmentClass("Phantom lesion (demonstration)", description="Lesion of a drawn phantom. Not for clinical use.")
 AUTOENCODER = {
     "encoder_block_out_channels": (32, 32, 32, 32),
     "decoder_block_out_channels": (32, 32, 32, 32),
@@ -282,6 +285,7 @@ def main() -> None:
     scores = held_out(gms, draw(HELD_OUT_SEEDS))
     autoencoder.save_pretrained(out / "tokenizer")
     save_run(out, gms, {"training": asdict(plan), "held_out": scores})
+    write_json(out / CLASSES, classes_value([LESION]))
     graph_from_run(out, out / "demo.onnx")
     write_bytes(out / "MODEL_CARD.md", model_card(scores, plan, gms, out).encode())
     draw_samples(out.parent)

@@ -261,6 +261,12 @@ def check_writable(path: Path) -> None:
         raise _cannot_write(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
+def check_apart(out: Path, given: Path) -> None:
+    """Refuse to write results into the very folder that is read: they would mix with what they were made from."""
+    if out.is_dir() and given.is_dir() and out.samefile(given):
+        raise UsageError("is the folder that is read", where=out, fix="choose another place with --out")
+
+
 def _make_folder(folder: Path) -> None:
     try:
         absent = [place for place in (folder, *folder.parents) if not place.exists()]

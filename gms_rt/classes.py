@@ -20,9 +20,12 @@ class SegmentClass:
 
     name: str
     category: Code = Code("309825002", "SCT", "Spatial and Relational Concept")
-    kind: Code = Code("113130", "DCM", "Selected Region")
+    kind: Code = Code("111099", "DCM", "Selected region")
     anatomy: Code | None = None
     colour: tuple[int, int, int] = (255, 64, 64)  # sRGB, 0-255
+    description: str = ""
+    kind_modifier: Code | None = None
+    anatomy_modifier: Code | None = None  # such as the side
 
 
 # What the region is depends on what a model was trained for, so these codes claim no more than a region.

@@ -1,7 +1,10 @@
-"""Intervals that say how sure a number is: bootstrap with a fixed seed, so that two runs agree to the last digit."""
+"""How sure a number is: bootstrap intervals with a fixed seed, so that two runs agree to the last digit, and what a
+sample promises about values that nobody has seen.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -63,6 +66,63 @@ def bootstrap_ratio(
     if not (below > 0).all():
         raise UsageError("a ratio needs positive values below", where="bootstrap_ratio")
     return _interval(above / below, level)
+
+
+def tolerance_bound(values: Sequence[float] | F64, coverage: float, confidence: float = 0.95) -> float | None:
+    """The value that at least the share `coverage` of all such values reaches, with this confidence; None if too few.
+
+    It is the highest order statistic that can promise this (a distribution-free tolerance bound), so nothing is assumed
+    about the values but that those to come are drawn like these.
+
+    >>> tolerance_bound([0.9] + [0.99] * 98, 0.97), tolerance_bound([0.99] * 98, 0.97)
+    (0.9, None)
+    """
+    ordered = np.sort(_as_samples(values))
+    rank = _bound_rank(ordered.size, coverage, confidence)
+    return float(ordered[rank - 1]) if rank else None
+
+
+def values_below_bound(count: int, coverage: float, confidence: float = 0.95) -> int:
+    """How many of `count` values may lie below a `tolerance_bound` that still holds; -1 where `count` is too small.
+
+    >>> values_below_bound(98, 0.97), values_below_bound(99, 0.97), values_below_bound(300, 0.97)
+    (-1, 0, 3)
+    """
+    return _bound_rank(count, coverage, confidence) - 1
+
+
+def assured_coverage(count: int, confidence: float = 0.95) -> float:
+    """The share of all such values that reach the lowest of `count`, with this confidence.
+
+    >>> round(assured_coverage(99), 3)
+    0.97
+    """
+    return float((1 - confidence) ** (1 / count))
+
+
+def values_for_coverage(coverage: float, confidence: float = 0.95) -> int:
+    """How many values it takes until the lowest of them promises this coverage.
+
+    >>> values_for_coverage(0.97), values_for_coverage(0.99)
+    (99, 299)
+    """
+    return math.ceil(math.log(1 - confidence) / math.log(coverage))
+
+
+def _bound_rank(count: int, coverage: float, confidence: float) -> int:
+    """The highest rank (from 1) whose order statistic has the coverage with the confidence; 0 where none has."""
+    rank, below = 0, 0.0
+    for k in range(count):
+        # The chance that exactly k of the values lie in the lowest share 1 - coverage.
+        log_chance = (
+            math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
+            + k * math.log1p(-coverage) + (count - k) * math.log(coverage)
+        )  # fmt: skip
+        below += math.exp(log_chance)
+        if below > 1 - confidence:
+            break
+        rank = k + 1
+    return rank
 
 
 def _as_samples(values: Sequence[float] | F64) -> F64:

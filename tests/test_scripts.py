@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.jetson_boards import AGX_ORIN, OLD_ORIN_NANO, THOR, XAVIER
 from support.trees import copy_tree
 
 ROOT = Path(__file__).parent.parent
@@ -72,6 +74,101 @@ def test_a_machine_without_a_fitting_python_is_told_so(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert "Python 3.10 or newer is needed" in done.stderr
+
+
+def jetpack_root(folder: Path, board: Path, *pythons: str) -> Path:
+    """A board's files, with TensorRT's module where JetPack's packages put it."""
+    root = shutil.copytree(board, folder)
+    for python in pythons:
+        module = root / "usr/lib" / python / "dist-packages/tensorrt"
+        module.mkdir(parents=True)
+        (module / "__init__.py").touch()
+    return root
+
+
+@pytest.mark.parametrize(
+    ("board", "python"), [(AGX_ORIN, "python3.10"), (THOR, "python3.12"), (OLD_ORIN_NANO, "python3.8"), (XAVIER, "")]
+)
+def test_the_python_of_jetpacks_tensorrt_is_found(tmp_path: Path, board: Path, python: str) -> None:
+    root = jetpack_root(tmp_path / "board", board, *filter(None, [python]))
+    asked = ["bash", "-c", '. scripts/environment; jetpack_python "$1"', "bash", str(root)]
+    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == python
+    (root / "etc/nv_tegra_release").unlink()  # the device tree says it too
+    assert subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout == done.stdout
+
+
+def test_on_other_machines_no_python_is_jetpacks(tmp_path: Path) -> None:
+    root = jetpack_root(tmp_path / "board", AGX_ORIN, "python3.11")
+    shutil.rmtree(root / "proc")
+    (root / "etc/nv_tegra_release").unlink()
+    asked = ["bash", "-c", '. scripts/environment; jetpack_python "$1"', "bash", str(root)]
+    assert subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout == ""
+
+
+def made_environment(
+    folder: Path, root: Path, *, python: str, old: bool = False, blind: bool = False, asked: str = ""
+) -> tuple[str, str]:
+    """What `make_environment` does on a board whose Pythons are stand-ins: the venv command, and what it says.
+
+    A stand-in notes how it was called; `python` is JetPack's, `old` says that it is older than 3.10, and `blind` that
+    the environment does not see TensorRT.
+    """
+    tree, tools = folder / "tree", folder / "bin"
+    for place in (tree / "scripts", tree / "gms_rt/native", tools):
+        place.mkdir(parents=True)
+    for name in ("pyproject.toml", "scripts/constraints.txt", "scripts/environment"):
+        (tree / name).write_bytes((ROOT / name).read_bytes())
+    (folder / "inside").write_text(f'#!/bin/sh\n[ "$1" != -c ] || exit {int(blind)}\n')
+    (folder / "inside").chmod(0o755)
+    for name in {"python3", python}:
+        (tools / name).write_text(
+            "#!/bin/sh\n"
+            f'if [ "$1" = -c ]; then exit {int(old and name == python)}; fi\n'
+            f'echo "{name} $*" >>{folder}/calls\n'
+            'if [ "$2" = venv ]; then\n'
+            '  for last; do :; done\n'
+            f'  mkdir -p "$last/bin"; cp {folder}/inside "$last/bin/python"\n'
+            "fi\n"
+        )  # fmt: skip
+        (tools / name).chmod(0o755)
+    (tools / "cc").symlink_to("/bin/true")
+    (tree / "make").write_text('. scripts/environment; make_environment .venv "" "$1"\n')
+    done = subprocess.run(
+        ["bash", "make", str(root)], cwd=tree, capture_output=True, text=True, check=True,
+        env={"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", **({"PYTHON": asked} if asked else {})},
+    )  # fmt: skip
+    return (folder / "calls").read_text(), done.stderr
+
+
+def test_a_jetsons_environment_sees_jetpacks_tensorrt(tmp_path: Path) -> None:
+    root = jetpack_root(tmp_path / "board", AGX_ORIN, "python3.10")
+    calls, said = made_environment(tmp_path / "a", root, python="python3.10")
+    assert calls == "python3.10 -m venv --system-site-packages .venv\n"
+    assert "TensorRT" not in said
+    _, said = made_environment(tmp_path / "c", root, python="python3.10", blind=True)
+    assert "JetPack's TensorRT is installed, but the Python in .venv does not see it" in said
+    calls, _ = made_environment(tmp_path / "b", root, python="python3.10", asked="python3")
+    assert calls == "python3 -m venv .venv\n"  # another Python could not load the module
+
+
+def test_a_jetpack_with_an_older_python_goes_without_its_tensorrt(tmp_path: Path) -> None:
+    root = jetpack_root(tmp_path / "board", XAVIER, "python3.8")
+    calls, said = made_environment(tmp_path / "a", root, python="python3.8", old=True)
+    assert calls == "python3 -m venv .venv\n"
+    assert "JetPack's TensorRT is for python3.8" in said
+    assert "docs/jetson.md" in said
+
+
+def test_packages_of_an_environment_come_before_the_systems(tmp_path: Path) -> None:
+    """So that JetPack's older numpy and OpenCV shadow nothing."""
+    made = [sys.executable, "-m", "venv", "--without-pip", "--system-site-packages", str(tmp_path / "venv")]
+    subprocess.run(made, check=True)
+    asked = [str(tmp_path / "venv/bin/python"), "-c", "import sys; print('\\n'.join(sys.path))"]
+    places = subprocess.run(asked, env=CLEAN, capture_output=True, text=True, check=True).stdout.split()
+    packages = [place for place in places if place.endswith(("site-packages", "dist-packages"))]
+    assert packages[0].startswith(str(tmp_path / "venv"))
+    assert len(packages) > 1
 
 
 def test_the_check_on_arm_tells_what_it_needs_and_how_it_is_used() -> None:

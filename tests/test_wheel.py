@@ -45,6 +45,7 @@ def test_the_wheel_holds_what_a_device_needs_and_no_more(wheel: Path) -> None:
         "gms_rt/native/lib/gmsrt-trial",
         "gms_rt/native/include/gms_rt.h",
         "gms_rt/demo/model/demo.onnx",
+        "gms_rt/demo/model/classes.json",
         "gms_rt/demo/model/MODEL_CARD.md",
         "gms_rt/py.typed",
         "gms_rt/report/page.css",

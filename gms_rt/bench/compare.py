@@ -54,7 +54,7 @@ def compare_benches(old: BenchResult, new: BenchResult, *, tolerance: float = TO
         raise UsageError(
             f"the old report is of {old.device}, the new one of {new.device}",
             where="bench compare",
-            fix="compare reports of one device",
+            fix="compare reports of one device, on a Jetson of one power mode",
         )
     before, after = {m.name: m for m in old.measured}, {m.name: m for m in new.measured}
     both = [name for name in before if name in after]

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gms_rt.bench.nvml import open_nvml
+from gms_rt.bench.board_gpu import LOCKED, board_gpu_readings, plausible_temperature, zone_temperature
+from gms_rt.bench.nvml import Nvml, open_nvml
 from gms_rt.bench.results import DeviceReading, Load
+from gms_rt.runtime.board import power_mode
+from gms_rt.runtime.kernel_files import kernel_text
 
 _CPU = Path("sys/devices/system/cpu")
 OTHERS_LIMIT, STOLEN_LIMIT = 10.0, 2.0  # percent of all cores
@@ -39,6 +40,7 @@ class Snapshot:
     values: dict[str, str] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     ticks: Ticks | None = None
+    gpu: bool = False  # whether a GPU is being timed
 
 
 def snapshot(*, gpu: int | None = None, root: Path = Path("/")) -> Snapshot:
@@ -51,18 +53,17 @@ def snapshot(*, gpu: int | None = None, root: Path = Path("/")) -> Snapshot:
         ("CPU temperature", _temperature(root), "the kernel lists no thermal zone"),
         ("load average", _load_average(root), "the kernel reports no load"),
         ("free memory", _free_memory(root), "the kernel reports no memory"),
+        ("power mode", power_mode(root), "no nvpmodel (Jetson boards have it)"),
     ):
         if found is None:
             absent[name] = why
         else:
             values[name] = found
-    mode, why = _power_mode()
-    if mode is None:
-        absent["power mode"] = why
-    else:
-        values["power mode"] = mode
-    _gpu_readings(gpu, values, absent)
-    return Snapshot(values, absent, ticks(root))
+    junction = zone_temperature(root, "tj")
+    if junction is not None:  # the one by which a Jetson lowers its clocks
+        values["junction temperature"] = junction
+    _gpu_readings(gpu, root, values, absent)
+    return Snapshot(values, absent, ticks(root), gpu is not None)
 
 
 def readings(before: Snapshot, after: Snapshot) -> tuple[DeviceReading, ...]:
@@ -98,6 +99,8 @@ def warnings(before: Snapshot, after: Snapshot, load: Load) -> list[str]:
     governor = before.values.get("CPU governor")
     if governor is not None and governor not in ("performance", "schedutil"):
         lines.append(f"the CPU governor is '{governor}': clocks may change during the run")
+    if before.gpu and f"not {LOCKED}" in before.values.get("GPU SM clock", ""):
+        lines.append("the GPU's clock is not locked and may change during the run: sudo jetson_clocks locks it")
     for name in ("CPU frequency", "GPU SM clock"):
         first, last = _leading(before.values.get(name)), _leading(after.values.get(name))
         if first and last and last < first * (1 - _CLOCK_DROP):
@@ -143,15 +146,8 @@ def _own(root: Path) -> float:
     return total
 
 
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text().strip("\0\n ") or None
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
 def _governor(root: Path) -> str | None:
-    found = {g for p in sorted((root / _CPU).glob("cpu[0-9]*/cpufreq/scaling_governor")) if (g := _text(p))}
+    found = {g for p in sorted((root / _CPU).glob("cpu[0-9]*/cpufreq/scaling_governor")) if (g := kernel_text(p))}
     return ", ".join(sorted(found)) or None
 
 
@@ -159,79 +155,82 @@ def _frequency(root: Path) -> str | None:
     numbers = [
         int(t) / 1000
         for p in (root / _CPU).glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
-        if (t := _text(p)) and t.isdigit()
+        if (t := kernel_text(p)) and t.isdigit()
     ]
     if not numbers:
-        info = _text(root / "proc/cpuinfo") or ""
+        info = kernel_text(root / "proc/cpuinfo") or ""
         for line in info.splitlines():
             if line.lower().startswith("cpu mhz"):
                 with contextlib.suppress(ValueError):
                     numbers.append(float(line.partition(":")[2]))
     if not numbers:
         return None
-    top = _text(root / _CPU / "cpu0/cpufreq/cpuinfo_max_freq")
+    top = kernel_text(root / _CPU / "cpu0/cpufreq/cpuinfo_max_freq")
     limit = f" of {int(top) / 1000:.0f}" if top and top.isdigit() else ""
     return f"{sum(numbers) / len(numbers):.0f}{limit} MHz"
 
 
 def _temperature(root: Path) -> str | None:
-    hottest = None
-    for zone in (root / "sys/class/thermal").glob("thermal_zone*/temp"):
-        text = _text(zone)
-        if text and text.lstrip("-").isdigit() and 0 < int(text) < 150_000:
-            hottest = max(hottest or 0, int(text))
-    return None if hottest is None else f"{hottest / 1000:.0f} °C"
+    """The processor's own zones; where none is named so, the hottest that is not another part's."""
+    own = zone_temperature(root, "cpu")
+    if own is not None:
+        return own
+    # A PMIC's zone always says 100 °C.
+    zones = [
+        reading
+        for zone in (root / "sys/class/thermal").glob("thermal_zone*")
+        if not (kernel_text(zone / "type") or "").lower().startswith(("pmic", "gpu"))
+        and (reading := plausible_temperature(zone)) is not None
+    ]
+    return f"{max(zones) / 1000:.0f} °C" if zones else None
 
 
 def _load_average(root: Path) -> str | None:
-    text = _text(root / "proc/loadavg")
+    text = kernel_text(root / "proc/loadavg")
     return " ".join(text.split()[:3]) if text else None
 
 
 def _free_memory(root: Path) -> str | None:
-    for line in (_text(root / "proc/meminfo") or "").splitlines():
+    for line in (kernel_text(root / "proc/meminfo") or "").splitlines():
         if line.startswith("MemAvailable:"):
             return f"{int(line.split()[1]) / 1048576:.1f} GiB"
     return None
 
 
-def _power_mode() -> tuple[str | None, str]:
-    tool = shutil.which("nvpmodel")
-    if tool is None:
-        return None, "no nvpmodel (Jetson boards have it)"
-    try:
-        run = subprocess.run([tool, "-q"], capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return None, f"nvpmodel failed ({error})"
-    for line in run.stdout.splitlines():
-        if "Power Mode" in line:
-            return line.partition(":")[2].strip(), ""
-    return None, f"nvpmodel said nothing about a mode (status {run.returncode})"
-
-
-def _gpu_readings(index: int | None, values: dict[str, str], absent: dict[str, str]) -> None:
+def _gpu_readings(index: int | None, root: Path, values: dict[str, str], absent: dict[str, str]) -> None:
+    """NVML's figures, and the kernel's for those that NVML does not give."""
     nvml, why = open_nvml(index or 0)
+    kernel = board_gpu_readings(root)
     if nvml is None:
-        absent["GPU clocks, temperature and power"] = why
+        values |= kernel
+        if not kernel:
+            absent["GPU clocks, temperature and power"] = why
         return
     try:
-        for figure, unit, scale in (
-            ("SM clock", "MHz", 1),
-            ("memory clock", "MHz", 1),
-            ("temperature", "°C", 1),
-            ("power", "W", 1000),
-            ("utilisation", "%", 1),
-        ):
-            now, top = nvml.read(figure), nvml.read(f"highest {figure}") if unit == "MHz" else None
-            if now is None:
-                absent[f"GPU {figure}"] = f"the driver does not report it: {nvml.why(figure)}"
-            else:
-                values[f"GPU {figure}"] = f"{now / scale:.0f}{f' of {top}' if top else ''} {unit}"
-        reasons = nvml.read("throttle reasons")
-        if reasons is not None:
-            values["GPU throttle reasons"] = f"0x{reasons:x}"
+        _nvml_readings(nvml, values, absent)
     finally:
         nvml.close()
+    for name, reading in kernel.items():
+        if values.setdefault(name, reading) is reading:
+            absent.pop(name, None)
+
+
+def _nvml_readings(nvml: Nvml, values: dict[str, str], absent: dict[str, str]) -> None:
+    for figure, unit, scale in (
+        ("SM clock", "MHz", 1),
+        ("memory clock", "MHz", 1),
+        ("temperature", "°C", 1),
+        ("power", "W", 1000),
+        ("utilisation", "%", 1),
+    ):
+        now, top = nvml.read(figure), nvml.read(f"highest {figure}") if unit == "MHz" else None
+        if now is None:
+            absent[f"GPU {figure}"] = f"the driver does not report it: {nvml.why(figure)}"
+        else:
+            values[f"GPU {figure}"] = f"{now / scale:.0f}{f' of {top}' if top else ''} {unit}"
+    reasons = nvml.read("throttle reasons")
+    if reasons is not None:
+        values["GPU throttle reasons"] = f"0x{reasons:x}"
 
 
 def _leading(text: str | None) -> float | None:

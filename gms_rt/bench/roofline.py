@@ -19,6 +19,7 @@ from gms_rt.engine.manifest import read_manifest
 from gms_rt.errors import GmsError
 from gms_rt.graph.count import work_from_file
 from gms_rt.runtime.signal_stack import keep_signal_stack
+from gms_rt.telemetry import quiet_module
 
 _SIDE, _CHANNELS, _MAP = 1536, 256, 96
 _COPY_BYTES = 256 << 20
@@ -43,8 +44,8 @@ def roofline(measured: Sequence[Measured], *, seconds: float = 0.5) -> Roofline:
 def _row(m: Measured, products: dict[str, Ceiling], copy: Ceiling) -> RooflineRow:
     folder = Path(m.source)
     manifest = read_manifest(folder)
-    base = "bf16" if "bf16" in products and "bf16" in m.execution else "f32"
-    work = work_from_file(folder / manifest.model, float_bytes=2 if base == "bf16" else 4, batch=m.batch)
+    base = next((kind for kind in ("bf16", "f16") if kind in products and kind in m.execution.split("+")), "f32")
+    work = work_from_file(folder / manifest.model, float_bytes=4 if base == "f32" else 2, batch=m.batch)
     # Each kind of operation at its own ceiling, one after the other.
     arithmetic = work.flop * (1 - work.int8_share) / products[base].value
     name = products[base].name
@@ -69,11 +70,10 @@ def _row(m: Measured, products: dict[str, Ceiling], copy: Ceiling) -> RooflineRo
 def matrix_ceiling(kind: str, threads: int = 0, seconds: float = 0.5) -> Ceiling:
     """GFLOP/s in OpenVINO of the faster of two plain products: square matrices, and a wide 3×3 convolution.
 
-    `kind` is "f32", "bf16" or "i8" (float in and out of int8).
+    `kind` is "f32", "bf16", "f16" or "i8" (float in and out of int8).
     """
-    import openvino
-
-    options = {"INFERENCE_PRECISION_HINT": "bf16" if kind == "bf16" else "f32", "PERFORMANCE_HINT": "LATENCY"}
+    openvino = quiet_module("openvino")
+    options = {"INFERENCE_PRECISION_HINT": "f32" if kind == "i8" else kind, "PERFORMANCE_HINT": "LATENCY"}
     if threads:
         options["INFERENCE_NUM_THREADS"] = str(threads)
     rates = {}
@@ -95,9 +95,8 @@ def matrix_ceiling(kind: str, threads: int = 0, seconds: float = 0.5) -> Ceiling
 
 
 def _product(shape: tuple[int, ...], weight: tuple[int, ...], *, quantised: bool) -> Any:
-    import openvino
-    from openvino import opset13 as ops
-
+    openvino = quiet_module("openvino")
+    ops = openvino.opset13
     values = np.random.default_rng(0).uniform(-1, 1, weight).astype(np.float32)
     entry = ops.parameter(list(shape), np.float32)
     left, right = entry, ops.constant(values)

@@ -1,7 +1,7 @@
 """Energy of a Jetson module from tegrastats; which rails make up the module depends on the board.
 
-A rail reads `NAME now/average`, in milliwatts, with or without the unit. Boards with a rail for the whole input name
-it; on the others the rails that do not feed each other are added.
+A rail reads `NAME now/average`, in milliwatts, with or without the unit; JetPack 7.2 adds the peak. Boards with a rail
+for the whole input name it; on the others the rails that do not feed each other are added.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from gms_rt.bench.energy import PowerMeter
 
 _SAMPLE_MS = 100
 
-_RAIL = re.compile(r"(?<![\w@])([A-Z][A-Z0-9_]*) (-?\d+)(?:mW)?/-?\d+(?:mW)?(?= |$)")
+_RAIL = re.compile(r"(?<![\w@])([A-Z][A-Z0-9_]*) (-?\d+)(?:mW)?/-?\d+(?:mW)?(?:/-?\d+(?:mW)?)?(?= |$)")
 # In the order in which they decide: VDD_IN is on Orin NX and Nano, Xavier NX and TX2, POM_5V_IN on Nano and TX1, VIN on
 # Thor; AGX Orin, Thor without its carrier's monitor, and AGX Xavier have no rail for the whole.
 _MODULES = (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gms_rt.artifacts import write_json
+from gms_rt.artifacts import check_apart, write_json
 from gms_rt.cli.console import Console, StageBars, table
 from gms_rt.cli.eval import HEADER, result_row
 from gms_rt.errors import UsageError
@@ -81,6 +81,7 @@ def command(
 
     console = Console(json=as_json)
     dataset, where = recognise(data), torch_device(device)
+    check_apart(out, dataset.root)
     name = key_of(dataset.name)
     cells = [("both", t) for t in tokenizers] if grid == "tokenizer" else [(loss, tokenizers[0]) for loss in LOSS]
     published = TOKENIZER if grid == "tokenizer" else LOSS

@@ -11,8 +11,9 @@ import click
 
 from gms_rt.cli.console import Console
 from gms_rt.cli.engine_text import build_text
+from gms_rt.errors import UsageError
 from gms_rt.precision import PRECISIONS
-from gms_rt.precision.gate import GATE_MEAN, GATE_MIN, Gate
+from gms_rt.precision.gate import GATE_FLOOR, GATE_MEAN, GATE_MIN, gate_from_options
 
 _EXAMPLES = """\b
 Examples:
@@ -20,7 +21,9 @@ Examples:
   gms-rt build busi.onnx --precision fp16 --out engines/busi
   gms-rt build runs/busi --precision int8 --calib data/busi/images
   gms-rt build busi.onnx --precision int8 --calib calib.txt --gate-data test/ --gate-min 0.9
-  gms-rt build busi.onnx --target cpu,tensorrt-rtx --sm 80,86,89"""
+  gms-rt build busi.onnx --precision int8 --calib train.txt --gate-coverage 0.97 --gate-floor 0.95
+  gms-rt build busi.onnx --target cpu,tensorrt-rtx --sm 80,86,89
+  gms-rt build busi.onnx --classes breast-lesion.toml    name what it segments"""
 
 
 @click.command("build", epilog=_EXAMPLES)
@@ -40,8 +43,12 @@ Examples:
               "images; the manifest says how many  [default: 100 of a folder, 64 phantoms]")  # fmt: skip
 @click.option("--gate-mean", type=click.FloatRange(0, 1), default=GATE_MEAN, show_default=True, help="Lowest mean Dice "
               "to the FP32 masks allowed.")  # fmt: skip
-@click.option("--gate-min", type=click.FloatRange(0, 1), default=GATE_MIN, show_default=True, help="Lowest Dice "
-              "allowed for any image.")  # fmt: skip
+@click.option("--gate-min", type=click.FloatRange(0, 1), help="Lowest Dice allowed for any gate image  "
+              f"[default: {GATE_MIN}; none with --gate-coverage]")  # fmt: skip
+@click.option("--gate-coverage", type=click.FloatRange(0.5, 1, max_open=True), metavar="SHARE", help="Share of images "
+              "to come that must keep --gate-floor, with 95 % confidence; 0.97 takes 99 gate images.")  # fmt: skip
+@click.option("--gate-floor", type=click.FloatRange(0, 1), help="Dice that this share must keep  "
+              f"[default: {GATE_FLOOR}]")  # fmt: skip
 @click.option("--calibrator", default="auto", show_default=True, metavar="NAME", help="How ranges are clipped: minmax, "
               "percentile[:99.99], entropy, mse; auto tries several.")  # fmt: skip
 @click.option("--recipe", type=click.Path(path_type=Path), help="Apply a precision.json (or an engine's) instead of "
@@ -50,10 +57,12 @@ Examples:
 @click.option("--batch", type=click.IntRange(1, 1024), help="Images at once  [default: as the graph was exported, 1 if "
               "it takes any number]")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), help="Engine folder  [default: engines/NAME-PRECISION]")
+@click.option("--classes", type=click.Path(path_type=Path), help="Names, codes and colours of what the mask shows: "
+              "TOML or dcmqi's JSON  [default: as the run or graph says]")  # fmt: skip
 @click.option("--force", is_flag=True, help="Build even if the same engine is already there.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
-def command(target_list: list[str], sm_list: list[str], gate_mean: float, gate_min: float, **given: Any) -> None:
+def command(target_list: list[str], sm_list: list[str], **given: Any) -> None:
     """Build an engine folder; without RUN or GRAPH that of the bundled model.
 
     The precision is written into the graph, the graph is compiled for each target, the layers that were really built
@@ -65,11 +74,12 @@ def command(target_list: list[str], sm_list: list[str], gate_mean: float, gate_m
     from gms_rt.engine.targets import sms_from_text
     from gms_rt.parity.after_build import certify_built
 
+    _refuse_unused(given)
     console = Console(json=given.pop("as_json"), quiet=given.pop("quiet"))
     request = BuildRequest(
         targets=tuple(target for text in target_list for target in text.replace(" ", "").split(",") if target),
         sms=sms_from_text(sm_list),
-        gate=Gate(gate_mean, gate_min),
+        gate=gate_from_options(*(given.pop(f"gate_{name}") for name in ("mean", "min", "coverage", "floor"))),
         **given,
     )
     start = time.monotonic()
@@ -87,3 +97,17 @@ def command(target_list: list[str], sm_list: list[str], gate_mean: float, gate_m
         "manifest": dataclasses.asdict(built.manifest),
     }
     console.result(value, build_text(built.folder, built.manifest, value))
+
+
+def _refuse_unused(given: dict[str, Any]) -> None:
+    """Refuse images that a build of this precision would not look at."""
+    precision, calibration, gate = given["precision"], given["calibration"], given["gate_images"]
+    if precision == "fp32" and (calibration or gate):
+        raise UsageError(
+            "FP32 is neither calibrated nor compared: other precisions are compared with it",
+            where="--gate-data" if calibration is None else "--calib",
+            fix="leave it out, or choose another --precision",
+        )
+    if precision == "bf16" and calibration and gate:
+        raise UsageError("BF16 is not calibrated, and its masks are compared on --gate-data", where="--calib",
+                         fix="leave it out")  # fmt: skip

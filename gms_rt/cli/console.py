@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
@@ -28,7 +28,7 @@ class Console:
     def note(self, text: str) -> None:
         """A line that is not part of the result: progress, warnings."""
         if not self.quiet:
-            click.echo(text, err=True)
+            _note(text)
 
     def result(self, value: dict[str, Any], text: str) -> None:
         """The outcome: one JSON object for machines, a screenful for people."""
@@ -40,6 +40,12 @@ class Console:
         bar = Progress(label, total, shown=not self.quiet)
         with bar:
             yield bar
+
+
+def _note(text: str) -> None:
+    """A line on stderr. Work goes on where that takes nothing (a full disk): it is no result."""
+    with suppress(OSError):
+        click.echo(text, err=True)
 
 
 class Progress:
@@ -77,7 +83,7 @@ class Progress:
             self._bar.update(self._task, advance=count, note=self._note)
         elif self.shown and time.monotonic() - self._last > self._LINE_SECONDS:
             self._last = time.monotonic()
-            click.echo(self._line(), err=True)
+            _note(self._line())
 
     def say(self, note: str) -> None:
         """Replace the text behind the bar."""

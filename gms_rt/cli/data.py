@@ -86,7 +86,7 @@ def prepare_command(data: Path, out: Path, splits: Path | None, seed: int, size:
 
     console = Console(json=as_json)
     dataset = recognise(data)
-    split = split_dataset(dataset, file=splits, seed=seed)
+    split = split_dataset(dataset, file=splits, seed=seed, training=False)
     with console.progress("prepare", len(dataset.cases)) as bar:
         done = prepare(dataset, split, out, size=size, progress=bar.advance)
     text = f"{out}: {done.written} cases written, {done.kept} kept, {len(done.failed)} failed; split: {split.source}"
@@ -116,7 +116,7 @@ def check_command(data: Path, splits: Path | None, seed: int, out: Path | None, 
 
     console = Console(json=as_json)
     dataset = recognise(data)
-    split = split_dataset(dataset, file=splits, seed=seed)
+    split = split_dataset(dataset, file=splits, seed=seed, training=False)
     with console.progress("check", len(dataset.cases)) as bar:
         report = check_dataset(dataset, split, bar.advance)
     if out is not None:

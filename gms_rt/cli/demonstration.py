@@ -90,7 +90,9 @@ def _segment(engine: Path, out: Path, say: Callable[[str], None]) -> tuple[Summa
         def on_case(*_: object) -> None:
             say(f"segmenting {next(number)}/{len(found.sources)}")
 
-        summary = run_cases(found, InferJob(opened, folder, InferOptions(dicom_seg=False), on_case=on_case))
+        summary = run_cases(
+            found, InferJob(opened, folder, InferOptions(dicom_seg=False), on_case=on_case), replace=True
+        )
         masks = {source.name: folder.path("masks", source.stem) for source in found.sources}
     for sample in samples():
         mask = masks[sample.scan.name]

@@ -15,8 +15,11 @@ from gms_rt import __version__
 from gms_rt.cli.console import Console
 from gms_rt.engine.user_cache import CacheContents, cache_contents, clear_caches
 from gms_rt.errors import GmsError
+from gms_rt.precision.int8_probe import cpu_runs_int8
+from gms_rt.runtime.arithmetic import cpu_arithmetic
+from gms_rt.runtime.board import Board
 from gms_rt.runtime.device import Machine, package_version, probe
-from gms_rt.runtime.tensorrt_module import MODULES, tensorrt_version
+from gms_rt.runtime.tensorrt_module import MODULES, how_to_install, tensorrt_version
 
 # What a person gains by installing an extra; its packages come from the distribution's own metadata.
 GAINS = {
@@ -34,8 +37,8 @@ ENVIRONMENT = {
     "GMS_RT_CACHE": "folder of compiled graphs and kernels and of timing caches, instead of ~/.cache/gms-rt",
     "GMS_RT_STATE": "folder of built plans and trusted keys, instead of ~/.local/state/gms-rt",
     "GMS_RT_LIBRARY": "the C library to load, instead of the installed one",
-    "GMSRT_OPENVINO": "OpenVINO's C library, libopenvino_c.so, instead of the one that is found",
-    "GMSRT_TRIAL": "the program that tries unknown graphs, instead of the one next to the C library",
+    "GMS_RT_OPENVINO": "OpenVINO's C library, libopenvino_c.so, instead of the one that is found",
+    "GMS_RT_TRIAL": "the program that tries unknown graphs, instead of the one next to the C library",
     "GMS_RT_DATA": "folder of real data sets and weights, for the tests and benchmarks that use them",
     "GMS_RT_DEBUG": "1 for a traceback instead of one line on errors",
 }
@@ -72,7 +75,8 @@ def command(as_json: bool, clear_cache: bool) -> None:
         "native": _native(),
         "openvino": machine.packages["openvino"],
         "tensorrt": {flavour: tensorrt_version(flavour) for flavour in MODULES},
-        "extras": _extras(),
+        "arithmetic": _arithmetic(),
+        "extras": _extras(machine),
         "cache": [_cache_facts(kind) for kind in cache_contents()],
         "environment": {name: {"does": does, "value": os.environ.get(name)} for name, does in ENVIRONMENT.items()},
     }
@@ -97,7 +101,7 @@ def _native() -> dict[str, str | None]:
         return {"version": None, "problem": error.line() if isinstance(error, GmsError) else str(error)}
 
 
-def _extras() -> dict[str, dict[str, Any]]:
+def _extras(machine: Machine) -> dict[str, dict[str, Any]]:
     try:
         requirements = importlib.metadata.requires("gms-rt") or []
     except importlib.metadata.PackageNotFoundError:
@@ -111,20 +115,26 @@ def _extras() -> dict[str, dict[str, Any]]:
     return {
         name: {
             "adds": GAINS.get(name, ""),
-            "missing": [p for p in wanted if package_version(p) is None],
-            "install": f"pip install 'gms-rt[{name}]'",
+            "missing": [p for p in wanted if package_version(p) is None and not _is_there(p)],
+            "install": how_to_install(name, machine),
         }
         for name, wanted in packages.items()
         if wanted
     }
 
 
+def _is_there(package: str) -> bool:
+    """Whether apt brought a package that pip does not know of."""
+    return package in MODULES and tensorrt_version(package) is not None
+
+
 def _screen(machine: Machine, facts: dict[str, Any]) -> str:
     cpu, native = machine.cpu, facts["native"]
     lines = [
         f"gms-rt        {facts['gms_rt']}, Python {facts['python']}, {facts['system']}",
+        *_board_lines(machine.board),
         f"processor     {cpu.name}, {cpu.cores} cores ({', '.join(cpu.features) or 'no known vector features'})",
-        f"arithmetic    {_arithmetic(machine)}",
+        f"arithmetic    {_arithmetic_text(facts['arithmetic'])}",
         *(f"GPU {g.index}         {g.name}, SM{g.sm}, {g.memory_bytes / 2**30:.0f} GiB" for g in machine.gpus),
         *([] if machine.gpus else [f"GPU           none: {machine.driver_note}"]),
         f"driver        {'CUDA ' + machine.driver if machine.driver else 'none'}",
@@ -146,13 +156,22 @@ def _screen(machine: Machine, facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _arithmetic(machine: Machine) -> str:
-    has = set(machine.cpu.features)
-    bf16 = has & {"avx512_bf16", "amx_bf16", "bf16"}
-    dot8 = has & {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}
-    words = [
-        "fp32",
-        f"bf16 ({', '.join(sorted(bf16))})" if bf16 else "no bf16",
-        f"int8 ({', '.join(sorted(dot8))})" if dot8 else "int8 without dot-product instructions",
-    ]
-    return "; ".join(words)
+def _board_lines(board: Board | None) -> list[str]:
+    if board is None:
+        return []
+    software = board.software
+    return [f"board         {board.in_words}", *([f"JetPack       {software}"] if software else [])]
+
+
+def _arithmetic() -> dict[str, Any]:
+    """What the CPU's runtime computes in, as it says itself; null where nobody can be asked."""
+    known = cpu_arithmetic()
+    int8 = None if known.problem else cpu_runs_int8()
+    return {"fp16": known.fp16, "bf16": known.bf16, "int8": int8, "problem": known.problem or None}
+
+
+def _arithmetic_text(known: dict[str, Any]) -> str:
+    if known["problem"]:
+        return f"unknown: {known['problem']}"
+    words = [kind if known[kind] else f"no {kind}" for kind in ("fp16", "bf16", "int8")]
+    return f"{', '.join(['fp32', *words])} (what OpenVINO computes in on this CPU)"

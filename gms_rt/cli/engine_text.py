@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from gms_rt.cli.console import table
-from gms_rt.engine.manifest import EngineManifest
+from gms_rt.engine.manifest import EngineManifest, Plan
 from gms_rt.graph.write import stored_bytes
+from gms_rt.precision.gate import promise_text
 
 
 def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> str:
@@ -17,19 +18,18 @@ def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) ->
     rows = []
     if "cpu" in manifest.targets:
         rows.append([manifest.model, "cpu", _mib(folder / manifest.model), execution_text(manifest)])
-    rows += [[p.file, f"SM{p.sm}", _mib(folder / p.file), f"{p.target} {p.version}"] for p in manifest.plans]
+    rows += [[p.file, f"SM{p.sm}", _mib(folder / p.file), plan_text(p)] for p in manifest.plans]
     lines += [table(rows, header=["file", "for", "MiB", "executes"]), ""]
     lines.append(f"graph: {layer_counts_text(manifest.census.get('graph', {}))}")
     if manifest.gate:
         gate = manifest.gate
         lines.append(
             f"gate:  Dice to FP32 mean {gate['mean']:.4f}, minimum {gate['minimum']:.4f} on {gate['images']} images "
-            f"({gate['data']['source']}): {'passed' if gate['passed'] else 'NOT passed'}"
+            f"({gate['data']['source']}){_in_arithmetic(gate)}: {'passed' if gate['passed'] else 'NOT passed'}"
         )
-    speed = manifest.census.get("cpu", {}).get("milliseconds")
-    if speed:
-        ratio = speed["int8"] / speed["fp32"]
-        lines.append(f"speed: {speed['int8']:.1f} ms, FP32 {speed['fp32']:.1f} ms here ({ratio:.2f} of the time)")
+        if "promise" in gate:  # engines of earlier versions have none
+            lines.append(f"       {promise_text(gate['promise'])}")
+    lines += _speed(manifest)
     lines += _blocks(folder, manifest)
     certificate = value["certificate"]
     if certificate["verdict"]:
@@ -37,8 +37,25 @@ def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) ->
         lines.append(f"proof: {certificate['verdict']}, Dice to PyTorch FP32 mean {mean:.4f}, lowest {low:.4f}")
     else:
         lines.append(f"proof: none ({certificate['reason']})")
+    lines += [f"class: {class_text(n, each)}" for n, each in enumerate(manifest.classes, 1)]
     lines += [f"note:  {note}" for note in manifest.notes]
     return "\n".join([*lines, "", f"next:  gms-rt infer FOLDER --engine {folder}"])
+
+
+def _in_arithmetic(gate: dict[str, Any]) -> str:
+    """In which arithmetic the masks were compared, where that is not the usual one."""
+    found = gate.get("arithmetic", "f32")
+    return "" if found == "f32" else f", in {found}"
+
+
+def _speed(manifest: EngineManifest) -> list[str]:
+    """What INT8 or f16 gains here; that f16 gains nothing is a note."""
+    found = manifest.census.get("cpu", {}).get("milliseconds", {})
+    for fast, full in (("int8", "fp32"), ("f16", "f32")):
+        if fast in found and (fast == "int8" or manifest.execution == fast):
+            of_both = f"{found[fast]:.1f} ms, {full.upper()} {found[full]:.1f} ms here"
+            return [f"speed: {of_both} ({found[fast] / found[full]:.2f} of the time)"]
+    return []
 
 
 def _blocks(folder: Path, manifest: EngineManifest) -> list[str]:
@@ -55,14 +72,20 @@ def _blocks(folder: Path, manifest: EngineManifest) -> list[str]:
 
 
 def execution_text(manifest: EngineManifest) -> str:
-    """What the CPU executes, in a few words: convolutions by arithmetic."""
+    """What the CPU executes, in a few words: its arithmetic, and convolutions by arithmetic."""
     layers = manifest.census.get("cpu", {}).get("layers", {})
     found: dict[str, int] = {}
     for kind in ("Convolution", "Deconvolution"):
         for arithmetic, count in layers.get(kind, {}).items():
             name = "int8" if arithmetic in ("u8", "i8") else arithmetic
             found[name] = found.get(name, 0) + count
-    return ", ".join(f"{count} convolutions in {name}" for name, count in sorted(found.items())) or "unknown"
+    said = ", ".join(f"{count} convolutions in {name}" for name, count in sorted(found.items())) or "unknown"
+    return f"i8+{manifest.execution}: {said}" if manifest.precision == "int8" else said
+
+
+def plan_text(plan: Plan) -> str:
+    """With what a plan was built, and on what where that matters."""
+    return f"{plan.target} {plan.version}" + (f", built on {plan.device}" if plan.device else "")
 
 
 def layer_counts_text(graph: dict[str, Any]) -> str:
@@ -77,6 +100,20 @@ def layer_counts_text(graph: dict[str, Any]) -> str:
     weights = ", ".join(f"{size / 2**20:.2f} MiB {kind}" for kind, size in shown.items())
     pairs = f", {graph['qdq_pairs']} Q/DQ pairs" if graph.get("qdq_pairs") else ""
     return f"computing nodes {nodes or 'none'}; weights {weights or 'none'}{pairs}"
+
+
+def class_text(number: int, value: dict[str, Any]) -> str:
+    """A class of the mask in one line: its value, its name, its codes, its colour.
+
+    >>> class_text(1, {"name": "Cyst", "type": {"value": "1", "scheme": "SCT", "meaning": "Cyst"}, "colour": "#ff4040"})
+    '1 Cyst: type Cyst (1, SCT), colour #ff4040'
+    """
+    codes = [
+        f"{key.replace('_', ' ')} {code['meaning']} ({code['value']}, {code['scheme']})"
+        for key, code in value.items()
+        if isinstance(code, dict)
+    ]
+    return f"{number} {value['name']}: {', '.join([*codes, 'colour ' + value['colour']])}"
 
 
 def _mib(path: Path) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gms_rt.artifacts import sha256_file, write_json
+from gms_rt.artifacts import check_apart, sha256_file, write_json
 from gms_rt.cli.console import Console, table
 from gms_rt.cli.trust_options import trust_options
 from gms_rt.errors import CasesFailedError, UsageError
@@ -149,6 +149,7 @@ def _evaluate(data: Path, lists: Path | None, model: _Model, options: _Options, 
     from gms_rt.evaluate.dataset import evaluate
 
     dataset = recognise(data)
+    check_apart(out, dataset.root)
     cases, source = chosen_cases(dataset, options.part, file=lists, run=model.run, every=options.every)
     segmenter = model.segmenter
     if options.flips:

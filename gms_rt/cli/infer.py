@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import importlib.util
 import os
-import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,21 @@ from typing import Any
 import click
 import cv2
 
-from gms_rt.cli.console import Console, Progress
-from gms_rt.cli.trust_options import trust_options
+from gms_rt.cli.console import Console
+from gms_rt.cli.infer_options import infer_options
+from gms_rt.cli.infer_report import announce, case_reporter, end_run, frame_reporter
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import newest_engines
 from gms_rt.engine.select import ENGINES, LoadOptions, load
-from gms_rt.errors import CasesFailedError, MissingExtraError, UsageError
-from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases, watch
-from gms_rt.infer.case import ScanCase
+from gms_rt.errors import MissingExtraError, UsageError
+from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases, watch, with_series
 from gms_rt.infer.confidence import DEFINITION
 from gms_rt.infer.dicom_seg import seg_available
-from gms_rt.infer.flips import FLIPS
-from gms_rt.infer.measure import CaseRow
+from gms_rt.infer.options import BIDS
+from gms_rt.infer.outputs import check_place
 from gms_rt.infer.sources import FoundSources
-from gms_rt.infer.summary import Summary
+from gms_rt.interrupts import INTERRUPTS, handle_signals
 from gms_rt.runtime.device import parse_device
-from gms_rt.scan import MAX_PIXELS
 
 OUT = Path("gms-rt-out")
 
@@ -43,6 +41,7 @@ Examples:
   gms-rt infer slide.tif --tile 224            a large image, tile by tile
   gms-rt infer clip.mp4 --overlay-video        masks of a video, and the video with them drawn in
   gms-rt infer --watch inbox/                  segment what arrives, until Ctrl-C
+  gms-rt infer sub-*/anat/*_T1w.nii.gz --layout bids --out derivatives/gms-rt
   find . -name '*.dcm' -print0 | gms-rt infer -
 
 Confidence: {DEFINITION}
@@ -60,84 +59,15 @@ Exit codes:
 
 @click.command("infer", epilog=_EPILOG)
 @click.argument("inputs", nargs=-1)
-@click.option(
-    "--engine", type=click.Path(), help="Engine folder  [default: the newest in engines/ that fits this device]."
-)
-@click.option("--out", type=click.Path(), help="Output folder  [default: gms-rt-out/ and the name of the input].")
-@click.option("--device", help="Device to run on: cpu, cuda or cuda:N  [default: a GPU if the engine fits one].")
-@trust_options
-@click.option(
-    "--threshold", type=float, default=0.5, show_default=True, help="Lowest probability that counts as foreground."
-)
-@click.option("--tta", is_flag=True, help="Average over flips of each image, up to four times the work.")
-@click.option(
-    "--flips",
-    type=click.Choice(list(FLIPS)),
-    help="Flips that --tta averages over; horizontal where up and down differ, as in ultrasound  [default: both].",
-)
-@click.option(
-    "--tile", type=int, default=0, help="Segment large images in tiles of this many pixels  [default: whole images]."
-)
-@click.option(
-    "--overlap", type=float, default=0.25, show_default=True, help="Share of a tile that overlaps its neighbours."
-)
-@click.option("--largest", is_flag=True, help="Keep only the largest region of each mask.")
-@click.option("--fill-holes", is_flag=True, help="Fill holes inside regions of the mask.")
-@click.option("--min-area", type=int, default=0, help="Remove regions with fewer pixels than this.")
-@click.option("--refer-below", type=float, help="List cases with a confidence below this for a person to look at.")
-@click.option(
-    "--overlay/--no-overlay", default=True, show_default=True, help="Write each image with its mask drawn over it."
-)
-@click.option(
-    "--contours/--no-contours",
-    default=True,
-    show_default=True,
-    help="Write the outlines of each mask as polygons in JSON.",
-)
-@click.option("--probability", is_flag=True, help="Write each probability map as PNG, 0-255.")
-@click.option(
-    "--dicom-seg/--no-dicom-seg",
-    default=None,
-    help="Write DICOM SEG for DICOM input  [default: if highdicom is installed].",
-)
-@click.option(
-    "--overlay-video", is_flag=True, help="Write an MP4 with the masks drawn in, for videos and multi-frame files."
-)
-@click.option(
-    "--continue", "resume", is_flag=True, help="Skip sources that an earlier run finished and that have not changed."
-)
-@click.option(
-    "--watch", "watched", type=click.Path(), help="Segment what is in this folder and what arrives there, until Ctrl-C."
-)
-@click.option(
-    "--settle",
-    type=float,
-    default=2.0,
-    show_default=True,
-    help="Seconds for which a file must not change before --watch takes it.",
-)
-@click.option(
-    "--max-pixels",
-    type=int,
-    default=MAX_PIXELS,
-    show_default=True,
-    help="Refuse images with more pixels than this before reading them.",
-)
-@click.option(
-    "--workers",
-    type=int,
-    default=0,
-    help="Threads that read scans, and as many that write files  [default: one per core, at most 4].",
-)
-@click.option("--threads", type=int, default=0, help="CPU threads of the engine  [default: all cores].")
-@click.option("--quiet", is_flag=True, help="Print only results and errors.")
-@click.option("--json", "as_json", is_flag=True, help="Print events as JSON on stdout, one object per line.")
+@infer_options
 def command(
     inputs: tuple[str, ...],
     engine: str | None,
     out: str | None,
     device: str | None,
     resume: bool,
+    replace: bool,
+    series: bool,
     watched: str | None,
     settle: float,
     workers: int,
@@ -162,24 +92,31 @@ def command(
     parse_device(device)
     if workers < 0 or threads < 0:
         raise UsageError("a number of threads cannot be negative", where="--workers, --threads")
-    if dicom_seg and not seg_available():
+    if (dicom_seg or making["dicom_fractional"] or making["dicom_report"]) and not seg_available():
         raise MissingExtraError("writing DICOM SEG", "dicom-seg")
+    if (making["nifti"] or making["layout"] == BIDS) and importlib.util.find_spec("nibabel") is None:
+        raise MissingExtraError("writing NIfTI", "nifti")
+    if making["overlay"] is None:
+        making["overlay"] = not making["deidentify"]
+    elif making["overlay"] and making["deidentify"]:
+        console.note("overlays show the images: text that is burned into them, such as names, stays")
     options = _options(making, seg_available() if dicom_seg is None else dicom_seg)
     hint = dicom_seg is None and not seg_available()
     watched_folder = None if watched is None else _check_watched(Path(watched), inputs)
-    found = find_sources(inputs) if watched_folder is None else FoundSources([], watched_folder.resolve(), 0)
-    if watched_folder is None and not found.sources:
-        raise UsageError(f"has no scans ({found.skipped} other files)", where=found.root)
-    target = Path(out) if out else OUT / _name(inputs, found)
+    resolved = watched_folder and FoundSources([], watched_folder.resolve(), 0)
+    found = resolved or _found(console, inputs, series)
+    target = Path(out) if out else OUT / ("deidentified" if options.deidentify else _name(inputs, found))
+    check_place(target, found)
     how = LoadOptions(
         device=device, threads=threads, mode="throughput", trust_plans=trust_plans, trust_device=trust_device
     )
     with _tuned(), OutFolder(target) as held, _opened(console, engine, how) as opened:
-        _announce(console, opened, target, None if watched_folder else found)
+        announce(console, opened, target, None if watched_folder else found)
         job = InferJob(opened, held, options, workers)
         if watched_folder is not None:
-            return _watch(console, watched_folder, job, settle, hint)
-        return _run(console, found, job, resume, hint)
+            settings = {"settle": settle, "poll": min(1.0, max(0.05, settle / 2)), "series": series, "replace": replace}
+            return _watch(console, watched_folder, job, hint, settings)
+        return _run(console, found, job, hint, resume=resume, replace=replace)
 
 
 def _options(making: dict[str, Any], dicom_seg: bool) -> InferOptions:
@@ -216,92 +153,35 @@ def _opened(console: Console, engine: str | None, how: LoadOptions) -> Iterator[
         yield opened
 
 
-def _announce(console: Console, engine: Engine, target: Path, found: FoundSources | None) -> None:
-    info = engine.runner.info
-    console.say(f"engine: {engine.folder} ({engine.manifest.precision}, runs as {info.execution} on {info.device})")
-    console.say(f"results: {target}")
-    if found is not None:
-        skipped = f", {found.skipped} other files skipped" if found.skipped else ""
-        console.say(f"sources: {len(found.sources)} below {found.root}{skipped}")
-    if console.json:
-        _event(
-            "start",
-            engine=str(engine.folder),
-            device=info.device,
-            notice=engine.notice,
-            execution=info.execution,
-            out=str(target),
-            sources=None if found is None else len(found.sources),
-        )
+def _found(console: Console, inputs: tuple[str, ...], series: bool) -> FoundSources:
+    found = find_sources(inputs)
+    if not found.sources:
+        raise UsageError(f"has no scans ({found.skipped} other files)", where=found.root)
+    if not series:
+        return found
+    with _tuned(), console.progress("looking for series", None) as bar:
+        return with_series(found, lambda phase, done, total: bar.advance(1, phase))
 
 
-def _run(console: Console, found: FoundSources, job: InferJob, resume: bool, hint: bool) -> int:
+def _run(console: Console, found: FoundSources, job: InferJob, hint: bool, *, resume: bool, replace: bool) -> int:
     try:
         with console.progress("segmenting", len(found.sources)) as bar:
-            job = dataclasses.replace(job, on_case=_reporter(console, bar, hint))
-            summary = run_cases(found, job, resume=resume)
+            job = dataclasses.replace(job, on_case=case_reporter(console, bar, hint), on_frame=frame_reporter(bar))
+            summary = run_cases(found, job, resume=resume, replace=replace)
     except KeyboardInterrupt:
         click.echo("gms-rt: interrupted; add --continue to go on from here", err=True)
         return 130
-    return _end(console, summary, job.out)
+    return end_run(console, summary, job.out)
 
 
-def _watch(console: Console, folder: Path, job: InferJob, settle: float, hint: bool) -> int:
+def _watch(console: Console, folder: Path, job: InferJob, hint: bool, settings: dict[str, Any]) -> int:
     stop = threading.Event()
-    with _stopped_by_signals(stop):
+    with handle_signals(INTERRUPTS, lambda *_: stop.set()):  # ends after what is in flight
         console.say(f"watching {folder}; Ctrl-C ends it")
         with console.progress("segmented", None) as bar:
-            job = dataclasses.replace(job, on_case=_reporter(console, bar, hint))
-            summary = watch(folder, job, stop=stop, poll=min(1.0, max(0.05, settle / 2)), settle=settle)
-        return _end(console, summary, job.out)
-
-
-def _reporter(console: Console, bar: Progress, hint: bool) -> Callable[[ScanCase, list[CaseRow]], None]:
-    pending = [hint]
-
-    def report(case: ScanCase, rows: list[CaseRow]) -> None:
-        if pending[0] and case.kind == "dicom":
-            pending[0] = False
-            console.note("DICOM SEG is not written: pip install 'gms-rt[dicom-seg]'")
-        failed = [row for row in rows if row["status"] == "failed"]
-        if console.json:
-            for row in rows:
-                _event("case", done_before=case.reused, **row)
-        bar.advance(1, f"{len(rows)} frames" if case.multi and len(rows) > 1 else None)
-        if failed and not console.json:
-            bar.say("some failed")
-
-    return report
-
-
-def _end(console: Console, summary: Summary, folder: OutFolder) -> int:
-    if console.json:
-        _event("end", **summary.value())
-    elif console.quiet:
-        click.echo(str(folder.root))
-    else:
-        click.echo(summary.screen(str(folder.root)))
-    if summary.failed:
-        raise CasesFailedError(
-            f"{summary.failed} of {summary.cases} cases failed, the rest are written",
-            where=folder.root / "cases.csv",
-        )
-    return 0
-
-
-def _event(kind: str, **values: Any) -> None:
-    click.echo(json.dumps({"event": kind, **values}, ensure_ascii=True, allow_nan=False))
-
-
-@contextmanager
-def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    """Ctrl-C and a service manager's request end a watch after what is in flight."""
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            job = dataclasses.replace(job, on_case=case_reporter(console, bar, hint), on_frame=frame_reporter(bar))
+            summary = watch(folder, job, stop=stop, **settings)
+        return end_run(console, summary, job.out)
 
 
 @contextmanager

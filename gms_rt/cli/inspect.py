@@ -9,16 +9,18 @@ from typing import Any
 import click
 
 from gms_rt.cli.console import Console, table
-from gms_rt.cli.engine_text import execution_text, layer_counts_text
+from gms_rt.cli.engine_text import class_text, execution_text, layer_counts_text, plan_text
 from gms_rt.engine.manifest import MANIFEST, EngineManifest
-from gms_rt.errors import ArtifactError, reason_from_error
+from gms_rt.errors import ArtifactError, DeviceError, reason_from_error
 
 
 @click.command("inspect")
 @click.argument("engine", type=click.Path(path_type=Path), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def command(engine: Path | None, as_json: bool) -> None:
+def command(engine: Path | None, as_json: bool) -> int:
     """Show what an engine folder contains and where it runs (by default the newest in engines/).
+
+    Exit code 4 if nothing in it runs here because a file, such as its model, is missing or was changed.
 
     \b
     Examples:
@@ -39,6 +41,10 @@ def command(engine: Path | None, as_json: bool) -> None:
             where=folder / MANIFEST,
             fix="build the engine again",
         ) from error
+    if not found.broken:
+        return 0
+    Console().note(f"gms-rt: {folder}: nothing in it runs here; see the files that are missing or were changed")
+    return DeviceError.exit_code
 
 
 def _screen(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> str:
@@ -53,6 +59,7 @@ def _screen(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> st
     if manifest.gate:
         mean, low, count = (manifest.gate[key] for key in ("mean", "minimum", "images"))
         lines.append(f"gate:  Dice to FP32 mean {mean:.4f}, minimum {low:.4f}, {count} images")
+    lines += [f"class: {class_text(n, each)}" for n, each in enumerate(manifest.classes, 1)]
     if value["stages"]:
         rows = [
             [s["stage"], str(s["nodes"]), f"{s['flop'] / 1e9:.3f}", f"{s['parameters'] / 1e6:.3f}"]
@@ -72,6 +79,7 @@ def _screen(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> st
         f"plan {plan['file']} {plan['reason']}: {'trusted' if plan['trusted'] else 'runs with --trust-plans only'}"
         for plan in value["trust"]
     ]
+    lines += [f"plan {plan.file} {plan_text(plan)}" for plan in manifest.plans if plan.device]
     lines += [f"warning: {line}" for line in value["changed"]]
     lines += [f"note: {note}" for note in manifest.notes]
     return "\n".join([*lines, "", f"rebuild: {value['rebuild']}"])

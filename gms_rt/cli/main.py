@@ -1,21 +1,26 @@
 """The `gms-rt` command: a list of verbs, each imported only when it is called.
 
-Every error of this project becomes one line and its exit code; with `--json` also one JSON object.
+Every error of this project becomes one line and its exit code; with `--json` also one JSON object. A request to end
+(SIGTERM, SIGHUP) ends a verb as Ctrl-C does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
 from gms_rt import __version__
-from gms_rt.errors import GmsError
+from gms_rt.errors import GmsError, line_from_error
+from gms_rt.interrupts import END_REQUESTS, set_handlers
+from gms_rt.telemetry import forbid_telemetry
 
 # The order of a first day with the tool. One line each: `--help` must not import the verbs.
 VERBS = {
@@ -102,14 +107,17 @@ def cli() -> None:
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit."""
     arguments = sys.argv[1:] if args is None else args
+    _open_standard_streams()
     # A closed pipe (| head) ends the program as it does any other.
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    sys.exit(run(arguments))
+    set_handlers(END_REQUESTS, signal.default_int_handler)
+    sys.exit(_flushed(run(arguments), arguments))
 
 
 def run(arguments: list[str]) -> int:
     """Run the command line, print any error as one line, and return the exit code."""
+    forbid_telemetry()
     try:
         result = cli.main(args=arguments, prog_name="gms-rt", standalone_mode=False)
     except click.UsageError as error:
@@ -123,12 +131,45 @@ def run(arguments: list[str]) -> int:
         if os.environ.get("GMS_RT_DEBUG"):
             raise
         return _fail(error.line(), error.exit_code, arguments)
+    except OSError as error:  # standard output that takes nothing (a full disk), or what no verb has foreseen
+        if os.environ.get("GMS_RT_DEBUG"):
+            raise
+        return _fail(_os_error(error), 1, arguments)
     return result if isinstance(result, int) else 0
+
+
+def _os_error(error: OSError) -> str:
+    reason = error.strerror or line_from_error(error)
+    where = "an output stream" if error.filename is None else os.fsdecode(error.filename)
+    return GmsError(f"cannot be read or written ({reason})", where=where).line()
+
+
+def _open_standard_streams() -> None:
+    """Streams that whoever started the program has closed lead nowhere: else the next file opened takes their place."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - open as long as the process
+
+
+def _flushed(code: int, arguments: list[str]) -> int:
+    """The exit code, once standard output has taken everything; what it refuses now would be an error at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code or _fail(_os_error(error), 1, arguments)
+    return code
 
 
 def _fail(line: str, code: int, arguments: list[str]) -> int:
     if "--json" in arguments:
         failure: dict[str, Any] = {"error": {"message": line, "exit_code": code}}
-        click.echo(json.dumps(failure, ensure_ascii=False))
-    click.echo(f"gms-rt: {line}", err=True)
+        with contextlib.suppress(OSError):
+            click.echo(json.dumps(failure, ensure_ascii=False))
+    with contextlib.suppress(OSError):  # nobody can read it; the exit code still tells
+        click.echo(f"gms-rt: {line}", err=True)
     return code

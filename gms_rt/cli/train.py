@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gms_rt.artifacts import check_apart
 from gms_rt.cli.console import Console, StageBars
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Run folder to write.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder for cached latents  [default: OUT/latents]")
 @click.option("--init", type=click.Path(path_type=Path), help="Run whose weights are the first ones (fine-tuning).")
+@click.option("--classes", "class_file", type=click.Path(path_type=Path), help="Names, codes and colours of what the "
+              "masks show: TOML or dcmqi's JSON.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on where a stopped training was saved.")
 @click.option("--device", default="cpu", show_default=True, help="Device to train on: cpu or cuda[:N].")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -38,6 +41,7 @@ def command(
     init: Path | None,
     resume: bool,
     device: str,
+    class_file: Path | None,
     as_json: bool,
 ) -> None:
     """Train a latent mapping model on DATA, a data set folder, between the halves of a frozen autoencoder.
@@ -48,11 +52,13 @@ def command(
       gms-rt train busi/ --tokenizer onnx:taef2/ --splits busi.json --out runs/busi-fast
       gms-rt train glas/ --tokenizer taesd --set latent_epochs=100 --set seed=1 --out runs/glas
       gms-rt train busi/ --tokenizer sd-vae --recipe paper --out runs/busi --resume
+      gms-rt train busi/ --tokenizer sd-vae --classes breast-lesion.toml --out runs/busi-named
       gms-rt train busi/ --tokenizer sd-vae --init runs/ham10000 --set latent_epochs=50 --out runs/busi-tuned
     """
     from gms_rt.cli.extras import train_extra
 
     train_extra("training")
+    from gms_rt.class_lists import classes_from_file
     from gms_rt.data.layouts import recognise
     from gms_rt.data.splits import split_dataset
     from gms_rt.model.loading import load_tokenizer
@@ -64,8 +70,10 @@ def command(
 
     console = Console(json=as_json)
     how = load_recipe(recipe, settings, model_shape(init) if init else None)
+    classes = () if class_file is None else classes_from_file(class_file)
     where = torch_device(device)
     dataset = recognise(data)
+    check_apart(out, dataset.root)
     split = split_dataset(dataset, file=splits, seed=how.seed, validation=how.validation)
     console.say(
         f"{dataset.name} ({dataset.layout}): {len(split.train)} cases train, {len(split.validation)} validate, "
@@ -81,6 +89,7 @@ def command(
         init=init,
         resume=resume,
         cache=cache,
+        classes=classes,
     )
     with StageBars() as bars:
         outcome = train(request, bars.show)

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gms_rt.artifacts import atomic_path, write_json
+from gms_rt.artifacts import atomic_path, check_apart, write_json
 from gms_rt.data.layouts import Case, Dataset
 from gms_rt.data.reading import read_case
 from gms_rt.data.splits import Split, write_split
-from gms_rt.errors import InputError, UsageError
+from gms_rt.errors import InputError
 from gms_rt.scan import resize_image
 from gms_rt.scan.encode import encode_picture
 from gms_rt.scan.mask import resize_mask
@@ -38,8 +38,7 @@ def prepare(
     progress: Callable[[int], None] | None = None,
 ) -> Prepared:
     """Write the plain layout; `size` makes every picture a square of this side, in pixels."""
-    if out.resolve() == dataset.root.resolve():
-        raise UsageError("would overwrite the data set", where=out, fix="choose another --out")
+    check_apart(out, dataset.root)
     result = Prepared()
     for case in dataset.cases:
         try:

@@ -43,9 +43,18 @@ class Split:
 
 
 def split_dataset(
-    dataset: Dataset, *, file: Path | None = None, seed: int = 0, validation: float = 0.1, test: float = TEST_SHARE
+    dataset: Dataset,
+    *,
+    file: Path | None = None,
+    seed: int = 0,
+    validation: float = 0.1,
+    test: float = TEST_SHARE,
+    training: bool = True,
 ) -> Split:
-    """Split a data set: by `file`, else by lists in its folder, else from the seed."""
+    """Split a data set: by `file`, else by lists in its folder, else from the seed.
+
+    With `training` a split that leaves nothing to train on is refused.
+    """
     lists, source = _lists(dataset, file)
     if not lists:
         names = [case.name for case in dataset.cases]
@@ -56,13 +65,16 @@ def split_dataset(
     if not given and validation > 0:
         train, given = _drawn(train, validation, [seed, _SEED_VALIDATION])
         source += f"; validation drawn from train with seed {seed}, {validation:.0%}"
-    if not train:
+    if training and not train:
         raise UsageError("no cases are left for training", where=source, fix="give more cases or a smaller share")
     return Split(tuple(train), tuple(given), tuple(lists["test"]), source)
 
 
 def read_lists(path: Path) -> dict[str, tuple[str, ...]]:
-    """The lists of a split file: `{"train": […], "test": […]}`, or the official `{"train": {"name_list": […]}}`."""
+    """The lists of a split file: `{"train": […], "test": […]}`, or the official `{"train": {"name_list": […]}}`.
+
+    A file that has only a test list is one, too: other data to test on.
+    """
     if not path.is_file():
         raise UsageError("is not a split file", where=path, fix='give JSON: {"train": [names], "test": [names]}')
     content: Any = read_plain_pickle(path) if path.suffix in (".pkl", ".pickle") else read_json(path)
@@ -78,9 +90,9 @@ def read_lists(path: Path) -> dict[str, tuple[str, ...]]:
         if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
             raise UsageError(f"its '{part}' is not a list of names", where=path)
         found[part] = tuple(case_name(name) for name in value)
-    if "train" not in found or "test" not in found:
-        raise UsageError("lacks a 'train' or a 'test' list", where=path)
-    return found
+    if "test" not in found:
+        raise UsageError("lacks a 'test' list", where=path)
+    return {"train": (), **found}
 
 
 def write_split(path: Path, split: Split) -> None:

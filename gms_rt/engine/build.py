@@ -13,21 +13,25 @@ from the same recipe for other devices stay.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
 from gms_rt.artifacts import atomic_folder, check_writable, sha256_file
+from gms_rt.class_lists import values_from_classes
 from gms_rt.engine.existing import existing_engine, has_recipe, is_complete
 from gms_rt.engine.folder import UnfinishedEngine
 from gms_rt.engine.images import build_images
-from gms_rt.engine.manifest import EngineManifest
+from gms_rt.engine.manifest import CERTIFICATE, EngineManifest, write_manifest
 from gms_rt.engine.request import AUTO_CALIBRATOR, BuildRequest
+from gms_rt.engine.signature import SIGNATURE
 from gms_rt.engine.source import SourceGraph, read_source
 from gms_rt.engine.targets import check_cpu, default_targets, wanted_plans
 from gms_rt.errors import UsageError
 from gms_rt.precision import TARGETS
 from gms_rt.precision.recipe import RECIPE_FILE, PrecisionRecipe, read_recipe
-from gms_rt.precision.recipe_from_graph import RecipeRequest, recipe_from_graph
+from gms_rt.precision.recipe_from_graph import recipe_from_graph
+from gms_rt.precision.recipe_request import RecipeRequest
 from gms_rt.progress import OnProgress, silent
 
 
@@ -56,6 +60,7 @@ def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltE
         precision=request.precision,
         targets=targets,
         calibration=images.calibration,
+        search_images=images.search,
         gate_images=images.gate,
         gate=request.gate,
         calibrator=request.calibrator,
@@ -66,13 +71,16 @@ def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltE
     if older is not None and (request.force or not has_recipe(older, wanted.key)):
         older = None  # built again from nothing
     if older is not None and is_complete(older, out, targets, plans):
-        return BuiltEngine(out, older, unchanged=True)
+        if older.classes == values_from_classes(source.classes):
+            return BuiltEngine(out, older, unchanged=True)
+        return BuiltEngine(out, _rename_classes(out, older, request, source), unchanged=False)
     if older is not None and "cpu" in older.targets:
         targets = tuple(target for target in TARGETS if target in ("cpu", *targets))
-    checkpoint = out.parent / f".search-{wanted.key[:16]}.json"
-    recipe, verdict = recipe_from_graph(source.graph, wanted, checkpoint, progress)
+    wanted = dataclasses.replace(wanted, targets=targets)
+    checkpoint = out.parent / f".search-{wanted.key[:16]}.json"  # each search of a build adds a word to the name
+    judged = recipe_from_graph(source.graph, wanted, checkpoint, progress)
     with atomic_folder(out) as folder:
-        engine = UnfinishedEngine(folder, out, source, recipe, targets, images.gate)
+        engine = UnfinishedEngine(folder, out, source, judged.recipe, targets, judged.cpu, images.gate)
         engine.notes += [images.note] if images.note else []
         progress("write graph", 0, 1)
         engine.write_graph()
@@ -81,15 +89,26 @@ def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltE
         if older is not None:
             engine.keep_plans(older)
         engine.write_reference()
-        manifest = engine.finish(wanted.key, verdict, request.command)
-    checkpoint.unlink(missing_ok=True)
+        manifest = engine.finish(wanted.key, judged.gate, request.command)
+    for finished in out.parent.glob(f"{checkpoint.stem}*.json"):
+        finished.unlink(missing_ok=True)
     return BuiltEngine(out, manifest, unchanged=False)
+
+
+def _rename_classes(out: Path, older: EngineManifest, request: BuildRequest, source: SourceGraph) -> EngineManifest:
+    """The same engine with other names for its classes: only the manifest is written anew."""
+    classes = values_from_classes(source.classes)
+    manifest = dataclasses.replace(older, classes=classes, rebuild=request.command)
+    for name in (CERTIFICATE, SIGNATURE):  # both are for the manifest as it was
+        (out / name).unlink(missing_ok=True)
+    write_manifest(out, manifest)
+    return manifest
 
 
 def _given_recipe(request: BuildRequest, source: SourceGraph) -> PrecisionRecipe | None:
     """The recipe to apply instead of searching: the one given, or the one that is bundled with the bundled model."""
     if request.recipe is None:
-        own = request.calibration is None and request.calibrator == AUTO_CALIBRATOR
+        own = request.calibration is None and request.calibrator == AUTO_CALIBRATOR and request.gate.coverage is None
         return recorded_recipe(source.path) if source.bundled and own and request.precision == "int8" else None
     recipe = request.recipe if isinstance(request.recipe, PrecisionRecipe) else read_recipe(request.recipe)
     if recipe.precision != request.precision:

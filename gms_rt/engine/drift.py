@@ -1,4 +1,4 @@
-"""Another processor, runtime or driver than the engine was certified on: are the masks still the same?
+"""Another processor, runtime, driver or arithmetic than the engine was certified on: are the masks still the same?
 
 A certificate says on what it was made. Where an engine is loaded on something else, its reference pictures are run once
 before the first result, and must meet the certificate's gate. A pass is remembered in the user's state folder.
@@ -17,15 +17,24 @@ from gms_rt.engine.state import state_folder
 from gms_rt.errors import GateError, GmsError, UsageError
 from gms_rt.precision.gate import Gate, judge
 from gms_rt.runtime.base import Runner, RunnerInfo
+from gms_rt.runtime.device import probe
 
 
 def stack_from_runner(info: RunnerInfo) -> dict[str, str]:
     """What an engine runs on, as a certificate records it: another of these can compute other masks.
 
-    `device` is the processor or GPU, `runtime` OpenVINO or the CUDA driver with its version, `version` TensorRT's.
+    `device` is the processor or GPU, `runtime` OpenVINO or the CUDA driver with its version, `version` TensorRT's,
+    `arithmetic` what they compute in.
+    Boards with the same GPU differ in its size, and power modes in how much of it and how many cores run: `board` and
+    `power_mode` are there where a device tree and nvpmodel name them.
     """
     known = {"runtime": info.details.get("runtime"), "version": info.details.get("version")}
-    return {"backend": info.backend, "device": info.device} | {k: str(v) for k, v in known.items() if v is not None}
+    board = probe().board
+    if board is not None:
+        module = f"{board.model} ({board.module})" if board.module else board.model
+        known |= {"board": module, "power_mode": board.power_mode}
+    given = {k: str(v) for k, v in known.items() if v is not None}
+    return {"arithmetic": info.execution, "backend": info.backend, "device": info.device, **given}
 
 
 def check_drift(folder: Path, manifest: EngineManifest, runner: Runner) -> None:

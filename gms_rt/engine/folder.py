@@ -13,17 +13,19 @@ import numpy as np
 
 from gms_rt import __version__
 from gms_rt.artifacts import sha256_bytes, sha256_file
+from gms_rt.class_lists import values_from_classes
 from gms_rt.engine import openvino, tensorrt, timing_cache
 from gms_rt.engine.manifest import GOLDEN, MANIFEST, EngineManifest, Plan, write_manifest
 from gms_rt.engine.source import SourceGraph
 from gms_rt.engine.trust import remember_plan
 from gms_rt.graph.graph import Graph
-from gms_rt.graph.layer_counts import layer_counts
+from gms_rt.graph.layer_counts import computing_layers, layer_counts
+from gms_rt.graph.run import Session
 from gms_rt.graph.write import write_graph
+from gms_rt.precision.cpu_choice import CpuChoice, latencies
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.recipe import PrecisionRecipe, write_recipe
 from gms_rt.progress import OnProgress
-from gms_rt.runtime.device import cpu_execution
 
 MODEL = "model.onnx"
 
@@ -37,6 +39,7 @@ class UnfinishedEngine:
     source: SourceGraph
     recipe: PrecisionRecipe
     targets: tuple[str, ...]
+    cpu: CpuChoice  # the arithmetic of the CPU, if it is a target
     gate_images: ImageSet | None  # one of them times INT8 against FP32
     plans: list[Plan] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what a user should know
@@ -57,7 +60,7 @@ class UnfinishedEngine:
         self.counts["graph"] = layer_counts(typed)
         if "cpu" in self.targets:
             quantised = len(self.recipe.int8_nodes("cpu"))
-            self.counts["cpu"] = openvino.inspect_execution(typed, self.recipe.precision, quantised)
+            self.counts["cpu"] = openvino.inspect_execution(typed, self.cpu, quantised)
             self._note_execution()
             if self.recipe.precision == "int8" and self.gate_images is not None:
                 self._time_int8(typed, self.gate_images)
@@ -78,6 +81,7 @@ class UnfinishedEngine:
             version=built.version,
             build_seconds=round(built.seconds, 2),
             driver=built.driver,
+            device=built.device,
         )
         (self.folder / plan.file).write_bytes(built.data)
         problem = remember_plan(self.out, plan.sha256)
@@ -147,9 +151,11 @@ class UnfinishedEngine:
             plans=self.plans,
             census=self.counts,
             gate=gate,
-            execution=cpu_execution(self.recipe.precision) if "cpu" in self.targets else "f32",
+            execution=self.cpu.execution,
+            fallback=self.cpu.fallback,
             rebuild=rebuild,
             notes=self.notes,
+            classes=values_from_classes(source.classes),
         )
         write_manifest(self.folder, manifest)
         return manifest
@@ -162,17 +168,20 @@ class UnfinishedEngine:
         return self._typed[kind]
 
     def _note_execution(self) -> None:
-        types = self.counts["cpu"]["layers"].get("Convolution", {})
-        if self.recipe.precision == "fp16" and set(types) == {"f32"}:
-            self.notes.append("the CPU runs the FP16 graph in f32; only its weights are stored as FP16")
+        self.notes += [self.cpu.note] if self.cpu.note else []
+        if self.cpu.execution == "f16":
+            computing = computing_layers(self.counts["cpu"]["layers"])
+            every = sum(computing.values())
+            if computing["f16"] < every:
+                self.notes.append(f"the CPU computes {computing['f16']} of {every} convolutions and products in f16")
         ran = self.counts["cpu"].get("int8_layers")
         if ran is not None and ran < len(self.recipe.int8):
             self.notes.append(f"the CPU runs {ran} of {len(self.recipe.int8)} quantised convolutions in int8")
 
     def _time_int8(self, typed: Graph, images: ImageSet) -> None:
         batch = np.repeat(images.images[:1], self.source.graph.size[0], axis=0)
-        full, quick = openvino.latency(self.source.graph, typed, batch)
-        self.counts["cpu"]["milliseconds"] = {"fp32": round(full, 3), "int8": round(quick, 3)}
+        full, quick = latencies(Session(self.source.graph), Session(typed, execution=self.cpu.execution), batch)
+        self.counts["cpu"].setdefault("milliseconds", {}).update(fp32=round(full, 3), int8=round(quick, 3))
         if quick >= full:
             self.notes.append(f"INT8 is not faster here: {quick:.1f} ms against {full:.1f} ms FP32")
 

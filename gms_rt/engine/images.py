@@ -1,10 +1,13 @@
-"""The images of a build: those given, else what the graph brings. No image both calibrates and judges.
+"""The images of a build: those given, else what the graph brings.
 
+No image both calibrates and judges. Where there are enough, INT8 is searched for with a third set, so that the gate
+judges once, on images that no choice was made by.
 How many is the request's to limit: a slow machine takes fewer, and the manifest says how many judged.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from gms_rt.demo.phantoms import phantom_images
@@ -13,9 +16,10 @@ from gms_rt.engine.golden import read_golden
 from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.source import SourceGraph
 from gms_rt.errors import UsageError
-from gms_rt.precision.images import ImageSet, halves, read_images
+from gms_rt.precision.images import ImageSet, halves, read_images, sixths
 
-_LIMIT_CALIBRATION, _LIMIT_GATE = 64, 100
+_LIMIT_CALIBRATION, _LIMIT_SEARCH, _LIMIT_GATE = 64, 128, 200
+_ENOUGH_FOR_THREE = 90  # images of which a part can serve the search alone
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,15 @@ class BuildImages:
     calibration: ImageSet | None  # give the ranges; None where none are needed
     gate: ImageSet | None  # masks are compared on these; None where there are none
     note: str = ""  # what whoever judges the engine should know about them
+    search: ImageSet | None = None  # INT8 is chosen by these; None: by the gate's
 
 
 def build_images(request: BuildRequest, source: SourceGraph) -> BuildImages:
     """The images that a request names, or those that stand in for them; no more than it wants."""
     images = _all_images(request, source)
     calibration = images.calibration and images.calibration.at_most(request.calibration_limit)
-    return BuildImages(calibration, images.gate and images.gate.at_most(request.gate_limit), images.note)
+    gate = images.gate and images.gate.at_most(request.gate_limit)
+    return dataclasses.replace(images, calibration=calibration, gate=gate)
 
 
 def _all_images(request: BuildRequest, source: SourceGraph) -> BuildImages:
@@ -67,14 +73,24 @@ def phantoms(seeds: range, height: int, width: int) -> ImageSet:
 def _given(request: BuildRequest, height: int, width: int) -> BuildImages:
     calibration = request.calibration
     assert calibration is not None
+    searching = request.precision == "int8" and request.recipe is None
     if not isinstance(calibration, ImageSet):
         limit = request.calibration_limit or _LIMIT_CALIBRATION
-        if request.gate_images is None:
-            limit += request.gate_limit or _LIMIT_GATE
+        limit += _LIMIT_SEARCH if searching and not request.calibration_limit else 0
+        limit += (request.gate_limit or _LIMIT_GATE) if request.gate_images is None else 0
         calibration = read_images(calibration, height, width, limit=limit)
+    three = searching and len(calibration.images) >= _ENOUGH_FOR_THREE
     if request.gate_images is None:
+        if three:
+            ranges, search, gate = sixths(calibration)
+            return BuildImages(ranges, gate, search=search)
         return BuildImages(*halves(calibration))
-    return BuildImages(calibration, _gate_images(request, height, width, frozenset(calibration.each_sha256())))
+    gate_images = _gate_images(request, height, width, frozenset(calibration.each_sha256()))
+    if three:
+        ranges, search = halves(calibration)
+        return BuildImages(ranges, gate_images, search=search)
+    # What gives the ranges can also choose; the gate must not, where it is to promise something.
+    return BuildImages(calibration, gate_images, search=calibration if request.gate.coverage and searching else None)
 
 
 def _gate_images(request: BuildRequest, height: int, width: int, skip: frozenset[str]) -> ImageSet | None:

@@ -24,7 +24,7 @@ class Engine(Segmenter):
         self.folder = folder
         self.manifest = manifest
         self.runner = runner
-        self.notice = notice  # why a plan that fits was not taken, or ""
+        self.notice = notice  # why a plan that fits was not taken, or f16 was not; or ""
 
     def close(self) -> None:
         """Release the runner; a second call does nothing."""

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gms_rt.artifacts import check_format, read_json, restore_folder, sha256_bytes, sha256_file, write_json
+from gms_rt.class_lists import classes_from_values
+from gms_rt.classes import DEFAULT_CLASSES, SegmentClass
 from gms_rt.errors import ArtifactError
 from gms_rt.precision import PRECISIONS, TARGETS
 
@@ -20,15 +22,20 @@ ENGINE_FORMAT = "gms-rt-engine"
 ENGINE_VERSION = 1
 
 # What the fields of a manifest must be; anyone can have written it.
-_TEXT = ("name", "created", "gms_rt", "model", "execution", "rebuild")
+_TEXT = ("name", "created", "gms_rt", "model", "execution", "rebuild", "fallback")
 _TABLES = ("files", "source", "tokenizer", "census")
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(_TEXT, str),
     **dict.fromkeys(_TABLES, dict),
-    **dict.fromkeys(("targets", "notes"), list),
+    **dict.fromkeys(("targets", "notes", "classes"), list),
     "gate": (dict, type(None)),
 }
-_PLAN_KINDS: dict[str, Any] = {"target": str, "file": str, "sha256": str, "sm": int, "version": str}
+_PLAN_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("target", "file", "sha256", "version"), str),
+    **dict.fromkeys(("sm", "bytes"), int),
+    "build_seconds": (int, float),
+    "driver": (str, type(None)),
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class Plan:
     version: str  # of the TensorRT that built it
     build_seconds: float
     driver: str | None = None  # of the machine that built it, where there was one
+    device: str | None = None  # the GPU or board whose kernels were timed for it; None for plans built ahead of time
 
 
 @dataclass(frozen=True)
@@ -64,16 +72,28 @@ class EngineManifest:
     plans: list[Plan]
     census: dict[str, Any]  # layer counts by type: of the typed graph, of what this CPU executes, of each plan
     gate: dict[str, Any] | None  # the accuracy check made at the build, where there was one
-    execution: str  # the arithmetic asked of the CPU runtime: "f32" or "bf16"
+    execution: str  # the arithmetic asked of the CPU runtime: "f32", "bf16" or "f16"
     rebuild: str  # the command that built this engine, as its builder wrote it; advice comes from `rebuild_command`
     notes: list[str] = field(default_factory=list)  # what a user should know
+    fallback: str = ""  # "f32" where the gate holds in that too, for a CPU without the arithmetic of `execution`
+    # What the mask's values stand for, as `classes_from_values` reads it; empty where nobody said.
+    classes: list[dict[str, Any]] = field(default_factory=list)
     format: str = ENGINE_FORMAT
     version: int = ENGINE_VERSION
+
+    @property
+    def segment_classes(self) -> tuple[SegmentClass, ...]:
+        """The classes of the mask, in the order of its values; one region without a meaning where nobody said."""
+        return classes_from_values(self.classes, where=f"{MANIFEST}: classes") if self.classes else DEFAULT_CLASSES
 
 
 def write_manifest(folder: Path, manifest: EngineManifest) -> None:
     """Write `engine.json` into an engine folder."""
-    write_json(folder / MANIFEST, dataclasses.asdict(manifest))
+    value = dataclasses.asdict(manifest)
+    for later in ("classes", "fallback"):
+        if not value[later]:
+            del value[later]  # programs from before there was such a key refuse what they do not know
+    write_json(folder / MANIFEST, value)
 
 
 def read_manifest(folder: Path) -> EngineManifest:
@@ -100,25 +120,36 @@ def read_manifest(folder: Path) -> EngineManifest:
 def _check_types(manifest: EngineManifest, path: Path) -> None:
     sizes = (manifest.height, manifest.width, manifest.batch)
     fix = "build the engine again"
-    wrong = [name for name, kind in _KINDS.items() if not isinstance(getattr(manifest, name), kind)]
+    wrong = [name for name, kind in _KINDS.items() if not _is(getattr(manifest, name), kind)]
     wrong += [
         f"{name} of a plan"
         for plan in manifest.plans
         for name, kind in _PLAN_KINDS.items()
-        if not isinstance(getattr(plan, name), kind)
+        if not _is(getattr(plan, name), kind)
     ]
-    if not all(isinstance(size, int) and 0 < size <= 16384 for size in sizes):
+    if isinstance(manifest.files, dict) and not all(isinstance(digest, str) for digest in manifest.files.values()):
+        wrong.append("a hash in files")
+    if not all(_is(size, int) and 0 < size <= 16384 for size in sizes):
         raise ArtifactError(f"has impossible sizes {sizes}", where=path, fix=fix)
     if wrong:
         raise ArtifactError(f"has values of another type than expected ({', '.join(wrong)})", where=path, fix=fix)
+    if not _is(manifest.precision, str):
+        raise ArtifactError("has a precision that is not text", where=path, fix=fix)
     names = [manifest.model, *manifest.files, *(plan.file for plan in manifest.plans)]
     if not all(name.isprintable() and name and Path(name).name == name for name in names):
         raise ArtifactError("names a file outside its folder, or one that no file can have", where=path, fix=fix)
     if manifest.precision not in PRECISIONS:
         raise ArtifactError(f"has unknown precision {manifest.precision!r}", where=path)
+    if manifest.classes:
+        classes_from_values(manifest.classes, where=f"{path}: classes", error=ArtifactError)
     unknown = [name for name in [*manifest.targets, *(p.target for p in manifest.plans)] if name not in TARGETS]
     if unknown:
         raise ArtifactError(f"has unknown target {unknown[0]!r}", where=path, fix=fix)
+
+
+def _is(value: object, kind: Any) -> bool:
+    """Whether a value has a type; in Python `true` and `false` are also whole numbers, in a manifest they are not."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def rebuild_command(folder: Path, manifest: EngineManifest) -> str:

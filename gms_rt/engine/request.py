@@ -9,7 +9,7 @@ from pathlib import Path
 from gms_rt.engine.select import ENGINES
 from gms_rt.errors import UsageError
 from gms_rt.precision import PRECISIONS, TARGETS
-from gms_rt.precision.gate import GATE_MEAN, GATE_MIN, Gate
+from gms_rt.precision.gate import GATE_FLOOR, GATE_MEAN, GATE_MIN, Gate
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.recipe import PrecisionRecipe
 
@@ -36,6 +36,7 @@ class BuildRequest:
     )
     size: str | None = None  # of a run's graph, "224" or "256x320"; None: as the run was trained
     batch: int | None = None  # images at once; None: as the graph was exported, 1 where it leaves that open
+    classes: Path | None = None  # file that names the mask's classes; None: as the run or graph says
     force: bool = False  # build even if the same engine is already there
     calibration_limit: int | None = None  # at most so many images give ranges; None: 64 of a folder, 24 phantoms
     gate_limit: int | None = None  # masks of at most so many are compared; None: 100 of a folder, 64 phantoms
@@ -70,11 +71,17 @@ class BuildRequest:
             ("--gate-data", self.gate_images),
             ("--gate-images", self.gate_limit),
             ("--gate-mean", self.gate.mean if self.gate.mean != GATE_MEAN else None),
-            ("--gate-min", self.gate.minimum if self.gate.minimum != GATE_MIN else None),
+            (
+                "--gate-min",
+                self.gate.minimum if self.gate.minimum != (GATE_MIN if self.gate.coverage is None else 0.0) else None,
+            ),
+            ("--gate-coverage", self.gate.coverage),
+            ("--gate-floor", self.gate.floor if self.gate.floor != GATE_FLOOR else None),
             ("--calibrator", self.calibrator if self.calibrator != AUTO_CALIBRATOR else None),
             ("--recipe", self.recipe),
             ("--size", self.size),
             ("--batch", self.batch),
+            ("--classes", self.classes),
             ("--out", self.out),
         ):
             if isinstance(value, (int, float, Path)) or (isinstance(value, str) and value):

@@ -22,9 +22,10 @@ from gms_rt.engine.manifest import (
 from gms_rt.engine.trust import plan_trust
 from gms_rt.engine.user_cache import compiled_graphs, compiled_kernels
 from gms_rt.errors import ArtifactError, DeviceError, GmsError, NativeError, UsageError
+from gms_rt.runtime.arithmetic import cpu_arithmetic, lacks_bf16
 from gms_rt.runtime.base import Runner
 from gms_rt.runtime.device import Machine, parse_device, probe
-from gms_rt.runtime.tensorrt_module import tensorrt_version
+from gms_rt.runtime.tensorrt_module import how_to_install, tensorrt_version
 
 if TYPE_CHECKING:
     from typing_extensions import TypedDict, Unpack
@@ -99,7 +100,7 @@ def engine_fits(manifest: EngineManifest, machine: Machine | None = None, *, gpu
     here = machine or probe()
     found = [_plan_fit(plan, here, gpu) for plan in manifest.plans]
     if "cpu" in manifest.targets:
-        found.append(Fit("cpu", None, None, _cpu_reason(manifest, here)))
+        found.append(Fit("cpu", None, None, _cpu_reason(manifest)))
     return found
 
 
@@ -115,7 +116,7 @@ def _plan_fit(plan: Plan, machine: Machine, wanted: int | None) -> Fit:
         here = ", ".join(f"SM{g.sm} ({g.name})" for g in candidates)
         reason = f"built for SM{plan.sm}, this machine has {here}"
     elif installed is None:
-        reason = f"needs {plan.target}: pip install 'gms-rt[{plan.target}]'"
+        reason = f"needs {plan.target}: {how_to_install(plan.target, machine)}"
     elif installed not in (plan.version, "unknown"):
         reason = f"built with {plan.target} {plan.version}, installed is {installed}"
     else:
@@ -123,10 +124,12 @@ def _plan_fit(plan: Plan, machine: Machine, wanted: int | None) -> Fit:
     return Fit(plan.target, plan, gpu, reason)
 
 
-def _cpu_reason(manifest: EngineManifest, machine: Machine) -> str:
-    if manifest.execution == "bf16" and not machine.cpu.bf16:
-        return f"asks for bf16 arithmetic, which {machine.cpu.name} lacks"
-    return ""
+def _cpu_reason(manifest: EngineManifest) -> str:
+    # An f16 engine is the same graph in f32, so it runs on any CPU. An INT8 engine with a bf16 remainder does if its
+    # gate was met in f32 too; a bf16 engine would be the FP32 engine by another name.
+    needed = manifest.execution == "bf16" and manifest.fallback != "f32"
+    reason = lacks_bf16(cpu_arithmetic()) if needed else ""
+    return f"asks for bf16: {reason}" if reason else ""
 
 
 def load(path: str | Path | None = None, **options: Unpack[LoadKeywords]) -> Engine:
@@ -136,7 +139,9 @@ def load(path: str | Path | None = None, **options: Unpack[LoadKeywords]) -> Eng
     it, its folder is signed by a key that the user trusts, or `trust_plans` says so; else the CPU graph runs, and
     `Engine.notice` and the log say why. Files are checked against their hashes first. A CPU graph that this machine has
     not run before is first run once in a process of its own, so that one on which OpenVINO crashes raises an error. On
-    another device or runtime than the engine's certificate names, its reference pictures must meet the gate first.
+    another device, runtime or arithmetic than the engine's certificate names, its reference pictures must meet the gate
+    first. An engine that was built to run in f16 runs in f32 on a CPU without it, one of INT8 and bf16 if its gate was
+    met in f32 too, and `Engine.notice` says so.
     What OpenVINO made of the graph is kept in the user's cache folder for the next load, except with `trial` "always".
     """
     how = LoadOptions(**options)
@@ -152,13 +157,27 @@ def load(path: str | Path | None = None, **options: Unpack[LoadKeywords]) -> Eng
         runner: Runner = _tensorrt_runner(folder, manifest, choice.fit, how.lanes)
     else:
         runner = _cpu_runner(folder, manifest, how)
+    notice = _f32_notice(folder, manifest, runner)
+    if notice:
+        _say_once(notice)
     if not how.trust_device:
         try:
             check_drift(folder, manifest, runner)
         except BaseException:
             runner.close()
             raise
-    return Engine(folder, manifest, runner, notice=choice.notice)
+    return Engine(folder, manifest, runner, notice="; ".join(filter(None, (choice.notice, notice))))
+
+
+def _f32_notice(folder: Path, manifest: EngineManifest, runner: Runner) -> str:
+    """What to say of an engine that was built, judged and certified in another arithmetic and runs in f32."""
+    info, built = runner.info, manifest.execution
+    if info.backend != "cpu" or built == "f32" or info.execution.removeprefix("i8+") != "f32":
+        return ""
+    judged = ", in which its gate was met too" if manifest.fallback == "f32" else ""
+    return (
+        f"{folder}: was built to run in {built}, which OpenVINO does not have on {info.device}: it runs in f32{judged}"
+    )
 
 
 @functools.cache

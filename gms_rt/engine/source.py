@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from gms_rt.artifacts import sha256_file
+from gms_rt.class_lists import classes_from_file, classes_from_run, classes_from_values
+from gms_rt.classes import SegmentClass
 from gms_rt.demo.bundled import demo_graph
 from gms_rt.engine.manifest import is_engine
 from gms_rt.engine.request import BuildRequest
-from gms_rt.errors import GmsError, MissingExtraError, UsageError
+from gms_rt.errors import ArtifactError, GmsError, MissingExtraError, UsageError
+from gms_rt.graph.finite import check_weights
 from gms_rt.graph.graph import Graph
-from gms_rt.graph.read import graph_facts, read_graph
+from gms_rt.graph.read import GraphFacts, graph_facts, read_graph
 from gms_rt.model.size import run_size
 from gms_rt.progress import OnProgress, silent
 from gms_rt.runtime.binding import check_graph
@@ -28,6 +31,7 @@ class SourceGraph:
     graph: Graph  # with its batch fixed
     any_batch: bool  # it was exported for any number of images, and none was asked for
     about: dict[str, Any]  # for the manifest: kind is "bundled", "run" or "graph"
+    classes: tuple[SegmentClass, ...] = ()  # of its mask; none where nobody said
 
     @property
     def bundled(self) -> bool:
@@ -52,7 +56,27 @@ def read_source(request: BuildRequest, progress: OnProgress = silent) -> SourceG
             fix=f"export it again with --batch {request.batch} or --batch 1-{request.batch}",
         )
     any_batch = facts.batch is None and request.batch is None
-    return SourceGraph(path, facts.sha256, read_graph(path, batch=request.batch), any_batch, about)
+    classes = _classes(request, path, facts)
+    graph = read_graph(path, batch=request.batch)
+    check_weights(graph, path)
+    return SourceGraph(path, facts.sha256, graph, any_batch, about, classes)
+
+
+def _classes(request: BuildRequest, graph: Path, facts: GraphFacts) -> tuple[SegmentClass, ...]:
+    """The classes of the mask: those asked for, else the run's own, else what the graph says."""
+    if request.classes is not None:
+        return classes_from_file(request.classes)
+    run = graph.parent if request.source is None else request.source  # the bundled graph stands in its run
+    own = classes_from_run(run) if run.is_dir() else ()
+    text = facts.metadata.get("gms_rt.classes")
+    if own or text is None:
+        return own
+    where = f"{graph}: metadata gms_rt.classes"
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError("is not JSON", where=where, fix="export the graph again, or give --classes") from error
+    return classes_from_values(values, where=where, error=ArtifactError)
 
 
 def _graph_file(request: BuildRequest, progress: OnProgress) -> tuple[Path, dict[str, Any]]:

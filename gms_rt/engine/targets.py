@@ -7,7 +7,8 @@ from typing import Any
 
 from gms_rt.errors import DeviceError, UsageError
 from gms_rt.precision.int8_probe import cpu_runs_int8
-from gms_rt.runtime.device import Machine, cpu_execution, probe
+from gms_rt.runtime.arithmetic import cpu_arithmetic, cpu_execution
+from gms_rt.runtime.device import Machine, probe
 from gms_rt.runtime.tensorrt_module import load_tensorrt, tensorrt_installed
 
 # Why the ahead-of-time compiler leaves an SM out, and what to do instead.
@@ -22,7 +23,7 @@ def default_targets(precision: str, machine: Machine | None = None) -> tuple[str
     """What a bare build is for: this CPU, its GPUs' TensorRT, and TensorRT-RTX where its wheels are installed."""
     here = machine or probe()
     found = ["cpu"]
-    if (precision == "bf16" and not here.cpu.bf16) or (precision == "int8" and not cpu_runs_int8()):
+    if (precision == "bf16" and not cpu_arithmetic().bf16) or (precision == "int8" and not cpu_runs_int8()):
         found = []
     if here.gpus and tensorrt_installed("tensorrt"):
         found.append("tensorrt")

@@ -33,6 +33,7 @@ class BuiltPlan:
     network: dict[str, dict[str, int]]  # layers by type and output type, as the parser made them
     inspected: dict[str, int] | None  # layers of the finished engine, where a GPU let it be opened
     warnings: list[str]
+    device: str | None = None  # what its kernels were timed on
 
 
 def plan_name(flavour: str, version: str, sm: int) -> str:
@@ -81,8 +82,16 @@ def build_plan(
     data = bytes(plan)
     return BuiltPlan(
         data, sm, version, seconds, machine.driver, kept, _layers(trt, network), _inspected(trt, log, data, machine),
-        log.warnings,
+        log.warnings, timed_on(machine, sm) if flavour == "tensorrt" else None,
     )  # fmt: skip
+
+
+def timed_on(machine: Machine, sm: int) -> str | None:
+    """What full TensorRT times its kernels on: the board with its power mode, else the GPU of that SM."""
+    gpu = next((gpu for gpu in machine.gpus if gpu.sm == sm), None)
+    if gpu is None:
+        return None
+    return machine.board.in_words if machine.board and gpu.integrated else gpu.name
 
 
 def check_network(plan: BuiltPlan, asked: str, remainder: str, quantised: int) -> None:

@@ -1,7 +1,7 @@
 """TensorRT's timing cache: the measured kernel choices of earlier builds, so that a rebuild picks the same.
 
-One lies in each engine folder, next to the plans it explains and listed with its hash, and a shared one per flavour and
-SM in the user's cache folder. A cache of another version or device is set aside, never an error.
+One lies in each engine folder, next to the plans it explains and listed with its hash, and a shared one per flavour,
+SM, board and power mode in the user's cache folder. A cache of another version or device is set aside, never an error.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from gms_rt.artifacts import write_bytes
 from gms_rt.engine.manifest import read_manifest, read_verified
 from gms_rt.engine.user_cache import cache_root
 from gms_rt.errors import GmsError
+from gms_rt.runtime.device import Machine, probe
 
 TIMING_CACHE = "timing.cache"
 
 
-def shared_path(flavour: str, version: str, sm: int) -> Path:
-    """The shared cache of a flavour, version and SM."""
-    return cache_root() / "timing" / f"{flavour}-{version}-sm{sm}.cache"
+def shared_path(flavour: str, version: str, sm: int, machine: Machine | None = None) -> Path:
+    """The shared cache of a flavour, version and SM; boards and power modes with the same SM measure other times."""
+    here = machine or probe()
+    board = f"-{here.name}" if here.board else ""
+    return cache_root() / "timing" / f"{flavour}-{version}-sm{sm}{board}.cache"
 
 
 def read_timing_cache(place: Path) -> bytes:

@@ -25,7 +25,7 @@ def chosen_cases(
     elif file is None and own is not None and own.is_file() and lists_fit(dataset, read_lists(own)):
         names, source = read_lists(own).get(part, ()), f"{own} (as trained)"
     else:
-        split = split_dataset(dataset, file=file, validation=0 if part == "test" else 0.1)
+        split = split_dataset(dataset, file=file, validation=0 if part == "test" else 0.1, training=False)
         names, source = split.part(part), split.source
     picked = dataset.named(sorted(names))[::every]
     if not picked:

@@ -29,6 +29,7 @@ from gms_rt.scan import resize_image
 from gms_rt.scan.encode import encode_picture
 from gms_rt.scan.mask import mask_from_probability, resize_mask
 from gms_rt.scan.segmenter import Segmenter
+from gms_rt.spreadsheet import cell_from_text, text_from_cell
 
 COMMON = (224, 224)
 GALLERY = "failures"
@@ -111,7 +112,7 @@ def read_cases(folder: Path) -> list[CaseResult]:
     path = folder / "cases.csv" if folder.is_dir() else folder
     try:
         rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-        kinds = {"int": int, "float": float, "str": str}
+        kinds: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": text_from_cell}
         names = {f.name: kinds[str(f.type)] for f in fields(CaseResult)}
         return [CaseResult(**{key: names[key](row[key]) for key in names}) for row in rows]
     except OSError as error:
@@ -155,7 +156,9 @@ def _write_cases(path: Path, results: Sequence[CaseResult]) -> None:
     text = io.StringIO()
     table = csv.DictWriter(text, [f.name for f in fields(CaseResult)], lineterminator="\n")
     table.writeheader()
-    table.writerows(asdict(result) for result in results)
+    for result in results:
+        row = asdict(result)
+        table.writerow(row | {key: cell_from_text(value) for key, value in row.items() if isinstance(value, str)})
     write_bytes(path, text.getvalue().encode())
 
 

@@ -6,6 +6,7 @@ written with the reference results of the PyTorch pipeline in a file next to it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,10 +16,13 @@ from torch import Tensor, nn
 
 from gms_rt.arrays import U8
 from gms_rt.artifacts import atomic_path, sha256_file
+from gms_rt.class_lists import classes_from_run
+from gms_rt.classes import SegmentClass
 from gms_rt.demo.phantoms import phantom
 from gms_rt.demo.seeds import REFERENCE_SEEDS
 from gms_rt.errors import UsageError
 from gms_rt.export.torch_to_onnx import ExportStage, export_stage
+from gms_rt.graph.finite import not_finite
 from gms_rt.graph.fold import fold_exactly
 from gms_rt.graph.graph import INPUT, OUTPUT, Graph
 from gms_rt.graph.join import describe_graph, join_stages, name_pixel_arithmetic
@@ -65,7 +69,7 @@ def graph_from_run(run: Path, out: Path, options: ExportOptions | None = None) -
     """Export a run folder to `out` with `<out>.golden.npz` next to it; returns the graph's path."""
     gms = load_run(run)
     source = {"kind": "run", "name": run.resolve().name, "sha256": sha256_file(run / WEIGHTS)}
-    return graph_from_gms(gms, out, source=source, options=options)
+    return graph_from_gms(gms, out, source=source, options=options, classes=classes_from_run(run))
 
 
 def graph_from_gms(
@@ -75,8 +79,12 @@ def graph_from_gms(
     source: dict[str, str],
     options: ExportOptions | None = None,
     pictures: ReferencePictures | None = None,
+    classes: Sequence[SegmentClass] = (),
 ) -> Path:
-    """Export a model in memory; `pictures` replaces the phantoms as reference, `source` says where it comes from."""
+    """Export a model in memory.
+
+    `pictures` replaces the phantoms as reference, `source` says where it comes from, `classes` what its mask shows.
+    """
     options = options or ExportOptions()
     _check(gms, options)
     height, width, batch = options.height, options.width, options.batch
@@ -97,7 +105,7 @@ def graph_from_gms(
     place = Path(spec.source)
     named = replace(spec, source=place.name if place.is_absolute() else spec.source)
     tokenizer = replace(named, sha256=gms.tokenizer.weights_sha256()).to_json()
-    describe_graph(graph.model, out.stem, tokenizer, dict(source))
+    describe_graph(graph.model, out.stem, tokenizer, dict(source), classes)
     write_golden(gms, out.with_suffix(".golden.npz"), pictures or phantom_pictures(height, width))
     write_graph(graph, out, check=True)
     return out
@@ -132,3 +140,7 @@ def _check(gms: Gms, options: ExportOptions) -> None:
         raise UsageError(f"{batch[0]}-{batch[1]} is not a batch range", where="--batch", fix="give 1 or 1-8")
     if options.opset not in OPSETS:
         raise UsageError(f"{options.opset} is not supported", where="--opset", fix="use 18 (widest reach) or 21")
+    for name, value in gms.state_dict().items():
+        finite = torch.isfinite(value)
+        if not finite.all():
+            raise not_finite(name, int((~finite).sum()), value.numel(), "the model")

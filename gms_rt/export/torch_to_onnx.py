@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gms_rt.errors import GmsError, MissingExtraError
+from gms_rt.telemetry import quiet_module
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def export_stage(stage: ExportStage, opset: int, batch: tuple[int, int]) -> Any:
 def _simplify(model: Any) -> Any:
     """The graph after onnxsim, where that is installed, makes it smaller, and agrees."""
     try:
-        import onnxsim
+        onnxsim = quiet_module("onnxsim")
     except ImportError:
         return model
     with _silence():

@@ -9,6 +9,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from gms_rt.class_lists import values_from_classes
+from gms_rt.classes import SegmentClass
 from gms_rt.graph.edit import unite_opsets
 
 GRAPH_FORMAT = "1"
@@ -37,8 +39,10 @@ def name_pixel_arithmetic(model: Any) -> None:
             node.name = f"{place}/{node.name.partition('/')[2]}"
 
 
-def describe_graph(model: Any, name: str, tokenizer: dict[str, Any], source: dict[str, Any]) -> None:
-    """Write into the graph what it is and where it comes from."""
+def describe_graph(
+    model: Any, name: str, tokenizer: dict[str, Any], source: dict[str, Any], classes: Sequence[SegmentClass] = ()
+) -> None:
+    """Write into the graph what it is, where it comes from and, where they are known, its mask's classes."""
     import onnx
 
     from gms_rt import __version__
@@ -52,6 +56,8 @@ def describe_graph(model: Any, name: str, tokenizer: dict[str, Any], source: dic
         "tokenizer": json.dumps(tokenizer),
         "source": json.dumps(source),
     }
+    if classes:
+        properties["classes"] = json.dumps(values_from_classes(classes))
     onnx.helper.set_model_props(model, {f"gms_rt.{key}": value for key, value in properties.items()})
 
 

@@ -1,7 +1,7 @@
 """Layers by type: what is really in a typed graph, and whether that is what was asked for.
 
 The graph's counts (`census` in `engine.json`) say how layers are typed; the runtime's say in which arithmetic a CPU ran
-them. They are kept apart: a CPU without FP16 units runs an FP16 graph in FP32, and then says so.
+them. They are kept apart: a CPU can run an FP16 graph in FP32, and then says so.
 """
 
 from __future__ import annotations
@@ -75,6 +75,14 @@ def check_layer_counts(
     if not found[precision]:
         # Every computing node was an exception: then the name of the precision would be a lie.
         raise GmsError(f"asked for {precision}, but no computing node could be typed {precision}")
+
+
+def computing_layers(executed: dict[str, dict[str, int]]) -> dict[str, int]:
+    """How many convolutions and matrix products a CPU runs in which arithmetic."""
+    found: Counter[str] = Counter()
+    for kind in ("Convolution", "Deconvolution", "FullyConnected", "MatMul"):
+        found.update(executed.get(kind, {}))
+    return dict(found)
 
 
 def int8_layers(executed: dict[str, dict[str, int]]) -> int:

@@ -17,6 +17,7 @@ from gms_rt.arrays import U8
 from gms_rt.errors import GmsError
 from gms_rt.graph.graph import INPUT, Graph
 from gms_rt.runtime.signal_stack import keep_signal_stack
+from gms_rt.telemetry import quiet_module
 
 
 class Session:
@@ -27,9 +28,7 @@ class Session:
     """
 
     def __init__(self, graph: Graph, *, execution: str = "f32", batch: int = 0) -> None:
-        import openvino as ov
-
-        core = ov.Core()
+        core = quiet_module("openvino").Core()
         config = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": execution,

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gms_rt import __version__
-from gms_rt.arrays import U8
-from gms_rt.artifacts import atomic_path
+from gms_rt.classes import DEFAULT_CLASSES, SegmentClass
 from gms_rt.errors import InputError
 from gms_rt.infer import outputs
 from gms_rt.infer.confidence import confidence
-from gms_rt.infer.dicom_seg import Algorithm, write_seg
-from gms_rt.infer.measure import CaseRow, as_text, measure_mask
+from gms_rt.infer.deidentify import Deidentifier
+from gms_rt.infer.measure import CaseRow, as_text, measure_mask, measure_series
 from gms_rt.infer.options import InferOptions
+from gms_rt.infer.overlay_video import OverlayVideo
 from gms_rt.infer.postprocess import clean_mask
 from gms_rt.infer.predict import Predictor
+from gms_rt.infer.result import Maker, SourceResult
 from gms_rt.infer.sources import Source
+from gms_rt.infer.stack import MaskStack
+from gms_rt.infer.writers import SOURCE_WRITERS, SourceWriter
 from gms_rt.scan import Frame
 from gms_rt.scan.mask import levels_from_probability, mask_from_probability
 from gms_rt.scan.reader import Fetched
-from gms_rt.scan.video import VideoWriter, frame_rate
+from gms_rt.scan.video import frame_rate
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,20 @@ class CaseSettings:
 
     out: outputs.OutFolder
     predictor: Predictor
-    engine_sha256: str  # of its manifest
+    maker: Maker
+    key: str  # fingerprint of all that makes the results: engine, device, options
+    classes: Sequence[SegmentClass] = DEFAULT_CLASSES
+    on_frame: Callable[[ScanCase, int], None] | None = None  # called with the number of frames that are written
+    deidentifier: Deidentifier | None = None  # replaces what identifies a person
 
     @property
     def options(self) -> InferOptions:
         """How masks are made and what is written."""
         return self.predictor.options
+
+    def digest(self, content: str) -> str:
+        """The hash that stands for a source's content in results and in the journal."""
+        return self.deidentifier.digest(content) if self.deidentifier else content
 
 
 class ScanCase:
@@ -60,11 +69,12 @@ class ScanCase:
         self._tail: list[CaseRow] = []
         self._fetched: Fetched | None = None
         self._kind: str | None = None
-        self._packed: dict[int, tuple[tuple[int, ...], U8]] = {}
+        self._writers: list[SourceWriter] = []
+        self._by_frame = True
+        self._times: dict[int, float] = {}
+        self._stack = MaskStack()
+        self._video: OverlayVideo | None = None
         self._lock = threading.Lock()
-        self._video: VideoWriter | None = None
-        self._video_size = (0, 0)
-        self._video_part = contextlib.ExitStack()
         self._open = 1  # frames not yet written, and one for the decoder
 
     @property
@@ -75,11 +85,15 @@ class ScanCase:
     @property
     def rows(self) -> list[CaseRow]:
         """Rows in the order of frames; what concerns the whole source comes last."""
-        return [self._rows[number] for number in sorted(self._rows)] + self._tail
+        rows = [self._rows[number] for number in sorted(self._rows)] + self._tail
+        return rows if self.reused else [self._cleaned(row) for row in rows]
 
     def reuse(self, rows: list[CaseRow], files: dict[str, int]) -> None:
         """Take the results of an earlier run."""
         self.reused = True
+        members = self.source.members
+        if members:  # files of a series may have other names by now
+            rows = [row | {"source": as_text(members[row["frame"] - 1])} if row["frame"] else row for row in rows]
         self._tail = rows
         self.files = files
 
@@ -88,6 +102,14 @@ class ScanCase:
         self._fetched = fetched
         self._kind = fetched.kind
         self.multi = multi
+        series = self.source.series is not None
+        self._writers = [writer for writer in SOURCE_WRITERS if writer.wanted(self.settings.options, fetched)]
+        # The masks of a series are in its whole file; where none is wanted, each slice has its own.
+        whole = any(writer.masks for writer in self._writers)
+        self._by_frame = self.settings.options.slices or not (series and whole)
+        if self.settings.options.overlay_video and multi:
+            path = self.settings.out.path("videos", outputs.frame_name(self.source.stem, None))
+            self._video = OverlayVideo(path, frame_rate(fetched.path) if fetched.kind == "video" else 10.0)
 
     def expect(self) -> None:
         """One more frame is on its way."""
@@ -99,6 +121,11 @@ class ScanCase:
         with self._lock:
             self._open -= 1
             return self._open == 0
+
+    def skip(self, reason: str) -> None:
+        """Record that the source has no image: a valid file, but nothing to segment."""
+        with self._lock:
+            self._tail.append(self._row(None) | {"status": "skipped", "error": reason})
 
     def fail(self, reason: str, frame: int | None = None) -> None:
         """Record why a frame, or the source from here on, has no result."""
@@ -118,101 +145,142 @@ class ScanCase:
         restored = self.settings.predictor.restore(levels, frame.image.shape)
         mask = mask_from_probability(restored, options.threshold)
         mask = clean_mask(mask, largest=options.largest, fill=options.fill_holes, min_area=options.min_area)
-        row = self._row(frame.number) | measure_mask(mask, frame.spacing)
+        row = self._row(frame.number) | frame.origin | measure_mask(mask, frame.spacing)
         row |= {"confidence": confidence(levels, options.threshold), "window": frame.window}
+        row["class"] = ", ".join(each.name for each in self.settings.classes)
         name = outputs.frame_name(self.source.stem, frame.number if self.multi else None)
-        files = {"masks": outputs.mask_png(mask)}
-        shown = outputs.draw_overlay(frame.image, mask) if options.overlays or self._wants_video else None
-        if options.overlays and shown is not None:
+        wants_levels = any(writer.probabilities for writer in self._writers)
+        probabilities = levels_from_probability(restored) if options.probabilities or wants_levels else None
+        files = {"masks": outputs.mask_png(mask)} if self._by_frame else {}
+        overlays = options.overlays and self._by_frame
+        colour = self.settings.classes[0].colour
+        shown = outputs.draw_overlay(frame.image, mask, colour) if overlays or self._video is not None else None
+        if overlays and shown is not None:
             files["overlays"] = outputs.overlay_jpeg(shown)
-        if options.contours:
-            files["contours"] = outputs.contour_json(mask, frame.spacing)
-        if options.probabilities:
-            files["probabilities"] = outputs.mask_png(levels_from_probability(restored))
+        if options.contours and self._by_frame:
+            files["contours"] = outputs.contour_json(mask, frame.spacing, self.settings.classes)
+        if options.probabilities and probabilities is not None:
+            files["probabilities"] = outputs.mask_png(probabilities)
         sizes = {f"{kind}/{name}{outputs.ENDINGS[kind]}": self._store(kind, name, files[kind]) for kind in files}
         row["seconds"] = round(seconds + time.perf_counter() - start, 4)
         with self._lock:
             self.files |= sizes
             self._rows[frame.number] = row
-            if self._wants_seg:
-                self._packed[frame.number] = (mask.shape, np.packbits(mask != 0))
-            if self._wants_video and shown is not None:
-                self._show(frame.number, shown)
+            if self._writers:
+                self._stack.add(frame.number, mask, probabilities if wants_levels else None)
+            if self._video is not None:
+                self._video.put(frame.number, shown, frame.time)
+            if frame.time is not None:
+                self._times[frame.number] = frame.time
+            count = len(self._rows)
+        if self.settings.on_frame is not None:
+            self.settings.on_frame(self, count)
 
     def finish(self) -> None:
-        """Write what needs all frames: the overlay video and the DICOM SEG."""
-        with self._video_part:
-            if self._video is not None:
-                self._video.close()
-        if self._video is not None:
+        """Write what needs all frames: their times, the overlay video and the files of the whole source."""
+        if self._times:
+            self._store("frames", outputs.frame_name(self.source.stem, None), outputs.frames_csv(self._times))
+            self._add_file("frames")
+        if self._video is not None and self._video.close():
             self._add_file("videos")
-        if self._wants_seg and self._packed and not any(row["status"] == "failed" for row in self.rows):
-            self._segment()
-        self._packed.clear()
+        rows = [self._rows[number] for number in sorted(self._rows)]
+        self._measure_series(rows)
+        if self._writers and rows:
+            written = self._write_whole(rows)
+            if not written and not self._by_frame:
+                self._write_masks()
+            self._measure_series(rows)  # with what came of the files
+        self._stack.clear()
         self._fetched = None
 
     def abandon(self) -> None:
         """Drop what is half-written: the run ends before this source does."""
         if self._video is not None:
-            self._video.close()
-            with contextlib.suppress(_Abandoned), self._video_part:
-                raise _Abandoned
+            self._video.abandon()
 
-    @property
-    def _wants_video(self) -> bool:
-        return self.settings.options.overlay_video and self.multi
-
-    @property
-    def _wants_seg(self) -> bool:
-        return self.settings.options.dicom_seg and self._fetched is not None and self._fetched.kind == "dicom"
+    def _measure_series(self, rows: list[CaseRow]) -> None:
+        """Give the slices of a series their share of the volume. The series' own row travels with the first of them."""
+        series = self.source.series
+        if series is not None and rows:
+            # So that the journal keeps it without knowing of series.
+            rows[0]["series"] = measure_series(as_text(self.source.stem), rows, series.spacing, series.notes)
 
     def _row(self, frame: int | None) -> CaseRow:
         number = frame if self.multi else None
+        members = self.source.members  # a slice is known by its own file
+        name = members[frame - 1] if members and frame is not None else self.source.name
         # The case is named as its files are, so that rows and files find each other.
         return {
             "case": as_text(outputs.frame_name(self.source.stem, number)),
-            "source": as_text(self.source.name),
+            "source": as_text(name),
             "frame": number,
         }
 
     def _store(self, kind: str, name: str, data: bytes) -> int:
         return outputs.write_result(self.settings.out.path(kind, name), data)
 
-    def _add_file(self, kind: str) -> None:
+    def _add_file(self, kind: str) -> str:
         path = self.settings.out.path(kind, outputs.frame_name(self.source.stem, None))
-        self.files[str(path.relative_to(self.settings.out.root))] = path.stat().st_size
+        name = str(path.relative_to(self.settings.out.root))
+        self.files[name] = path.stat().st_size
+        return name
 
-    def _show(self, number: int, shown: U8) -> None:
-        if self._video is None:
-            path = self.settings.out.path("videos", outputs.frame_name(self.source.stem, None))
-            part = self._video_part.enter_context(atomic_path(path))
-            is_video = self._fetched is not None and self._fetched.kind == "video"
-            rate = frame_rate(self.source.path) if is_video else 10.0
-            self._video_size = (shown.shape[1], shown.shape[0])
-            self._video = VideoWriter(part, *self._video_size, rate)
-            for failed in (n for n, row in self._rows.items() if row["status"] == "failed"):
-                self._video.put(failed, None)
-        if (shown.shape[1], shown.shape[0]) != self._video_size:  # pages of a TIFF may differ in size
-            shown = np.asarray(cv2.resize(shown, self._video_size), np.uint8)
-        self._video.put(number, shown)
+    def _write_masks(self) -> None:
+        """The masks slice by slice, where they are in no whole file."""
+        for number in self._stack.numbers:
+            name = outputs.frame_name(self.source.stem, number)
+            try:
+                size = self._store("masks", name, outputs.mask_png(self._stack.mask(number) * np.uint8(255)))
+                self.files[f"masks/{name}{outputs.ENDINGS['masks']}"] = size
+            except InputError as error:
+                self._rows[number] |= {"status": "failed", "error": failure_reason(error, self.source.path)}
 
-    def _segment(self) -> None:
+    def _write_whole(self, rows: list[CaseRow]) -> bool:
+        """Let each writer of whole sources make its file, or tell in the rows why not. True if masks were written."""
+        written: set[str] = set()
+        result: SourceResult | None = None
+        for writer in self._writers:
+            if writer.describes and writer.describes not in written:
+                continue
+            column, text = writer.column, ""
+            try:
+                if any(row["status"] == "failed" for row in self.rows):
+                    raise InputError("not every frame has a mask")
+                if not self._stack.even:
+                    raise InputError("its frames differ in size")
+                result = result or self._result(rows)
+                path = self.settings.out.path(writer.kind, outputs.frame_name(self.source.stem, None))
+                with outputs.as_input_error(path):
+                    writer.write(path, result)
+                text = self._add_file(writer.kind)
+                written.add(writer.kind)
+            except (InputError, OSError, MemoryError) as error:
+                text = f"no {writer.label}: {failure_reason(error, self.source.path)}"
+                column = column or "note"
+            if column:
+                for row in rows:
+                    row[column] = f"{row['note']}; {text}" if column == "note" and row.get("note") else text
+        return any(writer.masks and writer.kind in written for writer in self._writers)
+
+    def _result(self, rows: list[CaseRow]) -> SourceResult:
         assert self._fetched is not None
-        path = self.settings.out.path("dicom", outputs.frame_name(self.source.stem, None))
-        masks = [
-            np.unpackbits(bits, count=shape[0] * shape[1]).reshape(shape)
-            for _, (shape, bits) in sorted(self._packed.items())
-        ]
-        algorithm = Algorithm(self.settings.predictor.engine.manifest.name, self.settings.engine_sha256, __version__)
-        try:
-            write_seg(path, self._fetched.header(), np.stack(masks), algorithm)
-            self._add_file("dicom")
-        except (InputError, OSError) as error:
-            self.fail(f"no DICOM SEG, the masks are written: {error}")
+        result = SourceResult(
+            paths=self.source.paths,
+            digest=self.digest,
+            labels=self._stack.labels(),
+            rows=[self._cleaned(row) for row in rows],
+            maker=self.settings.maker,
+            key=self.settings.key,
+            probabilities=self._stack.probabilities(),
+            classes=self.settings.classes,
+            headers=self._fetched.headers(),
+        )
+        cleaner = self.settings.deidentifier
+        return cleaner.result(result) if cleaner else result
 
-
-class _Abandoned(Exception):
-    """Makes the video's temporary file go away."""
+    def _cleaned(self, row: CaseRow) -> CaseRow:
+        cleaner = self.settings.deidentifier
+        return cleaner.row(row, self.source) if cleaner else row
 
 
 def failure_reason(error: BaseException, path: Path) -> str:

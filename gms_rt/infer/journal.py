@@ -90,6 +90,14 @@ class Journal:
                 return None
         return entry
 
+    def forget(self, source: str) -> None:
+        """Remove the results of a source that is now part of another."""
+        entry = self.entries.pop(source)
+        # A line without rows and files takes the place of the earlier one when the journal is read again.
+        self.add(source, "", [], {})
+        self.entries.pop(source, None)
+        _remove(self.root, [entry], kept={name for other in self.entries.values() for name in other.files})
+
     def add(self, source: str, digest: str, rows: list[CaseRow], files: dict[str, int]) -> None:
         """Record a finished source."""
         entry = Entry(self.key, source, digest, rows, files)
@@ -102,7 +110,15 @@ class Journal:
             except OSError as error:
                 raise GmsError(f"cannot be written ({error.strerror})", where=self.root / JOURNAL) from error
             if self._remember:
+                earlier = self.entries.get(source)
                 self.entries[source] = entry
+                if earlier is not None:  # a series that has other slices now
+                    _remove(self.root, [earlier], kept=set(files))
+
+
+def earlier_entries(root: Path) -> list[Entry]:
+    """What earlier runs finished in an output folder."""
+    return _read(root / JOURNAL)[0]
 
 
 def _read(path: Path) -> tuple[list[Entry], int]:

@@ -10,6 +10,8 @@ from gms_rt.errors import UsageError
 from gms_rt.infer.flips import check_flips
 from gms_rt.scan import MAX_PIXELS
 
+FOLDERS, BIDS = LAYOUTS = ("folders", "bids")
+
 
 @dataclass(frozen=True)
 class InferOptions:
@@ -28,7 +30,13 @@ class InferOptions:
     contours: bool = True
     probabilities: bool = False
     dicom_seg: bool = True
+    nifti: bool | None = None  # also over DICOM; None: over NIfTI only, and over DICOM in the BIDS layout
+    layout: str = FOLDERS  # how the results of whole volumes are named, one of LAYOUTS
+    dicom_fractional: bool = False  # probabilities as DICOM SEG
+    dicom_report: bool = False  # measurements as DICOM structured report
+    deidentify: bool = False  # replace what identifies a person in all results
     overlay_video: bool = False
+    slices: bool = False  # of a DICOM series, too, write masks, overlays and contours slice by slice
     keep_suffix: bool = False  # a watch names results by whole file names: results and keys differ from a run's
     max_pixels: int = MAX_PIXELS
 
@@ -44,6 +52,11 @@ class InferOptions:
             raise UsageError(f"area {self.min_area} is negative", where="--min-area")
         if self.refer_below is not None and not 0 <= self.refer_below <= 1:
             raise UsageError(f"{self.refer_below} is not between 0 and 1", where="--refer-below")
+        if self.layout not in LAYOUTS:
+            raise UsageError(f"unknown layout '{self.layout}'", where="--layout", fix=f"use {' or '.join(LAYOUTS)}")
+        if self.deidentify and self.layout == BIDS:
+            # Its names are made from those of the sources, and it links to them.
+            raise UsageError("cannot be used with --layout bids", where="--deidentify", fix="leave one of them out")
         if self.max_pixels < 1:
             raise UsageError(f"{self.max_pixels} pixels allow no image", where="--max-pixels")
 

@@ -16,13 +16,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gms_rt.arrays import U8
-from gms_rt.errors import GmsError, InputError
+from gms_rt.errors import GmsError, InputError, NoImageError
 from gms_rt.infer.case import CaseSettings, ScanCase, failure_reason
 from gms_rt.infer.channel import Budget, Channel
 from gms_rt.infer.journal import Entry
 from gms_rt.infer.sources import Source
 from gms_rt.scan import Frame
-from gms_rt.scan.reader import fetch
+from gms_rt.scan.reader import fetch, fetch_series
+from gms_rt.scan.series import SeriesFrames
 
 _AHEAD = 64  # sources begun before the oldest unfinished one
 _BYTES_PER_PIXEL = 16  # image, probability as float, mask, overlay
@@ -154,6 +155,8 @@ class Pipeline:
             try:
                 if not self._frames(case):
                     return
+            except NoImageError as error:
+                case.skip(failure_reason(error, case.source.path))
             except (GmsError, OSError) as error:
                 case.fail(failure_reason(error, case.source.path))
             except MemoryError:
@@ -163,9 +166,9 @@ class Pipeline:
     def _frames(self, case: ScanCase) -> bool:
         """Decode a source and send its frames on; False when the run is cancelled."""
         start = time.perf_counter()
-        fetched = fetch(case.source.path)
-        case.digest = fetched.digest
-        earlier = self._find(case.source.name, fetched.digest)
+        fetched = fetch_series(case.source.paths) if case.source.series else fetch(case.source.path)
+        case.digest = self._settings.digest(fetched.digest)
+        earlier = self._find(case.source.name, case.digest)
         if earlier is not None:
             case.reuse(earlier.rows, earlier.files)
             return True
@@ -173,7 +176,13 @@ class Pipeline:
         case.begin(fetched, reading.multi)
         frames = reading.frames
         while True:
-            frame = next(frames, None)
+            try:
+                frame = next(frames, None)
+            except (InputError, MemoryError) as error:
+                if not isinstance(frames, SeriesFrames):
+                    raise
+                case.fail(failure_reason(error, frames.path), frames.number)  # one slice: the others go on
+                continue
             if frame is None:
                 return True
             prepared = self._settings.predictor.prepare(frame.image)

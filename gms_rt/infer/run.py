@@ -14,22 +14,29 @@ from pathlib import Path
 from typing import Any
 
 from gms_rt import __version__
-from gms_rt.artifacts import atomic_path, sha256_file, write_json
+from gms_rt.artifacts import sha256_file, write_json
+from gms_rt.class_lists import values_from_classes
 from gms_rt.engine.loaded import Engine
-from gms_rt.engine.manifest import MANIFEST
+from gms_rt.engine.manifest import CERTIFICATE, MANIFEST
 from gms_rt.errors import GmsError
+from gms_rt.infer.bids import write_dataset_description
 from gms_rt.infer.case import CaseSettings, ScanCase
 from gms_rt.infer.confidence import DEFINITION
+from gms_rt.infer.deidentify import Deidentifier, deidentifier_for_folder
+from gms_rt.infer.earlier import check_replaceable, is_same_root
 from gms_rt.infer.journal import Journal
-from gms_rt.infer.measure import CaseRow, CaseTable, as_text
-from gms_rt.infer.options import InferOptions
+from gms_rt.infer.measure import CaseRow, as_text
+from gms_rt.infer.options import BIDS, InferOptions
 from gms_rt.infer.outputs import OutFolder
 from gms_rt.infer.pipeline import Pipeline
 from gms_rt.infer.predict import Predictor
+from gms_rt.infer.result import Maker
 from gms_rt.infer.sources import FoundSources, Source
 from gms_rt.infer.summary import NOT_CLINICAL, Summary, stage_report, with_referral
+from gms_rt.infer.tables import RunTables
 from gms_rt.runtime.device import package_version
 
+OnFrame = Callable[[ScanCase, int], None]
 OnCase = Callable[[ScanCase, list[CaseRow]], None]
 
 NOTES = (
@@ -49,6 +56,16 @@ class InferJob:
     options: InferOptions
     workers: int = 0  # threads that decode, and as many that write; 0 is one for each core, four at most
     on_case: OnCase | None = None  # called with each finished case and its rows
+    on_frame: OnFrame | None = None  # called by any thread with a case and the number of its frames that are written
+
+    def __post_init__(self) -> None:
+        self.out.layout = self.options.layout
+
+    def describe(self, source: Path | None) -> None:
+        """Write what describes the output folder as a whole, where its layout has such files."""
+        if self.options.layout == BIDS:
+            manifest = self.engine.manifest
+            write_dataset_description(self.out.root, manifest.name, manifest.segment_classes, source)
 
     @property
     def threads(self) -> int:
@@ -66,30 +83,73 @@ class InferJob:
         """The hash of the engine's manifest, which holds the hashes of all its files."""
         return sha256_file(self.engine.folder / MANIFEST)
 
+    @cached_property
+    def deidentifier(self) -> Deidentifier | None:
+        """What replaces all that identifies a person, where that is asked for."""
+        return deidentifier_for_folder(self.out.root) if self.options.deidentify else None
+
+    @property
+    def maker(self) -> Maker:
+        """Who makes the results, as they name it."""
+        certificate = self.engine.folder / CERTIFICATE
+        return Maker(
+            self.engine.manifest.name,
+            self.fingerprint,
+            __version__,
+            sha256_file(certificate) if certificate.is_file() else None,
+            dataclasses.asdict(self.options),
+        )
+
+    @property
+    def settings(self) -> CaseSettings:
+        """What every case shares."""
+        return CaseSettings(
+            self.out,
+            Predictor(self.engine, self.options),
+            self.maker,
+            self.key,
+            self.engine.manifest.segment_classes,
+            on_frame=self.on_frame,
+            deidentifier=self.deidentifier,
+        )
+
     def refer(self, rows: list[CaseRow]) -> list[CaseRow]:
         """The rows with their `refer` column."""
         return [with_referral(row, self.options.refer_below) for row in rows]
 
 
-def run_cases(found: FoundSources, job: InferJob, *, resume: bool = False) -> Summary:
+def run_cases(found: FoundSources, job: InferJob, *, resume: bool = False, replace: bool = False) -> Summary:
     """Segment everything that was found; an interrupt leaves whole files.
 
-    A run without `resume` replaces the results of the run before it in the same folder.
+    A run without `resume` replaces the results of the run before it in the same folder. Results that it would not make
+    again, of other scans, are deleted with `replace` only.
     """
     out = job.out
+    if job.deidentifier is not None:
+        found = job.deidentifier.sources(found)
+    if not replace:
+        check_replaceable(out.root, found, keep=job.key if resume else None)
+    resume = resume and is_same_root(out.root, found)
     record = run_record(job, found)
+
+    def save_record(**end: str) -> None:
+        value = record | end
+        write_json(out.root / "run.json", job.deidentifier.record(value) if job.deidentifier else value)
+
     with Journal(out.root, job.key, resume=resume) as journal:
-        write_json(out.root / "run.json", record | {"status": "running"})
+        save_record(status="running")
+        job.describe(None if job.options.deidentify else found.root)
+        for member in (member for source in found.sources for member in source.members if member in journal.entries):
+            journal.forget(member)  # it was a case of its own, and is now a slice of a series
         summary = Summary(job.options.refer_below)
         status = "failed"
         try:
-            with atomic_path(out.root / "cases.csv") as part, part.open("w", encoding="utf-8", newline="") as stream:
-                table = CaseTable(stream)
+            with RunTables(out.root, series=any(source.series for source in found.sources)) as tables:
                 try:
                     for case in segment_sources(found.sources, job, journal, summary):
                         rows = job.refer(case.rows)
+                        tables.add(rows)
                         for row in rows:
-                            table.add(row)
                             summary.add(row)
                         if job.on_case is not None:
                             job.on_case(case, rows)
@@ -100,7 +160,7 @@ def run_cases(found: FoundSources, job: InferJob, *, resume: bool = False) -> Su
             # After a full disk these fail too; the error that counts is the first.
             with contextlib.suppress(GmsError, OSError):
                 write_json(out.root / "summary.json", summary.value())
-                write_json(out.root / "run.json", record | {"status": status, "ended": now()})
+                save_record(status=status, ended=now())
         if status == "interrupted":
             raise KeyboardInterrupt
     return summary
@@ -119,7 +179,7 @@ def segment_sources(
             journal.add(case.source.name, case.digest, case.rows, case.files)
 
     pipeline = Pipeline(
-        CaseSettings(job.out, Predictor(job.engine, job.options), job.fingerprint),
+        job.settings,
         workers=job.threads,
         find=lambda name, digest: journal.find(name, digest, failed_too=failed_too),
         done=done,
@@ -148,6 +208,7 @@ def run_record(job: InferJob, found: FoundSources) -> dict[str, Any]:
             "folder": as_text(str(Path(os.path.abspath(engine.folder)))),  # noqa: PTH100 (links keep their names)
             "precision": engine.manifest.precision,
             "manifest_sha256": job.fingerprint,
+            "classes": values_from_classes(engine.manifest.segment_classes),
         },
         "device": dataclasses.asdict(engine.runner.info),
         "options": dataclasses.asdict(job.options) | {"workers": job.threads},
@@ -155,6 +216,7 @@ def run_record(job: InferJob, found: FoundSources) -> dict[str, Any]:
         "inputs": [as_text(text) for text in found.inputs],
         "root": as_text(str(found.root)),
         "sources": len(found.sources),
+        "series": sum(source.series is not None for source in found.sources),
         "other_files_skipped": found.skipped,
         "started": now(),
     }

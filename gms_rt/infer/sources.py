@@ -7,19 +7,24 @@ all sources together, so that their order never matters and nothing is overwritt
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import os
 import re
 import stat
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gms_rt.errors import UsageError
+from gms_rt.progress import OnProgress, silent
+from gms_rt.scan.dicom import DICOM_SUFFIXES
 from gms_rt.scan.nifti import NIFTI_SUFFIXES
-from gms_rt.scan.reader import is_scan
+from gms_rt.scan.reader import SUFFIXES, is_scan
+from gms_rt.scan.series import Series
+from gms_rt.scan.slices import Slice, series_from_files
 
 # A folder that holds this file is the output of a run, never its input.
 OUTPUT_MARK = ".gms-rt.lock"
@@ -28,11 +33,18 @@ _FRAME_LIKE = re.compile(r"\.frame-\d+$")
 
 @dataclass(frozen=True)
 class Source:
-    """One file: where it is, its name below the common root, and the name of its results (no ending)."""
+    """One file or series: where it is, its name below the common root, and the name of its results (no ending)."""
 
-    path: Path
+    path: Path  # of a series the first file
     name: str
     stem: str
+    series: Series | None = None
+    members: tuple[str, ...] = ()  # names of a series' files, in the order of the frames
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Its file, or its files in the order of the frames."""
+        return self.series.paths if self.series else (self.path,)
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,7 @@ def find_sources(inputs: Sequence[str], *, keep_suffix: bool = False) -> FoundSo
     for text in inputs:
         for path in _expand(text):
             here = os.path.abspath(path)  # noqa: PTH100 (resolve() would follow links and change names)
-            folder = Path(here).is_dir()
+            folder = os.path.isdir(here)  # noqa: PTH112 (Path.is_dir raises where a folder above may not be entered)
             roots.append(here if folder else os.path.dirname(here))  # noqa: PTH120
             paths.update(dict.fromkeys(walker.files(here) if folder else [here]))
     root = os.path.commonpath(roots) if roots else os.getcwd()  # noqa: PTH109
@@ -63,6 +75,39 @@ def find_sources(inputs: Sequence[str], *, keep_suffix: bool = False) -> FoundSo
     stems = result_names(names, keep_suffix=keep_suffix)
     sources = [Source(Path(p), n, stems[n]) for p, n in zip(paths, names, strict=True)]
     return FoundSources(sources, Path(root), walker.skipped, [str(text) for text in inputs])
+
+
+def with_series(
+    found: FoundSources, on_progress: OnProgress = silent, look: Callable[[Path], Slice | None] | None = None
+) -> FoundSources:
+    """The same sources, with the files of each DICOM series as one source in the place of the first of them.
+
+    A series is named by the folder that holds all its files and its own name. All other sources keep their names.
+    """
+    names = {source.path: source for source in found.sources if _may_be_dicom(source.name)}
+    owners: dict[Path, Series] = {}
+    for series in series_from_files(list(names), on_progress, look):
+        owners |= dict.fromkeys((*series.paths, *series.copies), series)
+    taken = {source.stem for source in found.sources}
+    sources: list[Source] = []
+    begun: set[int] = set()
+    for source in found.sources:
+        owner = owners.get(source.path)
+        if owner is None:
+            sources.append(source)
+        elif id(owner) not in begun:
+            begun.add(id(owner))
+            members = tuple(names[path].name for path in owner.paths)
+            name = os.path.join(os.path.commonpath([os.path.dirname(m) for m in members]), owner.name)  # noqa: PTH118, PTH120
+            while name in taken:
+                name += "~"
+            taken.add(name)
+            sources.append(Source(owner.paths[0], name, name, owner, members))
+    return dataclasses.replace(found, sources=sources)
+
+
+def _may_be_dicom(name: str) -> bool:
+    return name.lower().endswith(DICOM_SUFFIXES) or not name.lower().endswith(SUFFIXES)
 
 
 def result_names(names: Iterable[str], *, keep_suffix: bool = False) -> dict[str, str]:
@@ -100,12 +145,16 @@ def _expand(text: str) -> Iterator[str]:
         yield from _read_list(sys.stdin.buffer.read(), "", "standard input")
     elif os.path.lexists(text):
         if text.lower().endswith(".txt") and Path(text).is_file():
-            yield from _read_list(Path(text).read_bytes(), str(Path(text).parent), text)
+            try:
+                data = Path(text).read_bytes()
+            except OSError as error:
+                raise UsageError(f"cannot be read ({error.strerror})", where=text) from error
+            yield from _read_list(data, str(Path(text).parent), text)
         else:
             yield text
     elif glob.has_magic(text):
         hits = sorted(glob.glob(text, recursive=True), key=os.fsencode)  # noqa: PTH207 (any pattern, also absolute)
-        hits = [hit for hit in hits if not Path(hit).is_dir()] or hits
+        hits = [hit for hit in hits if not os.path.isdir(hit)] or hits  # noqa: PTH112
         if not hits:
             raise UsageError("matches no file", where=text)
         yield from hits
@@ -146,6 +195,9 @@ class _Walker:
                 continue
             try:
                 mode = entry.stat().st_mode
+            except PermissionError:  # a folder that can be listed but not entered
+                yield entry.path
+                continue
             except OSError:  # a link that leads nowhere or to itself
                 self.skipped += 1
                 continue

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import heapq
+import re
+from collections import Counter
 from typing import Any
 
 from gms_rt.infer.confidence import DEFINITION
@@ -11,6 +13,7 @@ from gms_rt.infer.measure import CaseRow
 NOT_CLINICAL = "Not for clinical use."
 _LISTED = 5
 _WORK = {"decode": "reading scans", "infer": "the engine", "write": "writing files"}
+_REASONS = 100  # kinds of reasons counted one by one
 _KEPT = 1000  # failed and referred cases named in summary.json; cases.csv has them all
 
 
@@ -24,8 +27,16 @@ class Summary:
         self.stages: dict[str, Any] = {}
         self._slowest: list[tuple[float, int, str]] = []
         self._unsure: list[tuple[float, int, str]] = []
+        self.skipped = 0
+        self._reasons: dict[str, Counter[str]] = {"failed": Counter(), "skipped": Counter()}
         self._failures: list[dict[str, Any]] = []
         self._refer: list[dict[str, Any]] = []
+
+    def without_rows(self, sources: int) -> Summary:
+        """The same run with this many sources and none of its rows yet."""
+        again = Summary(self.refer_below)
+        again.sources, again.reused, again.seconds, again.stages = sources, self.reused, self.seconds, self.stages
+        return again
 
     def add_source(self, reused: bool) -> None:
         """Count one finished source."""
@@ -35,6 +46,11 @@ class Summary:
     def add(self, row: CaseRow) -> None:
         """Count one row, with its `refer` column set."""
         self.cases += 1
+        if row["status"] in self._reasons:
+            self._count_reason(self._reasons[row["status"]], reason_kind(str(row.get("error") or "")))
+        if row["status"] == "skipped":
+            self.skipped += 1
+            return
         if row["status"] == "failed":
             self.failed += 1
             if len(self._failures) < _KEPT:
@@ -48,17 +64,24 @@ class Summary:
             if len(self._refer) < _KEPT:
                 self._refer.append({"case": row["case"], "confidence": row["confidence"]})
 
+    @staticmethod
+    def _count_reason(counts: Counter[str], reason: str) -> None:
+        counts[reason if reason in counts or len(counts) < _REASONS else "other reasons"] += 1
+
     def value(self) -> dict[str, Any]:
         """The content of summary.json."""
-        rate = (self.cases - self.failed) / self.seconds if self.seconds and not self.reused else None
+        segmented = self.cases - self.failed - self.skipped
+        rate = segmented / self.seconds if self.seconds and not self.reused else None
         return {
             "note": NOT_CLINICAL,
             "sources": self.sources,
             "sources_done_before": self.reused,
             "cases": self.cases,
-            "segmented": self.cases - self.failed,
+            "segmented": segmented,
             "empty_masks": self.empty,
             "failed": self.failed,
+            "skipped": self.skipped,
+            "reasons": {status: dict(counts.most_common()) for status, counts in self._reasons.items()},
             "referred": self.referred,
             "refer_below": self.refer_below,
             "confidence": DEFINITION,
@@ -79,6 +102,7 @@ class Summary:
         head = f"{value['segmented']} segmented"
         head += f", {self.empty} of them empty" if self.empty else ""
         head += f", {self.failed} failed" if self.failed else ""
+        head += f", {self.skipped} skipped" if self.skipped else ""
         head += f", {self.reused} sources done before" if self.reused else ""
         rate = f" ({value['cases_per_second']:.1f} images/s)" if value["cases_per_second"] else ""
         lines = [f"{head}, in {self.seconds:.1f} s{rate}"]
@@ -94,7 +118,21 @@ class Summary:
             lines += _part(f"for a person to look at: {self.referred} below {self.refer_below:g}", named)
         named = [f"  {_short(s['source'], 40)}: {_short(s['error'] or '', 90)}" for s in self._failures[:_LISTED]]
         lines += _part(f"failed: {self.failed}", named)
+        for status, counts in self._reasons.items():
+            if sum(counts.values()) > _LISTED or status == "skipped":
+                named = [f"{count:6}  {_short(reason, 90)}" for reason, count in counts.most_common(_LISTED)]
+                lines += _part(f"why {status}", named)
         return "\n".join([*lines, f"results in {out}; {NOT_CLINICAL}"])
+
+
+def reason_kind(reason: str) -> str:
+    """A reason without what differs from file to file, so that equal ones can be counted.
+
+    >>> reason_kind("ends after 3 of 10 frames (byte 17)")
+    'ends after # of # frames'
+    """
+    kind = re.sub(r"\s*\([^()]*\)", "", reason.split("; ")[0])
+    return re.sub(r"\d+([.,]\d+)*", "#", kind).strip() or "no reason given"
 
 
 def with_referral(row: CaseRow, refer_below: float | None) -> CaseRow:

@@ -12,6 +12,7 @@ from torch import Tensor
 from gms_rt.errors import ArtifactError, MissingExtraError, UsageError
 from gms_rt.model.checkpoint import load_tensors
 from gms_rt.model.diffusers_tokenizer import DiffusersTokenizer, wrap_autoencoder
+from gms_rt.telemetry import quiet_module
 
 SD_SCALE = 0.18215
 _PREFIX = "first_stage_model."
@@ -34,7 +35,7 @@ _RENAMES: list[tuple[str, str]] = [
 def load_compvis(source: str) -> DiffusersTokenizer:
     """Load the autoencoder of a checkpoint, alone or inside a whole Stable Diffusion checkpoint."""
     try:
-        from diffusers import AutoencoderKL
+        diffusers = quiet_module("diffusers")
     except ImportError as error:
         raise MissingExtraError("the tokenizer 'compvis'", "train") from error
     path = Path(source)
@@ -46,7 +47,7 @@ def load_compvis(source: str) -> DiffusersTokenizer:
     weights = {k: v for k, v in weights.items() if k.startswith(("encoder.", "decoder.", "quant_conv", "post_quant"))}
     if "encoder.conv_in.weight" not in weights or "post_quant_conv.weight" not in weights:
         raise ArtifactError("contains no autoencoder in the CompVis layout (no encoder.conv_in)", where=path)
-    autoencoder = AutoencoderKL(**_configuration(weights))
+    autoencoder = diffusers.AutoencoderKL(**_configuration(weights))
     missing, unexpected = autoencoder.load_state_dict(to_diffusers(weights), strict=False)
     if missing or unexpected:
         raise ArtifactError(f"does not fit: missing {sorted(missing)}, unexpected {sorted(unexpected)}", where=path)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from gms_rt.errors import ArtifactError, MissingExtraError, UsageError, reason_from_error
 from gms_rt.model.tokenizer import Tokenizer, TokenizerSpec
+from gms_rt.telemetry import quiet_module
 
 _CLASSES = {"sd-vae": "AutoencoderKL", "taesd": "AutoencoderTiny", "vq": "VQModel"}
 
@@ -75,7 +76,7 @@ def wrap_autoencoder(autoencoder: Any, kind: str, source: str, revision: str | N
 def load_diffusers(kind: str, source: str, revision: str | None = None) -> DiffusersTokenizer:
     """Load from a local folder, or from the hub if `source` is a hub id (`owner/name`)."""
     try:
-        import diffusers
+        diffusers = quiet_module("diffusers")
     except ImportError as error:
         raise MissingExtraError(f"the tokenizer '{kind}'", "train") from error
     diffusers.utils.logging.set_verbosity_error()

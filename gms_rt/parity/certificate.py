@@ -77,12 +77,11 @@ def certificate_from_engine(engine: Engine, golden: Golden, gate: Gate | None = 
             "truth": golden.truth is not None,
         },
         "compared": {
-            "arithmetic": info.execution,
             **stack_from_runner(info),
             "machine": probe().name,
             "size": [info.height, info.width],
             "threshold": FOREGROUND,
-            "in_words": f"{manifest.precision} engine on {info.device} ({info.backend}, {info.execution}) "
+            "in_words": f"{manifest.precision} engine on {_place(info.device)} ({info.backend}, {info.execution}) "
             f"against {golden.origin}, masks at probability ≥ {FOREGROUND}/255, {info.width}×{info.height} pixels",
         },
         "summary": _summary(cases, golden) | {"interval": dataclasses.asdict(interval)},
@@ -91,6 +90,12 @@ def certificate_from_engine(engine: Engine, golden: Golden, gate: Gate | None = 
         "reasons": reasons,
         "cases": cases,
     }
+
+
+def _place(device: str) -> str:
+    """The processor or GPU, and the board with its power mode where there is one."""
+    board = probe().board
+    return f"{device}, {board.in_words}" if board else device
 
 
 def _shortfalls(cases: list[dict[str, Any]], gate: Gate) -> list[str]:

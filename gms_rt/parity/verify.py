@@ -64,18 +64,27 @@ def _differences(claimed: dict[str, Any], found: dict[str, Any]) -> tuple[list[s
         lines.append(f"arithmetic was {claimed['compared'].get('arithmetic')}, is {found['compared']['arithmetic']}")
     if claimed["verdict"] != found["verdict"]:
         lines.append(f"verdict was {claimed['verdict']}, is {found['verdict']}")
-    before = {case.get("name"): case for case in claimed["cases"] if isinstance(case, dict)}
+    before = {case.get("name"): case for case in claimed["cases"] if _has_name(case)}
     after = {case["name"]: case for case in found["cases"]}
     if before.keys() != after.keys():
         lines.append(f"cases were {len(before)}, are {len(after)}, or their names differ")
     largest = 0.0
     for name in before.keys() & after.keys():
-        gap = abs(float(before[name].get("dice", math.inf)) - after[name]["dice"])
+        gap = abs(_number(before[name].get("dice")) - after[name]["dice"])
         largest = max(largest, gap)
         if not gap <= _DICE_TOLERANCE:
             lines.append(f"{name}: Dice was {before[name].get('dice')}, is {after[name]['dice']:.6f}")
     for key in ("mean", "min"):
         was = claimed["summary"].get(key)
-        if not isinstance(was, (int, float)) or not abs(was - found["summary"][key]) <= _DICE_TOLERANCE:
+        if not abs(_number(was) - found["summary"][key]) <= _DICE_TOLERANCE:
             lines.append(f"{key} Dice was {was}, is {found['summary'][key]:.6f}")
     return lines, largest
+
+
+def _has_name(case: object) -> bool:
+    return isinstance(case, dict) and isinstance(case.get("name"), str)
+
+
+def _number(value: object) -> float:
+    """A claimed figure; infinity for what is none, which no figure is near. Anyone can have written it."""
+    return float(value) if isinstance(value, float) or (type(value) is int and abs(value) < 2**53) else math.inf

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from gms_rt.arrays import U8
 from gms_rt.errors import GmsError, MissingExtraError, UsageError
 from gms_rt.peers import KINDS, TORCH_KINDS
+from gms_rt.telemetry import quiet_module
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def _torch(kind: str, path: Path, threads: int, device: str, size: tuple[int, in
 
 def _onnx(path: Path, threads: int, device: str) -> OpenedPeer:
     try:
-        import onnxruntime
+        onnxruntime = quiet_module("onnxruntime")
     except ImportError as error:
         raise MissingExtraError("a comparison with ONNX Runtime", "dev") from error
     options = onnxruntime.SessionOptions()

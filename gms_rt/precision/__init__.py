@@ -12,6 +12,8 @@ equalise.py           channels evened out before INT8
 int8.py               the INT8 graph of a target
 concat_as_sum.py      around a bug of OpenVINO with Concat
 upsampling.py         INT8 upsampling as a CPU does it fast
+cpu_choice.py         the arithmetic in which this CPU runs the typed graph
+int8_probe.py         whether this CPU runs INT8 at all
 blocks.py, search.py  which convolutions go back to the higher precision
 """
 

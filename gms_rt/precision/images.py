@@ -82,6 +82,21 @@ def halves(both: ImageSet) -> tuple[ImageSet, ImageSet]:
     return first, ImageSet(np.stack(rest), f"{both.source} (the others)")
 
 
+def sixths(everything: ImageSet) -> tuple[ImageSet, ImageSet, ImageSet]:
+    """Three disjoint sets from one: a sixth for calibration, a third for the search, half for the gate."""
+    place = np.arange(len(everything.images)) % 6
+    digests = np.array(everything.each_sha256())
+    parts: list[ImageSet] = []
+    seen: set[str] = set()
+    for chosen, name in (((0,), "a sixth"), ((1, 4), "a third"), ((2, 3, 5), "half")):
+        take = np.isin(place, chosen) & ~np.isin(digests, list(seen))
+        if not take.any():
+            raise UsageError("has the same image again and again", where=everything.source, fix="give different images")
+        seen |= set(digests[take])
+        parts.append(ImageSet(everything.images[take], f"{everything.source} ({name})"))
+    return parts[0], parts[1], parts[2]
+
+
 def check_disjoint(calibration: ImageSet, gate: ImageSet) -> None:
     """Refuse a gate that would judge on the images the ranges were taken from."""
     shared = set(calibration.each_sha256()) & set(gate.each_sha256())

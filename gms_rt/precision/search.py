@@ -12,6 +12,7 @@ Every judgement is stored at once, so that an interrupted search goes on where i
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,7 @@ class SearchResult:
     verdict: GateVerdict  # on all images
     rows: list[dict[str, Any]]  # each block: its size, what it costs, and what was decided
     evaluations: int  # how many assignments had to be run
+    plain: bool = False  # the first assignment passed, so nothing was chosen by the images
 
 
 @dataclass
@@ -63,6 +65,7 @@ class Search:
     gate: Gate
     levels: int  # steps of a weight on one side of zero
     checkpoint: Path | None = None  # the file that makes the search resumable
+    execution: str = "f32"  # the arithmetic of what is not INT8
     key: str = ""  # names the search: a checkpoint of another one is ignored
     progress: OnProgress = silent
     evaluations: int = 0
@@ -82,7 +85,8 @@ class Search:
         units = convolution_blocks(self.graph, self.candidates)
         if verdict.passed:
             rows = [self._row(unit, None, "int8") for unit in units]
-            return self._found(list(self.candidates), method, verdict, rows)
+            found = self._found(list(self.candidates), method, verdict, rows)
+            return dataclasses.replace(found, plain=method == calibrators[0])
         return self._search(units, method, hardest)
 
     def _search(self, units: list[PrecisionBlock], method: str, hardest: NDArray[np.intp]) -> SearchResult:
@@ -122,7 +126,7 @@ class Search:
             verdict = self._judge(method, whole.nodes, hardest)
             harmless = (
                 1 - verdict.mean <= (1 - self.gate.mean) * HARMLESS
-                and 1 - verdict.minimum <= (1 - self.gate.minimum) * HARMLESS
+                and 1 - verdict.minimum <= (1 - self.gate.tail) * HARMLESS
             )
             if harmless:
                 damage[whole.name] = 1 - verdict.mean
@@ -190,21 +194,27 @@ class Search:
         reference = self.reference if which is None else self.reference[which]
         text = "\n".join([method, *sorted(nodes), *(map(str, which.tolist()) if which is not None else [])])
         entry = sha256_bytes(text.encode())[:24]
-        if entry not in self._store:
+        if not self._settled(entry, len(images)):
             typed = int8_graph(self.graph, nodes, self.clips(method), "cpu", levels=self.levels, skips=())
-            dice = self._dice(Session(typed), images, reference, first)
+            dice = self._dice(Session(typed, execution=self.execution), images, reference, first)
             self._store[entry] = [round(float(value), 6) for value in dice]
             self.evaluations += 1
             if self.checkpoint is not None:
                 write_json(self.checkpoint, {"key": self.key, "dice": self._store})
         return GateVerdict(np.array(self._store[entry]), self.gate)
 
+    def _settled(self, entry: str, total: int) -> bool:
+        """Whether the store answers: with all images, or with some that settle it for this gate."""
+        known = self._store.get(entry)
+        return known is not None and (
+            len(known) == total or self.gate.fails_for_certain(np.array(known), total)
+        )  # fmt: skip
+
     def _dice(self, session: Session, images: U8, reference: U8, first: NDArray[np.intp] | None) -> NDArray[np.float64]:
         if first is None:
             return judge(session.probabilities(images), reference, self.gate).dice
         part = judge(session.probabilities(images[first]), reference[first], self.gate)
-        best = 1 - float((1 - part.dice).sum()) / len(images)  # the mean, were all others perfect
-        if part.minimum < self.gate.minimum or best < self.gate.mean:
+        if self.gate.fails_for_certain(part.dice, len(images)):
             return part.dice
         dice = np.empty(len(images))
         dice[first] = part.dice

@@ -12,6 +12,7 @@ from typing import Any
 
 from gms_rt.report.columns import SWEPT, TIMED, timed_rows
 from gms_rt.report.model import Report
+from gms_rt.spreadsheet import cell_from_text
 
 
 def csv_from_report(report: Report) -> str:
@@ -30,6 +31,4 @@ def csv_from_report(report: Report) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
-    text = "" if value is None else str(value)
-    # A spreadsheet would run a name that begins like a formula.
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+    return cell_from_text(value) if isinstance(value, str) else "" if value is None else str(value)

@@ -14,7 +14,9 @@ def identity_from_machine(machine: Machine | None = None) -> Identity:
     """This machine and its software."""
     here = machine or probe()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    hardware = [
+    board = here.board
+    hardware = [Fact("Board", board.model, ", ".join(filter(None, (board.module, board.power_mode))))] if board else []
+    hardware += [
         Fact("Processor", here.cpu.name, f"{here.cpu.architecture}, {here.cpu.cores} usable cores"),
         Fact("Instructions", ", ".join(here.cpu.features) or "none of note"),
         Fact("Memory", size(memory)),
@@ -23,7 +25,9 @@ def identity_from_machine(machine: Machine | None = None) -> Identity:
     if not here.gpus:
         hardware.append(Fact("GPU", "none", here.driver_note))
     software = [Fact("System", f"{platform.system()} {platform.release()}"), Fact("Python", platform.python_version())]
+    if board and board.software:
+        software.append(Fact("JetPack", board.software))
     if here.driver:
         software.append(Fact("NVIDIA driver supports CUDA", here.driver))
     software += [Fact(name, version) for name, version in sorted(here.packages.items()) if version]
-    return Identity(here.gpus[0].name if here.gpus else here.cpu.name, tuple(hardware), tuple(software))
+    return Identity(here.title, tuple(hardware), tuple(software))

@@ -14,6 +14,7 @@ from pathlib import Path
 from gms_rt.arrays import U8
 from gms_rt.runtime.base import Runner, RunnerInfo, Timings
 from gms_rt.runtime.binding import NativeRunner
+from gms_rt.runtime.device import processor_name
 from gms_rt.runtime.options import CpuSettings
 
 # A second compilation of the graph must promise to pay for itself: by this much of the remaining time, twice over.
@@ -51,7 +52,7 @@ class CpuRunner(Runner):
                 batch=about.batch,
                 height=about.height,
                 width=about.width,
-                device=about.device,
+                device=processor_name(about.device),
                 execution=f"i8+{about.execution}" if quantised else about.execution,
                 lanes=about.lanes,
                 threads=about.threads,

@@ -1,7 +1,7 @@
 """What this machine has: processor, GPUs through the driver library, installed runtimes. Nothing here can fail.
 
 Absent things are reported as absent. No framework is imported: versions come from package metadata, GPUs from the
-driver library itself.
+driver library itself, the board from `gms_rt.runtime.board`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from gms_rt.errors import DeviceError, UsageError
+from gms_rt.errors import UsageError
+from gms_rt.runtime.arm_cores import cores_from_cpuinfo
+from gms_rt.runtime.board import ROOT, Board, board_from_files
+from gms_rt.runtime.kernel_files import kernel_text
 
-# What Linux calls a processor's BF16 arithmetic: AVX-512, AMX, Arm.
-BF16_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")
-_SM_MAJOR, _SM_MINOR = 75, 76  # CUdevice_attribute numbers
+_SM_MAJOR, _SM_MINOR, _INTEGRATED = 75, 76, 18  # CUdevice_attribute numbers
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Gpu:
     sm: int  # compute capability times ten
     memory_bytes: int
     bus: str | None = None  # its place on the PCI bus; NVML counts by it
+    integrated: bool = False  # whether it is a part of the board's own chip, as on a Jetson
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,7 @@ class Cpu:
     name: str
     architecture: str
     cores: int
-    features: tuple[str, ...]  # those that decide an engine's speed and arithmetic
-
-    @property
-    def bf16(self) -> bool:
-        """Whether it computes in BF16 itself."""
-        return bool(set(BF16_FEATURES) & set(self.features))
+    features: tuple[str, ...]  # flags that matter for speed; what is computed in says `gms_rt.runtime.arithmetic`
 
 
 @dataclass(frozen=True)
@@ -57,16 +54,33 @@ class Machine:
     driver: str | None  # newest CUDA version the driver supports, "13.0"
     driver_note: str  # why there is no GPU, or ""
     packages: dict[str, str | None]  # installed version by distribution
+    board: Board | None = None  # where a device tree or Jetson Linux names one
+
+    @property
+    def processor(self) -> str:
+        """The processor, and the board that it is on."""
+        return f"{self.cpu.name}, {self.board.in_words}" if self.board else self.cpu.name
+
+    @property
+    def title(self) -> str:
+        """What people call it: the board with its power mode and a GPU plugged into it, else the GPU or processor."""
+        return self._joined(self.board.in_words if self.board else "", ", ")
 
     @property
     def name(self) -> str:
-        """A short name for files: the first GPU's, else the processor's."""
-        text = self.gpus[0].name if self.gpus else self.cpu.name
+        """A short name for files. It tells boards and power modes apart, so two that differ never share a folder."""
+        text = self._joined(self.board.short if self.board else "", " ")
         kept = "".join(c if c.isalnum() else "-" for c in text.lower())
         return "-".join(part for part in kept.split("-") if part)
 
+    def _joined(self, board: str, between: str) -> str:
+        """The board, and the first GPU where it is not a part of it; without a board the GPU, else the processor."""
+        if not board:
+            return self.gpus[0].name if self.gpus else self.cpu.name
+        return between.join([board, *(gpu.name for gpu in self.gpus[:1] if not gpu.integrated)])
 
-# Arithmetic that inference depends on; anything else in the flags is noise here.
+
+# Flags that inference can gain from; anything else is noise here.
 _FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_bf16",
              "amx_int8", "amx_fp16", "asimd", "asimddp", "asimdhp", "bf16", "i8mm", "sve")  # fmt: skip
 
@@ -79,7 +93,8 @@ _PACKAGES = ("openvino", "onnx", "numpy", "opencv-python-headless", "pydicom", "
 def probe() -> Machine:
     """Look at the machine once."""
     gpus, driver, note = _gpus()
-    return Machine(_cpu(), gpus, driver, note, {name: package_version(name) for name in _PACKAGES})
+    packages = {name: package_version(name) for name in _PACKAGES}
+    return Machine(cpu_from_files(), gpus, driver, note, packages, board_from_files())
 
 
 def package_version(name: str) -> str | None:
@@ -90,25 +105,18 @@ def package_version(name: str) -> str | None:
         return None
 
 
-def _cpu() -> Cpu:
+def cpu_from_files(root: Path = ROOT) -> Cpu:
+    """The processor that /proc/cpuinfo below `root` describes; its cores are counted on this machine."""
+    text = kernel_text(root / "proc/cpuinfo") or ""  # not Linux: the names below still hold
     fields: dict[str, str] = {}
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            fields.setdefault(key.strip(), value.strip())
-    except OSError:
-        pass  # not Linux: the names below still hold
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
     flags = set((fields.get("flags") or fields.get("Features") or "").split())
-    name = fields.get("model name") or fields.get("Model") or _board() or platform.processor() or platform.machine()
+    # Arm's "model name" is a placeholder, "ARMv8 Processor rev 1 (v8l)", and newer kernels leave it out.
+    name = cores_from_cpuinfo(text) or fields.get("model name") or platform.processor() or platform.machine()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Cpu(name, platform.machine(), usable, tuple(f for f in _FEATURES if f in flags))
-
-
-def _board() -> str | None:
-    try:
-        return Path("/proc/device-tree/model").read_text().strip("\0\n ") or None
-    except OSError:
-        return None
 
 
 def _gpus() -> tuple[tuple[Gpu, ...], str | None, str]:
@@ -136,13 +144,20 @@ def _gpu(cuda: ctypes.CDLL, index: int) -> Gpu:
     memory = ctypes.c_size_t(0)
     cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
     numbers = []
-    for attribute in (_SM_MAJOR, _SM_MINOR):
+    for attribute in (_SM_MAJOR, _SM_MINOR, _INTEGRATED):
         value = ctypes.c_int(0)
         cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
         numbers.append(value.value)
     place = ctypes.create_string_buffer(32)
     bus = None if cuda.cuDeviceGetPCIBusId(place, len(place), device) else place.value.decode()
-    return Gpu(index, name.value.decode(errors="replace"), numbers[0] * 10 + numbers[1], memory.value, bus)
+    major, minor, integrated = numbers
+    return Gpu(index, name.value.decode(errors="replace"), major * 10 + minor, memory.value, bus, bool(integrated))
+
+
+def processor_name(runtime_says: str, machine: Machine | None = None) -> str:
+    """The processor's name for reports: the CPU runtime's own word, but on Arm, where it knows none, the kernel's."""
+    cpu = (machine or probe()).cpu
+    return cpu.name if cpu.architecture in ("aarch64", "arm64") else runtime_says
 
 
 def parse_device(device: str | None) -> tuple[str | None, int | None]:
@@ -157,17 +172,3 @@ def parse_device(device: str | None) -> tuple[str | None, int | None]:
     if not match or (match[1] == "cpu" and match[2]):
         raise UsageError(f"unknown device '{device}'", where="--device", fix="use cpu, cuda or cuda:N")
     return match[1], int(match[2]) if match[2] else None
-
-
-def cpu_execution(precision: str, machine: Machine | None = None) -> str:
-    """The arithmetic to ask of the CPU's runtime for a precision; BF16 only where the processor has it."""
-    if precision != "bf16":
-        return "f32"
-    cpu = (machine or probe()).cpu
-    if not cpu.bf16:
-        raise DeviceError(
-            f"{cpu.name} has no BF16 arithmetic (none of {', '.join(BF16_FEATURES)})",
-            where="--target cpu --precision bf16",
-            fix="use --precision int8 for speed or fp32 here, or --target tensorrt-rtx",
-        )
-    return "bf16"

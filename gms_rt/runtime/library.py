@@ -17,9 +17,9 @@ from gms_rt.errors import ArtifactError, DeviceError, GmsError, NativeError, Usa
 
 ABI_VERSION = 2
 LIBRARY_VARIABLE = "GMS_RT_LIBRARY"
-OPENVINO_VARIABLE = "GMSRT_OPENVINO"
+OPENVINO_VARIABLE = "GMS_RT_OPENVINO"
 
-_STATUS_NO_RUNTIME = 4
+NO_RUNTIME = 4
 _ERRORS: dict[int, type[GmsError]] = {
     1: UsageError,
     2: ArtifactError,
@@ -119,6 +119,19 @@ class Device(ctypes.Structure):
     )
 
 
+class Processor(ctypes.Structure):
+    """gmsrt_processor."""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_size_t),
+        ("f16", ctypes.c_uint32),
+        ("bf16", ctypes.c_uint32),
+        ("name", ctypes.c_char * 128),
+        ("runtime", ctypes.c_char * 128),
+        ("capabilities", ctypes.c_char * 256),
+    )
+
+
 class BenchLimits(ctypes.Structure):
     """gmsrt_bench_options."""
 
@@ -214,6 +227,7 @@ def _declare(library: ctypes.CDLL) -> None:
         "gmsrt_cuda_options_default": (None, [pointer(CudaOptions)]),
         "gmsrt_open_cpu": (ctypes.c_int, [text, pointer(CpuOptions), pointer(runner)]),
         "gmsrt_open_cuda": (ctypes.c_int, [pointer(CudaOptions), pointer(runner)]),
+        "gmsrt_probe_cpu": (ctypes.c_int, [text, pointer(Processor)]),
         "gmsrt_probe_cuda": (ctypes.c_int, [text, ctypes.c_uint32, pointer(Device)]),
         "gmsrt_get_info": (ctypes.c_int, [runner, pointer(Info)]),
         "gmsrt_set_lanes": (ctypes.c_int, [runner, ctypes.c_uint32]),
@@ -243,7 +257,7 @@ def check_status(library: ctypes.CDLL, status: int, *, cuda: bool = False) -> No
     if status == 0:
         return
     message = library.gmsrt_last_error().decode(errors="replace")
-    if status == _STATUS_NO_RUNTIME and cuda:
+    if status == NO_RUNTIME and cuda:
         raise DeviceError(message)
     raise _ERRORS.get(status, NativeError)(message)
 

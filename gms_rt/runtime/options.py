@@ -11,11 +11,11 @@ from typing import Literal
 from gms_rt.errors import UsageError
 from gms_rt.runtime import library as c
 
-Execution = Literal["as built", "f32", "bf16"]
+Execution = Literal["as built", "f32", "bf16", "f16"]
 Mode = Literal["latency", "throughput"]
 Trial = Literal["auto", "always", "never"]
 
-_EXECUTIONS: dict[str, int] = {"f32": 0, "bf16": 1, "as built": 2}
+_EXECUTIONS: dict[str, int] = {"f32": 0, "bf16": 1, "f16": 3, "as built": 2}
 _MODES: dict[str, int] = {"latency": 0, "throughput": 1}
 _TRIALS: dict[str, int] = {"auto": 0, "always": 1, "never": 2}
 
@@ -28,8 +28,8 @@ class CpuSettings:
     threads: int = 0
     # Inferences in flight; 0 is one for latency, and for throughput what OpenVINO finds best.
     lanes: int = 0
-    # Arithmetic of what is not int8: what the engine folder says (f32 for a file), or one of the two. bf16 on a
-    # processor without it is an error, never a fallback.
+    # Arithmetic of what is not int8: what the engine folder says (f32 for a file), or one of the three. bf16 or f16 on
+    # a processor without it is an error, never a fallback; only an engine that was built for f16 runs in f32 there.
     execution: Execution = "as built"
     # One image as fast as possible, with all threads; or many at the same time, each with fewer threads.
     mode: Mode = "latency"

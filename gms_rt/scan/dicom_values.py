@@ -46,18 +46,20 @@ def _palette(stored: NDArray[Any], header: Any) -> tuple[U8, str]:
 def _grey(stored: NDArray[Any], header: Any, number: int) -> tuple[U8, str]:
     from pydicom.pixels import apply_modality_lut, apply_voi
 
-    window.check_finite(stored)
     transform = functional_group(header, number, "PixelValueTransformationSequence")
     interest = functional_group(header, number, "FrameVOILUTSequence") or header
     real, rescale = _modality(stored, transform or header, apply_modality_lut)
+    gaps = window.gaps_text(real)
     if interest.get("VOILUTSequence"):
         table = interest.VOILUTSequence[0]
         bits = int(table.LUTDescriptor[2])
-        picked = apply_voi(real.astype(np.int64), interest)
-        return window.to_8bit(picked, 0, 2**bits - 1), "VOI LUT of the dataset"
+        picked = apply_voi(window.fill_gaps(real).astype(np.int64), interest)
+        return window.to_8bit(picked, 0, 2**bits - 1), f"VOI LUT of the dataset{gaps}"
     asked = _window(interest)
     if asked is not None:
-        return _apply_window(real, *asked), f"window {asked[0]:g}/{asked[1]:g} {asked[2]} of the dataset"
+        return _apply_window(
+            window.fill_gaps(real), *asked
+        ), f"window {asked[0]:g}/{asked[1]:g} {asked[2]} of the dataset{gaps}"
     if stored.dtype == np.uint8 and int(header.get("BitsStored", 8)) == 8 and rescale == (1.0, 0.0):
         return np.asarray(stored, np.uint8), "8 bit as stored"
     padding = header.get("PixelPaddingValue")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from gms_rt.arrays import U8
 from gms_rt.errors import InputError
@@ -22,6 +23,8 @@ class Frame:
     number: int  # from 1
     window: str = "8 bit as stored"  # how stored values became 8 bit
     spacing: tuple[float, float] | None = None  # millimetres between rows, between columns
+    origin: dict[str, Any] = field(default_factory=dict)  # what the source's header says of it: columns of cases.csv
+    time: float | None = None  # seconds from the beginning of a video
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ decoded. Anything that is not whole is refused: a half-grey picture never passes
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -18,6 +19,9 @@ from gms_rt.errors import InputError, line_from_error
 from gms_rt.scan import window
 from gms_rt.scan.frame import MAX_PIXELS, Frame, ScanFrames, check_size
 from gms_rt.scan.geometry import orient
+from gms_rt.scan.pillow_limit import size_checked
+from gms_rt.scan.tiff import COMPRESSION, COMPRESSIONS, PHOTOMETRIC, SUBSAMPLING, TiffPage, full_pages, page_as_file
+from gms_rt.scan.tiff_samples import image_from_page, needs_samples
 
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -29,8 +33,10 @@ _MAGIC = {
     b"BM": "BMP",
     b"RIFF": "WebP",
 }
-_ORIENTATION, _BITS, _PHOTOMETRIC, _SUBFILE = 0x0112, 258, 262, 254
-_MAX_PAGES = 100_000
+_ORIENTATION = 0x0112
+_PNG_COLOURS = (2, 4, 6)  # colour types of RGB and of alpha
+_OLD_JPEG = _YCBCR = 6  # a compression, a photometric interpretation
+_PAGE_COMPRESSIONS = (1, 2, 3, 4, 5, _OLD_JPEG, 7, 8, 32771, 32773, 32946, 34925, 50000)  # of 8 bits: Pillow's libtiff
 
 
 def picture_format(start: bytes) -> str | None:
@@ -53,9 +59,10 @@ def read_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ScanFrames:
     with _AsInputErrors(kind):
         if kind == "WebP":  # its decoder allocates the whole picture when it opens one
             check_size(*_webp_size(data), max_pixels)
-        image = _open(data, kind)
-        check_size(image.width, image.height, max_pixels)
-        pages = _full_pages(image) if kind == "TIFF" else [0]
+        pages = full_pages(data) if kind == "TIFF" else [None]
+        if kind != "TIFF":
+            image = _open(data, kind)
+            check_size(image.width, image.height, max_pixels)
         return ScanFrames(len(pages) > 1, _frames(data, kind, pages, max_pixels))
 
 
@@ -70,7 +77,9 @@ def _open(data: bytes, kind: str) -> Any:
         "BMP": BmpImagePlugin.BmpImageFile,
         "WebP": WebPImagePlugin.WebPImageFile,
     }
-    return classes[kind](io.BytesIO(data))
+    width, height = _webp_size(data) if kind == "WebP" else (0, 0)  # the others check when they load, if at all
+    with size_checked(width * height):
+        return classes[kind](io.BytesIO(data))
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -85,26 +94,10 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
 
 
-def _full_pages(image: Any) -> list[int]:
-    if image.n_frames > _MAX_PAGES:
-        raise InputError(f"has {image.n_frames} pages, the limit is {_MAX_PAGES}")
-    pages = []
-    for page in range(image.n_frames):
-        image.seek(page)
-        if not int(image.tag_v2.get(_SUBFILE, 0)) & 1:
-            pages.append(page)
-    return pages or [0]
-
-
-def _frames(data: bytes, kind: str, pages: list[int], max_pixels: int) -> Iterator[Frame]:
+def _frames(data: bytes, kind: str, pages: Sequence[TiffPage | None], max_pixels: int) -> Iterator[Frame]:
     for number, page in enumerate(pages, 1):
         with _AsInputErrors(kind):
-            image = _open(data, kind)
-            if page:
-                image.seek(page)
-            check_size(image.width, image.height, max_pixels)
-            deep = _deep_colour(image, data, kind, page)
-            values, note = (deep, "") if deep is not None else _values(image, kind)
+            values, note = _picture(data, kind, max_pixels) if page is None else _page(data, page, max_pixels)
             if values.dtype == np.uint8:
                 pixels, choice = np.asarray(values, np.uint8), "8 bit as stored"
             else:
@@ -112,10 +105,36 @@ def _frames(data: bytes, kind: str, pages: list[int], max_pixels: int) -> Iterat
         yield Frame(np.ascontiguousarray(pixels), number, choice + note)
 
 
-def _values(image: Any, kind: str) -> tuple[NDArray[Any], str]:
+def _picture(data: bytes, kind: str, max_pixels: int) -> tuple[NDArray[Any], str]:
+    image = _open(data, kind)
+    check_size(image.width, image.height, max_pixels)
+    if kind == "PNG" and data[24] == 16 and data[25] in _PNG_COLOURS:
+        return _deep_png(image, data), ""
+    return _values(image)
+
+
+def _page(data: bytes, page: TiffPage, max_pixels: int) -> tuple[NDArray[Any], str]:
+    check_size(*page.size, max_pixels)
+    if needs_samples(page):
+        return image_from_page(data, page)
+    compression = page.value(COMPRESSION, 1)
+    if compression not in _PAGE_COMPRESSIONS:
+        name = COMPRESSIONS.get(compression, str(compression))
+        raise InputError(f"is a TIFF compressed as {name}, which is not supported")
+    if page.value(PHOTOMETRIC, 1) == _YCBCR and compression == 1 and page.values(SUBSAMPLING, (2, 2)) != (1, 1):
+        raise InputError("is a TIFF in uncompressed YCbCr with fewer colour samples, which is not supported")
+    first = page.number == 0 and not (page.big and page.order == ">")  # Pillow reads BigTIFF in one byte order
+    # Old JPEG has pointers into the file among its tags, so it stays where it is.
+    image = _open(data if first or compression == _OLD_JPEG else page_as_file(data, page), "TIFF")
+    if not first and compression == _OLD_JPEG:
+        image.seek(page.number)
+    return _values(image)
+
+
+def _values(image: Any) -> tuple[NDArray[Any], str]:
     """Pixels as stored, grey or RGB, turned as EXIF says."""
-    inverted = kind == "TIFF" and image.mode.startswith("I;16") and image.tag_v2.get(_PHOTOMETRIC) == 0
-    image.load()
+    with size_checked(image.width * image.height):
+        image.load()
     note = ""
     if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info:
         rgba = np.asarray(image.convert("RGBA"))
@@ -127,37 +146,22 @@ def _values(image: Any, kind: str) -> tuple[NDArray[Any], str]:
         values = np.asarray(image.convert("L"))
     elif image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = np.asarray(image)
-        values = values.max(initial=65535) - values if inverted else values
     else:
         values = np.asarray(image.convert("RGB"))
     # Pillow turns a TIFF itself while loading and then drops the tag.
     return orient(values, _orientation(image)), note
 
 
-def _deep_colour(image: Any, data: bytes, kind: str, page: int) -> NDArray[Any] | None:
-    """Colour of 16 bits a channel, which Pillow would cut to 8; None for everything else."""
-    if kind == "PNG":
-        deep = data[24] == 16 and data[25] in (2, 4, 6)
-    else:
-        bits = image.tag_v2.get(_BITS, (8,)) if kind == "TIFF" else (8,)
-        deep = len(bits) >= 3 and max(bits) == 16
-    if not deep:
-        return None
+def _deep_png(image: Any, data: bytes) -> NDArray[Any]:
+    """Colour of 16 bits a channel, which Pillow would cut to 8."""
     image.load()  # raises where the file is not whole; OpenCV would fill the rest with grey
-    buffer = np.frombuffer(data, np.uint8)
-    flags = cv2.IMREAD_UNCHANGED
-    if kind == "PNG":
-        stored = cv2.imdecode(buffer, flags)
-    else:
-        whole, stack = cv2.imdecodemulti(buffer, flags)
-        stored = stack[page] if whole and page < len(stack) else None
+    stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if stored is None or stored.dtype != np.uint16:
-        raise InputError(f"is a 16-bit {kind} of a kind that cannot be decoded")
+        raise InputError("is a 16-bit PNG of a kind that cannot be decoded")
     if stored.ndim == 3 and stored.shape[2] == 4:
         alpha = stored[..., 3:].astype(np.float32) / 65535
         stored = np.asarray(np.rint(stored[..., :3] * alpha), np.uint16)
-    values: NDArray[Any] = stored[..., ::-1] if stored.ndim == 3 else stored
-    return orient(values, _orientation(image)) if kind == "PNG" else values
+    return orient(stored[..., ::-1] if stored.ndim == 3 else stored, _orientation(image))
 
 
 def _orientation(image: Any) -> int:
@@ -181,4 +185,7 @@ class _AsInputErrors:
             return
         if isinstance(error, MemoryError):
             raise InputError(f"needs more memory than there is to decode this {self.kind}") from error
-        raise InputError(f"is a damaged {self.kind} ({line_from_error(error)})") from error
+        text = line_from_error(error)
+        if re.search(r"\bunsupported\b|not support", text, re.IGNORECASE):
+            raise InputError(f"is a {self.kind} of a kind that is not supported ({text})") from error
+        raise InputError(f"is a damaged {self.kind} ({text})") from error

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from gms_rt.arrays import U8
-from gms_rt.artifacts import sha256_bytes, sha256_file
+from gms_rt.artifacts import sha256_bytes, sha256_file, sha256_json
 from gms_rt.errors import InputError
 from gms_rt.scan.dicom import DICOM_SUFFIXES, is_dicom, read_dicom, read_header
+from gms_rt.scan.foreign import refuse_foreign
 from gms_rt.scan.frame import MAX_PIXELS, ScanFrames
 from gms_rt.scan.geometry import rgb
 from gms_rt.scan.nifti import NIFTI_SUFFIXES, read_nifti
 from gms_rt.scan.pictures import read_picture
+from gms_rt.scan.series import read_series
 from gms_rt.scan.video import VIDEO_SUFFIXES, read_video
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -26,15 +29,18 @@ _MAX_PICTURE_BYTES = 4 << 30  # pictures are read whole
 
 @dataclass(frozen=True)
 class Fetched:
-    """A scan whose content is known."""
+    """A scan whose content is known: one file, or the files of a DICOM series."""
 
-    path: Path
+    path: Path  # the file, of a series the first
     kind: Kind
     digest: str  # SHA-256 of the content
     data: bytes | None  # of a picture; other formats are read from the file
+    series: tuple[Path, ...] = ()  # the files of a series, one for each frame, in order
 
     def open(self, max_pixels: int = MAX_PIXELS) -> ScanFrames:
         """Start to decode it."""
+        if self.series:
+            return read_series(self.series, max_pixels=max_pixels)
         if self.kind == "dicom":
             return read_dicom(self.path, max_pixels=max_pixels)
         if self.kind == "nifti":
@@ -43,9 +49,9 @@ class Fetched:
             return read_video(self.path, max_pixels=max_pixels)
         return read_picture(self.data or b"", max_pixels=max_pixels)
 
-    def header(self) -> Any:
-        """The DICOM header, for results that refer to it."""
-        return read_header(self.path)
+    def headers(self) -> tuple[Any, ...]:
+        """The DICOM headers, one for each file, for results that refer to them; none of other formats."""
+        return tuple(map(read_header, self.series or (self.path,))) if self.kind == "dicom" else ()
 
 
 def fetch(path: Path) -> Fetched:
@@ -59,7 +65,10 @@ def fetch(path: Path) -> Fetched:
         if about.st_size == 0:
             raise InputError("is empty (0 bytes)")
         with path.open("rb") as stream:
-            kind = _kind(path.name.lower(), stream.read(132))
+            start = stream.read(1024)
+            kind = _kind(path.name.lower(), start)
+            if kind == "picture" or (kind == "dicom" and not is_dicom(start)):
+                refuse_foreign(start, path.name)
             if kind != "picture":
                 return Fetched(path, kind, sha256_file(path), None)
             if about.st_size > _MAX_PICTURE_BYTES:
@@ -69,6 +78,21 @@ def fetch(path: Path) -> Fetched:
             return Fetched(path, kind, sha256_bytes(data), data)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})") from error
+
+
+def fetch_series(paths: Sequence[Path]) -> Fetched:
+    """Hash the files of a DICOM series, in the order of its frames.
+
+    A file that cannot be read is no error here: its frame fails when it is decoded.
+    """
+
+    def digest(path: Path) -> str:
+        try:
+            return sha256_file(path)
+        except OSError:
+            return "unreadable"
+
+    return Fetched(paths[0], "dicom", sha256_json([digest(path) for path in paths]), None, tuple(paths))
 
 
 def first_image(path: Path, max_pixels: int = MAX_PIXELS) -> U8:
@@ -83,7 +107,10 @@ def first_image(path: Path, max_pixels: int = MAX_PIXELS) -> U8:
 
 
 def is_scan(path: Path) -> bool:
-    """Whether a file found in a folder is taken for a scan: by its name's end, or as DICOM by its first bytes."""
+    """Whether a file found in a folder is taken for a scan: by its name's end, or as DICOM by its first bytes.
+
+    One that may not be opened is taken for a scan: it then fails with that reason, and does not go missing in silence.
+    """
     if path.name.lower().endswith(SUFFIXES):
         return True
     # DICOM archives name files without an ending; the index file of a medium has the prefix but no picture.
@@ -92,8 +119,10 @@ def is_scan(path: Path) -> bool:
     try:
         with path.open("rb") as stream:
             return is_dicom(stream.read(132))
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError:
+        return True
 
 
 def _kind(name: str, start: bytes) -> Kind:

@@ -15,7 +15,7 @@ _SAMPLE = 100_000
 
 
 def to_8bit(values: NDArray[Any], low: float, high: float) -> U8:
-    """Values between `low` and `high` spread over 0-255; a window of no width gives black.
+    """Values between `low` and `high` spread over 0-255; a window of no width gives black, NaN and infinity too.
 
     >>> to_8bit(np.array([0, 50, 100, 900]), 0, 100).tolist()
     [0, 128, 255, 255]
@@ -23,16 +23,23 @@ def to_8bit(values: NDArray[Any], low: float, high: float) -> U8:
     if not high > low:
         return np.zeros(values.shape, np.uint8)
     scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+    if values.dtype.kind == "f" and not (known := np.isfinite(values)).all():
+        scaled = np.where(known, scaled, np.float32(0))
     return np.asarray(np.rint(np.clip(scaled, 0, 255)), np.uint8)
 
 
 def percentiles(values: NDArray[Any], ignore: float | None = None) -> tuple[float, float]:
     """The window that holds all but the lowest and highest half percent; `ignore` is a padding value left out.
 
+    NaN and infinity are left out too.
+
     Of many values a hundred thousand or so are looked at, evenly spaced, always the same ones.
     """
-    check_finite(values)
     flat = values.reshape(-1)
+    if values.dtype.kind == "f" and not (known := np.isfinite(flat)).all():
+        flat = flat[known]
+        if not flat.size:
+            raise InputError("has only pixels that are NaN or infinite")
     if ignore is not None and (kept := flat[flat != ignore]).size:
         flat = kept
     flat = flat[:: max(1, flat.size // _SAMPLE)]
@@ -45,7 +52,7 @@ def percentiles(values: NDArray[Any], ignore: float | None = None) -> tuple[floa
 def by_percentiles(values: NDArray[Any], ignore: float | None = None) -> tuple[U8, str]:
     """Values as 8 bit by percentiles, and the choice as text."""
     low, high = percentiles(values, ignore)
-    return to_8bit(values, low, high), percentiles_text(low, high)
+    return to_8bit(values, low, high), percentiles_text(low, high) + gaps_text(values)
 
 
 def percentiles_text(low: float, high: float) -> str:
@@ -53,8 +60,16 @@ def percentiles_text(low: float, high: float) -> str:
     return f"percentiles {LOW:g}-{HIGH:g}: {low:g} to {high:g}"
 
 
-def check_finite(values: NDArray[Any]) -> None:
-    """Refuse NaN and infinity, which no window can place."""
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        bad = int(values.size - np.count_nonzero(np.isfinite(values)))
-        raise InputError(f"has {bad} pixels that are NaN or infinite")
+def gaps_text(values: NDArray[Any]) -> str:
+    """What is said of NaN and infinity, which are shown as background; nothing where there are none."""
+    bad = 0 if values.dtype.kind != "f" else int(values.size - np.count_nonzero(np.isfinite(values)))
+    return f", {bad} NaN or infinite as background" if bad else ""
+
+
+def fill_gaps(values: NDArray[Any]) -> NDArray[Any]:
+    """Values with NaN and infinity as the lowest value that is neither."""
+    if values.dtype.kind != "f" or (known := np.isfinite(values)).all():
+        return values
+    if not known.any():
+        raise InputError("has only pixels that are NaN or infinite")
+    return np.where(known, values, values[known].min())

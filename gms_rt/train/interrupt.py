@@ -1,12 +1,15 @@
-"""Ctrl-C and SIGTERM end a training between two steps, after it has been saved; a second one ends it at once."""
+"""A request to end (Ctrl-C, SIGTERM, SIGHUP) ends a training between two steps, after it has been saved; a second one
+ends it at once.
+"""
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from gms_rt.interrupts import INTERRUPTS, handle_signals
 
 
 class StopRequest:
@@ -24,15 +27,10 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Collect SIGINT and SIGTERM instead of ending at once; outside the main thread nothing changes."""
+    """Collect requests to end instead of ending at once; outside the main thread nothing changes."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, request.handle) for number in numbers]
-    try:
+    with handle_signals(INTERRUPTS, request.handle):
         yield request
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

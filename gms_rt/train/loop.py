@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gms_rt.artifacts import sha256_json
+from gms_rt.artifacts import sha256_json, write_json
+from gms_rt.class_lists import CLASSES, classes_value
 from gms_rt.data.splits import Split, write_split
 from gms_rt.errors import GmsError, UsageError
 from gms_rt.model.gms import Gms
@@ -72,6 +73,7 @@ class _Training:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half == torch.float16)
         self.cache = request.cache or request.out / "latents"
         data = {"name": dataset.name, "folder": str(dataset.root.resolve()), "split": split.source}
+        self.classes = request.classes
         self.tables: dict[str, Any] = {"training": asdict(recipe), "data": data}
         if start.origin:
             self.tables["origin"] = start.origin
@@ -80,6 +82,8 @@ class _Training:
     def run(self) -> Outcome:
         self._restore()
         write_split(self.out / "split.json", self.split)
+        if self.classes:  # named anew at a resume: they change no weight
+            write_json(self.out / CLASSES, classes_value(self.classes))
         source = self._source()
         if self.recipe.linear_decoder and self.recipe.latent_epochs and self.state.linear_decoder is None:
             fitted = fit_linear_decoder(*source.examples())

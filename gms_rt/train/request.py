@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gms_rt.classes import SegmentClass
 from gms_rt.data.layouts import Dataset
 from gms_rt.data.splits import Split
 from gms_rt.model.tokenizer import Tokenizer
@@ -27,6 +28,7 @@ class TrainingRequest:
     init: Path | None = None  # a run whose weights are the first ones; None starts from random weights
     resume: bool = False  # go on with the training that was stopped in `out`; else a run there is refused
     cache: Path | None = None  # folder of cached latents; None takes `out`/latents
+    classes: tuple[SegmentClass, ...] = ()  # what the masks show, kept in the run; empty names nothing
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gms_rt.telemetry import quiet_module
+
 Facts = dict[str, Any]
 NATIVE = Path("/work/native")
 SAMPLES = Path("/work/source/gms_rt/demo/samples")
@@ -48,7 +50,7 @@ def verb(*words: str | Path, code: int = 0) -> Any:
 
 def runtime() -> Facts:
     """What OpenVINO itself says of this CPU, and what `doctor` makes of the machine."""
-    import openvino
+    openvino = quiet_module("openvino")
 
     core = openvino.Core()
     capabilities = sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
@@ -59,7 +61,7 @@ def runtime() -> Facts:
 
 def build_fp16() -> Facts:
     """An FP16 engine; what its convolutions run in is what the manifest says, and FP16 only where the CPU has it."""
-    import openvino
+    openvino = quiet_module("openvino")
 
     built = verb("build", "--precision", "fp16", "--target", "cpu", *FEW, "--force", "--out", "engines/fp16")
     manifest = built["manifest"]
@@ -113,11 +115,12 @@ def bench() -> Facts:
 def segment_in_c() -> Facts:
     """The C example writes a mask with the same engine."""
     import cv2
-    import openvino
+
+    openvino = quiet_module("openvino")
 
     (library,) = Path(openvino.__file__).parent.glob("libs/libopenvino_c.so*")
     cv2.imwrite("scan.ppm", cv2.imread(str(SAMPLES / TAKEN[0])))
-    run("env", f"GMSRT_OPENVINO={library}", NATIVE / "tests/segment", "engines/fp16", "scan.ppm", "mask.pgm")
+    run("env", f"GMS_RT_OPENVINO={library}", NATIVE / "tests/segment", "engines/fp16", "scan.ppm", "mask.pgm")
     mask, scan = (cv2.imread(name, cv2.IMREAD_GRAYSCALE) for name in ("mask.pgm", "scan.ppm"))
     hold(mask is not None and mask.shape == scan.shape and mask.any(), "no mask, an empty one, or one of another size")
     return {"foreground_pixels": int((mask > 127).sum())}

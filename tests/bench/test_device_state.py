@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.jetson_boards import AGX_ORIN, OLD_ORIN_NANO, ORIN_NANO, THOR, XAVIER
 
 from gms_rt.bench import device_state
 from gms_rt.bench.device_state import Snapshot, Ticks
@@ -181,3 +183,84 @@ def test_power_mode_comes_from_nvpmodel(tmp_path, monkeypatch):
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     assert device_state.snapshot(root=tmp_path).values["power mode"] == "MAXN"
+
+
+@pytest.fixture
+def no_nvml(monkeypatch):
+    monkeypatch.setattr(device_state, "open_nvml", lambda index: (None, "no NVML (libnvidia-ml.so.1 not found)"))
+
+
+@pytest.mark.parametrize(
+    ("root", "clock", "load", "gpu", "cpu", "junction", "mode"),
+    [
+        (AGX_ORIN, "306 of 1300 MHz, not locked", "84 %", "43 °C", "48 °C", "48 °C", "MAXN"),
+        (ORIN_NANO, "1020 of 1020 MHz, locked", "0 %", "51 °C", "50 °C", "51 °C", "25W"),
+        (OLD_ORIN_NANO, "306 of 625 MHz, not locked", "0 %", None, "45 °C", "45 °C", "15W"),
+        (XAVIER, "115 of 676 MHz, not locked", "0 %", "35 °C", "36 °C", None, "MODE_15W"),
+        (THOR, "1575 of 1575 MHz, not locked", None, None, "37 °C", "39 °C", "120W"),
+    ],
+)
+def test_a_jetson_gpu_is_read_from_the_kernel(root, clock, load, gpu, cpu, junction, mode, no_nvml):
+    found = device_state.snapshot(gpu=0, root=root).values
+    assert found["GPU SM clock"] == clock
+    assert found["GPU governor"] == "nvhost_podgov"
+    assert found.get("GPU utilisation") == load
+    assert found.get("GPU temperature") == gpu
+    assert found["CPU temperature"] == cpu
+    assert found.get("junction temperature") == junction
+    assert found["power mode"] == mode
+
+
+def test_another_makers_gpu_is_not_taken_for_ours(no_nvml, tmp_path):
+    root = shutil.copytree(ORIN_NANO, tmp_path / "board")
+    (root / "proc/device-tree/compatible").write_text("radxa,rock-5b\0rockchip,rk3588\0")
+    found = device_state.snapshot(root=root)
+    assert not any(name.startswith("GPU") for name in found.values)
+    assert "no NVML" in found.absent["GPU clocks, temperature and power"]
+
+
+def test_the_kernel_fills_in_what_nvml_does_not_give(monkeypatch):
+    class Bare:
+        """NVML as on a Jetson of JetPack 7: it gives the clock and the load, nothing else."""
+
+        def read(self, figure):
+            return {"SM clock": 900, "highest SM clock": 1300, "utilisation": 7}.get(figure)
+
+        def why(self, figure):
+            return "Not Supported"
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(device_state, "open_nvml", lambda index: (Bare(), ""))
+    found = device_state.snapshot(gpu=0, root=AGX_ORIN)
+    assert found.values["GPU SM clock"] == "900 of 1300 MHz"
+    assert found.values["GPU utilisation"] == "7 %"
+    assert found.values["GPU temperature"] == "43 °C"
+    assert "GPU temperature" not in found.absent
+    assert "Not Supported" in found.absent["GPU power"]
+
+
+def test_a_gpu_clock_that_is_not_locked_is_said_where_a_gpu_is_timed(no_nvml):
+    def words(root, gpu):
+        state = device_state.snapshot(gpu=gpu, root=root)
+        return device_state.warnings(state, state, device_state.load_between(state, state))
+
+    assert any("sudo jetson_clocks" in line for line in words(AGX_ORIN, 0))
+    assert not any("jetson_clocks" in line for line in [*words(AGX_ORIN, None), *words(ORIN_NANO, 0)])
+
+
+def test_a_sensor_that_answers_try_again_does_not_end_a_run(monkeypatch, tmp_path, no_nvml):
+    """An Orin's cv zones do so; Python makes a TypeError of it."""
+    root = shutil.copytree(AGX_ORIN, tmp_path / "board")
+    read = Path.read_text
+
+    def read_text(path, *args, **kwargs):
+        if path.parent.name in ("thermal_zone1", "thermal_zone2"):
+            raise TypeError("can't concat NoneType to bytes")
+        return read(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    found = device_state.snapshot(gpu=0, root=root).values
+    assert found["CPU temperature"] == "48 °C"
+    assert "GPU temperature" not in found

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from support.bench_runner import ThresholdRunner, engine_folder, opener
 from support.clock import Clock
+from support.jetson_boards import AGX_ORIN, OLD_ORIN_NANO, ORIN_NANO, THOR, XAVIER
 from support.native_build import FLAGS, NATIVE, compiler, run, scratch
 
 from gms_rt.bench import device_state, energy, nvml
@@ -307,6 +308,22 @@ def test_the_module_of_every_generation_is_read(board):
     line, rails, watts = LINES[board]
     assert module_rails(line) == rails
     assert module_watts(line) == pytest.approx(watts)
+
+
+@pytest.mark.parametrize(
+    ("root", "rails", "watts"),
+    [
+        (AGX_ORIN, ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"), (13.718,)),
+        (ORIN_NANO, ("VDD_IN",), (4.64,)),
+        (OLD_ORIN_NANO, ("VDD_IN",), (4.362,)),
+        (XAVIER, ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"), (2.806,)),
+        (THOR, ("VIN",), (19.78, 124.486)),  # JetPack 7.2 prints the peak as a third figure
+    ],
+)
+def test_every_line_of_the_fixtures_is_read(root, rails, watts):
+    lines = (root / "tegrastats.txt").read_text().splitlines()
+    assert [module_rails(line) for line in lines] == [rails] * len(watts)
+    assert [module_watts(line) for line in lines] == pytest.approx(list(watts))
 
 
 def test_a_line_without_rails_tells_nothing():

@@ -8,12 +8,15 @@ import re
 from pathlib import Path
 
 import pytest
+from support.jetson_boards import AGX_ORIN, machine_from_files
 from support.trees import ROOT
 
 from gms_rt.cli import doctor
 from gms_rt.cli.main import run
 from gms_rt.errors import NativeError
 from gms_rt.runtime import device
+from gms_rt.runtime.arithmetic import CpuArithmetic
+from gms_rt.runtime.tensorrt_module import how_to_install
 
 
 def test_it_tells_people_and_machines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,15 +37,15 @@ def test_every_environment_variable_of_the_package_is_listed(
     assert run(["doctor"]) == 0
     text = capsys.readouterr().out
     assert re.search(r"GMS_RT_CACHE .*: set to /somewhere", text)
-    places = [("*.py", r'"(GMS_?RT_[A-Z]+)"'), ("native/src/*.c", r'getenv\("(GMS_?RT_[A-Z]+)"')]
+    places = [("*.py", r'"(GMS_?RT_[A-Z]+)"'), ("native/src/*.c", r'gmsrt_environment\("(GMS_?RT_[A-Z]+)"')]
     named = {
         name
         for files, pattern in places
         for file in (ROOT / "gms_rt").rglob(files)
         for name in re.findall(pattern, file.read_text())
     }
-    assert len(named) >= 4
-    assert named <= set(doctor.ENVIRONMENT)
+    assert {"GMS_RT_OPENVINO", "GMS_RT_TRIAL"} <= named <= set(doctor.ENVIRONMENT)
+    assert all(name.startswith("GMS_RT_") for name in doctor.ENVIRONMENT)
 
 
 def test_the_cache_is_shown_and_cleared(
@@ -77,6 +80,26 @@ def test_the_cache_is_shown_and_cleared(
     assert "deleted 0 files (0.0 MiB) of compiled graphs" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("known", "int8", "shown"),
+    [
+        (CpuArithmetic(True, False), False, "fp32, fp16, no bf16, no int8 (what OpenVINO computes in on this CPU)"),
+        (CpuArithmetic(False, True), True, "fp32, no fp16, bf16, int8 (what OpenVINO computes in on this CPU)"),
+        (CpuArithmetic(None, None, problem="OpenVINO is not installed"), None, "unknown: OpenVINO is not installed"),
+    ],
+)
+def test_arithmetic_is_what_the_runtime_says_whatever_the_flags(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], known: CpuArithmetic, int8: bool, shown: str
+) -> None:
+    monkeypatch.setattr(doctor, "cpu_arithmetic", lambda: known)
+    monkeypatch.setattr(doctor, "cpu_runs_int8", lambda: int8)
+    assert run(["doctor"]) == 0
+    assert f"arithmetic    {shown}\n" in capsys.readouterr().out
+    assert run(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["arithmetic"]
+    assert found == {"fp16": known.fp16, "bf16": known.bf16, "int8": int8, "problem": known.problem or None}
+
+
 def test_absent_things_are_reported_as_absent(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,3 +118,51 @@ def test_absent_things_are_reported_as_absent(
     assert "reinstall gms-rt" in text
     assert text.count("not installed") >= 3
     assert "pip install 'gms-rt[dicom-seg]'" in text
+
+
+def doctor_on(board: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What doctor prints on a board, in an environment where pip knows of no TensorRT."""
+    machine = machine_from_files(board)
+    monkeypatch.setattr(doctor, "probe", lambda: machine)
+    monkeypatch.setattr(doctor, "tensorrt_version", lambda flavour: None)
+    monkeypatch.setattr(doctor, "package_version", lambda name: None)
+    assert run(["doctor"]) == 0
+    return capsys.readouterr().out
+
+
+def test_on_a_jetson_tensorrt_comes_from_apt(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = doctor_on(AGX_ORIN, monkeypatch, capsys)
+    assert "board         NVIDIA Jetson AGX Orin Developer Kit, p3701-0005, MAXN\n" in text
+    assert "JetPack       JetPack 6.2 (Jetson Linux 36.4.3)\n" in text
+    assert "processor     Cortex-A78AE" in text
+    assert re.search(r"tensorrt +TensorRT engines .*: sudo apt install tensorrt python3-libnvinfer\n", text)
+    assert "gms-rt[tensorrt]" not in text
+    assert "pip install 'gms-rt[dicom-seg]'" in text
+
+
+def test_a_tensorrt_that_this_environment_does_not_see_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    module = tmp_path / "usr/lib/python3.10/dist-packages/tensorrt"
+    module.mkdir(parents=True)
+    (module / "__init__.py").touch()
+    advice = how_to_install("tensorrt", machine_from_files(AGX_ORIN), root=tmp_path)
+    assert advice.startswith("python3.10 -m venv --system-site-packages")
+    assert str(module.parent) in advice
+    monkeypatch.setattr(doctor, "how_to_install", lambda name, machine: advice)
+    assert advice in doctor_on(AGX_ORIN, monkeypatch, capsys)
+
+
+def test_a_tensorrt_without_package_metadata_counts_as_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As JetPack brings it: a module that pip does not list."""
+    machine = machine_from_files(AGX_ORIN)
+    monkeypatch.setattr(doctor, "probe", lambda: machine)
+    monkeypatch.setattr(doctor, "tensorrt_version", lambda flavour: "unknown" if flavour == "tensorrt" else None)
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: ["tensorrt>=10.3; extra == 'tensorrt'"])
+    monkeypatch.setattr(doctor, "package_version", lambda name: None)
+    assert run(["doctor"]) == 0
+    assert re.search(r"tensorrt +TensorRT engines .*: installed\n", capsys.readouterr().out)

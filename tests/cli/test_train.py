@@ -9,6 +9,8 @@ import pytest
 from click.testing import CliRunner
 from support.phantom_folders import write_phantoms, write_tokenizer
 
+from gms_rt.class_lists import classes_from_run
+from gms_rt.classes import SegmentClass
 from gms_rt.cli import ablate, train
 from gms_rt.errors import DeviceError, UsageError
 from gms_rt.model.run import load_run
@@ -27,11 +29,14 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_train_says_what_it_does_and_what_comes_next(tmp_path: Path, tokenizer: str) -> None:
     data = write_phantoms(tmp_path / "data", 12)
     fast = ["--set", "latent_epochs=2", "--set", "views=2"]
-    arguments = [str(data), "--tokenizer", tokenizer, *SMALL, *fast, "--out", str(tmp_path / "run")]
+    (tmp_path / "classes.toml").write_text("[[class]]\nname = 'Cyst'\n")
+    named = ["--classes", str(tmp_path / "classes.toml")]
+    arguments = [str(data), "--tokenizer", tokenizer, *SMALL, *fast, *named, "--out", str(tmp_path / "run")]
     done = CliRunner().invoke(train.command, arguments)
     assert done.exit_code == 0, done.output
     assert "9 cases train, 1 validate, 2 are kept for the test" in done.output
     assert f"next: gms-rt eval {data} --run {tmp_path / 'run'}" in done.output
+    assert classes_from_run(tmp_path / "run") == (SegmentClass("Cyst"),)
     assert isinstance(CliRunner().invoke(train.command, arguments).exception, UsageError)
     again = CliRunner().invoke(train.command, [*arguments, "--resume", "--json"])
     assert json.loads(again.stdout)["epochs"] == 3

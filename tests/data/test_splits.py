@@ -123,10 +123,11 @@ def test_random_bytes_give_plain_values_or_one_error(tmp_path: Path, data: bytes
         ({"train": ["case_00", "absent"], "test": ["case_01"]}, "1 of 2 listed cases are not in"),
         ({"train": ["case_00", "case_01"], "test": ["case_01"]}, "listed twice: case_01"),
         ({"train": ["case_00", "case_00"], "test": ["case_01"]}, "listed twice"),
-        ({"train": ["case_00"]}, "lacks a 'train' or a 'test' list"),
+        ({"train": ["case_00"]}, "lacks a 'test' list"),
         ({"train": "case_00", "test": []}, "not a list of names"),
         ({"train": [1], "test": []}, "not a list of names"),
         ({"train": [], "test": ["case_01"]}, "no cases are left for training"),
+        ({"test": ["case_01"]}, "no cases are left for training"),
     ],
 )
 def test_lists_that_cannot_be(data: Dataset, tmp_path: Path, lists: dict[str, object], message: str) -> None:

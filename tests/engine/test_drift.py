@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.jetson_boards import AGX_ORIN, ORIN_NANO, machine_from_files
 from support.plan_engines import CPU, SIDE, FakeRunner, use_fakes
 from support.trees import plain_manifest
 
 from gms_rt.artifacts import sha256_file
-from gms_rt.engine import select
-from gms_rt.engine.manifest import write_manifest
+from gms_rt.engine import drift, select
+from gms_rt.engine.manifest import read_manifest, write_manifest
 from gms_rt.errors import GateError
+from gms_rt.parity import certificate
 from gms_rt.parity.certificate import certify, read_certificate
 from gms_rt.runtime.device import Machine
 
@@ -66,6 +69,49 @@ def test_another_runtime_is_looked_at_once_and_remembered(folder: Path, monkeypa
     monkeypatch.setattr(FakeRunner, "runtime", "runtime 3")
     assert images_run(folder, trust_device=True) == 0
     assert images_run(folder) == COUNT
+
+
+def test_another_arithmetic_is_looked_at_once_and_remembered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeRunner, "execution", "f16")
+    assert images_run(folder) == COUNT
+    assert images_run(folder) == 0
+
+
+def test_an_f16_engine_on_a_cpu_without_it_says_that_it_runs_in_f32(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = read_manifest(folder)
+    write_manifest(folder, dataclasses.replace(manifest, precision="fp16", execution="f16"))
+    with select.load(folder) as engine:
+        assert (
+            engine.notice == f"{folder}: was built to run in f16, which OpenVINO does not have on a cpu device: "
+            "it runs in f32"
+        )
+    assert caplog.messages == [engine.notice]
+    write_manifest(folder, dataclasses.replace(manifest, precision="fp16"))
+    with select.load(folder) as engine:
+        assert engine.notice == ""
+
+
+def test_another_board_or_power_mode_is_another_device(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = machine_from_files(AGX_ORIN)
+    monkeypatch.setattr(drift, "probe", lambda: here)
+    monkeypatch.setattr(certificate, "probe", lambda: here)
+    assert images_run(folder) == 0  # the certificate names no board, so none can differ
+    compared = certify(folder)["compared"]
+    assert compared["board"] == "NVIDIA Jetson AGX Orin Developer Kit (p3701-0005)"
+    assert compared["power_mode"] == "MAXN"
+    assert "on a cpu device, NVIDIA Jetson AGX Orin Developer Kit, p3701-0005, MAXN (" in compared["in_words"]
+    assert images_run(folder) == 0
+    assert here.board is not None
+    slower = dataclasses.replace(here, board=dataclasses.replace(here.board, power_mode="MODE_15W"))
+    monkeypatch.setattr(drift, "probe", lambda: slower)
+    assert images_run(folder) == COUNT
+    assert images_run(folder) == 0
+    monkeypatch.setattr(drift, "probe", lambda: machine_from_files(ORIN_NANO))
+    monkeypatch.setattr(FakeRunner, "gain", 0.1)
+    with pytest.raises(GateError, match=r"certified on NVIDIA Jetson AGX Orin .*, MAXN, this is .*Orin Nano .*, 25W"):
+        select.load(folder)
 
 
 def test_masks_that_changed_are_an_error_that_names_both(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,14 @@ def test_a_manifest_survives_a_round_trip(tmp_path: Path) -> None:
         ({"plans": [{"file": "x"}]}, "missing or unknown keys"),
         ({"files": []}, "another type than expected .files"),
         ({"model": 3}, "another type than expected .model"),
+        ({"classes": {}}, "another type than expected .classes"),
+        ({"classes": [{"name": ""}]}, "classes: class 1: name is empty"),
         ({"targets": ["cpu; rm -rf /"]}, "unknown target"),
+        ({"width": True}, "impossible sizes"),
+        ({"batch": True}, "impossible sizes"),
+        ({"precision": ["fp16"]}, "precision that is not text"),
+        ({"files": {"model.onnx": 5}}, "a hash in files"),
+        ({"gate": True}, "another type than expected .gate"),
     ],
 )
 def test_foreign_manifests_are_refused(tmp_path: Path, change: dict[str, object], words: str) -> None:
@@ -57,6 +64,19 @@ def test_foreign_manifests_are_refused(tmp_path: Path, change: dict[str, object]
     path = tmp_path / MANIFEST
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(ArtifactError, match=words):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("sm", True), ("bytes", "3"), ("build_seconds", True), ("driver", 580), ("sha256", None)]
+)
+def test_a_plan_with_values_of_other_types_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    write_manifest(tmp_path, manifest())
+    path = tmp_path / MANIFEST
+    data = json.loads(path.read_text())
+    data["plans"][0][key] = value
+    path.write_text(json.dumps(data))
+    with pytest.raises(ArtifactError, match=f"another type than expected .{key} of a plan"):
         read_manifest(tmp_path)
 
 

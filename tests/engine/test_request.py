@@ -23,7 +23,7 @@ from gms_rt.engine.images import BuildImages, build_images
 from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.source import read_source
 from gms_rt.errors import UsageError
-from gms_rt.precision.gate import Gate
+from gms_rt.precision.gate import Gate, gate_from_options
 from gms_rt.precision.images import ImageSet
 
 
@@ -46,6 +46,10 @@ def test_the_command_names_what_differs_from_a_bare_build() -> None:
                  "calibration_limit", "gate_limit"):  # fmt: skip
         assert options[name] == getattr(full, name), name
     assert options["target_list"] == ("cpu,tensorrt-rtx",) and options["sm_list"] == ("80,89",)
+    promising = BuildRequest(precision="int8", gate=Gate(0.98, 0.0, 0.97, 0.9)).command
+    options = verb.make_context("build", shlex.split(promising)[2:]).params
+    named = [options[f"gate_{name}"] for name in ("mean", "min", "coverage", "floor")]
+    assert named == [0.98, None, 0.97, 0.9] and gate_from_options(*named) == Gate(0.98, 0.0, 0.97, 0.9)
     # Images in memory have no name.
     assert "--calib" not in shlex.split(dataclasses.replace(full, calibration=CALIBRATION).command)
 

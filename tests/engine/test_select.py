@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from support.jetson_boards import AGX_ORIN, machine_from_files
 from support.trees import plain_manifest
 
 from gms_rt.engine import manifest as manifests
 from gms_rt.engine import select
 from gms_rt.engine.manifest import EngineManifest, Plan
 from gms_rt.errors import ArtifactError, DeviceError, UsageError
+from gms_rt.runtime.arithmetic import CpuArithmetic
 from gms_rt.runtime.device import Cpu, Gpu, Machine
 
 CPU = Cpu("a processor", "x86_64", 4, ("avx2",))
@@ -46,7 +48,14 @@ def test_each_reason_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "built with tensorrt-rtx 1.7, installed is 1.8" in select.engine_fits(manifest(), TWO)[0].reason
     monkeypatch.setattr(select, "tensorrt_version", lambda flavour: None)
     assert "pip install 'gms-rt[tensorrt-rtx]'" in select.engine_fits(manifest(), TWO)[0].reason
-    assert "lacks" in select.engine_fits(manifest(precision="bf16", execution="bf16"), NONE)[-1].reason
+    monkeypatch.setattr(select, "cpu_arithmetic", lambda: CpuArithmetic(True, False, name="a CPU"))
+    reason = select.engine_fits(manifest(precision="bf16", execution="bf16"), NONE)[-1].reason
+    assert reason == "asks for bf16: OpenVINO has no BF16 arithmetic on this CPU (a CPU)"
+    monkeypatch.setattr(select, "cpu_arithmetic", lambda: CpuArithmetic(False, True))
+    assert all(select.engine_fits(manifest(execution=execution), NONE)[-1].fits for execution in ("f32", "f16", "bf16"))
+    plan = Plan("tensorrt", "p", "0" * 64, 1, 87, "10.3", 0.1)
+    reason = select.engine_fits(manifest(plans=[plan]), machine_from_files(AGX_ORIN))[0].reason
+    assert reason == "needs tensorrt: sudo apt install tensorrt python3-libnvinfer"
 
 
 def written(root: Path, name: str, age: int, **changes: object) -> Path:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
+from support.jetson_boards import AGX_ORIN, ORIN_NANO, machine_from_files
 from support.small_builds import PLAIN_CPU, build, needs_rtx
 from support.trees import plain_manifest
 
 from gms_rt.artifacts import sha256_bytes
+from gms_rt.cli.engine_text import plan_text
 from gms_rt.engine import targets, tensorrt, timing_cache, user_cache
-from gms_rt.engine.manifest import write_manifest
+from gms_rt.engine.manifest import Plan, write_manifest
 from gms_rt.errors import DeviceError, GmsError, MissingExtraError
 from gms_rt.graph.layer_counts import layer_counts
 from gms_rt.graph.read import read_graph
 from gms_rt.precision.floating import low_precision_graph
 from gms_rt.precision.recipe import read_recipe
+from gms_rt.runtime import tensorrt_module
 from gms_rt.runtime.device import Gpu, Machine
 from gms_rt.runtime.tensorrt_module import load_tensorrt, tensorrt_installed
 
@@ -32,6 +37,15 @@ def test_full_tensorrt_without_its_module_names_the_extra(graph, tmp_path):
         pytest.skip("full TensorRT is installed here")
     with pytest.raises(MissingExtraError, match=r"gms-rt\[tensorrt\]"):
         build(graph, tmp_path / "e", "fp32", ("tensorrt",))
+
+
+def test_on_a_jetson_a_missing_tensorrt_names_apt_and_no_extra(monkeypatch):
+    if tensorrt_installed("tensorrt"):
+        pytest.skip("full TensorRT is installed here")
+    monkeypatch.setattr(tensorrt_module, "probe", lambda: machine_from_files(AGX_ORIN))
+    with pytest.raises(DeviceError, match="needs the TensorRT of this Jetson's JetPack") as caught:
+        load_tensorrt("tensorrt", "building for tensorrt")
+    assert caught.value.fix == "run: sudo apt install tensorrt python3-libnvinfer"
 
 
 class FullTensorRt:
@@ -100,12 +114,25 @@ def test_inspector_json_of_two_versions():
     assert tensorrt.count_inspected({"Layers": ["only a name"]}) == {}
 
 
+def test_a_plan_says_on_which_board_its_kernels_were_timed():
+    board = machine_from_files(AGX_ORIN)
+    assert tensorrt.timed_on(board, 87) == "NVIDIA Jetson AGX Orin Developer Kit, p3701-0005, MAXN"
+    assert tensorrt.timed_on(board, 86) is None
+    plugged = machine_from_files(AGX_ORIN, Gpu(0, "Orin", 87, 1, integrated=True), Gpu(1, "RTX A6000", 86, 1))
+    assert tensorrt.timed_on(plugged, 86) == "RTX A6000"
+    plan = Plan("tensorrt", "p", "0" * 64, 1, 87, "10.3", 0.1, device="a board, MAXN")
+    assert plan_text(plan) == "tensorrt 10.3, built on a board, MAXN"
+    assert plan_text(dataclasses.replace(plan, device=None)) == "tensorrt 10.3"
+
+
 def test_timing_cache_places(monkeypatch, tmp_path):
     monkeypatch.setenv("GMS_RT_CACHE", str(tmp_path / "c"))
     place = timing_cache.shared_path("tensorrt", "10.3", 87)
     assert timing_cache.read_timing_cache(place) == b""
     timing_cache.keep(place, b"times")
     assert timing_cache.read_timing_cache(place) == b"times"
+    machines = [Machine(PLAIN_CPU, (), None, "", {}), machine_from_files(AGX_ORIN), machine_from_files(ORIN_NANO)]
+    assert len({timing_cache.shared_path("tensorrt", "10.3", 87, machine) for machine in machines}) == 3
     monkeypatch.delenv("GMS_RT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert user_cache.cache_root() == tmp_path / "gms-rt"

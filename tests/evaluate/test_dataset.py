@@ -74,6 +74,15 @@ def test_the_table_holds_each_case_and_reads_back(squares: Path, tmp_path: Path)
     assert float(row["iou"]) == pytest.approx(float(row["dice"]) / (2 - float(row["dice"])))
 
 
+def test_names_that_a_spreadsheet_would_compute_read_back(squares: Path, tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (squares / kind / "hit.png").rename(squares / kind / "=1+2.png")
+    result = evaluate(recognise(squares).cases, Segmenter(bright, *SIZE), tmp_path / "out")
+    assert "\n'=1+2," in (tmp_path / "out" / "cases.csv").read_text()
+    assert [case.name for case in read_cases(tmp_path / "out")] == [case.name for case in result.cases]
+    assert "=1+2" in [case.name for case in result.cases]
+
+
 def test_source_size_uses_the_resized_probability(squares: Path, tmp_path: Path) -> None:
     case = next(case for case in recognise(squares).cases if case.name == "hit")
 
@@ -139,6 +148,16 @@ def test_which_cases(tmp_path: Path) -> None:
     assert [c.name for c in chosen_cases(data, "test", run=run)[0]] == ["case_01"], "what the run did not train on"
     with pytest.raises(UsageError, match="unknown part"):
         chosen_cases(data, "tset")
+
+
+@pytest.mark.parametrize("lists", [{"test": ["case_05", "case_07"]}, {"train": [], "test": ["case_05", "case_07"]}])
+def test_a_list_that_has_only_a_test_part_is_enough_to_test(tmp_path: Path, lists: dict[str, list[str]]) -> None:
+    data = recognise(write_phantoms(tmp_path / "data", 10))
+    (tmp_path / "lists.json").write_text(json.dumps(lists))
+    found, source = chosen_cases(data, "test", file=tmp_path / "lists.json")
+    assert ([case.name for case in found], source) == (["case_05", "case_07"], "lists.json")
+    with pytest.raises(UsageError, match="the part 'train' has no case"):
+        chosen_cases(data, "train", file=tmp_path / "lists.json")
 
 
 def test_published_numbers_agree_between_tables() -> None:

@@ -12,12 +12,15 @@ import onnxruntime
 import openvino
 import pytest
 import torch
+from support.small_gms import small_gms
 
+from gms_rt.artifacts import write_json
+from gms_rt.class_lists import classes_value
+from gms_rt.classes import SegmentClass
 from gms_rt.errors import ArtifactError, UsageError
 from gms_rt.export.fuse import ExportOptions, graph_from_gms, graph_from_run
 from gms_rt.graph import write
 from gms_rt.graph.graph import Graph
-from gms_rt.model.diffusers_tokenizer import wrap_autoencoder
 from gms_rt.model.gms import Gms
 from gms_rt.model.lmm import LatentMapper, LmmConfig
 from gms_rt.model.loading import load_tokenizer
@@ -26,25 +29,6 @@ from gms_rt.model.run import load_run, save_run
 
 diffusers = pytest.importorskip("diffusers")
 DATA = os.environ.get("GMS_RT_DATA")
-KL = {
-    "down_block_types": ("DownEncoderBlock2D",) * 2,
-    "up_block_types": ("UpDecoderBlock2D",) * 2,
-    "block_out_channels": (32, 32),
-    "norm_num_groups": 16,
-}
-
-
-def model_of(kind: str) -> Gms:
-    torch.manual_seed(11)
-    if kind == "taesd":
-        wide = {"encoder_block_out_channels": (8,) * 3, "decoder_block_out_channels": (8,) * 3}
-        autoencoder = diffusers.AutoencoderTiny(**wide, num_encoder_blocks=(0, 1, 1), num_decoder_blocks=(1, 1, 0))
-    elif kind == "sd-vae":
-        autoencoder = diffusers.AutoencoderKL(**KL, latent_channels=4, scaling_factor=0.18215, shift_factor=0.1)
-    else:
-        autoencoder = diffusers.VQModel(**KL, latent_channels=3, num_vq_embeddings=32, scaling_factor=0.5)
-    tokenizer = wrap_autoencoder(autoencoder, kind, "tiny")
-    return Gms(tokenizer, LatentMapper(LmmConfig(tokenizer.spec.channels, 16, (1, 2), 8))).eval()
 
 
 def pictures(count: int, height: int, width: int) -> np.ndarray:
@@ -63,13 +47,6 @@ def spread(graph: Path, gms: Gms, images: np.ndarray) -> int:
     found = [session.run(None, {"image": images})[0], compiled(images)[0]]
     assert all(f.shape == (*images.shape[:3], 1) and f.dtype == np.uint8 for f in found)
     return max(int(np.abs(f[..., 0] - expected).max()) for f in found)
-
-
-@pytest.fixture(scope="module", params=["taesd", "sd-vae", "vq"])
-def exported(request, tmp_path_factory):
-    gms = model_of(request.param)
-    out = tmp_path_factory.mktemp(request.param) / "small.onnx"
-    return gms, graph_from_gms(gms, out, source={"kind": "test"}, options=ExportOptions(48, 32))
 
 
 def test_the_graph_equals_the_pipeline(exported):
@@ -118,7 +95,7 @@ def test_folding_leaves_one_channel_to_draw(exported):
 
 @pytest.mark.parametrize("opset", [18, 21])
 def test_a_range_of_batches(tmp_path, opset):
-    gms = model_of("taesd")
+    gms = small_gms("taesd")
     options = ExportOptions(32, 64, batch=(1, 3), opset=opset)
     graph = graph_from_gms(gms, tmp_path / "b.onnx", source={"kind": "test"}, options=options)
     for count in (1, 2, 3):
@@ -139,12 +116,12 @@ def test_large_weights_get_a_file_of_their_own(exported, tmp_path, monkeypatch):
 @pytest.mark.parametrize("wrong", [{"height": 50}, {"width": 0}, {"batch": (3, 1)}, {"batch": (0, 1)}, {"opset": 12}])
 def test_impossible_options_are_refused(tmp_path, wrong):
     with pytest.raises(UsageError):
-        graph_from_gms(model_of("taesd"), tmp_path / "g.onnx", source={}, options=ExportOptions(**wrong))
+        graph_from_gms(small_gms("taesd"), tmp_path / "g.onnx", source={}, options=ExportOptions(**wrong))
     assert not any(tmp_path.iterdir())
 
 
 def test_a_run_comes_back_and_exports(tmp_path):
-    gms = model_of("taesd")
+    gms = small_gms("taesd")
     gms.tokenizer.autoencoder.save_pretrained(tmp_path / "run" / "tokenizer")
     gms.tokenizer.spec = gms.tokenizer.spec.__class__(**{**vars(gms.tokenizer.spec), "source": "tokenizer"})
     save_run(tmp_path / "run", gms, {"training": {"steps": 3, "recipe": "fast"}})
@@ -154,10 +131,15 @@ def test_a_run_comes_back_and_exports(tmp_path):
     facts = {p.key: p.value for p in onnx.load(graph).metadata_props}
     assert json.loads(facts["gms_rt.source"])["name"] == "run"
     assert json.loads(facts["gms_rt.tokenizer"])["source"] == "tokenizer"
+    assert "gms_rt.classes" not in facts
+    write_json(tmp_path / "run/classes.json", classes_value([SegmentClass("Cyst")]))
+    graph = graph_from_run(tmp_path / "run", tmp_path / "g.onnx", ExportOptions(32, 32))
+    facts = {p.key: p.value for p in onnx.load(graph).metadata_props}
+    assert [each["name"] for each in json.loads(facts["gms_rt.classes"])] == ["Cyst"]
 
 
 def test_a_run_refuses_another_tokenizer_or_other_weights(tmp_path):
-    gms = model_of("taesd")
+    gms = small_gms("taesd")
     gms.tokenizer.autoencoder.save_pretrained(tmp_path / "tokenizer")
     gms.tokenizer.spec = gms.tokenizer.spec.__class__(**{**vars(gms.tokenizer.spec), "source": "tokenizer"})
     save_run(tmp_path, gms)
@@ -209,3 +191,13 @@ def test_onnx_pairs_fuse_and_agree_on_real_pictures(tmp_path, name):
     real = [cv2.resize(cv2.imread(str(f))[..., ::-1], (128, 96), interpolation=cv2.INTER_AREA) for f in files]
     for image in [*real, pictures(1, 96, 128)[0]]:
         assert spread(graph, gms, np.ascontiguousarray(image[None])) <= 1
+
+
+def test_a_weight_that_is_not_a_number_is_named(tmp_path: Path) -> None:
+    gms = small_gms("taesd")
+    name, weight = next((n, p) for n, p in gms.mapper.named_parameters() if p.ndim == 4)
+    with torch.no_grad():
+        weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ArtifactError, match=rf"1 of \d+ values of the weight 'mapper.{name}' are NaN or infinite"):
+        graph_from_gms(gms, tmp_path / "g.onnx", source={}, options=ExportOptions(32, 32))
+    assert list(tmp_path.iterdir()) == []

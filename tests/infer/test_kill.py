@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import random
@@ -20,6 +21,7 @@ from support.trees import ROOT
 
 import gms_rt
 from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases
+from gms_rt.infer.measure import COLUMNS
 
 KILLS = 20
 
@@ -90,6 +92,10 @@ def check_whole(out: Path) -> int:
     for path in files:
         if path.suffix == ".json":
             assert json.loads(path.read_text())
+        elif path.suffix == ".csv":
+            text = path.read_text()
+            assert text.endswith("\n")
+            assert {len(row) for row in csv.reader(text.splitlines())} == {len(COLUMNS)}
         elif path.suffix in (".png", ".jpg"):
             with Image.open(path) as image:
                 image.load()

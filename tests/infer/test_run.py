@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import importlib
 import json
 import os
 import re
@@ -20,15 +21,18 @@ from PIL import Image
 from support.dicom_files import dataset, save
 from support.infer_engine import BrightnessRunner, brightness_engine
 
+from gms_rt.artifacts import write_bytes
 from gms_rt.engine.loaded import Engine
-from gms_rt.errors import GmsError, NativeError, UsageError
+from gms_rt.errors import GmsError, InputError, NativeError, NoImageError, UsageError
 from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases
-from gms_rt.infer.case import CaseSettings
+from gms_rt.infer.outputs import ENDINGS
 from gms_rt.infer.pipeline import Pipeline
-from gms_rt.infer.predict import Predictor
+from gms_rt.infer.result import SourceResult
 from gms_rt.infer.sources import Source
 from gms_rt.infer.summary import Summary
+from gms_rt.infer.writers import SourceWriter
 from gms_rt.scan.video import VideoWriter, read_video
+from gms_rt.spreadsheet import text_from_cell
 
 RNG = np.random.default_rng(11)
 
@@ -129,7 +133,10 @@ def test_every_kind_of_input_in_one_run(engine: Engine, tmp_path: Path) -> None:
     assert float(rows["study/one"]["area_mm2"]) == pytest.approx(int(rows["study/one"]["area_px"]) * 0.1)
     assert rows["stack.frame-00001"]["area_mm2"] == ""
     assert sorted(p.name for p in (out / "dicom").rglob("*.dcm")) == ["loop.dcm", "one.dcm"]
-    assert len(list(read_video(out / "videos/clip.mp4").frames)) == 4
+    shown = list(read_video(out / "videos/clip.mp4").frames)
+    assert [frame.time for frame in shown] == pytest.approx([0, 0.1, 0.2, 0.3], abs=1e-4)
+    assert (out / "frames/clip.csv").read_text().splitlines()[:3] == ["frame,time_s", "1,0.000000", "2,0.100000"]
+    assert [p.name for p in (out / "frames").iterdir()] == ["clip.csv"]
     assert {p.stem for p in (out / "videos").rglob("*.mp4")} == {"clip", "stack", "loop", "v"}
     import highdicom
     import pydicom
@@ -204,7 +211,7 @@ def bad_cases(folder: Path) -> dict[str, str]:
     head[29:33] = zlib.crc32(bytes(head[12:29])).to_bytes(4, "big")
     (folder / "bomb.png").write_bytes(head)
     flat = np.ones((9, 9), np.float32)
-    flat[1, 1] = np.nan
+    flat[:] = np.nan
     Image.fromarray(flat).save(folder / "nan.tif")
     (folder / "empty.dcm").write_bytes(b"\0" * 128 + b"DICM")
     return {
@@ -255,6 +262,80 @@ def test_frames_before_the_damage_are_kept(engine: Engine, tmp_path: Path) -> No
     assert not (tmp_path / "out/dicom").exists()
 
 
+def test_a_file_without_an_image_is_skipped_and_no_failure(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch = importlib.import_module("gms_rt.infer.pipeline").fetch
+
+    def fetching(path: Path) -> Any:
+        if path.name == "001.png":
+            raise NoImageError("has no image (a report)")
+        return fetch(path)
+
+    monkeypatch.setattr("gms_rt.infer.pipeline.fetch", fetching)
+    summary = segment(engine, tmp_path / "out", pictures(tmp_path / "scans", 3))
+    assert [row["status"] for row in rows_of(tmp_path / "out")] == ["ok", "skipped", "ok"]
+    assert rows_of(tmp_path / "out")[1]["error"] == "has no image (a report)"
+    value = json.loads((tmp_path / "out/summary.json").read_text())
+    assert (value["segmented"], value["failed"], value["skipped"]) == (2, 0, 1)
+    assert value["reasons"] == {"failed": {}, "skipped": {"has no image": 1}}
+    assert "2 segmented, 1 skipped" in summary.screen("out")
+
+
+def test_dicom_objects_without_a_picture_are_skipped(engine: Engine, tmp_path: Path) -> None:
+    scans = pictures(tmp_path / "scans", 1)
+    for modality, storage in (("SR", "1.2.840.10008.5.1.4.1.1.88.33"), ("RTSTRUCT", "1.2.840.10008.5.1.4.1.1.481.3")):
+        made = dataset(blob(20, 20), "CT", Modality=modality, SOPClassUID=storage)
+        del made.PixelData, made.Rows, made.Columns, made.PhotometricInterpretation
+        save(made, scans / f"{modality}.dcm")
+    assert segment(engine, tmp_path / "out", scans).failed == 0
+    rows = {row["case"]: row for row in rows_of(tmp_path / "out")}
+    assert {case: row["status"] for case, row in rows.items()} == {"000": "ok", "SR": "skipped", "RTSTRUCT": "skipped"}
+    assert json.loads((tmp_path / "out/summary.json").read_text())["skipped"] == 2
+
+
+def test_equal_reasons_are_counted_together(engine: Engine, tmp_path: Path) -> None:
+    scans = pictures(tmp_path / "scans", 1)
+    for number in range(7):
+        (scans / f"bad{number}.png").write_bytes(b"")
+    summary = segment(engine, tmp_path / "out", scans)
+    value = json.loads((tmp_path / "out/summary.json").read_text())
+    assert value["reasons"]["failed"] == {"is empty": 7}
+    assert "why failed:\n     7  is empty" in summary.screen("out")
+
+
+def test_what_is_written_for_a_whole_source_gets_all_its_masks(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+
+    def write(path: Path, result: SourceResult) -> None:
+        results.append(result)
+        if result.paths[0].name == "bad.tif":
+            raise InputError("holds nothing of interest")
+        write_bytes(path, b"whole")
+
+    writer = SourceWriter("wholes", ".bin", "whole", lambda options, fetched: True, write, "seg", probabilities=True)
+    monkeypatch.setattr("gms_rt.infer.case.SOURCE_WRITERS", (writer,))
+    monkeypatch.setitem(ENDINGS, "wholes", ".bin")
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for name in ("bad.tif", "good.tif"):
+        pages = [Image.fromarray(blob(40, 50, shade)) for shade in (180, 240)]
+        pages[0].save(scans / name, save_all=True, append_images=pages[1:])
+    assert segment(engine, tmp_path / "out", scans).failed == 0
+    rows = rows_of(tmp_path / "out")
+    reason = "no whole: holds nothing of interest"
+    assert [row["seg"] for row in rows] == [reason] * 2 + ["wholes/good.bin"] * 2
+    assert [path.name for path in (tmp_path / "out/wholes").iterdir()] == ["good.bin"]
+    for result in results:
+        masks = [np.asarray(Image.open(tmp_path / "out/masks" / f"{row['case']}.png")) for row in result.rows]
+        assert np.array_equal(result.labels, np.stack(masks) // 255)
+        assert result.probabilities is not None
+        assert np.array_equal(result.probabilities >= 128, result.labels == 1)
+        assert (len(result.digest), len(result.maker.fingerprint), result.maker.name) == (64, 64, "brightness")
+
+
 def test_strange_names_are_kept(engine: Engine, tmp_path: Path) -> None:
     names = ["zwei Wörter.png", "診断 画像.png", "=1+2.png", "@x.png", "line\nbreak.png", "quote\"s,comma.png",
              "-dash.png", "n" * 246 + ".png", os.fsdecode(b"caf\xe9.png")]  # fmt: skip
@@ -265,7 +346,7 @@ def test_strange_names_are_kept(engine: Engine, tmp_path: Path) -> None:
     summary = segment(engine, tmp_path / "out", folder)
     assert summary.failed == 0
     assert sorted(p.name for p in (tmp_path / "out/masks").iterdir()) == sorted(names)
-    sources = {row["source"] for row in rows_of(tmp_path / "out")}
+    sources = {text_from_cell(row["source"]) for row in rows_of(tmp_path / "out")}
     assert sources == {*names[:-1], "caf\\xe9.png"}
     json.loads((tmp_path / "out/summary.json").read_text())
 
@@ -398,7 +479,7 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
 
 
 def pipeline(engine: Engine, out: OutFolder, **limits: int) -> Pipeline:
-    settings = CaseSettings(out, Predictor(engine, InferOptions()), "0" * 64)
+    settings = InferJob(engine, out, InferOptions()).settings
     return Pipeline(settings, workers=2, find=lambda *_: None, done=lambda case: None, **limits)
 
 

@@ -6,6 +6,7 @@ import csv
 import importlib
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -16,9 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.clock import Clock
+from support.dicom_files import series
 from support.infer_engine import BrightnessRunner, brightness_engine
 
 from gms_rt.infer import InferJob, InferOptions, OutFolder, watch
+from gms_rt.infer.dicom_seg import seg_available
 from gms_rt.infer.summary import Summary
 
 SETTLE = 2.0
@@ -83,11 +86,13 @@ def until(condition: Callable[[], bool], clock: Clock | None = None) -> None:
             clock.sleep(SETTLE)
 
 
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
 def listed(out: Path) -> list[str]:
-    if not (out / "cases.csv").exists():
-        return []
-    with (out / "cases.csv").open(newline="") as stream:
-        return [row["source"] for row in csv.DictReader(stream)]
+    return [row["source"] for row in read(out / "cases.csv")] if (out / "cases.csv").exists() else []
 
 
 def test_what_arrives_is_segmented_once_it_is_whole(tmp_path: Path, clock: Clock) -> None:
@@ -113,6 +118,26 @@ def test_what_arrives_is_segmented_once_it_is_whole(tmp_path: Path, clock: Clock
     assert json.loads((out / "run.json").read_text())["status"] == "done"
 
 
+def test_a_file_that_became_whole_later_is_not_counted_as_failed(tmp_path: Path, clock: Clock) -> None:
+    inbox, out = tmp_path / "inbox", tmp_path / "out"
+    inbox.mkdir()
+    whole = picture(tmp_path / "x.png").read_bytes()
+    (inbox / "slow.png").write_bytes(whole[:60])
+    summary = out / "summary.json"
+
+    def counts() -> list[int]:
+        value = json.loads(summary.read_text()) if summary.exists() else {}
+        return [value.get(key, -1) for key in ("sources", "cases", "failed", "segmented")]
+
+    with Watching(inbox, tmp_path / "engine", out) as watching:
+        until(lambda: counts() == [1, 1, 1, 0], clock)
+        (inbox / "slow.png").write_bytes(whole)
+        until(lambda: counts()[3] == 1, clock)
+    assert counts() == [1, 1, 0, 1]
+    assert watching.summary is not None
+    assert watching.summary.failed == 0
+
+
 def test_a_restart_repeats_nothing_and_takes_what_changed(tmp_path: Path, clock: Clock) -> None:
     inbox, out = tmp_path / "inbox", tmp_path / "out"
     inbox.mkdir()
@@ -130,3 +155,38 @@ def test_a_restart_repeats_nothing_and_takes_what_changed(tmp_path: Path, clock:
         until(lambda: (out / "masks/a.png.png").read_bytes() != before, clock)
     assert sorted(listed(out)) == ["a.png", "bad.png", "new.png"]
     assert second.cases.count("bad.png") == 0
+
+
+def test_a_series_is_taken_whole_and_again_when_a_slice_comes_late(tmp_path: Path, clock: Clock) -> None:
+    inbox, out = tmp_path / "inbox", tmp_path / "out"
+    slices = np.full((4, 40, 40), 10, np.uint8)
+    slices[:, 10:20, 10:20] = 200
+    paths = series(tmp_path / "made", slices)
+    inbox.mkdir()
+    picture(inbox / "p.png")
+    shutil.move(paths[0], inbox)  # alone it is a file like any other
+
+    def stacks() -> list[str]:
+        return [row["slices"] for row in read(out / "series.csv")] if (out / "series.csv").exists() else []
+
+    with Watching(inbox, tmp_path / "engine", out) as watching:
+        until(lambda: listed(out) == [paths[0].name, "p.png"], clock)
+        assert (out / f"masks/{paths[0].name}.png").is_file()
+        assert stacks() == []
+        for path in paths[2:]:
+            shutil.move(path, inbox)
+        until(lambda: stacks() == ["3"], clock)
+        assert not (out / f"masks/{paths[0].name}.png").exists()
+        (case,) = (row["case"] for row in read(out / "series.csv"))
+        shutil.move(paths[1], inbox)
+        until(lambda: stacks() == ["4"], clock)
+        assert [row["case"] for row in read(out / "series.csv")] == [case]
+        (inbox / paths[3].name).unlink()  # a slice that is taken back
+        until(lambda: stacks() == ["3"], clock)
+    assert [row["source"] for row in read(out / "cases.csv")] == ["p.png", *(path.name for path in paths[:3])]
+    assert len(list((out / "masks").iterdir())) == 4 - 3 * seg_available()
+    calls = watching.calls
+    with Watching(inbox, tmp_path / "engine", out) as again:
+        until(lambda: json.loads((out / "summary.json").read_text())["sources_done_before"] == 2, clock)
+        assert again.calls == 0
+    assert calls == 1 + 1 + 3 + 4 + 3

@@ -152,6 +152,25 @@ def test_verify_finds_a_forged_certificate(tmp_path, loads, forgery):
     assert found.differences
 
 
+@pytest.mark.parametrize("value", [[1], "1", None, True, {}, 10**400, float("nan")])
+def test_verify_takes_no_other_value_for_a_figure(tmp_path, loads, value):
+    folder = engine_folder(tmp_path / "e")
+    loads()
+    certificate = parity.certify(folder)
+    for place in (certificate["cases"][0], certificate["summary"]):
+        key = "dice" if "dice" in place else "mean"
+        before, place[key] = place[key], value
+        (folder / "parity.json").write_text(json.dumps(certificate))
+        loads()
+        found = verify_certificate(folder / "parity.json")
+        assert len(found.differences) == 1 and "Dice was" in found.differences[0]
+        place[key] = before
+    certificate["cases"][0]["name"] = value
+    (folder / "parity.json").write_text(json.dumps(certificate))
+    loads()
+    assert "their names differ" in verify_certificate(folder / "parity.json").differences[0]
+
+
 def test_verify_notices_a_rebuilt_engine(tmp_path, loads):
     folder = engine_folder(tmp_path / "e")
     loads()

@@ -17,7 +17,8 @@ from gms_rt.precision.fp32_masks import Fp32Masks
 from gms_rt.precision.gate import Gate
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.recipe import PrecisionRecipe, read_recipe, write_recipe
-from gms_rt.precision.recipe_from_graph import RecipeRequest, recipe_from_graph
+from gms_rt.precision.recipe_from_graph import recipe_from_graph
+from gms_rt.precision.recipe_request import RecipeRequest
 
 CALIBRATION = ImageSet(scenes(3, seed=11), "scenes 11")
 GATE = ImageSet(scenes(4, seed=12), "scenes 12")
@@ -47,8 +48,9 @@ def test_several_precisions_share_the_fp32_masks(graph: Graph) -> None:
     masks = Fp32Masks()
     shared = masks.of(graph, SHA, GATE)
     for precision in ("fp16", "int8"):
-        recipe, verdict = recipe_from_graph(graph, request(precision), None, None, masks)
-        assert recipe.precision == precision
+        judged = recipe_from_graph(graph, request(precision), None, None, masks)
+        assert judged.recipe.precision == precision
+        verdict = judged.gate
         assert verdict is not None and verdict["passed"] and verdict["images"] == len(GATE.images)
         assert masks.of(graph, SHA, GATE) is shared
 

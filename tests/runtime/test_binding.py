@@ -18,9 +18,9 @@ from support.native_graphs import FLOAT, conv_graph, expected_mean, images, mean
 
 from gms_rt.errors import ArtifactError, DeviceError, NativeError, UsageError
 from gms_rt.runtime import binding, library
+from gms_rt.runtime.arithmetic import cpu_arithmetic
 from gms_rt.runtime.binding import SAMPLE, NativeRunner
-from gms_rt.runtime.device import probe
-from gms_rt.runtime.options import CpuSettings
+from gms_rt.runtime.options import CpuSettings, Execution
 
 
 @pytest.fixture
@@ -145,20 +145,21 @@ def test_threads_option_is_obeyed(graph: Path) -> None:
         assert runner.info.threads == 1
 
 
-def test_bf16_is_real_or_refused(graph: Path) -> None:
-    if probe().cpu.bf16:
-        with NativeRunner.open_cpu(graph, CpuSettings(execution="bf16")) as runner:
-            assert runner.info.execution == "bf16"
+@pytest.mark.parametrize(("execution", "there"), [("bf16", cpu_arithmetic().bf16), ("f16", cpu_arithmetic().fp16)])
+def test_low_precision_is_real_or_refused(graph: Path, execution: Execution, there: bool) -> None:
+    if there:
+        with NativeRunner.open_cpu(graph, CpuSettings(execution=execution)) as runner:
+            assert runner.info.execution == execution
     else:
-        with pytest.raises(DeviceError, match="no bf16 arithmetic"):
-            NativeRunner.open_cpu(graph, CpuSettings(execution="bf16"))
+        with pytest.raises(DeviceError, match=f"no {execution} arithmetic"):
+            NativeRunner.open_cpu(graph, CpuSettings(execution=execution))
 
 
 def test_wrong_numbers_are_refused(graph: Path) -> None:
     for options in ({"threads": -1}, {"lanes": 2**32}, {"batch": -5}, {"lanes": 65}, {"threads": 100_000}):
         with pytest.raises(UsageError):
             NativeRunner.open_cpu(graph, CpuSettings(**options))
-    with pytest.raises(UsageError, match="give f32, bf16 or as built"):
+    with pytest.raises(UsageError, match="give f32, bf16, f16 or as built"):
         NativeRunner.open_cpu(graph, CpuSettings(execution="int8"))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="zero byte"):
         NativeRunner.open_cpu(Path("a\0b.onnx"))
@@ -296,7 +297,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
     assert done.returncode == 0, (done.returncode, done.stderr)
 
 
-@pytest.mark.parametrize("variable", ["GMS_RT_LIBRARY", "GMSRT_OPENVINO"])
+@pytest.mark.parametrize("variable", ["GMS_RT_LIBRARY", "GMS_RT_OPENVINO"])
 def test_a_relative_library_is_refused(graph: Path, variable: str) -> None:
     """After a change of folder it would be another file."""
     code = "import sys, pathlib; from gms_rt.runtime.binding import check_graph; check_graph(pathlib.Path(sys.argv[1]))"

@@ -61,7 +61,7 @@ def write_ppm(path: Path, rgb: np.ndarray) -> None:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "GMSRT_OPENVINO": str(find_openvino())}
+    return {**os.environ, "GMS_RT_OPENVINO": str(find_openvino())}
 
 
 def test_what_is_installed(installed: Path) -> None:
@@ -155,7 +155,7 @@ def test_the_example_starts_without_openvino(segment: Path, tmp_path: Path) -> N
     graph = mean_graph(tmp_path / "mean.onnx")
     done = subprocess.run(
         [str(segment), str(graph), str(tmp_path / "scan.ppm"), str(tmp_path / "mask.pgm")],
-        env={**os.environ, "GMSRT_OPENVINO": "/nowhere/libopenvino_c.so"},
+        env={**os.environ, "GMS_RT_OPENVINO": "/nowhere/libopenvino_c.so"},
         capture_output=True,
         text=True,
         check=False,

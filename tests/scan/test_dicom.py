@@ -9,8 +9,11 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.pixels import apply_voi_lut
 from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -21,7 +24,7 @@ from pydicom.uid import (
 )
 from support.dicom_files import dataset, save
 
-from gms_rt.errors import InputError
+from gms_rt.errors import InputError, NoImageError
 from gms_rt.scan import Frame, window
 from gms_rt.scan.dicom import read_dicom
 from gms_rt.scan.dicom_spacing import pixel_spacing
@@ -241,8 +244,9 @@ def test_a_file_without_pixels_says_so(tmp_path: Path) -> None:
     made = dataset(GREY)
     for name in ("PixelData", "Rows", "Columns", "PhotometricInterpretation"):
         delattr(made, name)
-    with pytest.raises(InputError, match="has no image"):
-        read_dicom(save(made, tmp_path / "report.dcm"))
+    with pytest.raises(InputError, match="has no image") as caught:
+        read_dicom(save(made, tmp_path / "stripped.dcm"))
+    assert not isinstance(caught.value, NoImageError), "an image was meant"
     missing = dataset(GREY)
     del missing.PixelData
     with pytest.raises(InputError):
@@ -258,3 +262,108 @@ def test_an_unknown_compression_is_named(tmp_path: Path) -> None:
     made.PixelData = encapsulate([b"\0" * 100])
     with pytest.raises(InputError, match="MPEG2"):
         list(read_dicom(save(made, tmp_path / "clip.dcm")).frames)
+
+
+@pytest.mark.parametrize(("uid", "words"), [
+    ("1.2.840.10008.5.1.4.1.1.88.11", "has no image (Basic Text SR Storage)"),
+    ("1.2.840.10008.5.1.4.1.1.481.3", "has no image (RT Structure Set Storage)"),
+    ("1.2.840.10008.5.1.4.1.1.481.5", "has no image (RT Plan Storage)"),
+    ("1.2.840.10008.5.1.4.1.1.9.1.1", "has no image (12-lead ECG Waveform Storage)"),
+    ("1.2.840.10008.5.1.4.1.1.88.59", "has no image (Key Object Selection Document Storage)"),
+    ("1.2.840.10008.5.1.4.1.1.11.1", "is a DICOM presentation state, not a scan"),
+    ("1.2.840.10008.5.1.4.1.1.104.1", "is an encapsulated document, not a scan"),
+    ("1.2.840.10008.5.1.4.1.1.66.4", "is a DICOM Segmentation, not a scan"),
+    ("1.2.840.10008.5.1.4.1.1.481.2", "is an RT Dose, not a scan"),
+    ("1.2.840.10008.1.3.10", "is a DICOMDIR (the index of a medium), not a scan"),
+    ("1.3.12.2.1107.5.9.1", "has no image (SOP class 1.3.12.2.1107.5.9.1)"),
+])  # fmt: skip
+def test_objects_that_are_not_images_are_told_from_failures(uid: str, words: str, tmp_path: Path) -> None:
+    made = dataset(GREY)
+    made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = uid
+    if not any(word in words for word in ("Segmentation", "Dose")):  # those have pixels
+        for name in ("PixelData", "Rows", "Columns", "PhotometricInterpretation"):
+            delattr(made, name)
+    if "DICOMDIR" in words:
+        del made.SOPClassUID
+    with pytest.raises(NoImageError) as caught:
+        read_dicom(save(made, tmp_path / "object.dcm"))
+    assert caught.value.what == words
+
+
+def test_a_deflated_file(tmp_path: Path) -> None:
+    made = dataset(DEEP, "CT")
+    made.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    plain = only(dataset(DEEP, "CT"), tmp_path)
+    assert np.array_equal(only(made, tmp_path).image, plain.image)
+
+
+def test_a_deflated_file_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = dataset(np.zeros((1200, 1200), np.uint16), "CT")
+    made.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    path = save(made, tmp_path / "bomb.dcm")
+    assert path.stat().st_size < 10_000
+    monkeypatch.setattr("gms_rt.scan.dicom._MAX_INFLATED", 2 << 20)
+    with pytest.raises(InputError, match="deflated from more than 2 MiB"):
+        read_dicom(path)
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless], ids=["J2K", "JPEG-LS"])
+def test_values_whose_sign_the_codestream_does_not_have(syntax: Any, tmp_path: Path) -> None:
+    # Encoded as unsigned, and said to be signed by the dataset, as some archives do.
+    made = dataset(DEEP << 4, "CT", BitsStored=16)
+    made.compress(syntax, encoding_plugin="pylibjpeg" if syntax == JPEG2000Lossless else "pyjpegls")
+    made.PixelRepresentation = 1
+    frame = only(made, tmp_path)
+    signed = pydicom.dcmread(tmp_path / "case.dcm").pixel_array
+    assert signed.dtype == np.int16
+    assert np.array_equal(frame.image, window.by_percentiles(signed)[0])
+
+
+@pytest.mark.filterwarnings("ignore:Expected explicit VR:UserWarning")
+def test_a_compressed_dataset_of_implicit_vr(tmp_path: Path) -> None:
+    made = dataset(COLOUR)
+    made.compress(RLELossless, encoding_plugin="pydicom")
+    expected = only(made, tmp_path).image
+    written = DicomBytesIO()
+    written.is_little_endian, written.is_implicit_VR = True, True
+    made.file_meta.TransferSyntaxUID = RLELossless
+    head = DicomBytesIO()
+    head.write(b"\0" * 128 + b"DICM")
+    write_file_meta_info(head, made.file_meta)
+    meta = made.file_meta
+    del made.file_meta
+    write_dataset(written, made)
+    (tmp_path / "odd.dcm").write_bytes(head.getvalue() + written.getvalue())
+    assert meta.TransferSyntaxUID == RLELossless
+    assert np.array_equal(next(read_dicom(tmp_path / "odd.dcm").frames).image, expected)
+
+
+FILLS = [
+    bytes(8),
+    b"\xff" * 8,
+    b"\x08\0\x08\0\0\0\0\0",
+    b"hello wo",
+]
+
+
+@pytest.mark.parametrize("start", [b"", bytes(128) + b"DICM"], ids=["bare", "with prefix"])
+@pytest.mark.parametrize("fill", FILLS, ids=["zeros", "ones", "one element", "text"])
+def test_a_file_of_one_thing_is_not_read_to_its_end(
+    fill: bytes, start: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pydicom.filereader as reader
+
+    parsed = 0
+    plain = reader.data_element_generator
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal parsed
+        for element in plain(*arguments, **options):
+            parsed += 1
+            yield element
+
+    monkeypatch.setattr(reader, "data_element_generator", counted)
+    (tmp_path / "fill.dcm").write_bytes(start + fill * 50_000)
+    with pytest.raises(InputError):
+        read_dicom(tmp_path / "fill.dcm")
+    assert parsed < 1000

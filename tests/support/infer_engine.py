@@ -65,8 +65,9 @@ def main() -> None:
     import gms_rt.cli.infer
     from gms_rt.cli.main import main as gms_rt_main
 
-    # Whoever starts the tests in the background of a shell hands down that interrupts are ignored.
+    # Whoever starts the tests in the background of a shell, or with nohup, hands down that these are ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
     gms_rt.cli.infer.load = lambda path, **_: brightness_engine(folder, seconds=seconds)  # type: ignore[attr-defined]
     gms_rt.cli.infer.newest_engines = lambda root: [folder]  # type: ignore[attr-defined]

@@ -28,11 +28,12 @@ class FakeRunner(Runner):
     opened: list[FakeRunner]
     gain = 1.0
     runtime = "runtime 1"
+    execution = "f32"
 
     def __init__(self, graph: Path, *rest: Any, content: bytes | None = None, **options: Any) -> None:
         backend = "cpu" if content is None else "tensorrt-rtx"
         details: dict[str, str | int | float] = {"runtime": self.runtime}
-        super().__init__(RunnerInfo(backend, 1, SIDE, SIDE, f"a {backend} device", "f32", details=details))
+        super().__init__(RunnerInfo(backend, 1, SIDE, SIDE, f"a {backend} device", self.execution, details=details))
         self.content, self.inferred = content, 0
         FakeRunner.opened.append(self)
 
@@ -52,6 +53,7 @@ def use_fakes(monkeypatch: pytest.MonkeyPatch, machine: Machine = L4) -> None:
     FakeRunner.opened = []
     monkeypatch.setattr(FakeRunner, "gain", 1.0)
     monkeypatch.setattr(FakeRunner, "runtime", "runtime 1")
+    monkeypatch.setattr(FakeRunner, "execution", "f32")
     monkeypatch.setattr(select, "probe", lambda: machine)
     monkeypatch.setattr(select, "tensorrt_version", lambda flavour: "1.7")
     monkeypatch.setattr("gms_rt.runtime.cpu.CpuRunner", FakeRunner)

@@ -204,6 +204,7 @@ def go_on_until(
 ) -> None:
     """Go on with a training, and after so many pieces of work and function calls more send this process a signal."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     work, calls, number = stop
     pieces_left, calls_left = iter(range(work, -1, -1)), iter(range(calls, -1, -1))
 
@@ -266,7 +267,7 @@ def test_kills_at_any_moment_change_nothing(
     assert events(tmp_path / "torn") == events(tmp_path / "whole"), "each epoch once"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_polite_stop_saves_and_resumes_to_the_same(
     phantoms: Path,
     tiny_tokenizer: str,

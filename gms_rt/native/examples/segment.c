@@ -2,7 +2,7 @@
  * Resizing is bilinear, as OpenCV's default.
  *
  *     cc segment.c $(pkg-config --cflags --libs gms_rt) -o segment
- *     GMSRT_OPENVINO=/path/to/libopenvino_c.so ./segment engines/busi-int8 scan.ppm mask.pgm */
+ *     GMS_RT_OPENVINO=/path/to/libopenvino_c.so ./segment engines/busi-int8 scan.ppm mask.pgm */
 #include <gms_rt.h>
 #include <stdio.h>
 #include <stdlib.h>

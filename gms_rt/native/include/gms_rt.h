@@ -30,8 +30,8 @@
  * Processes: a runner does not survive fork(). The new process has its memory, but none of its threads, and must not
  * call any function with it, not even gmsrt_close: it forgets the runner, or calls exec. Open runners after the fork.
  *
- * Environment: GMSRT_OPENVINO, GMSRT_TRIAL, XDG_CACHE_HOME and HOME are read, and ignored in a program that has more
- * rights than its caller (setuid). GMSRT_TRIAL, and a GMSRT_OPENVINO that is not a plain file name, must be absolute.
+ * Environment: GMS_RT_OPENVINO, GMS_RT_TRIAL, XDG_CACHE_HOME and HOME are read, and ignored in a program that has more
+ * rights than its caller (setuid). GMS_RT_TRIAL, and a GMS_RT_OPENVINO that is not a plain file name, must be absolute.
  */
 #ifndef GMS_RT_H
 #define GMS_RT_H
@@ -72,7 +72,9 @@ typedef enum gmsrt_backend { GMSRT_CPU = 0, GMSRT_CUDA = 1 } gmsrt_backend;
 typedef enum gmsrt_precision {
     GMSRT_F32 = 0,
     GMSRT_BF16 = 1,
-    GMSRT_AS_BUILT = 2 /* what the engine.json of an engine folder says; f32 for an .onnx file */
+    GMSRT_AS_BUILT = 2, /* what the engine.json of an engine folder says; f32 where the CPU lacks that and the engine
+                           may run so (f16 always, bf16 if its gate was met in f32 too); f32 for an .onnx file */
+    GMSRT_F16 = 3
 } gmsrt_precision;
 
 typedef enum gmsrt_mode {
@@ -94,7 +96,7 @@ typedef struct gmsrt_runner gmsrt_runner;
 /* Options of gmsrt_open_cpu. Fill with gmsrt_cpu_options_default, then change what you need. */
 typedef struct gmsrt_cpu_options {
     size_t struct_size;        /* set by gmsrt_cpu_options_default */
-    const char *openvino;      /* libopenvino_c.so; NULL: $GMSRT_OPENVINO, else the system's loader searches */
+    const char *openvino;      /* libopenvino_c.so; NULL: $GMS_RT_OPENVINO, else the system's loader searches */
     const char *cache;         /* folder for compiled graphs, must exist; NULL: no cache. See README.md, "Trust" */
     gmsrt_precision precision; /* default GMSRT_AS_BUILT */
     gmsrt_mode mode;           /* default GMSRT_LATENCY */
@@ -149,7 +151,7 @@ typedef struct gmsrt_info {
     uint32_t threads;    /* CPU: as reported by OpenVINO; CUDA: 0 */
     uint32_t graphs;     /* CUDA: captured graphs; CPU: 0 */
     double open_ms;      /* time from the call of gmsrt_open_* to its return, without a trial */
-    char execution[16];  /* CPU: "f32", "bf16", …; CUDA: "" (the plan decides) */
+    char execution[16];  /* CPU: "f32", "bf16", "f16"; CUDA: "" (the plan decides) */
     char device[128];
     char runtime[128]; /* "OpenVINO …" or "CUDA driver …" */
 } gmsrt_info;
@@ -164,6 +166,17 @@ typedef struct gmsrt_device {
     uint64_t memory;     /* bytes */
     char name[128];
 } gmsrt_device;
+
+/* This machine's CPU as OpenVINO describes it. */
+typedef struct gmsrt_processor {
+    size_t struct_size; /* sizeof(gmsrt_processor), set by the caller or zero */
+    uint32_t f16;       /* 1: OpenVINO computes in f16 on it, GMSRT_F16 can be asked for */
+    uint32_t bf16;      /* 1: the same for GMSRT_BF16 */
+    char name[128];
+    char runtime[128];      /* "OpenVINO …" */
+    char capabilities[256]; /* in OpenVINO's words: "FP32 FP16 INT8 …". INT8 there says that it takes quantised graphs,
+                               not that it computes them in int8: on Arm it does not */
+} gmsrt_processor;
 
 /* One timed inference of `batch` images, milliseconds. total = h2d + compute + d2h. */
 typedef struct gmsrt_sample {
@@ -207,7 +220,7 @@ GMSRT_API void gmsrt_cuda_options_default(gmsrt_cuda_options *options);
 /* Open a graph on the CPU. `graph` is an engine folder, whose files are compared with the hashes in its engine.json, or
  * an .onnx file. A manifest of another format or of a newer version is refused, and so is a graph or a file with weights
  * that the manifest does not list. A file that is not ONNX, or has weights in a file outside the graph's folder, is refused. The program
- * gmsrt-trial, which is next to this library (or where $GMSRT_TRIAL says), then opens and runs the graph in a process of
+ * gmsrt-trial, which is next to this library (or where $GMS_RT_TRIAL says), then opens and runs the graph in a process of
  * its own, as often as options->trial asks; only then OpenVINO opens it here. With GMSRT_TRIAL_NEVER a malformed graph
  * can crash the calling process (see README.md, "Trust"). The trial finds crashes; it is no sandbox.
  * `options` may be NULL. With a NULL `runner` the graph is only tried, and nothing stays open.
@@ -220,6 +233,9 @@ GMSRT_API gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options
  * the capture of a graph around enqueue. The calling thread's current context is the same afterwards.
  * On failure *runner is NULL, release has been called where due, and nothing stays allocated. */
 GMSRT_API gmsrt_status gmsrt_open_cuda(const gmsrt_cuda_options *options, gmsrt_runner **runner);
+
+/* Ask OpenVINO for the CPU and its arithmetic without opening a graph. `openvino` as in gmsrt_cpu_options. */
+GMSRT_API gmsrt_status gmsrt_probe_cpu(const char *openvino, gmsrt_processor *result);
 
 /* Ask the driver for a device without opening anything on it. `driver` as in gmsrt_cuda_options. */
 GMSRT_API gmsrt_status gmsrt_probe_cuda(const char *driver, uint32_t device, gmsrt_device *result);

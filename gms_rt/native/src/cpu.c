@@ -75,7 +75,7 @@ static size_t choose_properties(const gmsrt_cpu_options *options, properties *wa
     snprintf(wanted->streams, sizeof wanted->streams, "%u", streams);
     snprintf(wanted->threads, sizeof wanted->threads, "%u", options->threads);
     pairs[used++] = "INFERENCE_PRECISION_HINT";
-    pairs[used++] = options->precision == GMSRT_BF16 ? "bf16" : "f32";
+    pairs[used++] = options->precision == GMSRT_BF16 ? "bf16" : options->precision == GMSRT_F16 ? "f16" : "f32";
     pairs[used++] = "PERFORMANCE_HINT";
     pairs[used++] = throughput ? "THROUGHPUT" : "LATENCY";
     if (streams > 0) {
@@ -209,8 +209,10 @@ static gmsrt_status check_options(const gmsrt_cpu_options *options)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT,
                           "gmsrt_cpu_options has %zu bytes, it must have %zu; call gmsrt_cpu_options_default first",
                           options->struct_size, sizeof *options);
-    if (options->precision != GMSRT_F32 && options->precision != GMSRT_BF16 && options->precision != GMSRT_AS_BUILT)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "precision %d is neither GMSRT_AS_BUILT nor GMSRT_F32 nor GMSRT_BF16",
+    if (options->precision != GMSRT_F32 && options->precision != GMSRT_BF16 && options->precision != GMSRT_F16 &&
+        options->precision != GMSRT_AS_BUILT)
+        return gmsrt_fail(GMSRT_INVALID_ARGUMENT,
+                          "precision %d is neither GMSRT_AS_BUILT nor GMSRT_F32 nor GMSRT_BF16 nor GMSRT_F16",
                           (int)options->precision);
     if (options->mode != GMSRT_LATENCY && options->mode != GMSRT_THROUGHPUT)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "mode %d is neither GMSRT_LATENCY nor GMSRT_THROUGHPUT",
@@ -233,31 +235,29 @@ static gmsrt_status check_options(const gmsrt_cpu_options *options)
     return GMSRT_OK;
 }
 
-/* Load OpenVINO and find out what it and the CPU are. */
-static gmsrt_status start(cpu_state *state, const gmsrt_cpu_options *options, gmsrt_info *info)
+/* Load OpenVINO, find out what it and the CPU are, and whether that has the arithmetic. An engine that falls
+ * back runs in f32 where there is none: its graph is the same, and was judged in f32 or is closer to its reference. The
+ * caller's own wish is refused. */
+static gmsrt_status start(cpu_state *state, gmsrt_cpu_options *options, bool falls_back, gmsrt_info *info)
 {
     const gmsrt_openvino *ov = &state->ov;
-    gmsrt_ov_version version = {NULL, NULL};
+    gmsrt_processor about;
     const gmsrt_status status = gmsrt_ov_load(options->openvino, &state->ov);
     int code;
 
     if (status != GMSRT_OK) return status;
     if ((code = ov->ov_core_create(&state->core)) != 0)
         return gmsrt_ov_failed(ov, GMSRT_NO_RUNTIME, code, "OpenVINO does not start");
-    read_property(state, "FULL_DEVICE_NAME", info->device, sizeof info->device);
-    if (options->precision == GMSRT_BF16) {
-        char abilities[512];
-
-        read_property(state, "OPTIMIZATION_CAPABILITIES", abilities, sizeof abilities);
-        if (strstr(abilities, "BF16") == NULL)
-            return gmsrt_fail(GMSRT_UNSUPPORTED, "this CPU (%s) has no bf16 arithmetic; use f32", info->device);
-    }
-    if (ov->ov_get_openvino_version(&version) == 0) {
-        char text[sizeof info->runtime];
-
-        snprintf(text, sizeof text, "OpenVINO %s", version.build != NULL ? version.build : "");
-        gmsrt_copy_text(info->runtime, sizeof info->runtime, text);
-        ov->ov_version_free(&version);
+    gmsrt_ov_describe(ov, state->core, &about);
+    gmsrt_copy_text(info->device, sizeof info->device, about.name);
+    gmsrt_copy_text(info->runtime, sizeof info->runtime, about.runtime);
+    if ((options->precision == GMSRT_BF16 && !about.bf16) || (options->precision == GMSRT_F16 && !about.f16)) {
+        if (falls_back) {
+            options->precision = GMSRT_F32;
+            return GMSRT_OK;
+        }
+        return gmsrt_fail(GMSRT_UNSUPPORTED, "this CPU (%s) has no %s arithmetic; use f32", info->device,
+                          options->precision == GMSRT_F16 ? "f16" : "bf16");
     }
     return GMSRT_OK;
 }
@@ -348,14 +348,14 @@ gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options,
     const double began = gmsrt_now();
     double trial;
     gmsrt_cpu_options resolved;
-    gmsrt_precision built;
+    gmsrt_built built;
     gmsrt_info info;
     cpu_state *state = NULL;
     gmsrt_files files;
     stack_t signals;
     char *path = NULL;
     gmsrt_status status;
-    bool opened = false;
+    bool opened = false, as_built;
     /* OpenVINO gives the calling thread a signal stack of its own, and frees it with the runtime: after runtimes that
      * were not closed in reverse order a signal would be handled on freed memory. */
     const bool known = sigaltstack(NULL, &signals) == 0;
@@ -372,10 +372,12 @@ gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options,
     info.struct_size = sizeof info;
     info.backend = GMSRT_CPU;
     status = gmsrt_find_graph(graph, &path, &files, &built);
-    if (resolved.precision == GMSRT_AS_BUILT) resolved.precision = built;
+    as_built = resolved.precision == GMSRT_AS_BUILT;
+    if (as_built) resolved.precision = built.precision;
     if (status == GMSRT_OK && (runner != NULL || options->trial != GMSRT_TRIAL_NEVER)) {
         state = calloc(1, sizeof *state);
-        status = state != NULL ? start(state, options, &info) : gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory");
+        status = state != NULL ? start(state, &resolved, as_built && built.falls_back, &info)
+                               : gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory");
         trial = gmsrt_now();
         if (status == GMSRT_OK)
             status = gmsrt_try_graph(path, &files, options, state->ov.file, info.runtime, info.device);

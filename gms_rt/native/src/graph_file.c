@@ -6,7 +6,7 @@
 #include "internal.h"
 
 /* The path of the graph's file; an engine folder's files are verified and listed. */
-static gmsrt_status locate(const char *graph, char *found, size_t size, gmsrt_files *files, gmsrt_precision *built)
+static gmsrt_status locate(const char *graph, char *found, size_t size, gmsrt_files *files, gmsrt_built *built)
 {
     const char *slash = strrchr(graph, '/'), *name = slash != NULL ? slash + 1 : graph;
     struct stat about;
@@ -20,14 +20,15 @@ static gmsrt_status locate(const char *graph, char *found, size_t size, gmsrt_fi
     return GMSRT_OK;
 }
 
-gmsrt_status gmsrt_find_graph(const char *graph, char **path, gmsrt_files *files, gmsrt_precision *built)
+gmsrt_status gmsrt_find_graph(const char *graph, char **path, gmsrt_files *files, gmsrt_built *built)
 {
     char found[4096];
     gmsrt_status status;
     bool hashed;
 
     *path = NULL;
-    *built = GMSRT_F32;
+    built->precision = GMSRT_F32;
+    built->falls_back = false;
     memset(files, 0, sizeof *files);
     if ((status = locate(graph, found, sizeof found, files, built)) != GMSRT_OK) return status;
     hashed = files->items[0].hex[0] != '\0';

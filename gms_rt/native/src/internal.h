@@ -69,14 +69,18 @@ gmsrt_status gmsrt_files_hash(gmsrt_files *files, const char *graph);
 gmsrt_status gmsrt_files_same(const gmsrt_files *files, const char *graph);
 void gmsrt_files_free(gmsrt_files *files);
 
+/* What an engine was built for; f32 and no more for a file. */
+typedef struct gmsrt_built {
+    gmsrt_precision precision;
+    bool falls_back; /* it may run in f32 on a CPU without that arithmetic: f16 always, bf16 if engine.json says so */
+} gmsrt_built;
+
 /* graph_file.c: turn a file or engine folder into the path of an ONNX file, and list its files; those of an engine
- * folder have their hashes. `path` and `files` must be freed, also after a failure. `built`: the arithmetic that an
- * engine was built for; f32 for a file. */
-gmsrt_status gmsrt_find_graph(const char *graph, char **path, gmsrt_files *files, gmsrt_precision *built);
+ * folder have their hashes. `path` and `files` must be freed, also after a failure. */
+gmsrt_status gmsrt_find_graph(const char *graph, char **path, gmsrt_files *files, gmsrt_built *built);
 
 /* manifest.c: the path of an engine folder's graph, and its files, after their hashes were compared with engine.json. */
-gmsrt_status gmsrt_graph_of_engine(const char *folder, char *path, size_t size, gmsrt_files *files,
-                                   gmsrt_precision *built);
+gmsrt_status gmsrt_graph_of_engine(const char *folder, char *path, size_t size, gmsrt_files *files, gmsrt_built *built);
 
 /* onnx_file.c: whether it is an ONNX file; the files with its outside weights are added to `files`. */
 gmsrt_status gmsrt_read_onnx(const char *path, gmsrt_files *files);

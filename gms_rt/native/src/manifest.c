@@ -1,8 +1,8 @@
 /* engine.json: which file of an engine folder is the graph, whether it is still the one that was built, and which
  * arithmetic it was built for.
  *
- * A walk over the JSON text that understands just enough: the members "format", "version", "model" (a name), "execution"
- * and "files" (names and SHA-256) of the outermost object; everything else is stepped over. A member that is there twice
+ * A walk over the JSON text that understands just enough: the members "format", "version", "model" (a name),
+ * "execution", "fallback" and "files" (names and SHA-256) of the outermost object; everything else is stepped over. A member that is there twice
  * is refused, because another reader would take the other one. */
 #include <errno.h>
 #include <stdio.h>
@@ -90,7 +90,7 @@ static bool is_name(span name)
 
 /* The members that are read, as they stand in the text; start is NULL for one that is not there. */
 typedef struct members {
-    span format, version, model, execution, files;
+    span format, version, model, execution, fallback, files;
 } members;
 
 static span *member_of(members *m, span key)
@@ -99,6 +99,7 @@ static span *member_of(members *m, span key)
     if (is(key, "version")) return &m->version;
     if (is(key, "model")) return &m->model;
     if (is(key, "execution")) return &m->execution;
+    if (is(key, "fallback")) return &m->fallback;
     return is(key, "files") ? &m->files : NULL;
 }
 
@@ -145,7 +146,7 @@ static bool is_number(span found)
 }
 
 /* Whether it is a manifest of this library's kind, and for which arithmetic. */
-static gmsrt_status check_members(const char *folder, const members *m, gmsrt_precision *built)
+static gmsrt_status check_members(const char *folder, const members *m, gmsrt_built *built)
 {
     const span execution = between_quotes(m->execution);
 
@@ -162,11 +163,13 @@ static gmsrt_status check_members(const char *folder, const members *m, gmsrt_pr
     if (m->files.start == NULL || *m->files.start != '{' || !is_name(between_quotes(m->model)))
         return gmsrt_fail(GMSRT_BAD_GRAPH,
                           "%s/engine.json is damaged or not an engine's; build or copy the engine again", folder);
-    *built = is(execution, "bf16") ? GMSRT_BF16 : GMSRT_F32;
-    if (*built == GMSRT_F32 && !is(execution, "f32"))
-        return gmsrt_fail(GMSRT_BAD_GRAPH,
-                          "%s/engine.json asks for an execution that is neither f32 nor bf16; build the engine again",
-                          folder);
+    built->precision = is(execution, "bf16") ? GMSRT_BF16 : is(execution, "f16") ? GMSRT_F16 : GMSRT_F32;
+    built->falls_back = built->precision == GMSRT_F16 || is(between_quotes(m->fallback), "f32");
+    if (built->precision == GMSRT_F32 && !is(execution, "f32"))
+        return gmsrt_fail(
+            GMSRT_BAD_GRAPH,
+            "%s/engine.json asks for an execution that is neither f32 nor bf16 nor f16; build the engine again",
+            folder);
     return GMSRT_OK;
 }
 
@@ -190,7 +193,7 @@ static gmsrt_status check_file(const char *folder, span name, span hash, gmsrt_f
 
 /* Check the graph and its outside weights ("model.onnx", "model.onnx.data", …) and give the graph's path. */
 static gmsrt_status check_folder(const char *folder, text manifest, char *path, size_t size, gmsrt_files *known,
-                                 gmsrt_precision *built)
+                                 gmsrt_built *built)
 {
     bool listed = false;
     members found;
@@ -221,8 +224,7 @@ static gmsrt_status check_folder(const char *folder, text manifest, char *path, 
     return GMSRT_OK;
 }
 
-gmsrt_status gmsrt_graph_of_engine(const char *folder, char *path, size_t size, gmsrt_files *files,
-                                   gmsrt_precision *built)
+gmsrt_status gmsrt_graph_of_engine(const char *folder, char *path, size_t size, gmsrt_files *files, gmsrt_built *built)
 {
     char *content;
     text manifest;

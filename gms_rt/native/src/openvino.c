@@ -26,15 +26,15 @@ static const char *absolute(const char *path, char *text, size_t size)
 gmsrt_status gmsrt_ov_load(const char *path, gmsrt_openvino *ov)
 {
     static const char fix[] = "install it (pip install openvino) and give the path of its libopenvino_c.so, "
-                              "also as GMSRT_OPENVINO";
-    const char *chosen = path != NULL && path[0] != '\0' ? path : gmsrt_environment("GMSRT_OPENVINO");
+                              "also as GMS_RT_OPENVINO";
+    const char *chosen = path != NULL && path[0] != '\0' ? path : gmsrt_environment("GMS_RT_OPENVINO");
     char text[4096];
     Dl_info place;
     void *library;
 
     if (chosen == NULL) chosen = "libopenvino_c.so";
     if (chosen != path && chosen[0] != '/' && strchr(chosen, '/') != NULL)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "GMSRT_OPENVINO is '%s'; give an absolute path", chosen);
+        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "GMS_RT_OPENVINO is '%s'; give an absolute path", chosen);
     chosen = absolute(chosen, text, sizeof text);
     if (chosen == NULL) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "the path of OpenVINO is too long");
     /* Never closed: its threads and static objects outlive a runner. */

@@ -11,6 +11,9 @@ gmsrt_status gmsrt_ov_load(const char *path, gmsrt_openvino *ov);
  * another thread's; the status and `what` are always this call's. */
 gmsrt_status gmsrt_ov_failed(const gmsrt_openvino *ov, gmsrt_status status, int code, const char *what);
 
+/* openvino_processor.c: what OpenVINO says about this CPU; what it does not tell is empty. */
+void gmsrt_ov_describe(const gmsrt_openvino *ov, const ov_core_t *core, gmsrt_processor *about);
+
 /* openvino_graph.c: check the contract of the graph, give a free batch dimension its size, fill in the shape. */
 gmsrt_status gmsrt_ov_fit_model(const gmsrt_openvino *ov, const ov_core_t *core, const char *path, ov_model_t *model,
                                 uint32_t wanted_batch, gmsrt_info *info);

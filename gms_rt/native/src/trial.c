@@ -73,10 +73,10 @@ __attribute__((constructor)) static void find_folders(void)
     }
 }
 
-/* $GMSRT_TRIAL, else next to this library, else next to the link that led to it: always an absolute path. */
+/* $GMS_RT_TRIAL, else next to this library, else next to the link that led to it: always an absolute path. */
 static bool find_program(char *path, size_t size)
 {
-    const char *chosen = gmsrt_environment("GMSRT_TRIAL");
+    const char *chosen = gmsrt_environment("GMS_RT_TRIAL");
 
     if (chosen != NULL)
         return snprintf(path, size, "%s", chosen) < (int)size && path[0] == '/' && access(path, X_OK) == 0;
@@ -386,7 +386,7 @@ gmsrt_status gmsrt_try_graph(const char *path, gmsrt_files *files, const gmsrt_c
     if (options->trial == GMSRT_TRIAL_AUTO && gmsrt_was_tried(key)) return GMSRT_OK;
     if (!find_program(program, sizeof program))
         return gmsrt_fail(GMSRT_NO_RUNTIME,
-                          "%s %s; copy it next to libgms_rt.so or name it in GMSRT_TRIAL, or open a graph that "
+                          "%s %s; copy it next to libgms_rt.so or name it in GMS_RT_TRIAL, or open a graph that "
                           "you trust with GMSRT_TRIAL_NEVER",
                           program, program[0] == '/' ? "is missing" : "is not an absolute path");
     if (openvino == NULL || openvino[0] != '/')

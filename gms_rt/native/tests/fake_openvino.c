@@ -46,7 +46,7 @@ struct ov_output_const_port {
 
 static port set_ports[2] = {{UINT8_NUMBER, 4, {1, 2, 2, 3, 0, 0, 0, 0}}, {UINT8_NUMBER, 4, {1, 2, 2, 1, 0, 0, 0, 0}}};
 static size_t set_inputs = 1, set_outputs = 1;
-static bool has_bf16;
+static bool has_bf16, has_f16;
 static char message[64];
 static char properties[512];
 
@@ -62,7 +62,7 @@ void fake_openvino_reset(void)
     set_ports[0] = input;
     set_ports[1] = output;
     set_inputs = set_outputs = 1;
-    has_bf16 = false;
+    has_bf16 = has_f16 = false;
     message[0] = properties[0] = '\0';
     fake_leave(0);
 }
@@ -87,6 +87,12 @@ FAKE_API void fake_openvino_bf16(int there);
 void fake_openvino_bf16(int there)
 {
     has_bf16 = there != 0;
+}
+
+FAKE_API void fake_openvino_f16(int there);
+void fake_openvino_f16(int there)
+{
+    has_f16 = there != 0;
 }
 
 /* "KEY=value;" of the last compilation. */
@@ -188,7 +194,10 @@ OPENVINO(int, ov_core_get_property, (const ov_core_t *core, const char *device, 
 
     if (core == NULL || strcmp(device, "CPU") != 0) fake_mistake("a property of %s", device);
     if (code == 0)
-        *value = make_text(strcmp(key, "FULL_DEVICE_NAME") == 0 ? "Fake CPU" : has_bf16 ? "FP32 INT8 BF16" : "FP32");
+        *value = make_text(strcmp(key, "FULL_DEVICE_NAME") == 0 ? "Fake CPU"
+                           : has_bf16                           ? "FP32 INT8 BF16"
+                           : has_f16                            ? "FP32 FP16 INT8"
+                                                                : "FP32");
     return answer(code);
 }
 

@@ -158,7 +158,7 @@ static void fuzz_cpu(const char *openvino, const uint8_t *graph, size_t size, co
     options.openvino = openvino;
     options.trial = real || below(32) == 0 ? GMSRT_TRIAL_ALWAYS : GMSRT_TRIAL_NEVER;
     if (below(2)) {
-        options.precision = (gmsrt_precision)(below(6) ? below(2) : number());
+        options.precision = (gmsrt_precision)(below(6) ? below(4) : number());
         options.mode = (gmsrt_mode)(below(6) ? below(2) : number());
         options.threads = below(2) ? 0 : number() % 5000;
         options.lanes = below(2) ? below(4) : number();
@@ -232,6 +232,7 @@ static void fuzz_manifest(const uint8_t *graph, size_t size, const char *folder)
                                          "\"version\": 1,",
                                          "\"version\": 2,",
                                          "\"execution\": \"bf16\",",
+                                         "\"execution\": \"f16\",",
                                          "\"execution\": \"f32\",",
                                          "\"model\": \"model.onnx\",",
                                          "\"model\": \"../x\",",

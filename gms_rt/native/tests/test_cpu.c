@@ -28,6 +28,7 @@ static struct {
     void (*port)(int, unsigned, int, const int64_t *);
     void (*counts)(size_t, size_t);
     void (*bf16)(int);
+    void (*f16)(int);
     const char *(*properties)(void);
 } fake;
 
@@ -139,6 +140,12 @@ static void test_options(void)
     CHECK(strstr(gmsrt_last_error(), "Fake CPU") != NULL, "%s", gmsrt_last_error());
     fake.bf16(1);
     expect_properties(&options, "INFERENCE_PRECISION_HINT=bf16;PERFORMANCE_HINT=LATENCY;NUM_STREAMS=1;");
+    options.precision = GMSRT_F16; /* BF16 is another arithmetic */
+    CHECK(gmsrt_open_cpu(graph, &options, &runner) == GMSRT_UNSUPPORTED, "f16 on a CPU without");
+    CHECK(strstr(gmsrt_last_error(), "no f16 arithmetic") != NULL, "%s", gmsrt_last_error());
+    fake.bf16(0);
+    fake.f16(1);
+    expect_properties(&options, "INFERENCE_PRECISION_HINT=f16;PERFORMANCE_HINT=LATENCY;NUM_STREAMS=1;");
 
     fake.reset();
     set_shape(-1);
@@ -522,7 +529,8 @@ static void expect_execution(const char *folder, const gmsrt_cpu_options *option
 }
 
 /* The arithmetic that an engine was built for, unless another is asked for. */
-static void test_execution(const char *folder, const char *f32, const char *bf16)
+static void test_execution(const char *folder, const char *f32, const char *bf16, const char *judged_in_both,
+                           const char *f16)
 {
     gmsrt_cpu_options options = options_of_fake();
     gmsrt_runner *runner;
@@ -539,6 +547,54 @@ static void test_execution(const char *folder, const char *f32, const char *bf16
     fake.bf16(0);
     CHECK(gmsrt_open_cpu(folder, &options, &runner) == GMSRT_UNSUPPORTED, "%s", gmsrt_last_error());
     CHECK(strstr(gmsrt_last_error(), "no bf16 arithmetic") != NULL, "%s", gmsrt_last_error());
+    write_engine(folder, judged_in_both);
+    expect_execution(folder, &options, "f32");
+    options.precision = GMSRT_BF16;
+    CHECK(gmsrt_open_cpu(folder, &options, &runner) == GMSRT_UNSUPPORTED, "bf16 was asked for");
+    options.precision = GMSRT_AS_BUILT;
+    fake.bf16(1);
+    expect_execution(folder, &options, "bf16");
+    fake.bf16(0);
+    write_engine(folder, f16);
+    expect_execution(folder, &options, "f32"); /* the same graph, where the CPU has no f16 */
+    fake.f16(1);
+    expect_execution(folder, &options, "f16");
+    options.precision = GMSRT_F32;
+    expect_execution(folder, &options, "f32");
+    fake.f16(0);
+    options.precision = GMSRT_F16;
+    CHECK(gmsrt_open_cpu(folder, &options, &runner) == GMSRT_UNSUPPORTED, "f16 was asked for");
+}
+
+static void test_processor(void)
+{
+    gmsrt_processor about = {0};
+
+    fake.reset();
+    CHECK(gmsrt_probe_cpu(openvino, NULL) == GMSRT_INVALID_ARGUMENT, "no result");
+    CHECK(gmsrt_probe_cpu("/nowhere/libopenvino_c.so", &about) == GMSRT_NO_RUNTIME, "no OpenVINO");
+    CHECK_OK(gmsrt_probe_cpu(openvino, &about));
+    CHECK(about.struct_size == sizeof about && !about.f16 && !about.bf16, "FP32 only");
+    CHECK(strcmp(about.name, "Fake CPU") == 0 && strncmp(about.runtime, "OpenVINO ", 9) == 0, "%s", about.runtime);
+    fake.bf16(1);
+    CHECK_OK(gmsrt_probe_cpu(openvino, &about));
+    CHECK(!about.f16 && about.bf16, "%s", about.capabilities);
+    fake.bf16(0);
+    fake.f16(1);
+    CHECK_OK(gmsrt_probe_cpu(openvino, &about));
+    CHECK(about.f16 && !about.bf16 && strcmp(about.capabilities, "FP32 FP16 INT8") == 0, "%s", about.capabilities);
+    about.struct_size = 4;
+    CHECK(gmsrt_probe_cpu(openvino, &about) == GMSRT_INVALID_ARGUMENT, "another size");
+    about.struct_size = 0;
+    fake.reset();
+    fake.fail(1, -1); /* ov_core_create */
+    CHECK(gmsrt_probe_cpu(openvino, &about) == GMSRT_NO_RUNTIME, "OpenVINO does not start");
+    fake.reset();
+    fake.f16(1);
+    fake.fail(2, -1); /* the name */
+    CHECK_OK(gmsrt_probe_cpu(openvino, &about));
+    CHECK(about.name[0] == '\0' && about.f16, "what it does not tell is empty");
+    expect_clean();
 }
 
 /* Engine folders whose files are not what engine.json says. */
@@ -587,8 +643,8 @@ static void test_engine(const char *root)
         {"{\"format\": \"gms-rt-engine\", \"version\": 2, " FILES ", " MODEL "}",
          "version 2, this library reads up to"},
         {"{\"format\": \"gms-rt-engine\", \"version\": 1, " FILES ", " MODEL "}", "neither f32 nor bf16"},
-        {"{\"format\": \"gms-rt-engine\", \"version\": 1, \"execution\": \"f16\", " FILES ", " MODEL "}",
-         "neither f32 nor bf16"},
+        {"{\"format\": \"gms-rt-engine\", \"version\": 1, \"execution\": \"f64\", " FILES ", " MODEL "}",
+         "neither f32 nor bf16 nor f16"},
     };
     const gmsrt_cpu_options options = options_of_fake();
     char folder[1000], path[1100], deep[500];
@@ -624,7 +680,10 @@ static void test_engine(const char *root)
     CHECK_OK(gmsrt_open_cpu(folder, &options, &runner));
     gmsrt_close(runner);
     test_execution(folder, HEAD FILES ", " MODEL "}",
-                   "{\"format\": \"gms-rt-engine\", \"version\": 1, " FILES ", " MODEL ", \"execution\": \"bf16\"}");
+                   "{\"format\": \"gms-rt-engine\", \"version\": 1, " FILES ", " MODEL ", \"execution\": \"bf16\"}",
+                   "{\"format\": \"gms-rt-engine\", \"version\": 1, \"fallback\": \"f32\", " FILES ", " MODEL
+                   ", \"execution\": \"bf16\"}",
+                   "{\"format\": \"gms-rt-engine\", \"version\": 1, " FILES ", " MODEL ", \"execution\": \"f16\"}");
     write_engine(folder, good);
     fake.reset();
     for (size_t i = 0; i < whole.size; i++) { /* one bit anywhere */
@@ -810,6 +869,7 @@ int main(int argc, char **argv)
     *(void **)&fake.port = dlsym(library, "fake_openvino_port");
     *(void **)&fake.counts = dlsym(library, "fake_openvino_counts");
     *(void **)&fake.bf16 = dlsym(library, "fake_openvino_bf16");
+    *(void **)&fake.f16 = dlsym(library, "fake_openvino_f16");
     *(void **)&fake.properties = dlsym(library, "fake_openvino_properties");
     for (size_t i = 0; i < sizeof images; i++) images[i] = (uint8_t)(i * 37 + 11);
 
@@ -818,6 +878,7 @@ int main(int argc, char **argv)
     test_engine(argv[2]);
     test_foreign();
     test_options();
+    test_processor();
     test_cache(argv[2]);
     test_cache_failures(argv[2]);
     test_results();

@@ -189,7 +189,7 @@ static void test_program(void)
 {
     char other[1100];
 
-    setenv("GMSRT_TRIAL", "/nowhere/gmsrt-trial", 1);
+    setenv("GMS_RT_TRIAL", "/nowhere/gmsrt-trial", 1);
     CHECK(try_graph(GMSRT_TRIAL_ALWAYS, 0) == GMSRT_NO_RUNTIME, "%s", gmsrt_last_error());
     CHECK(strstr(gmsrt_last_error(), "/nowhere/gmsrt-trial is missing; copy it next to libgms_rt.so") != NULL &&
               strstr(gmsrt_last_error(), "GMSRT_TRIAL_NEVER") != NULL,
@@ -198,15 +198,15 @@ static void test_program(void)
     snprintf(other, sizeof other, "%s/no-program", cache);
     write_bytes(other, "\177nonsense", 9);
     CHECK(chmod(other, 0700) == 0, "chmod");
-    setenv("GMSRT_TRIAL", other, 1);
+    setenv("GMS_RT_TRIAL", other, 1);
     CHECK(try_graph(GMSRT_TRIAL_ALWAYS, 0) == GMSRT_NO_RUNTIME, "%s", gmsrt_last_error());
     CHECK(strstr(gmsrt_last_error(), "cannot be started") != NULL, "%s", gmsrt_last_error());
-    setenv("GMSRT_TRIAL", "/bin/true", 1); /* ends well and says nothing */
+    setenv("GMS_RT_TRIAL", "/bin/true", 1); /* ends well and says nothing */
     CHECK(try_graph(GMSRT_TRIAL_ALWAYS, 0) == GMSRT_BAD_GRAPH, "%s", gmsrt_last_error());
-    setenv("GMSRT_TRIAL", "bin/true", 1);
+    setenv("GMS_RT_TRIAL", "bin/true", 1);
     CHECK(try_graph(GMSRT_TRIAL_ALWAYS, 0) == GMSRT_NO_RUNTIME, "%s", gmsrt_last_error());
     CHECK(strstr(gmsrt_last_error(), "bin/true is not an absolute path") != NULL, "%s", gmsrt_last_error());
-    unsetenv("GMSRT_TRIAL");
+    unsetenv("GMS_RT_TRIAL");
     unlink(other);
 }
 
@@ -315,10 +315,10 @@ static void test_same_openvino(void)
     CHECK_OK(try_graph(GMSRT_TRIAL_ALWAYS, 0));
     CHECK(tried_with[0] == '/' && strstr(tried_with, slash) != NULL, "tried with %s", tried_with);
     openvino = NULL;
-    setenv("GMSRT_OPENVINO", name, 1);
+    setenv("GMS_RT_OPENVINO", name, 1);
     CHECK(try_graph(GMSRT_TRIAL_ALWAYS, 0) == GMSRT_INVALID_ARGUMENT, "%s", gmsrt_last_error());
     CHECK(strstr(gmsrt_last_error(), "give an absolute path") != NULL, "%s", gmsrt_last_error());
-    unsetenv("GMSRT_OPENVINO");
+    unsetenv("GMS_RT_OPENVINO");
     openvino = chosen;
     CHECK(chdir(here) == 0, "no folder %s", here);
 }
@@ -354,7 +354,7 @@ int main(int argc, char **argv)
     if (cache[0] != '/') CHECK(getcwd(cache, 900) != NULL && strcat(strcat(cache, "/"), "trial-cache") != NULL, "cwd");
     mkdir(cache, 0700);
     setenv("XDG_CACHE_HOME", cache, 1);
-    unsetenv("GMSRT_TRIAL");
+    unsetenv("GMS_RT_TRIAL");
     write_bytes(graph, whole.data, whole.size);
     test_verdicts();
     test_message();

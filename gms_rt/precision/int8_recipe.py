@@ -1,0 +1,221 @@
+"""The INT8 part of a recipe: which convolutions, with which ranges, in which arithmetic the rest runs on this CPU.
+
+With images of its own the search aims higher than the gate, which then judges once. Where the CPU computes the rest of
+the graph faster in BF16, the search and the gate run in that very arithmetic; FP32 is judged as well, so that the same
+engine may run on a CPU without BF16.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gms_rt.artifacts import sha256_json
+from gms_rt.errors import GateError, GmsError, UsageError
+from gms_rt.graph.graph import Graph
+from gms_rt.graph.run import Session
+from gms_rt.precision.calibrators import clip
+from gms_rt.precision.cpu_choice import CpuChoice, choose_execution
+from gms_rt.precision.fp32_masks import Fp32Masks
+from gms_rt.precision.gate import Gate, GateVerdict, judge
+from gms_rt.precision.images import ImageSet
+from gms_rt.precision.int8 import QUANTISABLE, int8_graph, quantisable, residual_skips
+from gms_rt.precision.ranges import Extremes, Histogram, histograms
+from gms_rt.precision.recipe import WEIGHT_LEVELS, PrecisionRecipe
+from gms_rt.precision.recipe_request import JudgedRecipe, RecipeRequest, gate_record, watched_extremes
+from gms_rt.precision.search import AUTO, Search, SearchResult
+from gms_rt.progress import OnProgress
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """What the calibration images showed of an FP32 graph."""
+
+    kept: dict[str, str]  # nodes that stay FP32 beside INT8, each with the reason
+    tensors: dict[str, Extremes]
+
+
+def int8_recipe(
+    graph: Graph,
+    request: RecipeRequest,
+    known: Ranges,
+    masks: Fp32Masks,
+    checkpoint: Path | None,
+    progress: OnProgress,
+) -> JudgedRecipe:
+    """The recipe of a graph whose channels were evened out, judged."""
+    if request.calibration is None or request.gate_images is None:
+        raise UsageError("INT8 needs images to calibrate on and others to be judged on", fix="give --calib FOLDER")
+    candidates = [name for name in quantisable(graph) if name not in known.kept]
+    # The first convolution sees pixels, and eight bits there show in every mask. The last draws one channel: a CPU
+    # gains from INT8 there, and the search may return it; a GPU gains nothing.
+    first, last = _outer(graph)
+    candidates = [name for name in candidates if name not in first]
+    if all(name in last for name in candidates):
+        raise GmsError("the graph has no convolution between the first and the last to quantise")
+    nodes = {node.name: node for node in graph.nodes}
+    skips = residual_skips(graph)
+    watched = list(dict.fromkeys([*(nodes[n].input[0] for n in candidates), *skips.values()]))
+    missing = [name for name in watched if name not in known.tensors]
+    ranges = known.tensors | (watched_extremes(graph, missing, request, progress) if missing else {})
+    counts = histograms(graph, {n: ranges[n].magnitude for n in watched}, request.calibration.images, progress)
+    choice = _Choice(graph, candidates, counts, request, request.gate_images, masks, checkpoint, progress)
+    found, judged = choice.make()
+    chosen = set(found.nodes)
+    taken = [name for add, name in skips.items() if _feeds(graph, add, chosen)]
+    recipe = PrecisionRecipe(
+        "int8",
+        request.graph_sha256,
+        int8=found.nodes,
+        kept=known.kept,
+        ranges={**found.clips, **{name: clip(counts[name], found.calibrator) for name in taken}},
+        skips=taken,
+        calibrator=found.calibrator,
+        calibration=request.calibration.record(),
+        blocks=found.rows,
+        cpu_only=[name for name in found.nodes if name in last],
+    )
+    return dataclasses.replace(judged, recipe=recipe)
+
+
+def with_fallback(judged: JudgedRecipe, in_f32: GateVerdict) -> JudgedRecipe:
+    """A recipe judged in BF16, with what the gate says of the same graph in FP32."""
+    assert judged.gate is not None
+    found = {key: in_f32.record()[key] for key in ("mean", "minimum", "passed")}
+    fallback = "f32" if in_f32.passed else ""
+    return dataclasses.replace(
+        judged, gate=judged.gate | {"f32": found}, cpu=dataclasses.replace(judged.cpu, fallback=fallback)
+    )
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The choice of convolutions for one build: the search, and the gate after it."""
+
+    graph: Graph
+    candidates: list[str]
+    counts: dict[str, Histogram]  # of the tensors that they take, and of the residual skips
+    request: RecipeRequest
+    judges: ImageSet  # the gate's images
+    masks: Fp32Masks
+    checkpoint: Path | None
+    progress: OnProgress
+
+    def make(self) -> tuple[SearchResult, JudgedRecipe]:
+        """What was found, and the verdict on it; its recipe is still empty.
+
+        The rest of the graph runs in BF16 where that is faster and the gate can be met in it.
+        """
+        method = self._methods[0]
+        plain = self._typed(self.candidates, method)
+        cpu = choose_execution(plain, "int8") if "cpu" in self.request.targets else CpuChoice()
+        try:
+            found, record = self._judged(cpu.execution)
+        except GateError as error:
+            if cpu.execution == "f32":
+                raise
+            self.progress("the gate is missed in bf16, searching in f32", 0, 1)
+            why = error.what.partition("; block")[0]
+            cpu = CpuChoice("f32", f"what is not int8 runs in f32; in bf16 {why}", milliseconds=cpu.milliseconds)
+            found, record = self._judged("f32")
+        judged = JudgedRecipe(PrecisionRecipe("int8", self.request.graph_sha256), record, cpu)
+        if cpu.execution == "bf16":
+            judged = with_fallback(judged, self._verdict(found, self.judges, "f32"))
+        return found, judged
+
+    @property
+    def _methods(self) -> tuple[str, ...]:
+        return AUTO if self.request.calibrator == "auto" else (self.request.calibrator,)
+
+    def _judged(self, execution: str) -> tuple[SearchResult, dict[str, Any]]:
+        """A choice that meets the gate, and the gate's record.
+
+        With images of its own the search aims higher than the gate, which then judges once. If that misses, the search
+        goes on with all images and the gate as it is, unless the gate asks for a promise: images that choose promise
+        nothing.
+        """
+        gate, own, judges, spent = self.request.gate, self.request.search_images, self.judges, 0
+        if own is not None:
+            found = self._aimed(own, execution)
+            self.progress("gate", 0, 1)
+            verdict = self._verdict(found, judges, execution)
+            self.progress("gate", 1, 1)
+            spent = found.evaluations
+            if verdict.passed:
+                record = gate_record(verdict, judges, execution)
+                return found, record | {"evaluations": spent, "search": own.record()}
+            if gate.coverage is not None:
+                raise GateError(
+                    f"{verdict.failure()} on {len(verdict.dice)} images that the search had not seen",
+                    fix="use --precision fp16, a lower --gate-floor, or more images with --calib",
+                )
+            self.progress("the gate is missed on new images, searching with all", 0, 1)
+            both = np.concatenate([own.images, judges.images])
+            judges = ImageSet(both, f"{judges.source} and {own.source}")
+        found = self._search(judges, gate, execution)
+        verdict = dataclasses.replace(found.verdict, unseen=found.plain and not spent)
+        return found, gate_record(verdict, judges, execution) | {"evaluations": found.evaluations + spent}
+
+    def _aimed(self, images: ImageSet, execution: str) -> SearchResult:
+        """The search with a stricter gate where that can be reached, else with the gate as it is."""
+        gate = self.request.gate
+        try:
+            return self._search(images, gate.stricter, execution)
+        except GateError:
+            return self._search(images, Gate(gate.mean, gate.tail), execution)
+
+    def _search(self, images: ImageSet, gate: Gate, execution: str) -> SearchResult:
+        key = sha256_json([self.request.key, images.sha256, execution])
+        search = Search(
+            self.graph,
+            self.candidates,
+            self.counts,
+            images.images,
+            self.masks.of(self.graph, self.request.graph_sha256, images),
+            gate,
+            WEIGHT_LEVELS,
+            execution=execution,
+            checkpoint=None if self.checkpoint is None else self.checkpoint.with_suffix(f".{key[:8]}.json"),
+            key=key,
+            progress=self.progress,
+        )
+        return search.run(self._methods)
+
+    def _verdict(self, found: SearchResult, images: ImageSet, execution: str) -> GateVerdict:
+        session = Session(self._typed(found.nodes, found.calibrator), execution=execution)
+        reference = self.masks.of(self.graph, self.request.graph_sha256, images)
+        return judge(session.probabilities(images.images), reference, self.request.gate)
+
+    def _typed(self, nodes: list[str], method: str) -> Graph:
+        clips = {name: clip(histogram, method) for name, histogram in self.counts.items()}
+        return int8_graph(self.graph, nodes, clips, "cpu", levels=WEIGHT_LEVELS, skips=())
+
+
+def _outer(graph: Graph) -> tuple[set[str], set[str]]:
+    """Convolutions with no convolution before them, and those with none after them."""
+    before: dict[str, bool] = {}
+    first, last = set(), set()
+    for node in graph.nodes:
+        seen = any(before.get(name, False) for name in node.input)
+        if node.op_type in QUANTISABLE and not seen:
+            first.add(node.name)
+        before.update(dict.fromkeys(node.output, seen or node.op_type in QUANTISABLE))
+    after: dict[str, bool] = {}
+    for node in reversed(graph.nodes):
+        seen = any(after.get(name, False) for name in node.output)
+        if node.op_type in QUANTISABLE and not seen:
+            last.add(node.name)
+        for name in node.input:
+            after[name] = after.get(name, False) or seen or node.op_type in QUANTISABLE
+    return first, last
+
+
+def _feeds(graph: Graph, add: str, chosen: set[str]) -> bool:
+    """Whether a residual Add closes a block whose last convolution is INT8."""
+    node = next(n for n in graph.nodes if n.name == add)
+    makers = [graph.producer.get(name) for name in node.input]
+    return any(maker is not None and maker.name in chosen for maker in makers)
