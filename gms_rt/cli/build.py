@@ -40,7 +40,7 @@ Examples:
 @click.option("--calib-images", "calibration_limit", type=click.IntRange(min=1), metavar="N", help="Take ranges from "
               "at most N images: a short build on a slow machine  [default: 64 of a folder, 24 phantoms]")  # fmt: skip
 @click.option("--gate-images", "gate_limit", type=click.IntRange(min=1), metavar="N", help="Compare masks on at most N "
-              "images; the manifest says how many  [default: 100 of a folder, 64 phantoms]")  # fmt: skip
+              "images; the manifest says how many  [default: 200 of a folder, 64 phantoms]")  # fmt: skip
 @click.option("--gate-mean", type=click.FloatRange(0, 1), default=GATE_MEAN, show_default=True, help="Lowest mean Dice "
               "to the FP32 masks allowed.")  # fmt: skip
 @click.option("--gate-min", type=click.FloatRange(0, 1), help="Lowest Dice allowed for any gate image  "

@@ -1,7 +1,7 @@
 """The images of a build: those given, else what the graph brings.
 
-No image both calibrates and judges. Where there are enough, INT8 is searched for with a third set, so that the gate
-judges once, on images that no choice was made by.
+No image both calibrates and judges, and none judges twice. Where there are enough, INT8 is searched for with a third
+set, so that the gate judges once, on images that no choice was made by.
 How many is the request's to limit: a slow machine takes fewer, and the manifest says how many judged.
 """
 
@@ -11,7 +11,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from gms_rt.demo.phantoms import phantom_images
-from gms_rt.demo.seeds import CALIBRATION_SEEDS, GATE_SEEDS
+from gms_rt.demo.seeds import CALIBRATION_SEEDS, GATE_SEEDS, SEARCH_SEEDS
 from gms_rt.engine.golden import read_golden
 from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.source import SourceGraph
@@ -36,7 +36,7 @@ def build_images(request: BuildRequest, source: SourceGraph) -> BuildImages:
     """The images that a request names, or those that stand in for them; no more than it wants."""
     images = _all_images(request, source)
     calibration = images.calibration and images.calibration.at_most(request.calibration_limit)
-    gate = images.gate and images.gate.at_most(request.gate_limit)
+    gate = images.gate and images.gate.distinct().at_most(request.gate_limit)
     return dataclasses.replace(images, calibration=calibration, gate=gate)
 
 
@@ -48,7 +48,9 @@ def _all_images(request: BuildRequest, source: SourceGraph) -> BuildImages:
     calibration_seeds = CALIBRATION_SEEDS[: request.calibration_limit]
     gate_seeds = GATE_SEEDS[: request.gate_limit]
     if source.bundled:
-        return BuildImages(phantoms(calibration_seeds, height, width), gate or phantoms(gate_seeds, height, width))
+        search = phantoms(SEARCH_SEEDS, height, width) if _promised(request) else None
+        gate = gate or phantoms(gate_seeds, height, width)
+        return BuildImages(phantoms(calibration_seeds, height, width), gate, search=search)
     if request.precision in ("fp32", "bf16") or request.recipe is not None:
         return BuildImages(None, gate)
     if request.precision == "int8":
@@ -84,13 +86,18 @@ def _given(request: BuildRequest, height: int, width: int) -> BuildImages:
         if three:
             ranges, search, gate = sixths(calibration)
             return BuildImages(ranges, gate, search=search)
-        return BuildImages(*halves(calibration))
+        ranges, gate = halves(calibration)
+        return BuildImages(ranges, gate, search=ranges if _promised(request) else None)
     gate_images = _gate_images(request, height, width, frozenset(calibration.each_sha256()))
     if three:
         ranges, search = halves(calibration)
         return BuildImages(ranges, gate_images, search=search)
-    # What gives the ranges can also choose; the gate must not, where it is to promise something.
-    return BuildImages(calibration, gate_images, search=calibration if request.gate.coverage and searching else None)
+    return BuildImages(calibration, gate_images, search=calibration if _promised(request) else None)
+
+
+def _promised(request: BuildRequest) -> bool:
+    """Whether INT8 must be chosen by other images than the gate's: by those that give the ranges, if by no others."""
+    return request.precision == "int8" and request.recipe is None and request.gate.coverage is not None
 
 
 def _gate_images(request: BuildRequest, height: int, width: int, skip: frozenset[str]) -> ImageSet | None:

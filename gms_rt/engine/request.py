@@ -39,7 +39,7 @@ class BuildRequest:
     classes: Path | None = None  # file that names the mask's classes; None: as the run or graph says
     force: bool = False  # build even if the same engine is already there
     calibration_limit: int | None = None  # at most so many images give ranges; None: 64 of a folder, 24 phantoms
-    gate_limit: int | None = None  # masks of at most so many are compared; None: 100 of a folder, 64 phantoms
+    gate_limit: int | None = None  # masks of at most so many are compared; None: 200 of a folder, 64 phantoms
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

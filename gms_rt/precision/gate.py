@@ -66,6 +66,14 @@ class Gate:
                 fix="give more images with --gate-data, or a lower coverage",
             )
 
+    def looks(self, images: int) -> int:
+        """How many verdicts by so many images can keep a promise, all of them together with 95 % confidence.
+
+        Two, for two arithmetics, where there are images enough. Without a promise it is one.
+        """
+        enough = self.coverage is not None and values_below_bound(images, self.coverage, _shared_confidence(2)) >= 0
+        return 2 if enough else 1
+
     def fails_for_certain(self, some: NDArray[np.float64], total: int) -> bool:
         """Whether the Dice of some images settles that all `total` cannot pass, were the others perfect."""
         best = 1 - float((1 - some).sum()) / total
@@ -83,6 +91,7 @@ class GateVerdict:
     dice: NDArray[np.float64]
     gate: Gate
     unseen: bool = True  # no choice was made by these images; only then they promise anything about others
+    looks: int = 1  # verdicts that these images may have to give before one passes; they share the 5 % of doubt
 
     @property
     def mean(self) -> float:
@@ -99,7 +108,7 @@ class GateVerdict:
         """The Dice that the asked share of images to come keeps; None if none was asked, or these cannot promise it."""
         if self.gate.coverage is None or not self.unseen:
             return None
-        return tolerance_bound(self.dice, self.gate.coverage, CONFIDENCE)
+        return tolerance_bound(self.dice, self.gate.coverage, _shared_confidence(self.looks))
 
     @property
     def promise(self) -> dict[str, float] | None:
@@ -107,9 +116,10 @@ class GateVerdict:
         if not self.unseen:
             return None
         coverage = self.gate.coverage or STATED_COVERAGE
-        bound = tolerance_bound(self.dice, coverage, CONFIDENCE)
+        confidence = _shared_confidence(self.looks)
+        bound = tolerance_bound(self.dice, coverage, confidence)
         if bound is None:
-            coverage, bound = assured_coverage(len(self.dice), CONFIDENCE), self.minimum
+            coverage, bound = assured_coverage(len(self.dice), confidence), self.minimum
         return {"coverage": round(coverage, 6), "dice": round(bound, 6), "confidence": CONFIDENCE}
 
     @property
@@ -158,7 +168,7 @@ def promise_text(promise: dict[str, float] | None) -> str:
     'with 95 % confidence at least 97.0 % of images like these keep Dice 0.9512'
     """
     if promise is None:
-        return "the precision was chosen by these images, so they promise nothing about others"
+        return "the precision may have been chosen by these images, so they promise nothing about others"
     # Shares and Dice are cut, not rounded: a promise is never stated higher than it is.
     share = math.floor(promise["coverage"] * 1000 + 1e-6) / 10
     dice = math.floor(promise["dice"] * 1e4 + 1e-6) / 1e4
@@ -168,8 +178,13 @@ def promise_text(promise: dict[str, float] | None) -> str:
     )
 
 
-def judge(probabilities: U8, reference: U8, gate: Gate, *, unseen: bool = True) -> GateVerdict:
+def judge(probabilities: U8, reference: U8, gate: Gate, *, unseen: bool = True, looks: int = 1) -> GateVerdict:
     """Compare masks image by image."""
     pairs = zip(probabilities, reference, strict=True)
     dice = np.array([metrics.dice(mask_from_levels(a), mask_from_levels(b)) for a, b in pairs])
-    return GateVerdict(dice, gate, unseen)
+    return GateVerdict(dice, gate, unseen, looks)
+
+
+def _shared_confidence(looks: int) -> float:
+    """What each of several verdicts must hold with so that all hold together with `CONFIDENCE` (Bonferroni)."""
+    return 1 - (1 - CONFIDENCE) / looks

@@ -35,6 +35,11 @@ class ImageSet:
         """One hash per image."""
         return [_sha256(image) for image in self.images]
 
+    def distinct(self) -> ImageSet:
+        """This set, or each of its images once: one that is there again tells nothing new."""
+        first = sorted(dict(reversed([(digest, i) for i, digest in enumerate(self.each_sha256())])).values())
+        return self if len(first) == len(self.images) else ImageSet(self.images[first], self.source)
+
     def at_most(self, count: int | None) -> ImageSet:
         """This set, or so many of its images, evenly chosen; None: all."""
         given = len(self.images)
@@ -97,12 +102,12 @@ def sixths(everything: ImageSet) -> tuple[ImageSet, ImageSet, ImageSet]:
     return parts[0], parts[1], parts[2]
 
 
-def check_disjoint(calibration: ImageSet, gate: ImageSet) -> None:
-    """Refuse a gate that would judge on the images the ranges were taken from."""
-    shared = set(calibration.each_sha256()) & set(gate.each_sha256())
+def check_disjoint(others: ImageSet, gate: ImageSet, use: str = "calibration") -> None:
+    """Refuse a gate that would judge on images that give the ranges, or that the search chooses by."""
+    shared = set(others.each_sha256()) & set(gate.each_sha256())
     if shared:
         raise UsageError(
-            f"{len(shared)} gate images are also calibration images",
+            f"{len(shared)} gate images are also {use} images",
             where=gate.source,
             fix="give other images with --gate-data",
         )

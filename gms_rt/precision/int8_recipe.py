@@ -63,7 +63,9 @@ def int8_recipe(
     missing = [name for name in watched if name not in known.tensors]
     ranges = known.tensors | (watched_extremes(graph, missing, request, progress) if missing else {})
     counts = histograms(graph, {n: ranges[n].magnitude for n in watched}, request.calibration.images, progress)
-    choice = _Choice(graph, candidates, counts, request, request.gate_images, masks, checkpoint, progress)
+    # A recorded recipe that these images refused was a choice by them.
+    seen = request.recorded is not None
+    choice = _Choice(graph, candidates, counts, request, request.gate_images, masks, checkpoint, progress, seen)
     found, judged = choice.make()
     chosen = set(found.nodes)
     taken = [name for add, name in skips.items() if _feeds(graph, add, chosen)]
@@ -92,7 +94,7 @@ def with_fallback(judged: JudgedRecipe, in_f32: GateVerdict) -> JudgedRecipe:
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Choice:
     """The choice of convolutions for one build: the search, and the gate after it."""
 
@@ -104,6 +106,8 @@ class _Choice:
     masks: Fp32Masks
     checkpoint: Path | None
     progress: OnProgress
+    seen: bool = False  # whether something was chosen by the gate's images, which then promise nothing
+    looks: int = 1  # verdicts that a promise must leave room for, one for each arithmetic
 
     def make(self) -> tuple[SearchResult, JudgedRecipe]:
         """What was found, and the verdict on it; its recipe is still empty.
@@ -113,10 +117,12 @@ class _Choice:
         method = self._methods[0]
         plain = self._typed(self.candidates, method)
         cpu = choose_execution(plain, "int8") if "cpu" in self.request.targets else CpuChoice()
+        gate = self.request.gate
+        self.looks = gate.looks(len(self.judges.images)) if cpu.execution != "f32" else 1
         try:
             found, record = self._judged(cpu.execution)
         except GateError as error:
-            if cpu.execution == "f32":
+            if cpu.execution == "f32" or (self.seen and gate.coverage is not None):
                 raise
             self.progress("the gate is missed in bf16, searching in f32", 0, 1)
             why = error.what.partition("; block")[0]
@@ -139,6 +145,7 @@ class _Choice:
         nothing.
         """
         gate, own, judges, spent = self.request.gate, self.request.search_images, self.judges, 0
+        seen = self.seen or own is not None  # where the search goes on with all images, they have refused something
         if own is not None:
             found = self._aimed(own, execution)
             self.progress("gate", 0, 1)
@@ -148,6 +155,7 @@ class _Choice:
             if verdict.passed:
                 record = gate_record(verdict, judges, execution)
                 return found, record | {"evaluations": spent, "search": own.record()}
+            self.seen = self.looks == 1
             if gate.coverage is not None:
                 raise GateError(
                     f"{verdict.failure()} on {len(verdict.dice)} images that the search had not seen",
@@ -156,8 +164,9 @@ class _Choice:
             self.progress("the gate is missed on new images, searching with all", 0, 1)
             both = np.concatenate([own.images, judges.images])
             judges = ImageSet(both, f"{judges.source} and {own.source}")
+        self.seen = True
         found = self._search(judges, gate, execution)
-        verdict = dataclasses.replace(found.verdict, unseen=found.plain and not spent)
+        verdict = dataclasses.replace(found.verdict, unseen=found.plain and not seen)
         return found, gate_record(verdict, judges, execution) | {"evaluations": found.evaluations + spent}
 
     def _aimed(self, images: ImageSet, execution: str) -> SearchResult:
@@ -188,7 +197,8 @@ class _Choice:
     def _verdict(self, found: SearchResult, images: ImageSet, execution: str) -> GateVerdict:
         session = Session(self._typed(found.nodes, found.calibrator), execution=execution)
         reference = self.masks.of(self.graph, self.request.graph_sha256, images)
-        return judge(session.probabilities(images.images), reference, self.request.gate)
+        probabilities = session.probabilities(images.images)
+        return judge(probabilities, reference, self.request.gate, unseen=not self.seen, looks=self.looks)
 
     def _typed(self, nodes: list[str], method: str) -> Graph:
         clips = {name: clip(histogram, method) for name, histogram in self.counts.items()}

@@ -35,16 +35,7 @@ def recipe_from_graph(
     `checkpoint` is the file in which an interrupted search goes on; `masks` remembers FP32 masks between builds.
     """
     progress = progress or silent
-    if request.calibration is not None and request.gate_images is not None:
-        check_disjoint(request.calibration, request.gate_images)
-    if request.gate_images is not None:
-        request.gate.check_count(len(request.gate_images.images))
-    if request.recorded is not None and request.gate.coverage is not None:
-        raise UsageError(
-            "a recorded recipe may have been chosen by the gate's images, which then promise nothing",
-            where="--gate-coverage",
-            fix="calibrate and search with --calib",
-        )
+    _check_images(request)
     if request.recorded is not None:
         try:
             return _judge_recipe(graph, request.recorded, request, masks, progress)
@@ -79,12 +70,37 @@ def recipe_from_graph(
     return _judge_recipe(graph, recipe, request, masks, progress)
 
 
+def _check_images(request: RecipeRequest) -> None:
+    """Refuse a gate that judges on images with another part in the build, or a promise that nobody can give."""
+    if request.gate_images is not None:
+        for others, use in ((request.calibration, "calibration"), (request.search_images, "search")):
+            if others is not None:
+                check_disjoint(others, request.gate_images, use)
+        request.gate.check_count(len(request.gate_images.images))
+    if request.gate.coverage is None:
+        return
+    where, fix = "--gate-coverage", "calibrate and search with --calib"
+    if request.gate_images is None or request.precision == "fp32" or _elsewhere(request.precision, request):
+        why = f"this {request.precision} build compares no masks, so nothing can be promised"
+        raise UsageError(why, where=where, fix="leave it out, or give images with --gate-data")
+    if request.recorded is not None:
+        why = "a recorded recipe may have been chosen by the gate's images, which then promise nothing"
+        raise UsageError(why, where=where, fix=fix)
+    if request.precision == "int8" and request.search_images is None:
+        raise UsageError("INT8 would be chosen by the gate's images, which then promise nothing", where=where, fix=fix)
+
+
+def _elsewhere(precision: str, request: RecipeRequest) -> bool:
+    """Whether this is arithmetic that this CPU was not asked to have."""
+    return precision == "bf16" and "cpu" not in request.targets
+
+
 def _judge_recipe(
     graph: Graph, recipe: PrecisionRecipe, request: RecipeRequest, masks: Fp32Masks, progress: OnProgress
 ) -> JudgedRecipe:
     """Choose the CPU's arithmetic where it is a target, and compare its masks in that very arithmetic."""
-    if recipe.precision == "bf16" and "cpu" not in request.targets:
-        return JudgedRecipe(recipe)  # arithmetic that this CPU was not asked to have
+    if _elsewhere(recipe.precision, request):
+        return JudgedRecipe(recipe)
     typed = recipe.apply(graph, "cpu")
     progress("arithmetic of this CPU", 0, 1)
     cpu = choose_execution(typed, recipe.precision) if "cpu" in request.targets else CpuChoice()
@@ -99,13 +115,16 @@ def _judge_recipe(
         return Session(typed, execution=execution).probabilities(images.images)
 
     # A recorded recipe may have been chosen by these very images.
-    unseen = request.recorded is None
-    verdict = judge(masks_in(cpu.execution), reference, request.gate, unseen=unseen)
-    if not verdict.passed and cpu.execution != "f32" and recipe.precision != "bf16":
+    unseen, gate = request.recorded is None, request.gate
+    may_change = cpu.execution != "f32" and recipe.precision != "bf16"
+    looks = gate.looks(len(images.images)) if may_change else 1
+    verdict = judge(masks_in(cpu.execution), reference, gate, unseen=unseen, looks=looks)
+    if not verdict.passed and may_change and (gate.coverage is None or looks > 1):
         why = f"in {cpu.execution} {verdict.failure()}"
         note = in_f32(why) if recipe.precision == "fp16" else f"what is not int8 runs in f32; {why}"
         cpu = CpuChoice("f32", note, milliseconds=cpu.milliseconds)
-        verdict = judge(masks_in("f32"), reference, request.gate, unseen=unseen)
+        # Chosen by these images; they promise something only where the first verdict left room for a second.
+        verdict = judge(masks_in("f32"), reference, gate, unseen=unseen and looks > 1, looks=looks)
     progress("gate", 2, 2)
     if not verdict.passed:
         raise GateError(

@@ -97,6 +97,30 @@ def test_images_are_given_or_the_graphs_own_or_phantoms(graph: Path) -> None:
     assert (len(halves.calibration.images), len(halves.gate.images)) == (2, 4)
 
 
+def test_a_promise_has_images_of_its_own_in_every_kind_of_build(graph: Path, tmp_path: Path) -> None:
+    asked = BuildRequest(graph, precision="int8", gate=Gate(0.9, 0.0, 0.9, 0.5))
+    few, many = ImageSet(scenes(60), "few"), ImageSet(scenes(120), "many")
+    other = ImageSet(scenes(40, seed=99), "other")
+    for given in (
+        dataclasses.replace(asked, source=None),
+        dataclasses.replace(asked, source=None, gate_images=other),
+        dataclasses.replace(asked, calibration=few),
+        dataclasses.replace(asked, calibration=few, gate_images=other),
+        dataclasses.replace(asked, calibration=many),
+        dataclasses.replace(asked, calibration=many, gate_images=other),
+    ):
+        images = images_of(given)
+        assert images.search is not None and images.gate is not None and images.calibration is not None
+        judges = {*images.gate.each_sha256()}
+        assert not judges & {*images.search.each_sha256(), *images.calibration.each_sha256()}
+
+
+def test_an_image_that_is_there_twice_judges_once(graph: Path) -> None:
+    gate = ImageSet(np.repeat(scenes(3, seed=99), 40, axis=0), "three")
+    found = images_of(BuildRequest(graph, calibration=ImageSet(scenes(4), "four"), gate_images=gate)).gate
+    assert found is not None and found.each_sha256() == gate.each_sha256()[::40]
+
+
 def test_a_short_build_takes_fewer_images_of_any_kind(graph: Path, tmp_path: Path) -> None:
     few = {"calibration_limit": 3, "gate_limit": 2}
 

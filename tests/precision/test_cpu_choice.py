@@ -119,6 +119,7 @@ def test_f16_that_misses_the_gate_gives_way_to_f32(graph: Graph, able: pytest.Mo
     judged = recipe_from_graph.recipe_from_graph(graph, REQUEST, None, None, Fp32Masks())
     assert judged.cpu.execution == "f32" and "in f16 the accuracy gate is not met: Dice" in judged.cpu.note
     assert judged.gate is not None and (judged.gate["arithmetic"], judged.gate["passed"]) == ("f32", True)
+    assert judged.gate["promise"] is None, "these images chose f32"
     strict = dataclasses.replace(REQUEST, gate=Gate(1.0, 1.0), gate_images=ImageSet(255 - GATE.images, "turned"))
 
     class Inverted(Fp32Masks):
@@ -127,6 +128,20 @@ def test_f16_that_misses_the_gate_gives_way_to_f32(graph: Graph, able: pytest.Mo
 
     with pytest.raises(GateError):
         recipe_from_graph.recipe_from_graph(graph, strict, None, None, Inverted())
+
+
+def test_f16_that_breaks_a_promise_gives_way_where_the_images_can_promise_twice(
+    graph: Graph, able: pytest.MonkeyPatch
+) -> None:
+    able.setattr(Fake, "gain", 0.1)
+    images = ImageSet(scenes(36, seed=6), "scenes 6")
+    asked = dataclasses.replace(REQUEST, gate_images=images, gate=Gate(0.5, 0.0, 0.9, 0.5))
+    judged = recipe_from_graph.recipe_from_graph(graph, asked, None, None, Fp32Masks())
+    assert judged.cpu.execution == "f32" and judged.gate is not None
+    assert (judged.gate["promise"]["coverage"], judged.gate["promise"]["confidence"]) == (0.9, 0.95)
+    few = dataclasses.replace(asked, gate_images=ImageSet(images.images[:34], "few"))
+    with pytest.raises(GateError, match=r"90\.0% of images keep 0"):
+        recipe_from_graph.recipe_from_graph(graph, few, None, None, Fp32Masks())
 
 
 @pytest.mark.usefixtures("able")
@@ -177,6 +192,7 @@ def test_int8_that_misses_the_gate_in_bf16_is_searched_for_in_f32(graph: Graph, 
     assert (judged.cpu.execution, judged.cpu.fallback) == ("f32", "")
     assert judged.cpu.note.startswith("what is not int8 runs in f32; in bf16 the accuracy gate is not met: Dice")
     assert "damage" not in judged.cpu.note
+    assert judged.gate is not None and judged.gate["promise"] is None, "these images chose f32"
     assert judged.gate is not None and (judged.gate["arithmetic"], judged.gate["passed"]) == ("f32", True)
     again = dataclasses.replace(INT8, recorded=judged.recipe)
     applied = recipe_from_graph.recipe_from_graph(graph, again, None, None, Fp32Masks())

@@ -142,6 +142,49 @@ def test_a_promise_that_new_images_do_not_keep_ends_the_build(graph: Graph, monk
         recipe_from_graph(graph, request(Gate(1.0, 0.0, 0.97, 1.0), TUNING), None)
 
 
+def test_images_that_refused_a_choice_promise_nothing_of_the_next(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As where an interrupted search goes on: nothing had to be run, and what was tried first passes.
+    found = SearchResult([], "minmax", {}, GateVerdict(np.ones(126), Gate(1.0, 1.0)), [], evaluations=0, plain=True)
+    monkeypatch.setattr(
+        module.Search, "run", lambda self, _: dataclasses.replace(found, nodes=self.candidates, clips=self.clips("mse"))
+    )
+    record = recipe_from_graph(graph, request(Gate(1.0, 1.0), TUNING), None).gate
+    assert record is not None and record["images"] == 126 and record["promise"] is None
+
+
+def test_the_gate_shares_no_image_with_the_search(graph: Graph) -> None:
+    shared = ImageSet(np.concatenate([TUNING.images, GATE.images[:2]]), "overlapping")
+    with pytest.raises(UsageError, match="2 gate images are also search images"):
+        recipe_from_graph(graph, request(Gate(0.5, 0.1), shared), None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"search_images": None}, "INT8 would be chosen by the gate's images"),
+        ({"precision": "fp32"}, "this fp32 build compares no masks"),
+        ({"precision": "bf16", "targets": ("tensorrt",)}, "this bf16 build compares no masks"),
+        ({"precision": "fp16", "gate_images": None}, "this fp16 build compares no masks"),
+    ],
+)
+def test_a_promise_that_nobody_can_give_is_refused(graph: Graph, changes: dict[str, object], words: str) -> None:
+    asked = dataclasses.replace(request(Gate(0.5, 0.0, 0.97, 0.1), TUNING), **changes)
+    with pytest.raises(UsageError, match=f"--gate-coverage: .*{words}"):
+        recipe_from_graph(graph, asked, None)
+
+
+def test_two_verdicts_by_the_same_images_share_their_doubt() -> None:
+    gate = Gate(0.5, 0.0, 0.97, 0.9)
+    assert [gate.looks(count) for count in (99, 121, 122, 300)] == [1, 1, 2, 2]
+    assert Gate(0.5, 0.5).looks(300) == 1
+    dice = np.linspace(0.9, 1.0, 270)
+    once, twice = GateVerdict(dice, gate), GateVerdict(dice, gate, looks=2)
+    assert once.bound == dice[3] and twice.bound == dice[2]
+    assert twice.promise == {"coverage": 0.97, "dice": round(float(dice[2]), 6), "confidence": 0.95}
+
+
 def test_a_recorded_recipe_cannot_promise(graph: Graph) -> None:
     built = recipe_from_graph(graph, request(Gate(0.5, 0.1), None), None)
     again = dataclasses.replace(request(Gate(0.5, 0.1), None), recorded=built.recipe)
