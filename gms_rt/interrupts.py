@@ -21,7 +21,9 @@ def set_handlers(numbers: Iterable[int], handler: Handler) -> dict[int, Any]:
     for number in numbers:
         if number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN:
             continue
-        before[number] = signal.signal(number, handler)
+        earlier = signal.signal(number, handler)
+        if earlier is not None:  # None: a handler that is not Python's, which Python cannot put back
+            before[number] = earlier
     return before
 
 

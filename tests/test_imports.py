@@ -42,6 +42,27 @@ def test_import_loads_no_framework() -> None:
     assert not HEAVY & set(loaded)
 
 
+def test_a_host_programs_telemetry_client_is_hidden_from_openvino_alone(tmp_path: Path) -> None:
+    (tmp_path / "openvino_telemetry.py").write_text("mine = 7\n")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from gms_rt.telemetry import quiet_module\n"
+        "quiet_module('openvino')\n"
+        "assert 'openvino.tools.ovc.telemetry_stub' in sys.modules and 'openvino_telemetry' not in sys.modules\n"
+        "import openvino_telemetry\nprint(openvino_telemetry.mine)\n"
+    )
+    assert python(code) == "7\n"
+    before = "import openvino_telemetry\n"
+    assert (
+        python(
+            code.replace("from gms_rt", before + "from gms_rt").replace(
+                " and 'openvino_telemetry' not in sys.modules", ""
+            )
+        )
+        == "7\n"
+    )
+
+
 def test_the_command_lines_help_loads_no_framework() -> None:
     code = (
         "import sys, json, contextlib, io\nfrom gms_rt.cli import main\n"

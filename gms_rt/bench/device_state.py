@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from gms_rt.bench.board_gpu import LOCKED, board_gpu_readings, plausible_tempera
 from gms_rt.bench.nvml import Nvml, open_nvml
 from gms_rt.bench.results import DeviceReading, Load
 from gms_rt.runtime.board import power_mode
-from gms_rt.runtime.kernel_files import kernel_text
+from gms_rt.runtime.kernel_files import kernel_number, kernel_text
 
 _CPU = Path("sys/devices/system/cpu")
 OTHERS_LIMIT, STOLEN_LIMIT = 10.0, 2.0  # percent of all cores
@@ -152,11 +153,8 @@ def _governor(root: Path) -> str | None:
 
 
 def _frequency(root: Path) -> str | None:
-    numbers = [
-        int(t) / 1000
-        for p in (root / _CPU).glob("cpu[0-9]*/cpufreq/scaling_cur_freq")
-        if (t := kernel_text(p)) and t.isdigit()
-    ]
+    clocks = (kernel_number(p) for p in (root / _CPU).glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
+    numbers = [clock / 1000 for clock in clocks if clock]
     if not numbers:
         info = kernel_text(root / "proc/cpuinfo") or ""
         for line in info.splitlines():
@@ -165,8 +163,8 @@ def _frequency(root: Path) -> str | None:
                     numbers.append(float(line.partition(":")[2]))
     if not numbers:
         return None
-    top = kernel_text(root / _CPU / "cpu0/cpufreq/cpuinfo_max_freq")
-    limit = f" of {int(top) / 1000:.0f}" if top and top.isdigit() else ""
+    top = kernel_number(root / _CPU / "cpu0/cpufreq/cpuinfo_max_freq")
+    limit = f" of {top / 1000:.0f}" if top else ""
     return f"{sum(numbers) / len(numbers):.0f}{limit} MHz"
 
 
@@ -192,8 +190,9 @@ def _load_average(root: Path) -> str | None:
 
 def _free_memory(root: Path) -> str | None:
     for line in (kernel_text(root / "proc/meminfo") or "").splitlines():
-        if line.startswith("MemAvailable:"):
-            return f"{int(line.split()[1]) / 1048576:.1f} GiB"
+        found = re.match(r"MemAvailable:\s*(\d+) kB", line)
+        if found:
+            return f"{int(found[1]) / 1048576:.1f} GiB"
     return None
 
 

@@ -16,5 +16,7 @@ def kernel_text(path: Path) -> str | None:
 
 def kernel_number(path: Path) -> int | None:
     """The whole number in such a file, None where there is none."""
-    text = kernel_text(path)
-    return int(text) if text is not None and text.lstrip("-").isdigit() else None
+    try:
+        return int(kernel_text(path) or "")
+    except ValueError:
+        return None

@@ -45,6 +45,17 @@ def test_a_board_is_read(tmp_path):
     assert found.ticks is not None
 
 
+def test_files_that_say_something_else_are_absent_things(tmp_path):
+    root = _board(tmp_path, stat="cpu many")
+    (root / "proc/meminfo").write_text("MemAvailable:\n")
+    for file in (root / "sys").glob("**/*_freq"):
+        file.write_text("\u00b2\n")  # a digit, and no number
+    (root / "sys/class/thermal/thermal_zone0/temp").write_text("--5\n")
+    found = device_state.snapshot(root=root)
+    assert not {"free memory", "CPU frequency", "CPU temperature"} & found.values.keys()
+    assert found.ticks is None
+
+
 def test_absent_things_say_why(tmp_path):
     found = device_state.snapshot(root=tmp_path)
     for name in ("CPU governor", "CPU frequency", "CPU temperature", "load average", "free memory"):

@@ -13,7 +13,7 @@ import pytest
 from support.trees import ROOT
 
 from gms_rt.cli import main
-from gms_rt.interrupts import END_REQUESTS
+from gms_rt.interrupts import END_REQUESTS, set_handlers
 
 PROGRAM = f"{sys.executable} -m gms_rt"
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
@@ -112,3 +112,9 @@ def test_nohup_is_heeded() -> None:
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 130
+
+
+def test_a_handler_that_is_not_pythons_is_not_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What `signal.signal` returns in a program that embeds Python; handed back to it, it is a TypeError.
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    assert set_handlers(END_REQUESTS, lambda *_: None) == {}
