@@ -25,7 +25,7 @@ def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) ->
         gate = manifest.gate
         lines.append(
             f"gate:  Dice to FP32 mean {gate['mean']:.4f}, minimum {gate['minimum']:.4f} on {gate['images']} images "
-            f"({gate['data']['source']}){_in_arithmetic(gate)}: {'passed' if gate['passed'] else 'NOT passed'}"
+            f"({gate['data']['source']}){_in_arithmetic(manifest)}: {'passed' if gate['passed'] else 'NOT passed'}"
         )
         if "promise" in gate:  # engines of earlier versions have none
             lines.append(f"       {promise_text(gate['promise'])}")
@@ -42,10 +42,12 @@ def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) ->
     return "\n".join([*lines, "", f"next:  gms-rt infer FOLDER --engine {folder}"])
 
 
-def _in_arithmetic(gate: dict[str, Any]) -> str:
+def _in_arithmetic(manifest: EngineManifest) -> str:
     """In which arithmetic the masks were compared, where that is not the usual one."""
-    found = gate.get("arithmetic", "f32")
-    return "" if found == "f32" else f", in {found}"
+    found = (manifest.gate or {}).get("arithmetic", "f32")
+    if found == "f32":
+        return ""
+    return f", in i8+{found}" if manifest.precision == "int8" else f", in {found}"
 
 
 def _speed(manifest: EngineManifest) -> list[str]:

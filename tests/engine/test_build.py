@@ -73,6 +73,17 @@ def check_execution(manifest, precision):
         assert noted or cpu_arithmetic().fp16
 
 
+def test_the_gates_line_names_the_arithmetic_of_an_int8_engine_as_reports_do(graph, tmp_path):
+    made = built(graph, tmp_path / "e", "fp16")
+    gate = {**made.manifest.gate, "arithmetic": "bf16"}
+    for precision, words in (("int8", ", in i8+bf16: passed"), ("bf16", ", in bf16: passed")):
+        manifest = dataclasses.replace(made.manifest, precision=precision, execution="bf16", gate=gate)
+        text = build_text(
+            tmp_path / "e", manifest, {"unchanged": False, "seconds": 1.0, "certificate": certify_built(made)}
+        )
+        assert words in text
+
+
 @pytest.mark.skipif(not cpu_arithmetic().fp16, reason="OpenVINO has no FP16 arithmetic on this CPU")
 def test_an_f16_engine_is_built_certified_and_run_in_f16(graph, tmp_path, monkeypatch):
     monkeypatch.setattr(cpu_choice, "latencies", lambda *_: (10.0, 5.0))

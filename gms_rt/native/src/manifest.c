@@ -2,8 +2,8 @@
  * arithmetic it was built for.
  *
  * A walk over the JSON text that understands just enough: the members "format", "version", "model" (a name),
- * "execution", "fallback" and "files" (names and SHA-256) of the outermost object; everything else is stepped over. A member that is there twice
- * is refused, because another reader would take the other one. */
+ * "execution", "fallback" and "files" (names and SHA-256) of the outermost object; everything else is stepped over. A
+ * member that is there twice is refused, because another reader would take the other one. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
