@@ -81,8 +81,12 @@ def execution_text(manifest: EngineManifest) -> str:
         for arithmetic, count in layers.get(kind, {}).items():
             name = "int8" if arithmetic in ("u8", "i8") else arithmetic
             found[name] = found.get(name, 0) + count
-    said = ", ".join(f"{count} convolutions in {name}" for name, count in sorted(found.items())) or "unknown"
+    said = ", ".join(f"{_convolutions(count)} in {name}" for name, count in sorted(found.items())) or "unknown"
     return f"i8+{manifest.execution}: {said}" if manifest.precision == "int8" else said
+
+
+def _convolutions(count: int) -> str:
+    return "1 convolution" if count == 1 else f"{count} convolutions"
 
 
 def plan_text(plan: Plan) -> str:

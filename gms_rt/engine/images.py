@@ -62,7 +62,10 @@ def _all_images(request: BuildRequest, source: SourceGraph) -> BuildImages:
     if source.reference.is_file():
         both = ImageSet(read_golden(source.reference).images, "the graph's reference pictures")
         first, rest = halves(both)
-        return BuildImages(first, gate or rest)
+        note = (
+            "no calibration images were given: ranges are those of reference pictures, which the certificate is about"
+        )
+        return BuildImages(first, gate or rest, note)
     note = "no calibration images were given: ranges are those of phantoms"
     return BuildImages(phantoms(calibration_seeds, height, width), gate or phantoms(gate_seeds, height, width), note)
 

@@ -29,7 +29,8 @@ class CpuSettings:
     # Inferences in flight; 0 is one for latency, and for throughput what OpenVINO finds best.
     lanes: int = 0
     # Arithmetic of what is not int8: what the engine folder says (f32 for a file), or one of the three. bf16 or f16 on
-    # a processor without it is an error, never a fallback; only an engine that was built for f16 runs in f32 there.
+    # a processor without it is an error; only an engine as built runs in f32 there, if it is one of f16, or of int8
+    # and bf16 whose gate was met in f32 too.
     execution: Execution = "as built"
     # One image as fast as possible, with all threads; or many at the same time, each with fewer threads.
     mode: Mode = "latency"

@@ -91,6 +91,7 @@ def test_images_are_given_or_the_graphs_own_or_phantoms(graph: Path) -> None:
     np.savez(graph.with_suffix(".golden.npz"), images=pictures, probabilities=pictures[..., 0])
     own = images_of(BuildRequest(graph))
     assert own.gate is not None and own.gate.source.startswith("the graph's reference pictures")
+    assert "which the certificate is about" in own.note, "the same pictures give ranges and prove the masks"
     # Images for one purpose only are split: none calibrates and judges.
     halves = images_of(BuildRequest(graph, calibration=ImageSet(pictures, "six")))
     assert halves.calibration is not None and halves.gate is not None
