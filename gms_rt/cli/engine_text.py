@@ -21,14 +21,7 @@ def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) ->
     rows += [[p.file, f"SM{p.sm}", _mib(folder / p.file), plan_text(p)] for p in manifest.plans]
     lines += [table(rows, header=["file", "for", "MiB", "executes"]), ""]
     lines.append(f"graph: {layer_counts_text(manifest.census.get('graph', {}))}")
-    if manifest.gate:
-        gate = manifest.gate
-        lines.append(
-            f"gate:  Dice to FP32 mean {gate['mean']:.4f}, minimum {gate['minimum']:.4f} on {gate['images']} images "
-            f"({gate['data']['source']}){_in_arithmetic(manifest)}: {'passed' if gate['passed'] else 'NOT passed'}"
-        )
-        if "promise" in gate:  # engines of earlier versions have none
-            lines.append(f"       {promise_text(gate['promise'])}")
+    lines += gate_lines(manifest)
     lines += _speed(manifest)
     lines += _blocks(folder, manifest)
     certificate = value["certificate"]
@@ -40,6 +33,30 @@ def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) ->
     lines += [f"class: {class_text(n, each)}" for n, each in enumerate(manifest.classes, 1)]
     lines += [f"note:  {note}" for note in manifest.notes]
     return "\n".join([*lines, "", f"next:  gms-rt infer FOLDER --engine {folder}"])
+
+
+def gate_lines(manifest: EngineManifest) -> list[str]:
+    """What the gate found, what that promises, whether it holds in f32 too; nothing where no masks were compared."""
+    gate = manifest.gate
+    if not gate:
+        return []
+    lines = [
+        f"gate:  Dice to FP32 mean {gate['mean']:.4f}, minimum {gate['minimum']:.4f} on {gate['images']} images "
+        f"({gate['data']['source']}){_in_arithmetic(manifest)}: {_passed(gate)}"
+    ]
+    if "promise" in gate:  # engines of earlier versions have none
+        lines.append(f"       {promise_text(gate['promise'])}")
+    if "f32" in gate:  # an INT8 engine with a bf16 remainder
+        plain = gate["f32"]
+        consequence = "" if manifest.fallback else "; so the engine runs on CPUs with BF16 only"
+        lines.append(
+            f"       in i8+f32 mean {plain['mean']:.4f}, minimum {plain['minimum']:.4f}: {_passed(plain)}{consequence}"
+        )
+    return lines
+
+
+def _passed(gate: dict[str, Any]) -> str:
+    return "passed" if gate["passed"] else "NOT passed"
 
 
 def _in_arithmetic(manifest: EngineManifest) -> str:

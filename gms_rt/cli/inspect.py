@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gms_rt.cli.console import Console, table
-from gms_rt.cli.engine_text import class_text, execution_text, layer_counts_text, plan_text
+from gms_rt.cli.engine_text import class_text, execution_text, gate_lines, layer_counts_text, plan_text
 from gms_rt.engine.manifest import MANIFEST, EngineManifest
 from gms_rt.errors import ArtifactError, DeviceError, reason_from_error
 
@@ -56,9 +56,7 @@ def _screen(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> st
     ]
     if "cpu" in manifest.targets:
         lines.append(f"cpu:   {execution_text(manifest)} (on {manifest.census.get('cpu', {}).get('cpu', 'unknown')})")
-    if manifest.gate:
-        mean, low, count = (manifest.gate[key] for key in ("mean", "minimum", "images"))
-        lines.append(f"gate:  Dice to FP32 mean {mean:.4f}, minimum {low:.4f}, {count} images")
+    lines += gate_lines(manifest)
     lines += [f"class: {class_text(n, each)}" for n, each in enumerate(manifest.classes, 1)]
     if value["stages"]:
         rows = [

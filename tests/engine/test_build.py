@@ -12,7 +12,7 @@ from support.small_builds import CALIBRATION, GATE, build, built, needs_rtx
 from support.trees import ROOT
 
 from gms_rt.artifacts import read_json
-from gms_rt.cli.engine_text import build_text
+from gms_rt.cli.engine_text import build_text, gate_lines
 from gms_rt.engine import tensorrt
 from gms_rt.engine.manifest import read_manifest, verify_files, write_manifest
 from gms_rt.engine.select import engine_fits, load
@@ -82,6 +82,14 @@ def test_the_gates_line_names_the_arithmetic_of_an_int8_engine_as_reports_do(gra
             tmp_path / "e", manifest, {"unchanged": False, "seconds": 1.0, "certificate": certify_built(made)}
         )
         assert words in text
+        judged = dataclasses.replace(manifest, gate={**gate, "f32": {"mean": 0.99, "minimum": 0.8, "passed": False}})
+        assert (
+            "in i8+f32 mean 0.9900, minimum 0.8000: NOT passed; so the engine runs on CPUs with BF16 only"
+            in (gate_lines(judged)[-1])
+        )
+    older = {name: value for name, value in gate.items() if name not in ("promise", "arithmetic")}
+    assert len(gate_lines(dataclasses.replace(made.manifest, gate=older))) == 1
+    assert gate_lines(dataclasses.replace(made.manifest, gate=None)) == []
 
 
 @pytest.mark.skipif(not cpu_arithmetic().fp16, reason="OpenVINO has no FP16 arithmetic on this CPU")
