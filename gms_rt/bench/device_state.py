@@ -54,7 +54,7 @@ def snapshot(*, gpu: int | None = None, root: Path = Path("/")) -> Snapshot:
         ("CPU temperature", _temperature(root), "the kernel lists no thermal zone"),
         ("load average", _load_average(root), "the kernel reports no load"),
         ("free memory", _free_memory(root), "the kernel reports no memory"),
-        ("power mode", power_mode(root), "no nvpmodel (Jetson boards have it)"),
+        ("power mode", power_mode(root), "no nvpmodel tells one (Jetson boards have it)"),
     ):
         if found is None:
             absent[name] = why

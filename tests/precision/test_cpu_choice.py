@@ -18,7 +18,7 @@ from gms_rt.graph.run import Session
 from gms_rt.precision import cpu_choice, int8_recipe, recipe_from_graph, search
 from gms_rt.precision.cpu_choice import CpuChoice, choose_execution, latencies
 from gms_rt.precision.fp32_masks import Fp32Masks
-from gms_rt.precision.gate import Gate, judge
+from gms_rt.precision.gate import Gate, GateVerdict, judge
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.recipe_request import RecipeRequest
 from gms_rt.runtime import arithmetic
@@ -197,6 +197,28 @@ def test_int8_that_misses_the_gate_in_bf16_is_searched_for_in_f32(graph: Graph, 
     again = dataclasses.replace(INT8, recorded=judged.recipe)
     applied = recipe_from_graph.recipe_from_graph(graph, again, None, None, Fp32Masks())
     assert applied.cpu.execution == "f32" and "in bf16 the accuracy gate is not met" in applied.cpu.note
+
+
+def test_int8_that_breaks_a_promise_in_bf16_is_judged_in_f32_where_the_images_can_promise_twice(
+    graph: Graph, short: pytest.MonkeyPatch
+) -> None:
+    short.setattr(Fake, "gain", 0.1)
+    short.setattr(
+        search.Search,
+        "run",
+        lambda self, _: search.SearchResult(
+            list(self.candidates), "minmax", self.clips("minmax"), GateVerdict(np.ones(3), self.gate), [], 1
+        ),
+    )
+    images = ImageSet(scenes(36, seed=6), "scenes 6")
+    own = ImageSet(scenes(3, seed=7), "scenes 7")
+    asked = dataclasses.replace(INT8, gate_images=images, search_images=own, gate=Gate(0.5, 0.0, 0.9, 0.5))
+    judged = recipe_from_graph.recipe_from_graph(graph, asked, None, None, Fp32Masks())
+    assert judged.cpu.execution == "f32" and "in bf16 the accuracy gate is not met" in judged.cpu.note
+    assert judged.gate is not None and judged.gate["promise"]["coverage"] == 0.9
+    few = dataclasses.replace(asked, gate_images=ImageSet(images.images[:34], "few"))
+    with pytest.raises(GateError, match="on 34 images that the search had not seen"):
+        recipe_from_graph.recipe_from_graph(graph, few, None, None, Fp32Masks())
 
 
 @pytest.mark.usefixtures("short")
