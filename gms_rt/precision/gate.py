@@ -58,7 +58,7 @@ class Gate:
 
     def check_count(self, images: int) -> None:
         """Refuse a gate whose promise takes more images than there are, before anything long begins."""
-        if self.coverage is not None and values_below_bound(images, self.coverage, CONFIDENCE) < 0:
+        if self.coverage is not None and not self.promises(images):
             raise UsageError(
                 f"a promise for {self.coverage:.1%} of images needs {values_for_coverage(self.coverage, CONFIDENCE)} "
                 f"gate images at least, there are {images}",
@@ -71,8 +71,11 @@ class Gate:
 
         Two, for two arithmetics, where there are images enough. Without a promise it is one.
         """
-        enough = self.coverage is not None and values_below_bound(images, self.coverage, _shared_confidence(2)) >= 0
-        return 2 if enough else 1
+        return 2 if self.promises(images, looks=2) else 1
+
+    def promises(self, images: int, looks: int = 1) -> bool:
+        """Whether so many images can promise what is asked, each of `looks` times; never where nothing is asked."""
+        return self.coverage is not None and values_below_bound(images, self.coverage, _shared_confidence(looks)) >= 0
 
     def fails_for_certain(self, some: NDArray[np.float64], total: int) -> bool:
         """Whether the Dice of some images settles that all `total` cannot pass, were the others perfect."""

@@ -7,6 +7,7 @@ engine may run on a CPU without BF16.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,12 +171,16 @@ class _Choice:
         return found, gate_record(verdict, judges, execution) | {"evaluations": found.evaluations + spent}
 
     def _aimed(self, images: ImageSet, execution: str) -> SearchResult:
-        """The search with a stricter gate where that can be reached, else with the gate as it is."""
+        """The search with a stricter gate where that can be reached, else with the gate as it is.
+
+        A promise leaves out a few images: they may fall here too where nothing else can be reached.
+        """
         gate = self.request.gate
-        try:
-            return self._search(images, gate.stricter, execution)
-        except GateError:
-            return self._search(images, Gate(gate.mean, gate.tail), execution)
+        aims = [gate.stricter, Gate(gate.mean, gate.tail), *([gate] if gate.promises(len(images.images)) else [])]
+        for aim in aims[:-1]:
+            with contextlib.suppress(GateError):
+                return self._search(images, aim, execution)
+        return self._search(images, aims[-1], execution)
 
     def _search(self, images: ImageSet, gate: Gate, execution: str) -> SearchResult:
         key = sha256_json([self.request.key, images.sha256, execution])

@@ -12,6 +12,7 @@ from gms_rt.errors import GateError, UsageError
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.read import graph_from_model
 from gms_rt.precision import int8_recipe as module
+from gms_rt.precision.cpu_choice import CpuChoice
 from gms_rt.precision.gate import Gate, GateVerdict, gate_from_options, promise_text
 from gms_rt.precision.images import ImageSet, check_disjoint, sixths
 from gms_rt.precision.recipe_from_graph import recipe_from_graph
@@ -130,6 +131,28 @@ def test_the_gate_judges_once_on_images_that_the_search_never_saw(
         record = None
     assert searched[-1] == (126, gate)
     assert record is None or (record["images"] == 126 and record["promise"] is None)
+
+
+def test_a_search_that_no_stricter_gate_allows_lets_fall_what_the_promise_leaves_out(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aims: list[Gate] = []
+
+    def run(self: module.Search, methods: object) -> SearchResult:
+        aims.append(self.gate)
+        raise GateError("cannot be reached")
+
+    monkeypatch.setattr(module, "choose_execution", lambda *_: CpuChoice())
+    monkeypatch.setattr(module.Search, "run", run)
+    gate = Gate(0.8, 0.0, 0.5, 0.9)
+    for own, expected in (
+        (TUNING, [gate.stricter, Gate(0.8, 0.9), gate]),
+        (ImageSet(TUNING.images[:4], "too few for a promise"), [gate.stricter, Gate(0.8, 0.9)]),
+    ):
+        aims.clear()
+        with pytest.raises(GateError):
+            recipe_from_graph(graph, request(gate, own), None)
+        assert aims == expected
 
 
 def test_a_promise_that_new_images_do_not_keep_ends_the_build(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
