@@ -6,8 +6,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from gms_rt.engine.manifest import EngineManifest, is_engine, read_manifest, verify_files
+from gms_rt.engine.tensorrt import timed_on
 from gms_rt.engine.trust import plan_trust
 from gms_rt.errors import GmsError, UsageError
+from gms_rt.runtime.device import probe
 from gms_rt.runtime.tensorrt_module import load_tensorrt
 
 
@@ -32,7 +34,12 @@ def is_complete(engine: EngineManifest, out: Path, targets: Collection[str], pla
     """Whether an engine has all targets and plans (flavour, SM) of the installed TensorRT, unchanged and trusted."""
     versions = {flavour: str(load_tensorrt(flavour, f"building for {flavour}").__version__) for flavour, _ in plans}
     # A plan that would not be loaded is built again, which is the advice for it.
-    have = {(plan.target, plan.sm, plan.version) for plan in engine.plans if plan_trust(out, plan).trusted}
+    # So is one whose kernels were chosen on another board or in another power mode, where others may win.
+    have = {
+        (plan.target, plan.sm, plan.version)
+        for plan in engine.plans
+        if plan_trust(out, plan).trusted and plan.device in (None, timed_on(probe(), plan.sm))
+    }
     if not set(targets) <= set(engine.targets) or any((f, sm, versions[f]) not in have for f, sm in plans):
         return False
     try:

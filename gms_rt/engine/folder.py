@@ -26,6 +26,7 @@ from gms_rt.precision.cpu_choice import CpuChoice, latencies
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.recipe import PrecisionRecipe, write_recipe
 from gms_rt.progress import OnProgress
+from gms_rt.runtime.device import probe
 
 MODEL = "model.onnx"
 
@@ -68,7 +69,7 @@ class UnfinishedEngine:
     def write_plan(self, flavour: str, sm: int, progress: OnProgress) -> None:
         """Build a plan, check that it is of the precision asked for, and write it."""
         typed = self._typed_graph(flavour)
-        earlier = timing_cache.timing_cache_from_engine(self.out)
+        earlier = timing_cache.timing_cache_from_engine(self.out, tensorrt.timed_on(probe(), sm))
         built = tensorrt.build_plan(typed, flavour, sm, earlier=earlier, progress=progress)
         quantised = len(self.recipe.int8_nodes(flavour))
         tensorrt.check_network(built, self.recipe.precision, self.recipe.remainder(flavour), quantised)

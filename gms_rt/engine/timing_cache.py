@@ -32,10 +32,16 @@ def read_timing_cache(place: Path) -> bytes:
         return b""
 
 
-def timing_cache_from_engine(folder: Path) -> bytes:
-    """The cache of an engine folder, or nothing where `engine.json` does not list its hash or it was changed."""
+def timing_cache_from_engine(folder: Path, device: str | None = None) -> bytes:
+    """The cache of an engine folder, or nothing where `engine.json` does not list its hash or it was changed.
+
+    Nothing either where one of its plans was timed on another GPU or board, or in another power mode, than `device`.
+    """
     try:
-        return read_verified(folder, read_manifest(folder), TIMING_CACHE)
+        manifest = read_manifest(folder)
+        if any(plan.device not in (None, device) for plan in manifest.plans):
+            return b""
+        return read_verified(folder, manifest, TIMING_CACHE)
     except GmsError:
         return b""
 

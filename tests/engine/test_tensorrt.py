@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 
 import pytest
 from support.jetson_boards import AGX_ORIN, ORIN_NANO, machine_from_files
+from support.plan_engines import PLAN, plan_engine
 from support.small_builds import PLAIN_CPU, build, needs_rtx
 from support.trees import plain_manifest
 
 from gms_rt.artifacts import sha256_bytes
 from gms_rt.cli.engine_text import plan_text
-from gms_rt.engine import targets, tensorrt, timing_cache, user_cache
-from gms_rt.engine.manifest import Plan, write_manifest
+from gms_rt.engine import existing, targets, tensorrt, timing_cache, user_cache
+from gms_rt.engine.manifest import Plan, read_manifest, write_manifest
+from gms_rt.engine.trust import remember_plan
 from gms_rt.errors import DeviceError, GmsError, MissingExtraError
 from gms_rt.graph.layer_counts import layer_counts
 from gms_rt.graph.read import read_graph
@@ -148,6 +151,23 @@ def test_a_timing_cache_that_nobody_listed_or_that_changed_is_not_used(tmp_path)
     assert timing_cache.timing_cache_from_engine(tmp_path) == b"times"
     place.write_bytes(b"timez")
     assert timing_cache.timing_cache_from_engine(tmp_path) == b""
+
+
+def test_what_was_timed_on_another_board_or_in_another_mode_is_built_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("GMS_RT_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(existing, "load_tensorrt", lambda *_: types.SimpleNamespace(__version__="1.7"))
+    here = "NVIDIA Jetson AGX Orin Developer Kit, p3701-0005, MAXN"
+    machine = machine_from_files(AGX_ORIN, Gpu(0, "Orin", 87, 1, integrated=True))
+    monkeypatch.setattr(existing, "probe", lambda: machine)
+    for device, same in ((None, True), (here, True), (here.replace("MAXN", "MODE_30W"), False)):
+        plan = Plan("tensorrt", PLAN, sha256_bytes(b"native code"), 11, 87, "1.7", 0.1, device=device)
+        files = {"model.onnx": sha256_bytes(b"a graph"), timing_cache.TIMING_CACHE: sha256_bytes(b"times")}
+        out = plan_engine(tmp_path / f"e{device}", plans=[plan], targets=["tensorrt"], files=files)
+        (out / timing_cache.TIMING_CACHE).write_bytes(b"times")
+        remember_plan(out, plan.sha256)
+        found = existing.is_complete(read_manifest(out), out, ("tensorrt",), [("tensorrt", 87)])
+        assert found == same
+        assert timing_cache.timing_cache_from_engine(out, here) == (b"times" if same else b"")
 
 
 @pytest.mark.slow
