@@ -56,6 +56,7 @@ def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltE
         check_cpu(request.precision)  # refuse before the long part
     source = read_source(request, progress)
     images = build_images(request, source)
+    recorded = _given_recipe(request, source)
     wanted = RecipeRequest(
         precision=request.precision,
         targets=targets,
@@ -66,7 +67,9 @@ def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltE
         calibrator=request.calibrator,
         graph_sha256=source.sha256,
         batch=source.graph.size[0],
-        recorded=_given_recipe(request, source),
+        recorded=recorded,
+        # The bundled recipe was found on phantoms of its own; a user's may be of any images.
+        recorded_apart=recorded is not None and request.recipe is None and request.gate_images is None,
     )
     if older is not None and (request.force or not has_recipe(older, wanted.key)):
         older = None  # built again from nothing

@@ -115,7 +115,7 @@ def _judge_recipe(
         return Session(typed, execution=execution).probabilities(images.images)
 
     # A recorded recipe may have been chosen by these very images.
-    unseen, gate = request.recorded is None, request.gate
+    unseen, gate = request.recorded is None or request.recorded_apart, request.gate
     may_change = cpu.execution != "f32" and recipe.precision != "bf16"
     looks = gate.looks(len(images.images)) if may_change else 1
     verdict = judge(masks_in(cpu.execution), reference, gate, unseen=unseen, looks=looks)

@@ -34,6 +34,7 @@ class RecipeRequest:
     batch: int  # images at once
     search_images: ImageSet | None = None  # INT8 is chosen by these; None: by the gate's
     recorded: PrecisionRecipe | None = None  # of an earlier build: applied and judged instead of searched for
+    recorded_apart: bool = False  # it is certain that other images than the gate's chose the recorded recipe
 
     @property
     def key(self) -> str:

@@ -13,8 +13,12 @@ from support.trees import ROOT
 
 from gms_rt.artifacts import read_json
 from gms_rt.cli.engine_text import build_text, gate_lines
+from gms_rt.demo.bundled import demo_graph
+from gms_rt.engine import build as build_module
 from gms_rt.engine import tensorrt
+from gms_rt.engine.build import build_engine
 from gms_rt.engine.manifest import read_manifest, verify_files, write_manifest
+from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.select import engine_fits, load
 from gms_rt.errors import GateError, UsageError
 from gms_rt.graph.read import read_graph
@@ -71,6 +75,30 @@ def check_execution(manifest, precision):
         assert (manifest.execution, set(executed)) == (("f32", {"f32"}) if noted else ("f16", {"f16"}))
         assert manifest.gate["arithmetic"] == cpu["asked"] == manifest.execution
         assert noted or cpu_arithmetic().fp16
+
+
+def test_only_the_bundled_recipe_is_known_to_be_chosen_by_other_images(tmp_path, monkeypatch):
+    asked = []
+
+    def recipe(graph, wanted, *rest):
+        asked.append(wanted)
+        raise GateError("far enough")
+
+    monkeypatch.setattr(build_module, "recipe_from_graph", recipe)
+    monkeypatch.setattr(build_module, "check_cpu", lambda precision: None)
+    bundled = BuildRequest(out=tmp_path / "e", precision="int8", targets=("cpu",))
+    for request in (
+        bundled,
+        dataclasses.replace(bundled, gate_images=GATE),
+        dataclasses.replace(bundled, recipe=demo_graph().parent),
+    ):
+        with pytest.raises(GateError, match="far enough"):
+            build_engine(request)
+    assert [(wanted.recorded is not None, wanted.recorded_apart) for wanted in asked] == [
+        (True, True),
+        (True, False),
+        (True, False),
+    ]
 
 
 def test_the_gates_line_names_the_arithmetic_of_an_int8_engine_as_reports_do(graph, tmp_path):

@@ -215,5 +215,7 @@ def test_a_recorded_recipe_cannot_promise(graph: Graph) -> None:
     assert built.gate is not None and built.gate["promise"] is not None
     assert judged.gate is not None and judged.gate["promise"] is None
     assert judged.gate["minimum"] == built.gate["minimum"]
+    apart = recipe_from_graph(graph, dataclasses.replace(again, recorded_apart=True), None)
+    assert apart.gate is not None and apart.gate["promise"] == built.gate["promise"]
     with pytest.raises(UsageError, match="recorded recipe"):
         recipe_from_graph(graph, dataclasses.replace(again, gate=Gate(0.5, 0.1, 0.97, 0.1)), None)
