@@ -185,6 +185,18 @@ static void test_memory(void)
     CHECK(remembered() == 0, "remembered in a strange place");
 }
 
+/* Whether posix_spawn reports a program that cannot be started. Where vfork is no more than fork, as under QEMU's user
+ * emulation, the child ends with 127 instead. */
+static bool spawn_reports(const char *program)
+{
+    char *arguments[] = {(char *)(uintptr_t)program, NULL};
+    pid_t process;
+
+    if (posix_spawn(&process, program, NULL, NULL, arguments, arguments + 1) != 0) return true;
+    waitpid(process, NULL, 0);
+    return false;
+}
+
 static void test_program(void)
 {
     char other[1100];
@@ -199,8 +211,12 @@ static void test_program(void)
     write_bytes(other, "\177nonsense", 9);
     CHECK(chmod(other, 0700) == 0, "chmod");
     setenv("GMS_RT_TRIAL", other, 1);
-    CHECK(try_graph(GMSRT_TRIAL_ALWAYS, 0) == GMSRT_NO_RUNTIME, "%s", gmsrt_last_error());
-    CHECK(strstr(gmsrt_last_error(), "cannot be started") != NULL, "%s", gmsrt_last_error());
+    if (spawn_reports(other)) {
+        CHECK(try_graph(GMSRT_TRIAL_ALWAYS, 0) == GMSRT_NO_RUNTIME, "%s", gmsrt_last_error());
+        CHECK(strstr(gmsrt_last_error(), "cannot be started") != NULL, "%s", gmsrt_last_error());
+    } else {
+        CHECK(try_graph(GMSRT_TRIAL_ALWAYS, 0) == GMSRT_BAD_GRAPH, "%s", gmsrt_last_error());
+    }
     setenv("GMS_RT_TRIAL", "/bin/true", 1); /* ends well and says nothing */
     CHECK(try_graph(GMSRT_TRIAL_ALWAYS, 0) == GMSRT_BAD_GRAPH, "%s", gmsrt_last_error());
     setenv("GMS_RT_TRIAL", "bin/true", 1);
