@@ -25,11 +25,12 @@ FRAMES = 4  # of each file
 LOSSY = ("JPEG", "WEBP", "MPO")
 
 
-def ours(path: Path) -> list[np.ndarray]:
-    """The first frames as gms-rt reads them."""
+def ours(path: Path) -> tuple[list[np.ndarray], bool]:
+    """The first frames as gms-rt reads them, and whether a window made them eight bits."""
     from gms_rt.scan.reader import fetch
 
-    return [frame.image for frame in itertools.islice(fetch(path).open().frames, FRAMES)]
+    frames = list(itertools.islice(fetch(path).open().frames, FRAMES))
+    return [frame.image for frame in frames], any(not frame.window.startswith("8 bit") for frame in frames)
 
 
 def theirs(path: Path) -> tuple[str, Iterator[tuple[np.ndarray, str]]] | None:
@@ -151,10 +152,10 @@ def in_order(levels: np.ndarray, stored: np.ndarray) -> bool:
 def judge_pixels(path: Path) -> dict[str, Any]:
     """Our reading against another's."""
     try:
-        mine = ours(path)
+        mine, windowed = ours(path)
     except Exception as error:
         return {"unread": f"{type(error).__name__}: {error}"}
-    again = ours(path)
+    again, _ = ours(path)
     digest = [hashlib.sha256(image.tobytes()).hexdigest() for image in mine]
     value: dict[str, Any] = {"steady": digest == [hashlib.sha256(image.tobytes()).hexdigest() for image in again]}
     try:
@@ -164,6 +165,8 @@ def judge_pixels(path: Path) -> dict[str, Any]:
         frames = list(itertools.islice(reader[1], FRAMES))
     except Exception as error:
         return value | {"other": f"{type(error).__name__}: {error}"}
+    if windowed and any(how != "ordered" for _, how in frames):
+        return value  # Pillow drops the lower bits of deep colour, so there is nothing to compare a window with
     pairs = list(zip(mine, frames, strict=False))
     if pairs:
         value |= {"by": reader[0], "wrong": next(filter(None, (difference(m, *f) for m, f in pairs)), "")}
