@@ -125,12 +125,12 @@ class ScanCase:
     def skip(self, reason: str) -> None:
         """Record that the source has no image: a valid file, but nothing to segment."""
         with self._lock:
-            self._tail.append(self._row(None) | {"status": "skipped", "error": reason})
+            self._tail.append(self._row(None) | {"status": "skipped", "error": self._told(reason)})
 
     def fail(self, reason: str, frame: int | None = None) -> None:
         """Record why a frame, or the source from here on, has no result."""
         row = self._row(frame)
-        row |= {"status": "failed", "error": reason}
+        row |= {"status": "failed", "error": self._told(reason)}
         with self._lock:
             if frame is None:
                 self._tail.append(row)
@@ -233,7 +233,8 @@ class ScanCase:
                 size = self._store("masks", name, outputs.mask_png(self._stack.mask(number) * np.uint8(255)))
                 self.files[f"masks/{name}{outputs.ENDINGS['masks']}"] = size
             except InputError as error:
-                self._rows[number] |= {"status": "failed", "error": failure_reason(error, self.source.path)}
+                reason = self._told(failure_reason(error, self.source.path))
+                self._rows[number] |= {"status": "failed", "error": reason}
 
     def _write_whole(self, rows: list[CaseRow]) -> bool:
         """Let each writer of whole sources make its file, or tell in the rows why not. True if masks were written."""
@@ -255,7 +256,7 @@ class ScanCase:
                 text = self._add_file(writer.kind)
                 written.add(writer.kind)
             except (InputError, OSError, MemoryError) as error:
-                text = f"no {writer.label}: {failure_reason(error, self.source.path)}"
+                text = f"no {writer.label}: {self._told(failure_reason(error, self.source.path))}"
                 column = column or "note"
             if column:
                 for row in rows:
@@ -277,6 +278,10 @@ class ScanCase:
         )
         cleaner = self.settings.deidentifier
         return cleaner.result(result) if cleaner else result
+
+    def _told(self, reason: str) -> str:
+        cleaner = self.settings.deidentifier
+        return cleaner.reason(reason) if cleaner else reason
 
     def _cleaned(self, row: CaseRow) -> CaseRow:
         cleaner = self.settings.deidentifier
