@@ -212,6 +212,29 @@ def test_a_case_that_became_a_slice_leaves_nothing_behind(engine: Engine, tmp_pa
     assert len(table(out / "cases.csv")) == len(list((out / "masks").iterdir())) == 3
 
 
+def test_a_series_of_which_one_slice_is_left_leaves_nothing_behind(engine: Engine, tmp_path: Path) -> None:
+    pytest.importorskip("highdicom")
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    paths = series(scans, stack(3))
+    Image.fromarray(stack(1)[0]).save(scans / "p.png")
+    segment(engine, out, scans)
+    for path in paths[:2]:
+        path.unlink()
+    segment(engine, out, scans, resume=True)
+    assert [path.name for path in (out / "dicom").iterdir()] == [paths[2].name]
+    assert (out / "masks/p.png").is_file()
+
+
+def test_slices_on_their_own_take_the_place_of_their_series(engine: Engine, tmp_path: Path) -> None:
+    pytest.importorskip("highdicom")
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    paths = series(scans, stack(3))
+    segment(engine, out, scans)
+    with OutFolder(out) as folder:  # as with --no-series --continue
+        run_cases(find_sources([str(scans)]), InferJob(engine, folder, InferOptions(), workers=2), resume=True)
+    assert sorted(path.name for path in (out / "dicom").iterdir()) == sorted(path.name for path in paths)
+
+
 def test_a_place_that_the_file_system_refuses_fails_the_slices_not_the_run(engine: Engine, tmp_path: Path) -> None:
     scans, out = tmp_path / "scans", tmp_path / "out"
     series(scans / "a", stack(3))
