@@ -46,6 +46,7 @@ class Slice:
     series: str  # SeriesInstanceUID
     number: int | None  # of the series
     modality: str
+    length: int  # of the file in bytes
     size: tuple[Any, ...]  # rows, columns and all else that slices of a stack have in common
     turn: tuple[float, ...] = ()  # direction cosines of a row and a column
     position: float = math.nan  # millimetres along the stack's normal
@@ -89,14 +90,14 @@ def slice_from_file(path: Path) -> Slice | None:
 
     try:
         with path.open("rb") as stream:
-            bare = not is_dicom(stream.read(132))
+            bare, length = not is_dicom(stream.read(132)), stream.seek(0, os.SEEK_END)
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS), force=bare)
-        return _slice(path, header)
+        return _slice(path, header, length)
     except Exception:  # hostile bytes fail in many ways
         return None
 
 
-def _slice(path: Path, header: Any) -> Slice | None:
+def _slice(path: Path, header: Any, length: int) -> Slice | None:
     if not header.get("SeriesInstanceUID") or not header.get("Rows"):
         return None
     if int(header.get("NumberOfFrames") or 1) != 1 or _is_localizer(header.get("ImageType")):
@@ -107,6 +108,7 @@ def _slice(path: Path, header: Any) -> Slice | None:
         series=str(header.SeriesInstanceUID),
         number=_whole(header.get("SeriesNumber")),
         modality=str(header.get("Modality") or ""),
+        length=length,
         size=(),
     )
     try:
@@ -174,7 +176,8 @@ class _Phase:
 
 def _by_phase(stack: list[Slice]) -> Iterator[tuple[list[Slice], _Phase | None]]:
     """Stacks that were taken at one place one after the other, where something tells them apart."""
-    stack = sorted(stack, key=lambda item: (item.position, item.instance, os.fsencode(item.path)))
+    # Of copies the first is kept: the longest, because a copy that was cut off still has its header.
+    stack = sorted(stack, key=lambda item: (item.position, item.instance, -item.length, os.fsencode(item.path)))
     if _has_doubles(_without_copies(stack)[0]):
         for index, name in enumerate(_PHASES):
             phases: dict[float | None, list[Slice]] = defaultdict(list)

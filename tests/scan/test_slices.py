@@ -129,6 +129,15 @@ def test_copies_of_a_slice_are_left_out_and_told(tmp_path: Path) -> None:
     assert found.notes == ("left out as copies of other files: 1",)
 
 
+def test_a_copy_that_was_cut_off_does_not_hide_the_whole_file(tmp_path: Path) -> None:
+    paths = series(tmp_path, PIXELS)
+    cut = tmp_path / "A-comes-first.dcm"
+    cut.write_bytes(paths[2].read_bytes()[:-20])
+    (found,) = series_from_files(files(tmp_path))
+    assert found.paths == tuple(paths)
+    assert found.copies == (cut,)
+
+
 def test_phases_at_one_place_are_stacks_of_their_own(tmp_path: Path) -> None:
     uids = {name: generate_uid() for name in UIDS}
     early = series(tmp_path, PIXELS, AcquisitionNumber=1, names="a{}", **uids)
