@@ -253,7 +253,7 @@ class ScanCase:
                 path = self.settings.out.path(writer.kind, outputs.frame_name(self.source.stem, None))
                 with outputs.as_input_error(path):
                     writer.write(path, result)
-                text = self._add_file(writer.kind)
+                text = as_text(self._add_file(writer.kind))
                 written.add(writer.kind)
             except (InputError, OSError, MemoryError) as error:
                 text = f"no {writer.label}: {self._told(failure_reason(error, self.source.path))}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,19 @@ def test_slices_on_their_own_take_the_place_of_their_series(engine: Engine, tmp_
     with OutFolder(out) as folder:  # as with --no-series --continue
         run_cases(find_sources([str(scans)]), InferJob(engine, folder, InferOptions(), workers=2), resume=True)
     assert sorted(path.name for path in (out / "dicom").iterdir()) == sorted(path.name for path in paths)
+
+
+def test_names_that_are_not_text_stand_in_the_tables_as_they_can(engine: Engine, tmp_path: Path) -> None:
+    pytest.importorskip("highdicom")
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    name = os.fsdecode(b"caf\xe9")
+    series(scans / name, stack(3))
+    save(dataset(stack(1)[0], "US"), scans / f"{name}.dcm")
+    assert segment(engine, out, scans).failed == 0
+    assert (out / f"dicom/{name}.dcm").is_file()
+    (row,) = table(out / "series.csv")
+    assert row["seg"] == f"dicom/{row['case']}.dcm"
+    assert {row["seg"] for row in table(out / "cases.csv")} == {row["seg"], "dicom/caf\\xe9.dcm"}
 
 
 def test_a_place_that_the_file_system_refuses_fails_the_slices_not_the_run(engine: Engine, tmp_path: Path) -> None:
