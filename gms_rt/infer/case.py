@@ -158,7 +158,8 @@ class ScanCase:
         if overlays and shown is not None:
             files["overlays"] = outputs.overlay_jpeg(shown)
         if options.contours and self._by_frame:
-            files["contours"] = outputs.contour_json(mask, frame.spacing, self.settings.classes)
+            labels = (mask != 0).astype(np.uint8)  # today's masks have the first class only
+            files["contours"] = outputs.contour_json(labels, frame.spacing, self.settings.classes)
         if options.probabilities and probabilities is not None:
             files["probabilities"] = outputs.mask_png(probabilities)
         sizes = {f"{kind}/{name}{outputs.ENDINGS[kind]}": self._store(kind, name, files[kind]) for kind in files}

@@ -76,11 +76,11 @@ def _placement(headers: Sequence[Any], frames: int) -> Placement:
     if frames == 1 or still:
         step = normal * _thickness(headers[0])
     else:
+        if np.abs(np.diff(positions @ normal)).min() < _SAME:
+            raise InputError("has several slices in one place, which one affine cannot hold")
         step = (positions[-1] - positions[0]) / (frames - 1)
         away = np.linalg.norm(positions - positions[0] - np.arange(frames)[:, None] * step, axis=1).max()
         length = float(np.linalg.norm(step))
-        if length < 1e-6 or abs(float(normal @ step)) < 1e-6:
-            raise InputError("has slices in one place, which one affine cannot hold")
         if away > _UNEVEN * length:
             raise InputError(f"has slices that are not evenly spaced (one is {away:.2f} mm off its place)")
     affine = np.eye(4)

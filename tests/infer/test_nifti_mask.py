@@ -260,7 +260,8 @@ def test_a_series_lies_where_dcm2niix_puts_it(tmp_path: Path) -> None:
     ("places", "tags", "words"),
     [
         ([0, 2.5, 7.5], {}, "not evenly spaced"),
-        ([0, 0, 0], {}, "in one place"),
+        ([0, 0, 0], {}, "several slices in one place"),
+        ([0, 0, 2.5], {}, "several slices in one place"),
     ],
 )
 def test_what_one_affine_cannot_hold_is_refused(
