@@ -20,7 +20,7 @@ from gms_rt.scan.dicom_spacing import functional_group, pixel_spacing
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _SAME = 1e-3  # millimetres between positions that are one
-_UNEVEN = 0.01  # of the spacing: how far a slice may lie from its place
+_UNEVEN = 0.05  # of the spacing: how far a slice may lie from its place; as where a series has one distance
 
 
 @dataclass(frozen=True)

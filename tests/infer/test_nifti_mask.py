@@ -273,6 +273,12 @@ def test_what_one_affine_cannot_hold_is_refused(
     assert not (tmp_path / "m.nii.gz").exists()
 
 
+def test_positions_that_a_device_rounded_fit_into_one_affine(tmp_path: Path) -> None:
+    labels = np.ones((4, 4, 5), np.uint8)
+    image = over(series(tmp_path / "dicom", labels, [0, 1.2, 2.5, 3.7]), labels, tmp_path / "m.nii.gz")
+    assert image.header.get_zooms()[2] == pytest.approx(3.7 / 3)
+
+
 def test_slices_of_two_orientations_are_refused(tmp_path: Path) -> None:
     labels = np.ones((2, 4, 5), np.uint8)
     paths = series(tmp_path / "dicom", labels, [0, 1])
