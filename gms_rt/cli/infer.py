@@ -98,7 +98,7 @@ def command(
         raise MissingExtraError("writing NIfTI", "nifti")
     if making["overlay"] is None:
         making["overlay"] = not making["deidentify"]
-    elif making["overlay"] and making["deidentify"]:
+    if making["deidentify"] and (making["overlay"] or making["overlay_video"]):
         console.note("overlays show the images: text that is burned into them, such as names, stays")
     options = _options(making, seg_available() if dicom_seg is None else dicom_seg)
     hint = dicom_seg is None and not seg_available()
@@ -111,7 +111,7 @@ def command(
         device=device, threads=threads, mode="throughput", trust_plans=trust_plans, trust_device=trust_device
     )
     with _tuned(), OutFolder(target) as held, _opened(console, engine, how) as opened:
-        announce(console, opened, target, None if watched_folder else found)
+        announce(console, opened, target, None if watched_folder else found, deidentify=options.deidentify)
         job = InferJob(opened, held, options, workers)
         if watched_folder is not None:
             settings = {"settle": settle, "poll": min(1.0, max(0.05, settle / 2)), "series": series, "replace": replace}

@@ -19,8 +19,10 @@ from gms_rt.infer.sources import FoundSources
 from gms_rt.infer.summary import Summary
 
 
-def announce(console: Console, engine: Engine, target: Path, found: FoundSources | None) -> None:
-    """Say which engine runs where, and what it will segment."""
+def announce(
+    console: Console, engine: Engine, target: Path, found: FoundSources | None, *, deidentify: bool = False
+) -> None:
+    """Say which engine runs where, and what it will segment; with `deidentify` not from which folder."""
     info = engine.runner.info
     console.say(f"engine: {engine.folder} ({engine.manifest.precision}, runs as {info.execution} on {info.device})")
     console.say(f"results: {target}")
@@ -28,7 +30,8 @@ def announce(console: Console, engine: Engine, target: Path, found: FoundSources
         skipped = f", {found.skipped} other files skipped" if found.skipped else ""
         series = [source.series for source in found.sources if source.series is not None]
         of = f", {len(series)} of them series of {sum(len(s.paths) for s in series)} slices" if series else ""
-        console.say(f"sources: {len(found.sources)} below {found.root}{of}{skipped}")
+        below = "" if deidentify else f" below {found.root}"
+        console.say(f"sources: {len(found.sources)}{below}{of}{skipped}")
     if console.json:
         _event(
             "start",

@@ -125,12 +125,12 @@ class ScanCase:
     def skip(self, reason: str) -> None:
         """Record that the source has no image: a valid file, but nothing to segment."""
         with self._lock:
-            self._tail.append(self._row(None) | {"status": "skipped", "error": reason})
+            self._tail.append(self._row(None) | {"status": "skipped", "error": self._told(reason)})
 
     def fail(self, reason: str, frame: int | None = None) -> None:
         """Record why a frame, or the source from here on, has no result."""
         row = self._row(frame)
-        row |= {"status": "failed", "error": reason}
+        row |= {"status": "failed", "error": self._told(reason)}
         with self._lock:
             if frame is None:
                 self._tail.append(row)
@@ -158,7 +158,8 @@ class ScanCase:
         if overlays and shown is not None:
             files["overlays"] = outputs.overlay_jpeg(shown)
         if options.contours and self._by_frame:
-            files["contours"] = outputs.contour_json(mask, frame.spacing, self.settings.classes)
+            labels = (mask != 0).astype(np.uint8)  # today's masks have the first class only
+            files["contours"] = outputs.contour_json(labels, frame.spacing, self.settings.classes)
         if options.probabilities and probabilities is not None:
             files["probabilities"] = outputs.mask_png(probabilities)
         sizes = {f"{kind}/{name}{outputs.ENDINGS[kind]}": self._store(kind, name, files[kind]) for kind in files}
@@ -233,7 +234,8 @@ class ScanCase:
                 size = self._store("masks", name, outputs.mask_png(self._stack.mask(number) * np.uint8(255)))
                 self.files[f"masks/{name}{outputs.ENDINGS['masks']}"] = size
             except InputError as error:
-                self._rows[number] |= {"status": "failed", "error": failure_reason(error, self.source.path)}
+                reason = self._told(failure_reason(error, self.source.path))
+                self._rows[number] |= {"status": "failed", "error": reason}
 
     def _write_whole(self, rows: list[CaseRow]) -> bool:
         """Let each writer of whole sources make its file, or tell in the rows why not. True if masks were written."""
@@ -252,10 +254,10 @@ class ScanCase:
                 path = self.settings.out.path(writer.kind, outputs.frame_name(self.source.stem, None))
                 with outputs.as_input_error(path):
                     writer.write(path, result)
-                text = self._add_file(writer.kind)
+                text = as_text(self._add_file(writer.kind))
                 written.add(writer.kind)
             except (InputError, OSError, MemoryError) as error:
-                text = f"no {writer.label}: {failure_reason(error, self.source.path)}"
+                text = f"no {writer.label}: {self._told(failure_reason(error, self.source.path))}"
                 column = column or "note"
             if column:
                 for row in rows:
@@ -277,6 +279,10 @@ class ScanCase:
         )
         cleaner = self.settings.deidentifier
         return cleaner.result(result) if cleaner else result
+
+    def _told(self, reason: str) -> str:
+        cleaner = self.settings.deidentifier
+        return cleaner.reason(reason) if cleaner else reason
 
     def _cleaned(self, row: CaseRow) -> CaseRow:
         cleaner = self.settings.deidentifier

@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,6 +102,16 @@ class Deidentifier:
     def digest(self, content: str) -> str:
         """The hash that stands for the hash of a source's content, which anyone who has the source could make."""
         return self._digest("content", content).hex()
+
+    def reason(self, text: str) -> str:
+        """Why something failed, in this program's own words: what a library says can repeat what a header holds.
+
+        >>> Deidentifier(b"k").reason("is a damaged DICOM file (no number: 'Doe'); has the UID 1.2.840.99.7")
+        'is a damaged DICOM file; has the UID …'
+        """
+        own = re.sub(r"\s*\(.*\)", "", text, flags=re.DOTALL)
+        own = re.sub(r"""(?<!\w)(['"]).*\1""", "…", own, flags=re.DOTALL)
+        return re.sub(r"\b\d+(\.\d+){3,}", "…", own)
 
     def row(self, row: CaseRow, source: Source) -> CaseRow:
         """A row of cases.csv without identifiers of the source, nor its file's name in a reason."""

@@ -113,8 +113,11 @@ def source_from_headers(headers: Sequence[Any], shape: tuple[int, ...]) -> Dicom
     images = [image_from_header(header) for header in headers]
     if len(headers) == 1 and count > 1 and images[0].SOPClassUID in _SINGLE:
         raise InputError(f"says that it is a single {_SINGLE[images[0].SOPClassUID]} image, but has {count} frames")
-    if len({(image.StudyInstanceUID, image.SeriesInstanceUID) for image in images}) > 1:
-        raise InputError("has images of several series")
+    for name, several in (("PatientID", "patients"), ("StudyInstanceUID", "studies"), ("SeriesInstanceUID", "series")):
+        if len({str(image.get(name)) for image in images}) > 1:
+            raise InputError(f"has images of several {several}")
+    if len({image.SOPInstanceUID for image in images}) < len(images):
+        raise InputError("has images with the same SOPInstanceUID, so nothing can tell which is meant")
     frames = [(header, 1) for header in headers] if len(headers) > 1 else [(headers[0], n + 1) for n in range(count)]
     references = [
         Reference(_uid(header, "SOPClassUID"), _uid(header, "SOPInstanceUID"), number if _count(header) > 1 else None)

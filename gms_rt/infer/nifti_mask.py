@@ -91,7 +91,10 @@ def _over_nifti(nibabel: Any, path: Path, frames: U8) -> Any:
 def _over_dicom(nibabel: Any, headers: Any, frames: U8) -> Any:
     placement: Placement = placement_from_headers(headers, len(frames))
     voxels: NDArray[Any] = frames.transpose(2, 1, 0)
-    if placement.still:  # frames of one place are times
+    if placement.order is not None:
+        voxels = voxels[:, :, placement.order]
+        voxels = voxels if voxels.shape[3] > 1 else voxels[..., 0]
+    elif placement.still:  # frames of one place are times
         voxels = voxels[:, :, None, :]
     image = nibabel.Nifti1Image(voxels, None)
     header = image.header

@@ -196,10 +196,10 @@ def overlay_jpeg(shown: U8) -> bytes:
 
 
 def contour_json(
-    mask: U8, spacing: tuple[float, float] | None, classes: Sequence[SegmentClass] = DEFAULT_CLASSES
+    labels: U8, spacing: tuple[float, float] | None, classes: Sequence[SegmentClass] = DEFAULT_CLASSES
 ) -> bytes:
-    """The polygons of a mask as JSON."""
-    return (json.dumps(contours(mask, spacing, classes), allow_nan=False) + "\n").encode()
+    """The polygons of a label map (0 is background, k the k-th class) as JSON."""
+    return (json.dumps(contours(labels, spacing, classes), allow_nan=False) + "\n").encode()
 
 
 def frames_csv(times: Mapping[int, float]) -> bytes:

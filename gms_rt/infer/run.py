@@ -139,8 +139,7 @@ def run_cases(found: FoundSources, job: InferJob, *, resume: bool = False, repla
     with Journal(out.root, job.key, resume=resume) as journal:
         save_record(status="running")
         job.describe(None if job.options.deidentify else found.root)
-        for member in (member for source in found.sources for member in source.members if member in journal.entries):
-            journal.forget(member)  # it was a case of its own, and is now a slice of a series
+        forget_regrouped(journal, found.sources)
         summary = Summary(job.options.refer_below)
         status = "failed"
         try:
@@ -164,6 +163,18 @@ def run_cases(found: FoundSources, job: InferJob, *, resume: bool = False, repla
         if status == "interrupted":
             raise KeyboardInterrupt
     return summary
+
+
+def forget_regrouped(journal: Journal, sources: Iterable[Source]) -> None:
+    """Remove results of files that are now part of another case: slices that became a series, or are none any more."""
+    names: set[str] = set()
+    files: set[str] = set()
+    for source in sources:
+        names.add(source.name)
+        files |= {as_text(name) for name in source.members or (source.name,)}
+    for name, entry in list(journal.entries.items()):
+        if name not in names and any(row.get("source") in files for row in entry.rows):
+            journal.forget(name)
 
 
 def segment_sources(

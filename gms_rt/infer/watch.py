@@ -18,8 +18,7 @@ from gms_rt.artifacts import write_json
 from gms_rt.errors import UsageError
 from gms_rt.infer.earlier import check_replaceable, is_same_root
 from gms_rt.infer.journal import Journal
-from gms_rt.infer.measure import as_text
-from gms_rt.infer.run import InferJob, now, run_record, segment_sources
+from gms_rt.infer.run import InferJob, forget_regrouped, now, run_record, segment_sources
 from gms_rt.infer.sources import FoundSources, Source, find_sources, with_series
 from gms_rt.infer.summary import Summary
 from gms_rt.infer.tables import write_tables
@@ -56,11 +55,11 @@ def watch(
         while True:
             whole = arrivals.whole()
             for case in segment_sources(whole, job, journal, summary, failed_too=True):
-                _forget_parts(journal, case.source)
                 if job.on_case is not None and not case.reused:
                     job.on_case(case, job.refer(case.rows))
                 changed = True
             if changed:
+                forget_regrouped(journal, whole)
                 summary = _write_tables(job, journal, summary)
                 changed = False
             if stop.wait(poll):
@@ -78,16 +77,6 @@ def _write_tables(job: InferJob, journal: Journal, before: Summary) -> Summary:
     write_tables(job.out.root, rows)
     write_json(job.out.root / "summary.json", summary.value())
     return summary
-
-
-def _forget_parts(journal: Journal, source: Source) -> None:
-    """Remove what was made of a series' slices before they were this series."""
-    if source.series is None:
-        return
-    members = {as_text(member) for member in source.members}
-    for name, entry in list(journal.entries.items()):
-        if name != source.name and any(row.get("source") in members for row in entry.rows):
-            journal.forget(name)
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,8 @@ def _reason(error: Exception, header: Any, number: int) -> str:
     syntax = getattr(getattr(header, "file_meta", None), "TransferSyntaxUID", None)
     name = getattr(syntax, "name", "no transfer syntax")
     text = line_from_error(error)[:300]
+    if "no pixel data to decode" in text:
+        return "has no pixel data"
     if (
         "missing dependencies" in text
         or "no available decoder" in text.lower()

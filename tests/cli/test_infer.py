@@ -158,13 +158,17 @@ def test_results_without_patient_data(place: Path, capsys: pytest.CaptureFixture
     save(dataset(np.full((20, 20), 200, np.uint8)), Path("scans/ward/person.dcm"))
     flags = ["--deidentify", "--dicom-report", "--dicom-fractional"]
     assert run(["infer", "scans/ward", *flags]) == 0
-    assert "person" not in capsys.readouterr().out  # the folder that was asked for is named on the screen only
+    screen = capsys.readouterr()
+    assert "person" not in screen.out + screen.err
+    assert "ward" not in screen.out + screen.err
     out = Path("gms-rt-out/deidentified")
     names = sorted(str(p.relative_to(out).parent) for p in out.rglob("source-*"))
     assert names == ["contours", "dicom", "dicom-fractional", "dicom-report", "masks"]
     assert run(["infer", "scans/ward", *flags, "--overlay"]) == 0
     assert "burned into them" in capsys.readouterr().err
     assert len(list((out / "overlays").iterdir())) == 1
+    assert run(["infer", "scans/ward", *flags, "--overlay-video"]) == 0
+    assert "burned into them" in capsys.readouterr().err
 
 
 def test_a_report_alone_does_not_take_the_place_of_masks(place: Path) -> None:

@@ -83,6 +83,25 @@ def test_nothing_in_the_output_tells_of_the_patient(engine: Engine, scans: Path,
         assert len(list((out / kind).iterdir())) == 2
 
 
+def test_reasons_of_failure_do_not_repeat_what_a_header_holds(engine: Engine, tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    pixels = np.full((3, 30, 44), 200, np.uint8)
+    series(scans / "colour", pixels, PhotometricInterpretation="SECRET_1")
+    for path in series(scans / "count", pixels, NumberOfFrames="7777777"):
+        path.write_bytes(path.read_bytes().replace(b"7777777", b"SECRET_"))
+    for path in series(scans / "syntax", pixels):
+        path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.3.6.77.31415926.6\0"))
+    assert segment(engine, tmp_path / "out", scans).failed == 9
+    texts = [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".csv", ".json", ".jsonl")]
+    assert len(texts) == 5
+    for path in texts:
+        assert "SECRET" not in path.read_text()
+        assert "31415926" not in path.read_text()
+    with (tmp_path / "out/cases.csv").open(newline="", encoding="utf-8") as stream:
+        reasons = {row["error"] for row in csv.DictReader(stream)}
+    assert reasons == {"has damaged pixel data in frame 1", "is a damaged DICOM file"}
+
+
 def test_rows_and_files_find_each_other_and_the_loop_of_one_patient(
     engine: Engine, scans: Path, tmp_path: Path
 ) -> None:

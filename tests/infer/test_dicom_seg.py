@@ -297,7 +297,10 @@ def test_what_cannot_be_made_is_said_in_words(tmp_path: Path) -> None:
         (result_of(ultrasound, np.zeros((3, *SHAPE), np.uint8)), "1 frames, but there are masks of 3"),
         (result_of([header("SC", 2)]), "single Secondary Capture image, but has 2 frames"),
         (result_of(ultrasound, labels_of(1, 2)), "class 2, but only 1 classes"),
-        (result_of([header("CT"), header("CT")]), "several series"),
+        (result_of([header("CT"), header("CT")]), "several studies"),
+        (result_of([header("CT", StudyInstanceUID="1.2.3"), header("CT", StudyInstanceUID="1.2.3")]), "several series"),
+        (result_of([*series([0, 5], PatientID="A"), *series([9], PatientID="B")]), "several patients"),
+        (result_of(series([0, 5], SOPInstanceUID="1.2.3.4")), "the same SOPInstanceUID"),
         (result_of([header(StudyInstanceUID="none")]), "no valid StudyInstanceUID"),
         (result_of(series([0, 5, 10]), labels_of(2)), "3 images for masks of 2 frames"),
     ]

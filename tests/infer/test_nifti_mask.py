@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom import Dataset
 from support.dicom_files import dataset, save
 from support.infer_engine import brightness_engine
 
@@ -259,7 +260,8 @@ def test_a_series_lies_where_dcm2niix_puts_it(tmp_path: Path) -> None:
     ("places", "tags", "words"),
     [
         ([0, 2.5, 7.5], {}, "not evenly spaced"),
-        ([0, 0, 0], {}, "in one place"),
+        ([0, 0, 0], {}, "several slices in one place"),
+        ([0, 0, 2.5], {}, "several slices in one place"),
     ],
 )
 def test_what_one_affine_cannot_hold_is_refused(
@@ -271,6 +273,12 @@ def test_what_one_affine_cannot_hold_is_refused(
     assert not (tmp_path / "m.nii.gz").exists()
 
 
+def test_positions_that_a_device_rounded_fit_into_one_affine(tmp_path: Path) -> None:
+    labels = np.ones((4, 4, 5), np.uint8)
+    image = over(series(tmp_path / "dicom", labels, [0, 1.2, 2.5, 3.7]), labels, tmp_path / "m.nii.gz")
+    assert image.header.get_zooms()[2] == pytest.approx(3.7 / 3)
+
+
 def test_slices_of_two_orientations_are_refused(tmp_path: Path) -> None:
     labels = np.ones((2, 4, 5), np.uint8)
     paths = series(tmp_path / "dicom", labels, [0, 1])
@@ -278,6 +286,82 @@ def test_slices_of_two_orientations_are_refused(tmp_path: Path) -> None:
     turned.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     with pytest.raises(InputError, match="different orientations"):
         write_nifti(tmp_path / "m.nii.gz", result_of(labels, paths, headers=[read_header(paths[0]), turned]))
+
+
+def enhanced(places: Sequence[float], labels: Any, **tags: Any) -> Any:
+    """An enhanced MR with frames at these places along the normal, stored in this order."""
+    made = dataset(labels, "EMR", frames=len(places), FrameOfReferenceUID="1.2.5", **tags)
+    measures, turned, shared = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = [0.75, 0.5], 2.0
+    turned.ImageOrientationPatient = [*map(float, [*ROW, *COLUMN])]
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [turned]
+    made.SharedFunctionalGroupsSequence, made.PerFrameFunctionalGroupsSequence = [shared], []
+    for place in places:
+        position, group = Dataset(), Dataset()
+        position.ImagePositionPatient = [float(v) for v in np.array([-20.0, 15.5, 40.0]) + place * NORMAL]
+        group.PlanePositionSequence = [position]
+        made.PerFrameFunctionalGroupsSequence.append(group)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("places", "shape"),
+    [
+        ([0, 2.5, 5], (7, 5, 3)),
+        ([5, 0, 2.5], (7, 5, 3)),  # as stored, which need not be as they lie
+        ([0, 2.5, 5, 0, 2.5, 5], (7, 5, 3, 2)),
+        ([5, 5, 2.5, 2.5, 0, 0], (7, 5, 3, 2)),
+    ],
+)
+def test_frames_of_an_enhanced_file_lie_where_their_positions_say(
+    places: list[float], shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    labels = np.random.default_rng(10).integers(0, 2, (len(places), 5, 7)).astype(np.uint8)
+    image = over([save(enhanced(places, labels), tmp_path / "e.dcm")], labels, tmp_path / "m.nii.gz")
+    assert image.shape == shape
+    voxels = np.asanyarray(image.dataobj).reshape(7, 5, 3, -1)
+    times = dict.fromkeys(places, 0)
+    for frame, place in enumerate(places):
+        point = np.array([-20.0, 15.5, 40.0]) + place * NORMAL + 4 * 0.5 * ROW + 3 * 0.75 * COLUMN
+        index = np.linalg.inv(image.affine) @ [*(point * [-1, -1, 1]), 1]
+        assert index[:2] == pytest.approx([4, 3], abs=1e-3)
+        assert np.array_equal(voxels[:, :, round(index[2]), times[place]], labels[frame].T)
+        times[place] += 1
+
+
+def test_an_enhanced_file_without_one_affine_says_why(tmp_path: Path) -> None:
+    labels = np.ones((3, 5, 7), np.uint8)
+    uneven = enhanced([0, 0, 5], labels)
+    partly, side, scaled = (enhanced([0, 2.5, 5], labels) for _ in range(3))
+    del partly.PerFrameFunctionalGroupsSequence[2]
+    side.PerFrameFunctionalGroupsSequence[1] = enhanced([0], labels[0]).PerFrameFunctionalGroupsSequence[0]
+    side.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence[0].ImagePositionPatient = [
+        float(v) for v in np.array([-20.0, 15.5, 40.0]) + 9 * ROW
+    ]
+    del side.PerFrameFunctionalGroupsSequence[2]
+    side.NumberOfFrames = 2
+    measures = Dataset()
+    measures.PixelSpacing = [1.0, 1.0]
+    scaled.PerFrameFunctionalGroupsSequence[1].PixelMeasuresSequence = [measures]
+    for header, count, words in (
+        (uneven, 3, "more frames at some positions than at others"),
+        (partly, 3, "1 of 3 frames without a position"),
+        (side, 2, "side by side"),
+        (scaled, 3, "different spacing"),
+    ):
+        with pytest.raises(InputError, match=words):
+            write_nifti(tmp_path / "m.nii.gz", result_of(labels[:count], [tmp_path / "e.dcm"], headers=[header]))
+
+
+@pytest.mark.parametrize("turn", [[2, 0, 0, 0, 2, 0], [1, 0, 0, 0.8, 0.6, 0]])
+def test_directions_that_are_none_are_refused(turn: list[float], tmp_path: Path) -> None:
+    labels = np.ones((2, 4, 5), np.uint8)
+    paths = series(tmp_path / "dicom", labels, [0, 1])
+    headers = [read_header(path) for path in paths]
+    for header in headers:
+        header.ImageOrientationPatient = turn
+    with pytest.raises(InputError, match="length 1 and at right angles"):
+        write_nifti(tmp_path / "m.nii.gz", result_of(labels, paths, headers=headers))
 
 
 def test_one_slice_is_as_thick_as_its_header_says(tmp_path: Path) -> None:

@@ -41,8 +41,7 @@ class Place:
         self.folder, self.pacs, self.own = folder, free_port(), free_port()
         self.header = pydicom.dcmread(SAMPLE)
         (folder / "db").mkdir()
-        for name in ("scans", "inbox"):
-            (folder / name).mkdir()
+        self.run("mkdir")
         (folder / "pacs.cfg").write_text(
             f"NetworkTCPPort = {self.pacs}\nMaxPDUSize = 16384\nMaxAssociations = 16\n"
             f"HostTable BEGIN\ngmsrt = (GMSRT, 127.0.0.1, {self.own})\nHostTable END\n"
@@ -93,7 +92,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def test_the_page_has_the_commands_that_are_tried_here() -> None:
-    assert {shlex.split(line)[0] for line in LINES} == {"gms-rt", *TOOLS} - {"dcmqrscp"}
+    assert {shlex.split(line)[0] for line in LINES} == {"gms-rt", "mkdir", *TOOLS} - {"dcmqrscp"}
 
 
 def test_a_series_is_found_fetched_segmented_and_sent_back(place: Place) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +212,66 @@ def test_a_case_that_became_a_slice_leaves_nothing_behind(engine: Engine, tmp_pa
     segment(engine, out, scans, resume=True, slices=True)
     assert not (out / "masks/IM0001.png").exists()
     assert len(table(out / "cases.csv")) == len(list((out / "masks").iterdir())) == 3
+
+
+def test_a_series_of_which_one_slice_is_left_leaves_nothing_behind(engine: Engine, tmp_path: Path) -> None:
+    pytest.importorskip("highdicom")
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    paths = series(scans, stack(3))
+    Image.fromarray(stack(1)[0]).save(scans / "p.png")
+    segment(engine, out, scans)
+    for path in paths[:2]:
+        path.unlink()
+    segment(engine, out, scans, resume=True)
+    assert [path.name for path in (out / "dicom").iterdir()] == [paths[2].name]
+    assert (out / "masks/p.png").is_file()
+
+
+def test_slices_on_their_own_take_the_place_of_their_series(engine: Engine, tmp_path: Path) -> None:
+    pytest.importorskip("highdicom")
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    paths = series(scans, stack(3))
+    segment(engine, out, scans)
+    with OutFolder(out) as folder:  # as with --no-series --continue
+        run_cases(find_sources([str(scans)]), InferJob(engine, folder, InferOptions(), workers=2), resume=True)
+    assert sorted(path.name for path in (out / "dicom").iterdir()) == sorted(path.name for path in paths)
+
+
+def test_every_result_knows_a_mask_of_the_first_of_several_classes(engine: Engine, tmp_path: Path) -> None:
+    highdicom = pytest.importorskip("highdicom")
+    nibabel = pytest.importorskip("nibabel")
+    classes = [{"name": "Lesion"}, {"name": "Cyst"}, {"name": "Duct"}]
+    engine = Engine(engine.folder, dataclasses.replace(engine.manifest, classes=classes), engine.runner)
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    paths = series(scans, stack(3))
+    options: dict[str, Any] = {"slices": True, "nifti": True, "dicom_report": True}
+    assert segment(engine, out, scans, **options).failed == 0
+    rows = table(out / "cases.csv")
+    case = rows[0]["case"].removesuffix(".frame-00001")
+    seg = highdicom.seg.segread(out / f"dicom/{case}.dcm")
+    stored = seg.get_pixels_by_source_instance([pydicom.dcmread(path).SOPInstanceUID for path in paths])
+    voxels = np.asanyarray(nibabel.load(out / f"nifti/{case}_dseg.nii.gz").dataobj)
+    for index, (image, row) in enumerate(zip(stack(3), rows, strict=True)):
+        mask = engine(image) != 0
+        assert np.array_equal(np.asarray(Image.open(out / f"masks/{row['case']}.png")) != 0, mask)
+        assert np.array_equal(stored[index, ..., 0] != 0, mask)
+        assert not stored[index, ..., 1:].any()
+        assert np.array_equal(voxels[..., index].T, mask.astype(int))
+        features = json.loads((out / f"contours/{row['case']}.json").read_text())["features"]
+        assert {feature["properties"]["classification"]["name"] for feature in features} == {"Lesion"}
+
+
+def test_names_that_are_not_text_stand_in_the_tables_as_they_can(engine: Engine, tmp_path: Path) -> None:
+    pytest.importorskip("highdicom")
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    name = os.fsdecode(b"caf\xe9")
+    series(scans / name, stack(3))
+    save(dataset(stack(1)[0], "US"), scans / f"{name}.dcm")
+    assert segment(engine, out, scans).failed == 0
+    assert (out / f"dicom/{name}.dcm").is_file()
+    (row,) = table(out / "series.csv")
+    assert row["seg"] == f"dicom/{row['case']}.dcm"
+    assert {row["seg"] for row in table(out / "cases.csv")} == {row["seg"], "dicom/caf\\xe9.dcm"}
 
 
 def test_a_place_that_the_file_system_refuses_fails_the_slices_not_the_run(engine: Engine, tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def test_a_file_without_pixels_says_so(tmp_path: Path) -> None:
     assert not isinstance(caught.value, NoImageError), "an image was meant"
     missing = dataset(GREY)
     del missing.PixelData
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="has no pixel data"):
         list(read_dicom(save(missing, tmp_path / "gone.dcm")).frames)
 
 

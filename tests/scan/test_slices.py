@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -16,6 +17,7 @@ from gms_rt.errors import InputError
 from gms_rt.scan.reader import fetch, fetch_series
 from gms_rt.scan.slices import series_from_files
 
+UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 PIXELS = np.arange(5 * 6 * 7, dtype=np.uint8).reshape(5, 6, 7)
 
 
@@ -96,7 +98,7 @@ def test_gaps_are_told(missing: list[int], note: str, tmp_path: Path) -> None:
 
 
 def test_uneven_steps_and_doubles_are_told(tmp_path: Path) -> None:
-    uids = {name: generate_uid() for name in ("SeriesInstanceUID", "FrameOfReferenceUID")}
+    uids = {name: generate_uid() for name in UIDS}
     series(tmp_path / "a", PIXELS, **uids)
     series(tmp_path / "b", PIXELS[:2], first=11.7, **uids)
     (found,) = series_from_files(files(tmp_path))
@@ -127,13 +129,74 @@ def test_copies_of_a_slice_are_left_out_and_told(tmp_path: Path) -> None:
     assert found.notes == ("left out as copies of other files: 1",)
 
 
+def test_a_copy_that_was_cut_off_does_not_hide_the_whole_file(tmp_path: Path) -> None:
+    paths = series(tmp_path, PIXELS)
+    cut = tmp_path / "A-comes-first.dcm"
+    cut.write_bytes(paths[2].read_bytes()[:-20])
+    (found,) = series_from_files(files(tmp_path))
+    assert found.paths == tuple(paths)
+    assert found.copies == (cut,)
+
+
 def test_phases_at_one_place_are_stacks_of_their_own(tmp_path: Path) -> None:
-    uids = {name: generate_uid() for name in ("SeriesInstanceUID", "FrameOfReferenceUID")}
+    uids = {name: generate_uid() for name in UIDS}
     early = series(tmp_path, PIXELS, AcquisitionNumber=1, names="a{}", **uids)
     late = series(tmp_path, PIXELS, AcquisitionNumber=2, names="b{}", **uids)
     found = series_from_files(files(tmp_path))
     assert [one.paths for one in found] == [tuple(early), tuple(late)]
     assert all(one.spacing == 2.5 for one in found)
+    told = "stack {} of 2 at one place, told apart by AcquisitionNumber"
+    assert [one.notes for one in found] == [(told.format(1),), (told.format(2),)]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("TriggerTime", (0.0, 412.5)), ("DiffusionBValue", (0.0, 800.0)), ("ContentTime", ("101500.25", "101507"))],
+)
+def test_stacks_at_one_place_are_told_apart_by_what_differs(name: str, values: Any, tmp_path: Path) -> None:
+    uids = {uid: generate_uid() for uid in UIDS}
+    stacks = [series(tmp_path, PIXELS, names=f"{at}-{{}}", **{name: value}, **uids) for at, value in enumerate(values)]
+    found = series_from_files(files(tmp_path))
+    assert [one.paths for one in found] == [tuple(stack) for stack in stacks]
+    assert {note.rpartition(" ")[2] for one in found for note in one.notes} == {name}
+
+
+def test_what_each_slice_has_for_itself_does_not_take_a_series_apart(tmp_path: Path) -> None:
+    paths = series(tmp_path, PIXELS)
+    again = Path(shutil.copy(paths[2], tmp_path / "again.dcm"))
+    for number, path in enumerate([*paths, again], 1):
+        header = pydicom.dcmread(path)
+        header.AcquisitionNumber, header.SOPInstanceUID = number, generate_uid()
+        header.save_as(path)
+    (found,) = series_from_files([*paths, again])
+    assert len(found.paths) == 6
+    assert found.notes == ("slices at the position of the one before: 1 (first: slice 4)",)
+
+
+@pytest.mark.parametrize("changed", ["StudyInstanceUID", "PatientID"])
+def test_two_studies_and_two_patients_never_mix(changed: str, tmp_path: Path) -> None:
+    uids = dict.fromkeys(UIDS, "1.2.3")  # as some programs write that take names out of images
+    one = series(tmp_path, PIXELS, names="a{}", **uids)
+    two = series(tmp_path, PIXELS[:3], first=1.0, names="b{}", **(uids | {changed: "1.2.4"}))
+    found = series_from_files(files(tmp_path))
+    assert [stack.paths for stack in found] == [tuple(one), tuple(two)]
+    assert len({stack.name for stack in found}) == 2
+
+
+@pytest.mark.parametrize(
+    "changes", [{"FrameOfReferenceUID": "1.2.9"}, {"ImagePositionPatient": [0, 5]}, {"ImageOrientationPatient": None}]
+)
+def test_an_image_of_the_series_that_is_no_slice_is_told(changes: dict[str, Any], tmp_path: Path) -> None:
+    paths = series(tmp_path, PIXELS)
+    header = pydicom.dcmread(paths[-1])  # without it no gap shows
+    for name, value in changes.items():
+        setattr(header, name, value)
+    header.save_as(paths[-1])
+    localizer = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "SeriesInstanceUID": header.SeriesInstanceUID}
+    series(tmp_path, PIXELS[:1], names="localizer{}", **localizer)
+    (found,) = series_from_files(files(tmp_path))
+    assert found.paths == tuple(paths[:4])
+    assert found.notes == ("other images of the series that do not fit into this stack, or have no position: 1",)
 
 
 def test_a_slice_that_cannot_be_read_does_not_end_the_series(tmp_path: Path) -> None:
