@@ -161,6 +161,8 @@ class Pipeline:
                 case.fail(failure_reason(error, case.source.path))
             except MemoryError:
                 case.fail("needs more memory than there is")
+            except Exception as error:  # what a foreign reader raises in its own way costs the file, not the run
+                case.fail(f"cannot be read ({type(error).__name__}: {failure_reason(error, case.source.path)})")
             self._settle(case)
 
     def _frames(self, case: ScanCase) -> bool:

@@ -52,11 +52,12 @@ def read_header(path: Path) -> Dataset:
                 _check_beginning(path)
             stream.seek(0)
             header = read_partial(stream, _stop_reading(), force=bare)
+        known = sop_class(header)  # pydicom decodes an element when it is first asked for
     except (OSError, InputError):
         raise
     except Exception as error:  # hostile bytes fail in many ways
         raise InputError(f"is a damaged DICOM file ({line_from_error(error)[:300]})") from error
-    if not sop_class(header):
+    if not known:
         raise InputError("is not a DICOM file, or does not say of what (no SOP class)")
     return header
 

@@ -25,6 +25,7 @@ from gms_rt.artifacts import write_bytes
 from gms_rt.engine.loaded import Engine
 from gms_rt.errors import GmsError, InputError, NativeError, NoImageError, UsageError
 from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases
+from gms_rt.infer import pipeline as stages
 from gms_rt.infer.outputs import ENDINGS
 from gms_rt.infer.pipeline import Pipeline
 from gms_rt.infer.result import SourceResult
@@ -221,6 +222,26 @@ def bad_cases(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_a_reader_that_raises_in_its_own_way_costs_its_file_only(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pictures(tmp_path / "scans", 3)
+    found = find_sources([str(folder)])
+    real = stages.fetch
+
+    def fetch(path: Path) -> Any:
+        if path.name == "001.png":
+            raise NotImplementedError("a letter that nobody knows")
+        return real(path)
+
+    monkeypatch.setattr(stages, "fetch", fetch)
+    with OutFolder(tmp_path / "out") as out:
+        summary = run_cases(found, InferJob(engine, out, InferOptions(), workers=2))
+    assert (summary.failed, summary.cases) == (1, 3)
+    (failed,) = [row for row in rows_of(tmp_path / "out") if row["status"] == "failed"]
+    assert failed["error"] == "cannot be read (NotImplementedError: a letter that nobody knows)"
+
+
 def test_a_bad_case_is_a_line_with_the_reason_and_the_rest_is_written(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

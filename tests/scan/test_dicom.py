@@ -367,3 +367,13 @@ def test_a_file_of_one_thing_is_not_read_to_its_end(
     with pytest.raises(InputError):
         read_dicom(tmp_path / "fill.dcm")
     assert parsed < 1000
+
+
+def test_a_flipped_bit_in_an_element_that_names_the_class_is_damage(tmp_path: Path) -> None:
+    path = save(dataset(np.zeros((8, 8), np.uint16)), tmp_path / "x.dcm")
+    data = path.read_bytes()
+    element = b"\x08\x00\x16\x00UI"
+    assert data.count(element) == 1
+    path.write_bytes(data.replace(element, b"\x08\x00\x16\x00WI"))
+    with pytest.raises(InputError, match=r"is a damaged DICOM file \(.*Unknown Value Representation 'WI'"):
+        read_dicom(path)
