@@ -132,7 +132,7 @@ def bench() -> Facts:
     run("gms-rt", "bench", "--engine", "engines/fp16", "--seconds", "0.5", "--rounds", "1", "--warmup", "0",
         "--no-sweep", "--no-certify", "--out", "reports/report.json")  # fmt: skip
     report = json.loads(Path("reports/report.json").read_text())
-    return {"device": report["device"]}
+    return {"device": report["identity"]["device"]}
 
 
 def segment_in_c() -> Facts:
