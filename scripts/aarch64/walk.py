@@ -19,8 +19,8 @@ from typing import Any
 from gms_rt.telemetry import quiet_module
 
 Facts = dict[str, Any]
-NATIVE = Path("/work/native")
-SAMPLES = Path("/work/source/gms_rt/demo/samples")
+NATIVE = Path("/check/native")
+SAMPLES = Path("/check/source/gms_rt/demo/samples")
 FEW = ("--calib-images", "2", "--gate-images", "2")
 TAKEN = ("03-square.png", "12-grey.dcm")
 
@@ -173,7 +173,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--key", required=True, help="names the source")
     asked = parser.parse_args()
-    place = Path("/work/walk") / asked.cpu
+    place = Path("/check/walk") / asked.cpu
     place.mkdir(parents=True, exist_ok=True)
     os.chdir(place)
     kept = json.loads(asked.out.read_text()) if asked.out.is_file() else {}
