@@ -20,7 +20,7 @@ from pathlib import Path
 from gms_rt.artifacts import atomic_folder, check_writable, sha256_file
 from gms_rt.class_lists import values_from_classes
 from gms_rt.engine.existing import existing_engine, has_recipe, is_complete
-from gms_rt.engine.folder import UnfinishedEngine
+from gms_rt.engine.folder import ONE_CLASS, UnfinishedEngine, class_notes
 from gms_rt.engine.images import build_images
 from gms_rt.engine.manifest import CERTIFICATE, EngineManifest, write_manifest
 from gms_rt.engine.request import AUTO_CALIBRATOR, BuildRequest
@@ -101,7 +101,8 @@ def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltE
 def _rename_classes(out: Path, older: EngineManifest, request: BuildRequest, source: SourceGraph) -> EngineManifest:
     """The same engine with other names for its classes: only the manifest is written anew."""
     classes = values_from_classes(source.classes)
-    manifest = dataclasses.replace(older, classes=classes, rebuild=request.command)
+    notes = [note for note in older.notes if not note.startswith(ONE_CLASS)] + class_notes(source)
+    manifest = dataclasses.replace(older, classes=classes, rebuild=request.command, notes=notes)
     for name in (CERTIFICATE, SIGNATURE):  # both are for the manifest as it was
         (out / name).unlink(missing_ok=True)
     write_manifest(out, manifest)

@@ -31,6 +31,17 @@ from gms_rt.runtime.device import probe
 MODEL = "model.onnx"
 
 
+ONE_CLASS = "the graph draws one mask"
+
+
+def class_notes(source: SourceGraph) -> list[str]:
+    """What to know of a list of several classes: a segment that stays empty looks like one that was searched for."""
+    if len(source.classes) < 2:
+        return []
+    others = ", ".join(entry.name for entry in source.classes[1:])
+    return [f"{ONE_CLASS}: only '{source.classes[0].name}' can be found; results list {others}, which stay empty"]
+
+
 @dataclass
 class UnfinishedEngine:
     """What goes into the folder; `write_graph`, `write_plan`, `keep_plans` and `write_reference` put it there."""
@@ -155,7 +166,7 @@ class UnfinishedEngine:
             execution=self.cpu.execution,
             fallback=self.cpu.fallback,
             rebuild=rebuild,
-            notes=self.notes,
+            notes=[*self.notes, *class_notes(source)],
             classes=values_from_classes(source.classes),
         )
         write_manifest(self.folder, manifest)

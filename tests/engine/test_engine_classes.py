@@ -51,6 +51,11 @@ def test_classes_of_a_graph_reach_the_engine_and_a_file_comes_before_them(tmp_pa
     manifest = build(graph, tmp_path / "f", "fp32", classes=class_file(tmp_path, TUMOUR, CYST))
     assert read_manifest(tmp_path / "f").segment_classes == manifest.segment_classes == (TUMOUR, CYST)
     assert f"--classes {tmp_path / 'classes.json'}" in manifest.rebuild
+    note = "the graph draws one mask: only 'Tumour' can be found; results list Cyst, which stay empty"
+    assert note in manifest.notes
+    again = build(graph, tmp_path / "f", "fp32", classes=class_file(tmp_path, CYST))
+    assert again.segment_classes == (CYST,) and note not in again.notes
+    build(graph, tmp_path / "f", "fp32", classes=class_file(tmp_path, TUMOUR, CYST))
     with load(tmp_path / "f", device="cpu") as engine:
         assert engine.manifest.segment_classes == (TUMOUR, CYST)
         assert engine(scenes(1, seed=3)[0]).shape == scenes(1, seed=3)[0].shape[:2]
