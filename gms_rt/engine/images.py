@@ -78,7 +78,7 @@ def phantoms(seeds: range, height: int, width: int) -> ImageSet:
 def _given(request: BuildRequest, height: int, width: int) -> BuildImages:
     calibration = request.calibration
     assert calibration is not None
-    searching = request.precision == "int8" and request.recipe is None
+    searching = _searched(request)
     if not isinstance(calibration, ImageSet):
         limit = request.calibration_limit or _LIMIT_CALIBRATION
         limit += _LIMIT_SEARCH if searching and not request.calibration_limit else 0
@@ -100,7 +100,12 @@ def _given(request: BuildRequest, height: int, width: int) -> BuildImages:
 
 def _promised(request: BuildRequest) -> bool:
     """Whether INT8 must be chosen by other images than the gate's: by those that give the ranges, if by no others."""
-    return request.precision == "int8" and request.recipe is None and request.gate.coverage is not None
+    return _searched(request) and request.gate.coverage is not None
+
+
+def _searched(request: BuildRequest) -> bool:
+    """Whether a choice by images is to be made: INT8 without a recipe that made it."""
+    return request.precision == "int8" and request.recipe is None
 
 
 def _gate_images(request: BuildRequest, height: int, width: int, skip: frozenset[str]) -> ImageSet | None:

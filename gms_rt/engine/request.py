@@ -9,7 +9,7 @@ from pathlib import Path
 from gms_rt.engine.select import ENGINES
 from gms_rt.errors import UsageError
 from gms_rt.precision import PRECISIONS, TARGETS
-from gms_rt.precision.gate import GATE_FLOOR, GATE_MEAN, GATE_MIN, Gate
+from gms_rt.precision.gate import GATE_FLOOR, GATE_MEAN, Gate, usual_minimum
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.recipe import PrecisionRecipe
 
@@ -71,10 +71,7 @@ class BuildRequest:
             ("--gate-data", self.gate_images),
             ("--gate-images", self.gate_limit),
             ("--gate-mean", self.gate.mean if self.gate.mean != GATE_MEAN else None),
-            (
-                "--gate-min",
-                self.gate.minimum if self.gate.minimum != (GATE_MIN if self.gate.coverage is None else 0.0) else None,
-            ),
+            ("--gate-min", self.gate.minimum if self.gate.minimum != usual_minimum(self.gate.coverage) else None),
             ("--gate-coverage", self.gate.coverage),
             ("--gate-floor", self.gate.floor if self.gate.floor != GATE_FLOOR else None),
             ("--calibrator", self.calibrator if self.calibrator != AUTO_CALIBRATOR else None),

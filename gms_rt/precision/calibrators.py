@@ -7,7 +7,7 @@ squared error of clipping and rounding together).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -28,6 +28,11 @@ def clip(histogram: Histogram, method: str) -> float:
     if name == "percentile":
         return percentile_clip(histogram, _share(figure or "99.999", method))
     return METHODS[name](histogram)
+
+
+def clips_from_histograms(histograms: Mapping[str, Histogram], method: str) -> dict[str, float]:
+    """The clipping magnitude of each tensor."""
+    return {name: clip(histogram, method) for name, histogram in histograms.items()}
 
 
 def minmax_clip(histogram: Histogram) -> float:

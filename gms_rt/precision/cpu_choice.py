@@ -42,18 +42,22 @@ def choose_execution(typed: Graph, precision: str) -> CpuChoice:
     if precision != "fp16":
         return CpuChoice(asked)
     if asked != "f16":
-        return CpuChoice(note=in_f32("only its weights are stored as FP16"))
+        return CpuChoice(note=in_f32("fp16", "only its weights are stored as FP16"))
     try:
         half = Session(typed, execution="f16")
     except GmsError as error:
-        return CpuChoice(note=in_f32(f"OpenVINO reports FP16 on this CPU, but: {error.what}"))
+        return CpuChoice(note=in_f32("fp16", f"OpenVINO reports FP16 on this CPU, but: {error.what}"))
     if not computing_layers(half.executed_layers()).get("f16"):
-        return CpuChoice(note=in_f32("OpenVINO reports FP16 on this CPU, but computes no layer of this graph in it"))
+        return CpuChoice(
+            note=in_f32("fp16", "OpenVINO reports FP16 on this CPU, but computes no layer of this graph in it")
+        )
     full_ms, half_ms = latencies(Session(typed), half, _noise(typed))
     milliseconds = {"f32": round(full_ms, 3), "f16": round(half_ms, 3)}
     if half_ms * NEEDED_GAIN > full_ms:
         why = f"f16 is not faster on this CPU ({half_ms:.1f} ms against {full_ms:.1f} ms)"
-        return CpuChoice("f32", in_f32(f"{why}; only its weights are stored as FP16"), milliseconds=milliseconds)
+        return CpuChoice(
+            "f32", in_f32("fp16", f"{why}; only its weights are stored as FP16"), milliseconds=milliseconds
+        )
     return CpuChoice("f16", milliseconds=milliseconds)
 
 
@@ -63,7 +67,7 @@ def _int8_remainder(typed: Graph) -> CpuChoice:
     try:
         short = Session(typed, execution="bf16")
     except GmsError as error:
-        return CpuChoice(note=f"what is not int8 runs in f32; OpenVINO reports BF16 on this CPU, but: {error.what}")
+        return CpuChoice(note=in_f32("int8", f"OpenVINO reports BF16 on this CPU, but: {error.what}"))
     full_ms, short_ms = latencies(Session(typed), short, _noise(typed))
     milliseconds = {"f32": round(full_ms, 3), "bf16": round(short_ms, 3)}
     if short_ms * NEEDED_GAIN > full_ms:
@@ -77,9 +81,10 @@ def _noise(typed: Graph) -> U8:
     return np.random.default_rng(0).integers(0, 256, (batch, height, width, 3), np.uint8)
 
 
-def in_f32(why: str) -> str:
-    """The note about an FP16 graph that is not computed in f16."""
-    return f"the CPU runs the FP16 graph in f32; {why}"
+def in_f32(precision: str, why: str) -> str:
+    """The note about an FP16 graph that is not computed in f16, or an INT8 graph whose rest is not in bf16."""
+    what = "the CPU runs the FP16 graph in f32" if precision == "fp16" else "what is not int8 runs in f32"
+    return f"{what}; {why}"
 
 
 def latencies(first: Session, second: Session, image: U8) -> tuple[float, float]:

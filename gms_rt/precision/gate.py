@@ -156,12 +156,17 @@ class GateVerdict:
         }
 
 
+def usual_minimum(coverage: float | None) -> float:
+    """The lowest Dice that any gate image must keep unless told otherwise: none where a promise takes its place."""
+    return GATE_MIN if coverage is None else 0.0
+
+
 def gate_from_options(mean: float, minimum: float | None, coverage: float | None, floor: float | None) -> Gate:
     """The gate of a command's options. A promise takes the place of the minimum, unless that is asked for too."""
     if coverage is None and floor is not None:
         raise UsageError("needs --gate-coverage", where="--gate-floor", fix="say for which share of images it holds")
-    usual = GATE_MIN if coverage is None else 0.0
-    return Gate(mean, usual if minimum is None else minimum, coverage, GATE_FLOOR if floor is None else floor)
+    lowest = usual_minimum(coverage) if minimum is None else minimum
+    return Gate(mean, lowest, coverage, GATE_FLOOR if floor is None else floor)
 
 
 def promise_text(promise: dict[str, float] | None) -> str:

@@ -19,8 +19,8 @@ from gms_rt.artifacts import sha256_json
 from gms_rt.errors import GateError, GmsError, UsageError
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.run import Session
-from gms_rt.precision.calibrators import clip
-from gms_rt.precision.cpu_choice import CpuChoice, choose_execution
+from gms_rt.precision.calibrators import clip, clips_from_histograms
+from gms_rt.precision.cpu_choice import CpuChoice, choose_execution, in_f32
 from gms_rt.precision.fp32_masks import Fp32Masks
 from gms_rt.precision.gate import Gate, GateVerdict, judge
 from gms_rt.precision.images import ImageSet
@@ -85,11 +85,11 @@ def int8_recipe(
     return dataclasses.replace(judged, recipe=recipe)
 
 
-def with_fallback(judged: JudgedRecipe, in_f32: GateVerdict) -> JudgedRecipe:
+def with_fallback(judged: JudgedRecipe, plain: GateVerdict) -> JudgedRecipe:
     """A recipe judged in BF16, with what the gate says of the same graph in FP32."""
     assert judged.gate is not None
-    found = {key: in_f32.record()[key] for key in ("mean", "minimum", "passed")}
-    fallback = "f32" if in_f32.passed else ""
+    found = {key: plain.record()[key] for key in ("mean", "minimum", "passed")}
+    fallback = "f32" if plain.passed else ""
     return dataclasses.replace(
         judged, gate=judged.gate | {"f32": found}, cpu=dataclasses.replace(judged.cpu, fallback=fallback)
     )
@@ -127,7 +127,7 @@ class _Choice:
                 raise
             self.progress("the gate is missed in bf16, searching in f32", 0, 1)
             why = error.what.partition("; block")[0]
-            cpu = CpuChoice("f32", f"what is not int8 runs in f32; in bf16 {why}", milliseconds=cpu.milliseconds)
+            cpu = CpuChoice("f32", in_f32("int8", f"in bf16 {why}"), milliseconds=cpu.milliseconds)
             found, record = self._judged("f32")
         judged = JudgedRecipe(PrecisionRecipe("int8", self.request.graph_sha256), record, cpu)
         if cpu.execution == "bf16":
@@ -206,7 +206,7 @@ class _Choice:
         return judge(probabilities, reference, self.request.gate, unseen=not self.seen, looks=self.looks)
 
     def _typed(self, nodes: list[str], method: str) -> Graph:
-        clips = {name: clip(histogram, method) for name, histogram in self.counts.items()}
+        clips = clips_from_histograms(self.counts, method)
         return int8_graph(self.graph, nodes, clips, "cpu", levels=WEIGHT_LEVELS, skips=())
 
 

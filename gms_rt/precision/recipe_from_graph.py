@@ -120,8 +120,7 @@ def _judge_recipe(
     looks = gate.looks(len(images.images)) if may_change else 1
     verdict = judge(masks_in(cpu.execution), reference, gate, unseen=unseen, looks=looks)
     if not verdict.passed and may_change and (gate.coverage is None or looks > 1):
-        why = f"in {cpu.execution} {verdict.failure()}"
-        note = in_f32(why) if recipe.precision == "fp16" else f"what is not int8 runs in f32; {why}"
+        note = in_f32(recipe.precision, f"in {cpu.execution} {verdict.failure()}")
         cpu = CpuChoice("f32", note, milliseconds=cpu.milliseconds)
         # Chosen by these images; they promise something only where the first verdict left room for a second.
         verdict = judge(masks_in("f32"), reference, gate, unseen=unseen and looks > 1, looks=looks)

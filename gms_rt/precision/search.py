@@ -27,7 +27,7 @@ from gms_rt.errors import ArtifactError, GateError
 from gms_rt.graph.graph import Graph, stage
 from gms_rt.graph.run import Session
 from gms_rt.precision.blocks import PrecisionBlock, convolution_blocks
-from gms_rt.precision.calibrators import clip
+from gms_rt.precision.calibrators import clips_from_histograms
 from gms_rt.precision.gate import Gate, GateVerdict, judge
 from gms_rt.precision.int8 import int8_graph
 from gms_rt.precision.ranges import Histogram
@@ -179,7 +179,7 @@ class Search:
 
     def clips(self, method: str) -> dict[str, float]:
         """Clipping magnitudes of every candidate's input."""
-        return {name: clip(histogram, method) for name, histogram in self.histograms.items()}
+        return clips_from_histograms(self.histograms, method)
 
     def _judge(
         self,

@@ -182,7 +182,7 @@ def test_plans_for_other_devices_stay(graph, tmp_path):
 def test_gate_that_is_missed_leaves_nothing(graph, tmp_path, monkeypatch):
     out = tmp_path / "e"
     # Clipped to a thousandth, every block ruins the masks.
-    monkeypatch.setattr("gms_rt.precision.search.clip", lambda histogram, method: histogram.top / 1000)
+    monkeypatch.setattr("gms_rt.precision.calibrators.clip", lambda histogram, method: histogram.top / 1000)
     with pytest.raises(GateError) as caught:
         build(graph, out, "int8", calibrator="minmax", gate=Gate(0.999, 0.999))
     assert caught.value.exit_code == 3 and "block, damage, decision" in caught.value.what
