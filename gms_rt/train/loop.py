@@ -98,7 +98,7 @@ class _Training:
         self.state = State(training_fingerprint(recipe, split, tokenizer, start))
         # Reports that are not read yet. Reading one waits for its step, so a GPU gets the next step first.
         self.reports: list[_Report] = []
-        self.lag = 1 if self.device.type == "cuda" else 0
+        self.lag = _lag(self.device)
 
     def run(self) -> Outcome:
         self._restore()
@@ -264,6 +264,11 @@ class _Training:
         self.state.optimiser = self.optimiser.state_dict()
         self.state.scaler = self.scaler.state_dict()
         save_state(self.out, self.state)
+
+
+def _lag(device: torch.device) -> int:
+    """How many steps later a step's losses are read."""
+    return 1 if device.type == "cuda" else 0
 
 
 def training_fingerprint(recipe: TrainingRecipe, split: Split, tokenizer: Tokenizer, start: Start) -> dict[str, str]:
