@@ -133,6 +133,8 @@ class _Training:
         self.state = found
         self.gms.mapper.load_state_dict(found.mapper)
         self.optimiser.load_state_dict(found.optimiser)
+        for values in self.optimiser.state.values():  # AdamW reads it at every step, which a GPU would be waited for
+            values["step"] = values["step"].cpu()
         if found.scaler:
             self.scaler.load_state_dict(found.scaler)
 
