@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gms_rt.model.gms import Gms
-from gms_rt.train.latents import LatentCache, encode, mask_image
+from gms_rt.train.latents import LatentCache, encode_masks, mask_image
 from gms_rt.train.recipe import TrainingRecipe
 from gms_rt.train.samples import Samples, mask_tensor
 from gms_rt.train.schedule import Schedule
@@ -27,7 +27,7 @@ _EXAMPLES = 256  # mask latents that the linear decoder is fitted to
 class Batch:
     """Cases of one step."""
 
-    image: Tensor  # scaled latents of the images
+    image: Tensor  # the encoded images: scaled latents and, behind them, the levels that the model sees
     target: Tensor  # scaled latents of the masks
     mask: Tensor  # N×1×H×W of 0 and 1
     names: list[str]  # of the cases, for messages
@@ -92,7 +92,7 @@ class LiveBatches:
         images = torch.from_numpy(np.stack([image for image, _ in pairs])).to(self._device)
         masks = [mask for _, mask in pairs]
         drawn = torch.from_numpy(np.stack([mask_image(mask) for mask in masks])).to(self._device)
-        target = self._gms.encode_levels(drawn)
+        target = self._gms.encode_masks(drawn)
         names = [self._samples.cases[n].name for n in case_numbers(self._schedule, step)]
         return Batch(self._latent(images, step), target, mask_tensor(masks), names)
 
@@ -100,7 +100,7 @@ class LiveBatches:
         """Mask latents and masks of some cases, to fit the linear decoder to."""
         numbers = range(min(len(self._samples), _EXAMPLES))
         masks = [self._samples.view(number, 1)[1] for number in numbers]
-        return encode(self._gms, [mask_image(mask) for mask in masks]), mask_tensor(masks)
+        return encode_masks(self._gms, masks), mask_tensor(masks)
 
     def _ask(self, step: int) -> list[Future[Any]]:
         # View 0 is the plain picture, which only validation sees.
@@ -115,10 +115,11 @@ class LiveBatches:
             latent = self._gms.encode_levels(images)
         if not seen:
             return latent
-        spread = torch.exp(0.5 * seen[0][:, latent.shape[1] :].float().clamp(-30, 20)) * self._gms.tokenizer.spec.scale
+        spec = self._gms.tokenizer.spec
+        spread = torch.exp(0.5 * seen[0][:, spec.channels :].float().clamp(-30, 20)) * spec.scale
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-        noise = torch.randn(latent.shape, generator=generator).to(latent.device)
-        return latent + spread * noise
+        noise = torch.randn(spread.shape, generator=generator).to(latent.device)
+        return torch.cat([latent[:, : spec.channels] + spread * noise, latent[:, spec.channels :]], dim=1)
 
     def close(self) -> None:
         """End the readers."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gms_rt.config import config_from_values, read_toml, with_overrides
 from gms_rt.errors import ConfigError, UsageError
@@ -13,6 +13,8 @@ from gms_rt.model.lmm import LmmConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 RENAMED = {"sketch": "linear_decoder"}  # keys of earlier versions, still read
+# Keys that earlier versions did not know: where they are not set, a training is the one that it was before them.
+LATER = ("levels", "pooling")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class TrainingRecipe:
     multipliers: tuple[int, ...] = (1, 2, 4, 4)
     groups: int = 16
     deep_supervision: bool = True
+    levels: tuple[int, ...] = ()  # strides of the encoder's inner activations that it sees beside the latent
+    pooling: Literal["average", "max", "both"] = "average"
     # The pictures.
     size: int = 224  # side in pixels
     flip: Literal["none", "horizontal", "both"] = "both"  # directions of the flips that are drawn
@@ -93,9 +97,15 @@ class TrainingRecipe:
                 fix=f"use size={round(self.size / stride) * stride}",
             )
 
-    def model(self, latent_channels: int) -> LmmConfig:
-        """The shape of the latent mapping model."""
-        return LmmConfig(latent_channels, self.width, self.multipliers, self.groups, self.deep_supervision)
+    def model(self, latent_channels: int, level_channels: tuple[int, ...] = ()) -> LmmConfig:
+        """The shape of the latent mapping model, for a tokenizer with so many channels."""
+        plain = LmmConfig(latent_channels, self.width, self.multipliers, self.groups, self.deep_supervision)
+        return replace(plain, levels=self.levels, pooling=self.pooling, level_channels=level_channels)
+
+    def to_values(self) -> dict[str, Any]:
+        """Plain values, without later keys that are not set."""
+        unset = {field.name: field.default for field in fields(self) if field.name in LATER}
+        return {key: value for key, value in asdict(self).items() if unset.get(key, MISSING) != value}
 
 
 def recipe_names() -> list[str]:
@@ -111,7 +121,8 @@ def load_recipe(name: str, settings: Iterable[str] = (), shape: LmmConfig | None
     values = {RENAMED.get(key, key): value for key, value in read_toml(path).items()}
     recipe = config_from_values(TrainingRecipe, values, where=path)
     if shape is not None:
-        recipe = replace(recipe, **{key: value for key, value in asdict(shape).items() if key != "latent_channels"})
+        keys = {field.name for field in fields(recipe)}  # how many channels come in is the tokenizer's
+        recipe = replace(recipe, **{key: value for key, value in asdict(shape).items() if key in keys})
     recipe = with_overrides(recipe, (_current_key(setting) for setting in settings))
     recipe.check()
     return recipe
