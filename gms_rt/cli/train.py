@@ -109,6 +109,7 @@ def _values(outcome: Outcome) -> dict[str, object]:
         "epochs": outcome.epochs,
         "seconds": round(outcome.seconds, 1),
         "images_per_second": round(outcome.images_per_second, 2),
+        "parameters": outcome.parameters,
     }
 
 
@@ -117,6 +118,6 @@ def _screen(outcome: Outcome, data: Path, splits: Path | None) -> str:
     lists = f" --splits {splits}" if splits else ""
     return (
         f"{outcome.run}: {best} (epoch {outcome.best_epoch} of {outcome.epochs}), "
-        f"{outcome.seconds:.0f} s, {outcome.images_per_second:.1f} images/s\n"
+        f"{outcome.seconds:.0f} s, {outcome.images_per_second:.1f} images/s, {outcome.parameters:,} parameters\n"
         f"next: gms-rt eval {data} --run {outcome.run}{lists} --out {outcome.run}/test"
     )

@@ -22,7 +22,7 @@ from gms_rt.model.gms import Gms
 from gms_rt.model.tokenizer import Tokenizer
 from gms_rt.scan.mask import FOREGROUND
 from gms_rt.train.device import readers
-from gms_rt.train.latents import LatentCache, encode, mask_image
+from gms_rt.train.latents import LatentCache, encode_masks
 from gms_rt.train.recipe import TrainingRecipe
 from gms_rt.train.samples import Samples, mask_tensor
 from gms_rt.train.schedule import Schedule
@@ -35,7 +35,7 @@ _EXAMPLES = 256  # mask latents that the linear decoder is fitted to
 class Batch:
     """Cases of one step."""
 
-    image: Tensor  # scaled latents of the images
+    image: Tensor  # the encoded images: scaled latents and, behind them, the levels that the model sees
     target: Tensor  # scaled latents of the masks
     mask: Tensor  # N×1×H×W of 0 and 1
     names: list[str]  # of the cases, for messages
@@ -152,7 +152,7 @@ class LiveBatches:
         """Mask latents and masks of some cases, to fit the linear decoder to."""
         numbers = range(min(len(self._samples), _EXAMPLES))
         masks = [self._samples.view(number, 1)[1] for number in numbers]
-        return encode(self._gms, [mask_image(mask) for mask in masks]), mask_tensor(masks)
+        return encode_masks(self._gms, masks), mask_tensor(masks)
 
     def _ask(self, step: int) -> list[Future[Any]]:
         # View 0 is the plain picture, which only validation sees.
@@ -176,17 +176,18 @@ class LiveBatches:
         with _moments(self._gms, noisy) as seen, torch.autocast(self._device.type, dtype=self._half, enabled=half):
             latent = self._gms.encode_levels(images).float()
         with torch.autocast(self._device.type, dtype=self._half, enabled=half):
-            target = self._gms.encode_levels(drawn).float()
+            target = self._gms.encode_masks(drawn).float()
         if not noisy:
             return latent, target
-        spread = torch.exp(0.5 * seen[0][:, latent.shape[1] :].float().clamp(-30, 20))
+        channels = target.shape[1]  # of a latent; levels follow it
+        spread = torch.exp(0.5 * seen[0][:, channels:].float().clamp(-30, 20))
         if recipe.latent_noise_scaled:
             spread = spread * self._gms.tokenizer.spec.scale
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-        noise = torch.randn(latent.shape, generator=generator)
+        noise = torch.randn(spread.shape, generator=generator)
         if self._cuda:
             noise = noise.pin_memory().to(self._device, non_blocking=True)
-        return latent + spread * noise, target
+        return torch.cat([latent[:, :channels] + spread * noise, latent[:, channels:]], dim=1), target
 
     def close(self) -> None:
         """End the readers."""

@@ -18,14 +18,14 @@ from gms_rt.artifacts import sha256_json, write_json
 from gms_rt.class_lists import CLASSES, classes_value
 from gms_rt.data.splits import Split, write_split
 from gms_rt.errors import GmsError, UsageError
-from gms_rt.model.gms import Gms
+from gms_rt.model.gms import Gms, pooled_channels
 from gms_rt.model.run import CONFIG, WEIGHTS, save_run, write_weights
 from gms_rt.model.tokenizer import Tokenizer
 from gms_rt.train.batches import Batch, BatchSource, CachedBatches, LiveBatches, ReadAhead, posterior_layer
 from gms_rt.train.checkpoint import STATE, Row, State, copy_weights, load_state, save_state
 from gms_rt.train.device import forward_type
 from gms_rt.train.interrupt import StopRequest, stop_requests
-from gms_rt.train.latents import cached_latents
+from gms_rt.train.latents import cached_latents, encode
 from gms_rt.train.linear_decoder import fit_linear_decoder
 from gms_rt.train.objective import losses
 from gms_rt.train.recipe import RENAMED, TrainingRecipe
@@ -35,6 +35,8 @@ from gms_rt.train.samples import Samples
 from gms_rt.train.schedule import Place, Schedule
 from gms_rt.train.start import Start, first_weights
 from gms_rt.train.validation import Validation
+
+_FITTED = 32  # training cases whose levels give the statistics by which levels are standardised
 
 
 def train(request: TrainingRequest, progress: Progress | None = None) -> Outcome:
@@ -56,7 +58,8 @@ def train(request: TrainingRequest, progress: Progress | None = None) -> Outcome
                     where=request.tokenizer.spec.source,
                     fix="train with --set latent_noise=0, or with an sd-vae or compvis tokenizer",
                 )
-            start = first_weights(recipe, request.tokenizer.spec.channels, request.init)
+            levels = pooled_channels(request.tokenizer, recipe.levels, recipe.pooling)
+            start = first_weights(recipe, request.tokenizer.spec.channels, request.init, levels)
             return _Training(request, start, stop, progress).run()
     finally:
         torch.set_num_threads(before)
@@ -80,7 +83,7 @@ class _Training:
         self.recipe, self.out, self.split, self.stop = recipe, request.out, split, stop
         self.device = torch.device(request.device)
         self.progress = progress or (lambda stage, done, total, note: None)
-        self.gms = Gms(tokenizer, start.mapper).to(self.device)
+        self.gms, self.fitted = Gms(tokenizer, start.mapper).to(self.device), start.fitted
         if self.device.type == "cpu":
             self.gms.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.samples = Samples(dataset.named(split.train), recipe)
@@ -123,11 +126,14 @@ class _Training:
             self.schedule.epochs,
             self.state.seconds,
             images / max(self.state.seconds, 1e-9),
+            sum(parameter.numel() for parameter in self.gms.mapper.parameters()),
         )
 
     def _restore(self) -> None:
         found = load_state(self.out, self.state.fingerprint, self.device)
         if found is None:
+            if not self.fitted:
+                self._fit_levels()
             self.state.average = copy_weights(self.gms.mapper.state_dict()) if self.recipe.average else {}
             return
         self.state = found
@@ -137,6 +143,13 @@ class _Training:
             values["step"] = values["step"].cpu()
         if found.scaler:
             self.scaler.load_state_dict(found.scaler)
+
+    def _fit_levels(self) -> None:
+        """Standardise the levels by some training cases, evenly spread."""
+        count = len(self.samples)
+        numbers = sorted({i * count // _FITTED for i in range(_FITTED)})
+        encoded = encode(self.gms, [self.samples.plain(number)[0] for number in numbers])
+        self.gms.mapper.fit_levels(encoded.to(self.device))
 
     def _source(self) -> BatchSource:
         if not self.recipe.views:

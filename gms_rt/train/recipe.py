@@ -26,7 +26,7 @@ VIEW_LATER = (
     "image_resize",
     "mask_resize",
 )
-LATER = (*VIEW_LATER, "latent_noise_scaled", "dice_smooth", "last_batch", "warmup_moves")
+LATER = (*VIEW_LATER, "latent_noise_scaled", "dice_smooth", "last_batch", "warmup_moves", "levels", "pooling")
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class TrainingRecipe:
     multipliers: tuple[int, ...] = (1, 2, 4, 4)
     groups: int = 16
     deep_supervision: bool = True
+    levels: tuple[int, ...] = ()  # strides of the encoder's inner activations that it sees beside the latent
+    pooling: Literal["average", "max", "both"] = "average"
     # The pictures: first flips and quarter turns, then one move (rotate, shift, zoom, scale), and the colours.
     size: int = 224  # side in pixels
     augment_at: Literal["size", "native"] = "size"  # resized once, then augmented (fast); or augmented, then resized
@@ -125,9 +127,10 @@ class TrainingRecipe:
                 fix=f"use size={round(self.size / stride) * stride}",
             )
 
-    def model(self, latent_channels: int) -> LmmConfig:
-        """The shape of the latent mapping model."""
-        return LmmConfig(latent_channels, self.width, self.multipliers, self.groups, self.deep_supervision)
+    def model(self, latent_channels: int, level_channels: tuple[int, ...] = ()) -> LmmConfig:
+        """The shape of the latent mapping model, for a tokenizer with so many channels."""
+        plain = LmmConfig(latent_channels, self.width, self.multipliers, self.groups, self.deep_supervision)
+        return replace(plain, levels=self.levels, pooling=self.pooling, level_channels=level_channels)
 
     def to_values(self) -> dict[str, Any]:
         """Plain values, without later keys that are not set."""
@@ -147,7 +150,8 @@ def load_recipe(name: str, settings: Iterable[str] = (), shape: LmmConfig | None
         raise ConfigError(f"unknown recipe '{name}'", fix=f"use {', '.join(recipe_names())} or a TOML file")
     recipe = config_from_values(TrainingRecipe, _values(path), where=path)
     if shape is not None:
-        recipe = replace(recipe, **{key: value for key, value in asdict(shape).items() if key != "latent_channels"})
+        keys = {field.name for field in fields(recipe)}  # how many channels come in is the tokenizer's
+        recipe = replace(recipe, **{key: value for key, value in asdict(shape).items() if key in keys})
     recipe = with_overrides(recipe, (_current_key(setting) for setting in settings))
     recipe.check()
     return recipe
