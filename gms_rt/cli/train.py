@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--tokenizer", required=True, metavar="NAME", help="Frozen autoencoder: sd-vae[:SOURCE], taesd:SOURCE, "
               "vq:SOURCE, onnx:FOLDER or compvis:FILE.")  # fmt: skip
-@click.option("--recipe", default="fast", show_default=True, help="How to train: paper, official, fast or a TOML file.")
+@click.option(
+    "--recipe",
+    default="fast",
+    show_default=True,
+    help="How to train: fast, paper, official, official-ham10000 or a TOML file.",
+)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
 @click.option("--splits", type=click.Path(path_type=Path), help="File with the names of the train and test cases: JSON "
               "or the official pickle.")  # fmt: skip

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from gms_rt.arrays import U8
 from gms_rt.artifacts import atomic_path, read_json, sha256_file, sha256_json, write_json
 from gms_rt.errors import GmsError
 from gms_rt.model.gms import Gms
+from gms_rt.train.recipe import VIEW_LATER
 from gms_rt.train.samples import Samples, mask_tensor
 
 INDEX = "index.json"
@@ -122,7 +122,7 @@ def _store(path: Path, array: NDArray[Any]) -> str:
 
 
 def _key(gms: Gms, samples: Samples) -> str:
-    recipe = asdict(samples.recipe)
+    recipe = samples.recipe.to_values()
     sources = hashlib.sha256()
     for case in samples.cases:
         files = [case.image, *case.masks]
@@ -130,7 +130,7 @@ def _key(gms: Gms, samples: Samples) -> str:
     spec = gms.tokenizer.spec
     facts = {
         "tokenizer": [spec.kind, gms.tokenizer.weights_sha256(), spec.scale, spec.shift, spec.image_range],
-        "augmentation": {name: recipe[name] for name in _AUGMENT},
+        "augmentation": {name: recipe[name] for name in (*_AUGMENT, *VIEW_LATER) if name in recipe},
         "cases": sources.hexdigest(),
         **_levels(gms),
     }
