@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from gms_rt.artifacts import check_apart, sha256_file, write_json
 from gms_rt.cli.console import Console, table
 from gms_rt.cli.trust_options import trust_options
 from gms_rt.errors import CasesFailedError, UsageError
-from gms_rt.infer.flips import FLIPS, check_flips, mean_over_flips
+from gms_rt.infer.flips import FLIPS, check_flips, infer_over_flips
 from gms_rt.scan.segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -61,7 +60,8 @@ HEADER = ["", "DSC", "IoU", "HD95"]
 @click.option(
     "--flips",
     type=click.Choice(list(FLIPS)),
-    help="Flips that --tta averages over; horizontal where up and down differ, as in ultrasound  [default: both].",
+    help="Flips that --tta averages over: horizontal where up and down differ, as in ultrasound; quarter-turns (eight "
+    "views, square models only) where no direction differs, as under a microscope  [default: both].",
 )
 @click.option("--gallery", default=12, show_default=True, help="Number of worst cases to draw.")
 @click.option("--device", help="Device to run on: cpu, cuda or cuda:N.")
@@ -153,8 +153,8 @@ def _evaluate(data: Path, lists: Path | None, model: _Model, options: _Options, 
     cases, source = chosen_cases(dataset, options.part, file=lists, run=model.run, every=options.every)
     segmenter = model.segmenter
     if options.flips:
-        averaged = partial(mean_over_flips, segmenter.infer, which=options.flips)
-        segmenter = Segmenter(averaged, segmenter.height, segmenter.width)
+        height, width = segmenter.height, segmenter.width
+        segmenter = Segmenter(infer_over_flips(segmenter.infer, options.flips, height, width), height, width)
     chosen = {"data": dataset.name, "split": options.part, "every": options.every, "split_source": source}
     facts = {**model.facts, "tta": options.flips is not None, "flips": options.flips, **chosen}
     with options.console.progress(f"eval {dataset.name}", len(cases)) as bar:
