@@ -9,7 +9,7 @@ import click
 
 from gms_rt.artifacts import check_apart, write_json
 from gms_rt.cli.console import Console, StageBars, table
-from gms_rt.cli.eval import HEADER, result_row
+from gms_rt.cli.eval_text import HEADER, result_row
 from gms_rt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def command(
 def _train_and_test(request: TrainingRequest, splits: Path | None, console: Console) -> dict[str, Any]:
     """Train one cell, or go on with it, and test it."""
     from gms_rt.evaluate.choice import chosen_cases
-    from gms_rt.evaluate.dataset import evaluate
+    from gms_rt.evaluate.dataset import Judge, evaluate
     from gms_rt.train.loop import train
     from gms_rt.train.predict import segmenter_from_run
 
@@ -119,5 +119,5 @@ def _train_and_test(request: TrainingRequest, splits: Path | None, console: Cons
     cases, source = chosen_cases(dataset, "test", file=splits, run=run)
     facts = {"run": str(run), "data": dataset.name, "split": "test", "split_source": source}
     with console.progress("eval", len(cases)) as bar:
-        result = evaluate(cases, segmenter, run / "test", facts=facts, progress=bar.advance)
+        result = evaluate(cases, segmenter, run / "test", Judge(facts=facts, progress=bar.advance))
     return result.summary

@@ -11,7 +11,7 @@ import numpy as np
 
 from gms_rt.arrays import F64
 from gms_rt.errors import UsageError
-from gms_rt.evaluate.dataset import CaseResult
+from gms_rt.evaluate.case_result import CaseResult
 from gms_rt.statistics import bootstrap
 
 _EXACT_UP_TO = 25

@@ -17,7 +17,7 @@ import numpy as np
 from gms_rt.statistics import bootstrap
 
 if TYPE_CHECKING:
-    from gms_rt.evaluate.dataset import CaseResult
+    from gms_rt.evaluate.case_result import CaseResult
 
 POLICY = (
     "Dice and IoU: both empty 1, one empty 0. HD95: mean over cases where both masks have pixels (hd95), and with the "

@@ -11,14 +11,14 @@ from gms_rt.engine.loaded import Engine
 from gms_rt.infer.flips import infer_over_flips
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.tiles import predict_in_tiles
-from gms_rt.scan.segmenter import Segmenter
+from gms_rt.scan.segmenter import Infer, Segmenter
 
 
 class Predictor(Segmenter):
     """An engine with the options that decide what it sees. It may be called from many threads."""
 
     def __init__(self, engine: Engine, options: InferOptions) -> None:
-        infer = engine.runner.infer
+        infer: Infer = engine.runner.infer
         if options.tta:
             infer = infer_over_flips(infer, options.flips or "both", engine.height, engine.width)
         super().__init__(infer, engine.height, engine.width)

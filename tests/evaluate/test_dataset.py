@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from gms_rt.cli.eval import command
 from gms_rt.data.layouts import recognise
 from gms_rt.data.reading import read_case
 from gms_rt.errors import CasesFailedError, UsageError
+from gms_rt.evaluate.case_result import CaseResult, read_cases
 from gms_rt.evaluate.choice import chosen_cases
-from gms_rt.evaluate.dataset import CaseResult, evaluate, read_cases
+from gms_rt.evaluate.dataset import AveragedModel, Judge, evaluate, evaluate_average
 from gms_rt.evaluate.published import CROSS, GMS, LOSS, TOKENIZER
 from gms_rt.evaluate.summary import summarise
 from gms_rt.scan.segmenter import Segmenter
@@ -104,7 +106,7 @@ def test_spacing_scales_the_distance_at_source_size_only(squares: Path, tmp_path
         return np.roll(bright(images), 3, axis=2)
 
     plain = evaluate([case], Segmenter(shifted, *SIZE), tmp_path / "a").cases[0]
-    scaled = evaluate([case], Segmenter(shifted, *SIZE), tmp_path / "b", spacing=(0.5, 0.5)).cases[0]
+    scaled = evaluate([case], Segmenter(shifted, *SIZE), tmp_path / "b", Judge(spacing=(0.5, 0.5))).cases[0]
     assert plain.hd95 > 0
     assert scaled.hd95 == pytest.approx(plain.hd95 / 2)
     assert scaled.hd95_224 == plain.hd95_224
@@ -119,10 +121,10 @@ def test_failed_cases_are_listed_not_dropped(squares: Path, tmp_path: Path) -> N
 
 
 def test_the_gallery_shows_the_worst_first(squares: Path, tmp_path: Path) -> None:
-    evaluate(recognise(squares).cases, Segmenter(bright, *SIZE), tmp_path / "out", gallery=2)
+    evaluate(recognise(squares).cases, Segmenter(bright, *SIZE), tmp_path / "out", Judge(gallery=2))
     names = sorted(path.name for path in (tmp_path / "out" / "failures").iterdir())
     assert [name[:13] for name in names] == ["01-dice0.000-", "02-dice0.000-"]
-    evaluate(recognise(squares).cases, Segmenter(bright, *SIZE), tmp_path / "out", gallery=1)
+    evaluate(recognise(squares).cases, Segmenter(bright, *SIZE), tmp_path / "out", Judge(gallery=1))
     assert len(list((tmp_path / "out" / "failures").iterdir())) == 1
 
 
@@ -131,6 +133,58 @@ def test_the_same_cases_give_the_same_interval() -> None:
     assert summarise(results) == summarise(results)
     low, high = summarise(results)["source_size"]["dice"]["interval95"]
     assert low < 0.45 < high
+
+
+def constant(value: int) -> Segmenter:
+    """A model that says the same everywhere, on pictures of its own size."""
+    return Segmenter(lambda images: np.full(images.shape[:3], value, np.uint8), *SIZE)
+
+
+def test_the_average_is_of_probabilities_and_each_model_runs_once(squares: Path, tmp_path: Path) -> None:
+    cases = recognise(squares).cases
+    calls: list[int] = []
+
+    def counted(images: np.ndarray) -> np.ndarray:
+        calls.append(len(images))
+        return bright(images)
+
+    # 255 where bright and 60 everywhere: their mean is foreground only where bright.
+    sharp = AveragedModel("sharp", Segmenter(counted, 40, 48), {"run": "sharp"})
+    models = [sharp, AveragedModel("faint", constant(60), {"run": "faint"})]
+    result = evaluate_average(cases, models, tmp_path / "out", Judge(facts={"data": "squares"}, gallery=0))
+    assert calls == [1] * len(cases)
+    alone = evaluate(cases, sharp.segmenter, tmp_path / "alone", Judge(gallery=0))
+    assert {c.predicted_pixels for c in result.each["faint"].cases} == {0}
+    for both, one in zip(result.average.cases, alone.cases, strict=True):
+        assert both.outcome == one.outcome
+        assert both.dice == pytest.approx(one.dice, abs=0.03)
+    loud = [sharp, *(AveragedModel(label, constant(200), {}) for label in ("loud", "louder"))]
+    everywhere = evaluate_average(cases, loud, tmp_path / "loud", Judge(gallery=0))
+    assert {case.predicted_pixels for case in everywhere.average.cases} == {64 * 96}
+
+    written = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [model["run"] for model in written["average_of"]] == ["sharp", "faint"]
+    assert read_cases(tmp_path / "out") == list(result.average.cases)
+    assert read_cases(tmp_path / "out" / "each" / "sharp") == list(result.each["sharp"].cases)
+    assert [c.dice for c in result.each["sharp"].cases] == [c.dice for c in alone.cases]
+    found = json.loads((tmp_path / "out" / "average.json").read_text())["average_minus_each"]
+    gains = [a.dice - b.dice for a, b in zip(result.average.cases, result.each["faint"].cases, strict=True)]
+    assert sorted(np.round(gains)) == [-1, 0, 0, 1], "the hit gained, the false alarm lost"
+    assert found["faint"]["dice"]["difference"] == pytest.approx(np.mean(gains), abs=1e-6)
+
+
+def test_a_case_that_one_of_the_averaged_models_cannot_segment_failed(squares: Path, tmp_path: Path) -> None:
+    def broken(images: np.ndarray) -> np.ndarray:
+        raise UsageError("does not run")
+
+    models = [
+        AveragedModel("good", Segmenter(bright, *SIZE), {}),
+        AveragedModel("bad", Segmenter(broken, *SIZE), {}),
+    ]
+    result = evaluate_average(recognise(squares).cases, models, tmp_path / "out")
+    assert {case.outcome for case in result.average.cases} == {"failed"}
+    assert result.each["good"].summary["cases"]["failed"] == 0
+    assert result.differences == {}
 
 
 def test_which_cases(tmp_path: Path) -> None:
@@ -204,6 +258,42 @@ def test_a_run_as_a_command(trained: tuple[Path, Path, Path], tmp_path: Path) ->
     assert "published (paper, SD-VAE, 224x224)  81.43  72.58  19.50" in text.output
     assert "Dice +0.0000" in text.output
     assert json.loads((tmp_path / "b" / "comparison.json").read_text())["dice"]["wilcoxon_p"] == 1.0
+
+
+def test_the_average_of_runs_as_a_command(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    first, second, run = trained
+    twins = ["--average", "--run", run, "--run", run]
+    done = invoke(first, *twins, "--out", tmp_path / "average", "--json")
+    assert done.exit_code == 0, done.output
+    values = json.loads(done.stdout)
+    assert set(values["each"]) == {"run-1", "run-2"}
+    for label, one in values["each"].items():
+        assert one["at_224"] == values["at_224"], "the mean of two equal models is that model"
+        assert values["average_minus_each"][label]["dice"]["difference"] == 0
+        assert "as trained" in one["split_source"]
+    text = invoke(first, *twins, "--tta", "--flips", "quarter-turns", "--out", tmp_path / "turned").output
+    rows = {" ".join(line.split()[:-3]): line.split()[-3:] for line in text.splitlines() if "at 224x224" in line}
+    assert set(rows) == {"run-1, at 224x224", "run-2, at 224x224", "average of the probabilities, at 224x224"}
+    assert "average against run-1: Dice +0.0000" in text
+    assert json.loads((tmp_path / "turned" / "summary.json").read_text())["flips"] == "quarter-turns"
+
+    for wrong in ([first, "--average", "--run", run], [first, "--run", run, "--run", run],
+                  ["--matrix", "--average", first, second, "--run", run, "--run", run]):  # fmt: skip
+        assert isinstance(invoke(*wrong, "--out", tmp_path / "wrong").exception, UsageError), wrong
+
+
+def test_runs_that_keep_different_cases_are_not_averaged(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    first, _, run = trained
+    other = tmp_path / "other"
+    shutil.copytree(run, other, ignore=shutil.ignore_patterns("latents"))
+    lists = json.loads((run / "split.json").read_text())
+    lists["train"], lists["test"] = [*lists["test"], *lists["train"][2:]], lists["train"][:2]
+    (other / "split.json").write_text(json.dumps(lists))
+    both = [first, "--average", "--run", run, "--run", other]
+    refused = invoke(*both, "--out", tmp_path / "out").exception
+    assert isinstance(refused, UsageError)
+    assert "different cases" in str(refused)
+    assert invoke(*both, "--splits", run / "split.json", "--out", tmp_path / "named").exit_code == 0
 
 
 def test_the_matrix_sets_the_papers_numbers_beside(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
