@@ -60,7 +60,7 @@ def command(
     \b
     Examples:
       gms-rt ablate loss busi/ --tokenizer sd-vae --device cuda --out runs/ablate-loss
-      gms-rt ablate tokenizer busi/ --tokenizer vq:vq-f8/ --tokenizer sd-vae --out runs/ablate-tokenizer
+      gms-rt ablate tokenizer busi/ --tokenizer vq --tokenizer sd-vae --out runs/ablate-tokenizer
     """
     if len(tokenizers) < 2 if grid == "tokenizer" else len(tokenizers) != 1:
         raise UsageError(
@@ -95,7 +95,9 @@ def command(
         console.note(f"{grid}: {label}")
         how = load_recipe(recipe, (*settings, *fixed, f"loss={loss}"))
         split = split_dataset(dataset, file=splits, seed=how.seed, validation=how.validation)
-        request = TrainingRequest(dataset, split, load_tokenizer(tokenizer), how, folder, device=where, resume=True)
+        request = TrainingRequest(
+            dataset, split, load_tokenizer(tokenizer, note=console.note), how, folder, device=where, resume=True
+        )
         values[label] = summary = _train_and_test(request, splits, console)
         rows.append(result_row(label, summary))
         known = published.get(label.partition(":")[0], {}).get(name)

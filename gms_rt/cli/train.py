@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 @click.command("train")
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--tokenizer", required=True, metavar="NAME", help="Frozen autoencoder: sd-vae[:SOURCE], taesd:SOURCE, "
-              "vq:SOURCE, onnx:FOLDER or compvis:FILE.")  # fmt: skip
+@click.option("--tokenizer", required=True, metavar="NAME", help="Frozen autoencoder: a preset (sd-vae, sd-vae-ft-mse, "
+              "sdxl-vae, taesd, vq), sd-vae:SOURCE, taesd:SOURCE, vq:SOURCE (a folder or a hub id), onnx:FOLDER or "
+              "compvis:FILE.")  # fmt: skip
 @click.option("--recipe", default="fast", show_default=True, help="How to train: paper, official, fast or a TOML file.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
 @click.option("--splits", type=click.Path(path_type=Path), help="File with the names of the train and test cases: JSON "
@@ -82,7 +83,7 @@ def command(
     request = TrainingRequest(
         dataset,
         split,
-        load_tokenizer(tokenizer),
+        load_tokenizer(tokenizer, note=console.note),
         how,
         out,
         device=where,
