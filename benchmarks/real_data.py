@@ -2,7 +2,8 @@
 
     GMS_RT_DATA=/data python benchmarks/real_data.py [official] [busi] [busi-taef2] [glas] [--work W] [--results R]
 
-`official` imports the official HAM10000 model with the vaelight tokenizer and evaluates every twentieth test case.
+`official` imports the official HAM10000 model with the vaelight tokenizer and evaluates all 2,000 test cases; every
+twentieth of them, which quick checks take, is summarised as well.
 The others train with the recipe `fast` on the paper's splits and evaluate the test part: `busi` and `glas` with the
 tokenizer vaelight, `busi-taef2` with taef2, whose latents hold 32 numbers a position instead of 4 and take some 30
 times as long to encode. Trainings stop and resume: run the same command again. Results hold numbers and the commands
@@ -27,7 +28,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from gms_rt import __version__
 from gms_rt.config import read_toml
+from gms_rt.evaluate.case_result import read_cases
 from gms_rt.evaluate.published import GMS
+from gms_rt.evaluate.summary import summarise
 from gms_rt.runtime.device import probe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,7 +66,8 @@ def main() -> int:
         found = (
             official(data, options.work) if part == "official" else trained(part, data, options.work, options.settings)
         )
-        reached = found["at_224"]["dice"]["mean"]
+        judged = found["every_twentieth"] if part == "official" else found
+        reached = judged["at_224"]["dice"]["mean"]
         found["aim"] = {"dice_at_224": AIMS[part], "reached": reached, "met": reached >= AIMS[part]}
         if "averaged_over_flips" in found:
             found["aim"]["reached_with_flips"] = found["averaged_over_flips"]["at_224"]["dice"]["mean"]
@@ -83,10 +87,12 @@ def official(data: Path, work: Path) -> dict[str, Any]:
         weights = data / "weights" / "gms-official-ham10000" / "best_model.pth"
         commands.append(["import-official", weights, "--tokenizer", f"onnx:{data}/weights/vaelight", "--out", run])
     evaluation = ["eval", data / "ham10000", "--run", run, "--splits", data / "splits" / "ham10000.json"]
-    commands.append([*evaluation, "--every", "20", "--out", out])
+    commands.append([*evaluation, "--out", out])
     done = [verb(data, *command) for command in commands]
-    differs = "tokenizer vaelight instead of the SD-VAE, pictures of 200x150, every 20th test case by sorted name"
-    return result(data, out, done, "ham10000", differs)
+    differs = "tokenizer vaelight instead of the SD-VAE, pictures of 200x150 instead of 600x450"
+    found = result(data, out, done, "ham10000", differs)
+    found["every_twentieth"] = summarise(read_cases(out)[::20])  # by sorted name, as gms-rt eval --every 20 takes them
+    return found
 
 
 def trained(part: str, data: Path, work: Path, settings: list[str]) -> dict[str, Any]:

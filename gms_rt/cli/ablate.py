@@ -9,7 +9,7 @@ import click
 
 from gms_rt.artifacts import check_apart, write_json
 from gms_rt.cli.console import Console, StageBars, table
-from gms_rt.cli.eval_text import HEADER, result_row
+from gms_rt.cli.eval_text import HEADER, metric_notes, published_row, result_row
 from gms_rt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def command(
     train_extra("an ablation")
     from gms_rt.data.layouts import recognise
     from gms_rt.data.splits import split_dataset
-    from gms_rt.evaluate.published import LOSS, TOKENIZER, key_of, row
+    from gms_rt.evaluate.published import LOSS, TOKENIZER, key_of
     from gms_rt.model.loading import load_tokenizer
     from gms_rt.train.device import torch_device
     from gms_rt.train.recipe import load_recipe
@@ -102,9 +102,10 @@ def command(
         rows.append(result_row(label, summary))
         known = published.get(label.partition(":")[0], {}).get(name)
         if known is not None:
-            rows.append(row(f"  published (paper, table {5 if grid == 'tokenizer' else 4})", known))
+            rows.append(published_row(f"  published (paper, table {5 if grid == 'tokenizer' else 4})", known))
     write_json(out / "ablation.json", {"grid": grid, "data": name, "cells": values})
-    console.result(values, table(rows, header=HEADER))
+    notes = metric_notes(next(iter(values.values())), published=True)
+    console.result(values, "\n".join([table(rows, header=HEADER), *notes]))
 
 
 def _train_and_test(request: TrainingRequest, splits: Path | None, console: Console) -> dict[str, Any]:

@@ -15,12 +15,13 @@ from gms_rt.errors import InputError, UsageError
 from gms_rt.spreadsheet import cell_from_text, text_from_cell
 
 TABLE = "cases.csv"
+_NEWER = ("nsd", "nsd_224", "lesions", "lesions_found", "false_regions")
 _KINDS: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "str": text_from_cell}
 
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One row of `cases.csv`. Pixels and HD95 are at the picture's own size, `…_224` at 224x224."""
+    """One row of `cases.csv`. Pixels and distances are at the picture's own size, `…_224` at 224x224."""
 
     name: str
     height: int = 0
@@ -35,6 +36,11 @@ class CaseResult:
     predicted_pixels: int = 0
     seconds: float = 0.0
     error: str = ""
+    nsd: float = math.nan
+    nsd_224: float = math.nan
+    lesions: int = 0  # regions of the truth, at the picture's own size
+    lesions_found: int = 0
+    false_regions: int = 0
 
     @property
     def outcome(self) -> str:
@@ -65,7 +71,9 @@ def read_cases(folder: Path) -> list[CaseResult]:
     try:
         rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
         names = {f.name: _KINDS[str(f.type)] for f in fields(CaseResult)}
-        return [CaseResult(**{key: names[key](row[key]) for key in names}) for row in rows]
+        # Tables of earlier versions lack the newer columns.
+        kept = [{key: row[key] for key in names if key in row or key not in _NEWER} for row in rows]
+        return [CaseResult(**{key: names[key](value) for key, value in row.items()}) for row in kept]
     except OSError as error:
         raise UsageError(
             f"cannot be read ({error.strerror})", where=path, fix="name a folder of gms-rt eval"

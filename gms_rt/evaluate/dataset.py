@@ -20,8 +20,8 @@ from gms_rt.errors import UsageError
 from gms_rt.evaluate.case_result import CaseResult, write_cases
 from gms_rt.evaluate.comparison import compare_evaluations
 from gms_rt.evaluate.gallery import write_gallery
-from gms_rt.evaluate.measure import mean_mask, results_from_case
-from gms_rt.evaluate.summary import summarise
+from gms_rt.evaluate.measure import DEFAULT_SCALE, Scale, mean_mask, results_from_case
+from gms_rt.evaluate.summary import DEFINITIONS, summarise
 from gms_rt.scan.segmenter import Segmenter
 
 GALLERY = "failures"
@@ -40,7 +40,7 @@ class Evaluation:
 class Judge:
     """How cases are measured and what is written about them."""
 
-    spacing: tuple[float, float] = (1.0, 1.0)  # of rows and columns at source size, the unit of distances there
+    scale: Scale = DEFAULT_SCALE
     gallery: int = 12  # worst cases to draw
     facts: dict[str, Any] | None = None  # about data and models, for the summary
     progress: Callable[[int, str], None] | None = None  # called after each case with 1 and the mean Dice so far
@@ -83,18 +83,22 @@ def evaluate_average(
     by_model, averaged = _results(cases, segmenters, out, judge)
     each = {}
     for model, results in zip(models, by_model, strict=True):
-        summary = {**(judge.facts or {}), **model.facts, "spacing": list(judge.spacing), **summarise(results)}
+        summary = {**(judge.facts or {}), **model.facts, **_measured(judge), **summarise(results)}
         write_cases(out / EACH / model.label, results)
         write_json(out / EACH / model.label / SUMMARY, summary)
         each[model.label] = Evaluation(tuple(results), summary)
     facts = {**(judge.facts or {}), "average_of": [{"label": model.label, **model.facts} for model in models]}
-    average = _written(cases, segmenters, averaged, out, Judge(judge.spacing, judge.gallery, facts))
+    average = _written(cases, segmenters, averaged, out, Judge(judge.scale, judge.gallery, facts))
     shared = any(not result.error for result in averaged)
     differences = (
         {label: compare_evaluations(one.cases, average.cases) for label, one in each.items()} if shared else {}
     )
     write_json(out / AVERAGE, {"average_minus_each": differences})
     return AverageEvaluation(average, each, differences)
+
+
+def _measured(judge: Judge) -> dict[str, Any]:
+    return {"spacing": list(judge.scale.spacing), "nsd_tolerance": judge.scale.tolerance, "definitions": DEFINITIONS}
 
 
 def _results(
@@ -105,7 +109,7 @@ def _results(
     by_model: list[list[CaseResult]] = [[] for _ in segmenters]
     joint: list[CaseResult] = []
     for case in cases:
-        each, result = results_from_case(case, segmenters, judge.spacing)
+        each, result = results_from_case(case, segmenters, judge.scale)
         joint.append(result)
         for results, one in zip(by_model, each, strict=True):
             results.append(one)
@@ -118,7 +122,7 @@ def _results(
 def _written(
     cases: Sequence[Case], segmenters: Sequence[Segmenter], results: list[CaseResult], out: Path, judge: Judge
 ) -> Evaluation:
-    summary = {**(judge.facts or {}), "spacing": list(judge.spacing), **summarise(results)}
+    summary = {**(judge.facts or {}), **_measured(judge), **summarise(results)}
     write_cases(out, results)
     write_json(out / SUMMARY, summary)
     scored = [(result.dice, number) for number, result in enumerate(results) if not result.error]

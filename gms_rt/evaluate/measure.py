@@ -1,7 +1,8 @@
 """One case, segmented and measured: by one model, or by several and by the mean of their probabilities.
 
-Dice, IoU and HD95 are taken twice: at the picture's own size, as `gms-rt infer` makes the mask, and at 224x224, as the
-published numbers are. A case that cannot be read or segmented becomes a result with its error.
+Dice, IoU, HD95 and NSD are taken twice: at the picture's own size, as `gms-rt infer` makes the mask, and at 224x224, as
+the published numbers are; lesions are counted at the picture's own size. A case that cannot be read or segmented
+becomes a result with its error.
 """
 
 from __future__ import annotations
@@ -24,6 +25,16 @@ from gms_rt.scan.segmenter import Segmenter
 COMMON = (224, 224)
 
 
+class Scale(NamedTuple):
+    """What distances are measured in."""
+
+    spacing: tuple[float, float] = (1.0, 1.0)  # of rows and columns at source size; at 224x224 it is one pixel
+    tolerance: float = metrics.TOLERANCE  # of the surface Dice, in units of the spacing, and in pixels at 224x224
+
+
+DEFAULT_SCALE = Scale()
+
+
 class _Drawn(NamedTuple):
     """What a model says about one picture: probabilities (0-1) at its own size and at 224x224."""
 
@@ -32,9 +43,7 @@ class _Drawn(NamedTuple):
     seconds: float
 
 
-def results_from_case(
-    case: Case, segmenters: Sequence[Segmenter], spacing: tuple[float, float]
-) -> tuple[list[CaseResult], CaseResult]:
+def results_from_case(case: Case, segmenters: Sequence[Segmenter], scale: Scale) -> tuple[list[CaseResult], CaseResult]:
     """Each model's result, and that of their mean; of one model, both are the same."""
     try:
         image, truth = read_case(case)
@@ -49,11 +58,11 @@ def results_from_case(
             results.append(CaseResult(case.name, truth.shape[0], truth.shape[1], error=error.line()))
         else:
             drawn.append(one)
-            results.append(_measure(case.name, truth, one, spacing))
+            results.append(_measure(case.name, truth, one, scale))
     failed_ones = [result for result in results if result.error]
     if failed_ones or len(results) == 1:
         return results, (failed_ones or results)[0]
-    return results, _measure(case.name, truth, _mean(drawn), spacing)
+    return results, _measure(case.name, truth, _mean(drawn), scale)
 
 
 def mean_mask(segmenters: Sequence[Segmenter], image: U8) -> U8:
@@ -73,20 +82,28 @@ def _mean(drawn: Sequence[_Drawn]) -> _Drawn:
     return _Drawn(np.mean(source, axis=0), np.mean(common, axis=0), sum(seconds))
 
 
-def _measure(name: str, truth: U8, drawn: _Drawn, spacing: tuple[float, float]) -> CaseResult:
+def _measure(name: str, truth: U8, drawn: _Drawn, scale: Scale) -> CaseResult:
     found, small = mask_from_probability(drawn.source), mask_from_probability(drawn.common)
     small_truth = resize_mask(truth, *COMMON)
+    far = metrics.surface_distances(found, truth, scale.spacing)
+    far_small = metrics.surface_distances(small, small_truth)
+    counts = metrics.match_lesions(truth, found)
     return CaseResult(
         name=name,
         height=truth.shape[0],
         width=truth.shape[1],
         dice=metrics.dice(found, truth),
         iou=metrics.iou(found, truth),
-        hd95=metrics.hd95(found, truth, spacing),
+        hd95=metrics.hd95_from_distances(far),
         dice_224=metrics.dice(small, small_truth),
         iou_224=metrics.iou(small, small_truth),
-        hd95_224=metrics.hd95(small, small_truth),
+        hd95_224=metrics.hd95_from_distances(far_small),
         truth_pixels=int(np.count_nonzero(truth)),
         predicted_pixels=int(np.count_nonzero(found)),
         seconds=drawn.seconds,
+        nsd=metrics.surface_dice_from_distances(far, scale.tolerance),
+        nsd_224=metrics.surface_dice_from_distances(far_small, scale.tolerance),
+        lesions=counts.lesions,
+        lesions_found=counts.found,
+        false_regions=counts.false_alarms,
     )
