@@ -111,6 +111,8 @@ def trained(part: str, data: Path, work: Path, settings: list[str]) -> dict[str,
     training = read_toml(run / "config.toml")["training"]
     # The flips that training drew from: averaging over others would ask the model about pictures it has never seen.
     flips, flip = work / f"{part}-test-flips", training["flip"]
+    if flip == "both" and training.get("quarter_turns"):
+        flip = "quarter-turns"
     averaged = ["--tta", "--flips", flip, "--out", flips]
     done.append(verb(data, "eval", data / name, "--run", run, "--splits", lists, *averaged))
     rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
