@@ -108,7 +108,7 @@ def command(
         if known is not None:
             rows.append(published_row(f"  published (paper, table {5 if grid == 'tokenizer' else 4})", known))
     write_json(out / "ablation.json", {"grid": grid, "data": name, "cells": values})
-    notes = metric_notes(next(iter(values.values())), published=True)
+    notes = metric_notes(next(iter(values.values())), published=len(rows) > len(values))
     console.result(values, "\n".join([table(rows, header=HEADER), *notes]))
 
 
