@@ -9,7 +9,7 @@ import click
 
 from gms_rt.artifacts import check_apart, write_json
 from gms_rt.cli.console import Console, StageBars, table
-from gms_rt.cli.eval import HEADER, result_row
+from gms_rt.cli.eval_text import HEADER, metric_notes, published_row, result_row
 from gms_rt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def command(
     \b
     Examples:
       gms-rt ablate loss busi/ --tokenizer sd-vae --device cuda --out runs/ablate-loss
-      gms-rt ablate tokenizer busi/ --tokenizer vq:vq-f8/ --tokenizer sd-vae --out runs/ablate-tokenizer
+      gms-rt ablate tokenizer busi/ --tokenizer vq --tokenizer sd-vae --out runs/ablate-tokenizer
     """
     if len(tokenizers) < 2 if grid == "tokenizer" else len(tokenizers) != 1:
         raise UsageError(
@@ -77,7 +77,7 @@ def command(
     train_extra("an ablation")
     from gms_rt.data.layouts import recognise
     from gms_rt.data.splits import split_dataset
-    from gms_rt.evaluate.published import LOSS, TOKENIZER, key_of, row
+    from gms_rt.evaluate.published import LOSS, TOKENIZER, key_of
     from gms_rt.model.loading import load_tokenizer
     from gms_rt.train.device import torch_device
     from gms_rt.train.recipe import load_recipe
@@ -100,16 +100,16 @@ def command(
         how = load_recipe(recipe, (*settings, f"loss={loss}"))
         split = split_dataset(dataset, file=splits, seed=how.seed, validation=how.validation)
         cache = out / "latents" if grid == "loss" else None  # the losses differ, the latents do not
-        request = TrainingRequest(
-            dataset, split, load_tokenizer(tokenizer), how, folder, device=where, resume=True, cache=cache
-        )
+        frozen = load_tokenizer(tokenizer, note=console.note)
+        request = TrainingRequest(dataset, split, frozen, how, folder, device=where, resume=True, cache=cache)
         values[label] = summary = _train_and_test(request, splits, console)
         rows.append(result_row(label, summary))
         known = published.get(label.partition(":")[0], {}).get(name)
         if known is not None:
-            rows.append(row(f"  published (paper, table {5 if grid == 'tokenizer' else 4})", known))
+            rows.append(published_row(f"  published (paper, table {5 if grid == 'tokenizer' else 4})", known))
     write_json(out / "ablation.json", {"grid": grid, "data": name, "cells": values})
-    console.result(values, table(rows, header=HEADER))
+    notes = metric_notes(next(iter(values.values())), published=len(rows) > len(values))
+    console.result(values, "\n".join([table(rows, header=HEADER), *notes]))
 
 
 def _check_losses(recipe: TrainingRecipe) -> None:
@@ -127,7 +127,7 @@ def _check_losses(recipe: TrainingRecipe) -> None:
 def _train_and_test(request: TrainingRequest, splits: Path | None, console: Console) -> dict[str, Any]:
     """Train one cell, or go on with it, and test it."""
     from gms_rt.evaluate.choice import chosen_cases
-    from gms_rt.evaluate.dataset import evaluate
+    from gms_rt.evaluate.dataset import Judge, evaluate
     from gms_rt.train.loop import train
     from gms_rt.train.predict import segmenter_from_run
 
@@ -138,5 +138,5 @@ def _train_and_test(request: TrainingRequest, splits: Path | None, console: Cons
     cases, source = chosen_cases(dataset, "test", file=splits, run=run)
     facts = {"run": str(run), "data": dataset.name, "split": "test", "split_source": source}
     with console.progress("eval", len(cases)) as bar:
-        result = evaluate(cases, segmenter, run / "test", facts=facts, progress=bar.advance)
+        result = evaluate(cases, segmenter, run / "test", Judge(facts=facts, progress=bar.advance))
     return result.summary

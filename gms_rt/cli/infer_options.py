@@ -32,11 +32,14 @@ _OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
     click.option(
         "--threshold", type=float, default=0.5, show_default=True, help="Lowest probability that counts as foreground."
     ),
-    click.option("--tta", is_flag=True, help="Average over flips of each image, up to four times the work."),
+    click.option(
+        "--tta", is_flag=True, help="Average over flips of each image, for two, four or eight times the work."
+    ),
     click.option(
         "--flips",
         type=click.Choice(list(FLIPS)),
-        help="Flips that --tta averages over; horizontal where up and down differ, as in ultrasound  [default: both].",
+        help="Flips that --tta averages over: horizontal where up and down differ, as in ultrasound; quarter-turns "
+        "(eight views, square models only) where no direction differs, as under a microscope  [default: both].",
     ),
     click.option(
         "--tile",

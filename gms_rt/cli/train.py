@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 @click.command("train")
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--tokenizer", required=True, metavar="NAME", help="Frozen autoencoder: sd-vae[:SOURCE], taesd:SOURCE, "
-              "vq:SOURCE, onnx:FOLDER or compvis:FILE.")  # fmt: skip
+@click.option("--tokenizer", required=True, metavar="NAME", help="Frozen autoencoder: a preset (sd-vae, sd-vae-ft-mse, "
+              "sdxl-vae, taesd, vq), sd-vae:SOURCE, taesd:SOURCE, vq:SOURCE (a folder or a hub id), onnx:FOLDER or "
+              "compvis:FILE.")  # fmt: skip
 @click.option(
     "--recipe",
     default="fast",
@@ -87,7 +88,7 @@ def command(
     request = TrainingRequest(
         dataset,
         split,
-        load_tokenizer(tokenizer),
+        load_tokenizer(tokenizer, note=console.note),
         how,
         out,
         device=where,

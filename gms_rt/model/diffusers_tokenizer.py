@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gms_rt.errors import ArtifactError, MissingExtraError, UsageError, reason_from_error
+from gms_rt.model.hub import folder_from_hub
+from gms_rt.model.presets import preset_from_repository
 from gms_rt.model.tokenizer import Tokenizer, TokenizerSpec
 from gms_rt.telemetry import quiet_module
 
@@ -131,25 +132,9 @@ def load_diffusers(kind: str, source: str, revision: str | None = None) -> Diffu
     elif folder.exists() or source.count("/") != 1 or source.startswith((".", "~", "/")):
         raise UsageError("is neither a tokenizer folder nor a hub id", where=source, fix=_wanted(kind))
     else:
-        autoencoder = _from_hub(layout, kind, source, revision)
+        hub_folder = folder_from_hub(preset_from_repository(kind, source, revision))
+        autoencoder = _load(layout, hub_folder, {"local_files_only": True})
     return wrap_autoencoder(autoencoder, kind, source, revision)
-
-
-def _from_hub(layout: Any, kind: str, source: str, revision: str | None) -> Any:
-    for subfolder in (None, "vae"):
-        options = {"revision": revision} if subfolder is None else {"revision": revision, "subfolder": subfolder}
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the hub's client warns about diffusers' own arguments
-                return layout.from_pretrained(source, **options)
-        except (OSError, ValueError) as error:
-            last = error
-    raise UsageError(
-        f"the hub did not give this tokenizer ({reason_from_error(last)})",
-        where=source,
-        fix=f"offline, fetch config.json and diffusion_pytorch_model.safetensors of {source} (folder vae, if it "
-        f"has one) elsewhere, put them into a folder and name it: --tokenizer {kind}:FOLDER",
-    ) from last
 
 
 def _load(layout: Any, folder: Path, options: dict[str, Any]) -> Any:

@@ -72,7 +72,7 @@ def test_the_loss_grid_sets_the_papers_table_beside(tmp_path: Path, tokenizer: s
     lines = [line.split() for line in done.output.splitlines()]
     labels = [line[0] for line in lines if line and line[0] in ("latent", "dice", "both")]
     assert labels == ["latent", "dice", "both"]
-    assert ["published", "(paper,", "table", "4)", "80.25", "71.26", "21.57"] in lines
+    assert ["published", "(paper,", "table", "4)", "80.25", "-", "71.26", "-", "21.57", "-"] in lines
     cells = json.loads((tmp_path / "g" / "ablation.json").read_text())["cells"]
     assert all(cell["cases"]["all"] == 2 for cell in cells.values())
 
