@@ -380,7 +380,7 @@ typedef struct gmsrt_engine_info {
     const char *certificate_sha256; /* of parity.json; "" without one */
 } gmsrt_engine_info;
 
-/* A coded concept as DICOM writes it; all "" where there is none. */
+/* A coded concept as DICOM writes it; all "" where there is none. It never grows. */
 typedef struct gmsrt_code {
     const char *value;
     const char *scheme; /* "SCT" for SNOMED CT, "DCM" for DICOM's own */
