@@ -29,6 +29,8 @@ from gms_rt.runtime.options import CpuSettings, CudaSettings, Trial, native_cpu_
 SAMPLE = np.dtype([(name, np.float64) for name in ("total", "compute", "h2d", "d2h", "enqueue")])
 # Samples of one call of gmsrt_bench; a longer bench is several calls.
 CALL_SAMPLES = 1 << 16
+# How the library begins the notice of a runner that could not capture its work.
+NO_GRAPH = "no CUDA graph, every inference is queued anew"
 
 AnyNative = TypeVar("AnyNative", bound="NativeRunner")
 
@@ -49,6 +51,7 @@ class NativeInfo:
     execution: str  # the arithmetic of a CPU runner; "" on CUDA, where the plan decides
     device: str
     runtime: str  # "OpenVINO …" or "CUDA driver …"
+    notice: str = ""  # why there is no CUDA graph although one was wanted
 
 
 def check_graph(graph: Path, *, trial: Trial = "auto", batch: int = 0, openvino: Path | None = None) -> None:
@@ -73,6 +76,7 @@ class NativeRunner:
         self._library = library
         self._handle: ctypes.c_void_p | None = handle
         self._callbacks = callbacks
+        self._refusal = ""
         self._owner = Owner()
         self._calls = 0
         self._changed = threading.Condition()
@@ -102,7 +106,10 @@ class NativeRunner:
                 raise callbacks.error
             raise NativeError(f"opening the device failed: {callbacks.error}") from callbacks.error
         c.check_status(library, status, cuda=True)
-        return cls(library, handle, callbacks)
+        runner = cls(library, handle, callbacks)
+        if callbacks.error is not None:  # it refused to be captured; C knows that, but not why
+            runner._refusal, callbacks.error = str(callbacks.error), None
+        return runner
 
     @property
     def info(self) -> NativeInfo:
@@ -123,6 +130,7 @@ class NativeRunner:
             execution=about.execution.decode(errors="replace"),
             device=about.device.decode(errors="replace"),
             runtime=about.runtime.decode(errors="replace"),
+            notice=f"{NO_GRAPH}: {self._refusal}" if self._refusal else about.notice.decode(errors="replace"),
         )
 
     def infer(self, images: U8, masks: U8) -> None:

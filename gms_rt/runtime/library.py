@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gms_rt.errors import ArtifactError, DeviceError, GmsError, NativeError, UsageError
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 LIBRARY_VARIABLE = "GMS_RT_LIBRARY"
 OPENVINO_VARIABLE = "GMS_RT_OPENVINO"
 
@@ -27,6 +27,8 @@ _ERRORS: dict[int, type[GmsError]] = {
     5: DeviceError,
     6: DeviceError,
     10: DeviceError,
+    13: DeviceError,
+    14: DeviceError,
 }
 
 
@@ -57,6 +59,8 @@ class Lane(ctypes.Structure):
         ("stream", ctypes.c_void_p),
         ("images", ctypes.c_uint64),
         ("masks", ctypes.c_uint64),
+        ("capturing", ctypes.c_uint32),
+        ("reserved_end", ctypes.c_uint32),
     )
 
 
@@ -77,7 +81,7 @@ class CudaOptions(ctypes.Structure):
         ("lanes", ctypes.c_uint32),
         ("warmup", ctypes.c_uint32),
         ("use_graph", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
+        ("wait_ms", ctypes.c_uint32),
         ("prepare", LaneCallback),
         ("enqueue", LaneCallback),
         ("release", ReleaseCallback),
@@ -102,6 +106,7 @@ class Info(ctypes.Structure):
         ("execution", ctypes.c_char * 16),
         ("device", ctypes.c_char * 128),
         ("runtime", ctypes.c_char * 128),
+        ("notice", ctypes.c_char * 256),
     )
 
 

@@ -10,6 +10,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from gms_rt.runtime.board import ROOT
 from gms_rt.runtime.device import Machine, package_version, probe
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_bindings"}
+_KEPT = 50  # messages; a program that runs for months must not grow by what TensorRT says
 
 
 def tensorrt_installed(flavour: str) -> bool:
@@ -66,21 +71,79 @@ def load_tensorrt(flavour: str, doing: str) -> Any:
         raise DeviceError(f"{flavour} is installed but cannot be loaded ({error})") from error
 
 
-def tensorrt_logger(trt: Any) -> Any:
-    """A logger for a module: keeps `errors` and `warnings` (each once) for messages, prints nothing."""
+class Heard:
+    """What TensorRT said while somebody listened: the last errors, and each warning once."""
 
-    class Logger(trt.ILogger):  # type: ignore[misc]  # the base class exists at run time only
-        """Keeps what a failure must report."""
+    def __init__(self) -> None:
+        self.errors: deque[str] = deque(maxlen=_KEPT)
+        self.warnings: deque[str] = deque(maxlen=_KEPT)
 
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-            self.warnings: list[str] = []
+    def last(self, count: int) -> list[str]:
+        """The last errors, each as one line."""
+        return [" ".join(error.split()) for error in list(self.errors)[-count:]]
 
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(message)
-            elif severity == trt.ILogger.WARNING and message not in self.warnings:
-                self.warnings.append(message)
 
-    return Logger()
+class TensorRtLog:
+    """The one log of a module: TensorRT keeps the first logger that it is given for the whole process.
+
+    `logger` is given to every builder and runtime; it prints nothing. Whoever wants to know what was said listens.
+    """
+
+    def __init__(self, trt: Any) -> None:
+        log = self
+
+        class Logger(trt.ILogger):  # type: ignore[misc]  # the base class exists at run time only
+            """Hands what TensorRT says to those who listen."""
+
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: Any, message: str) -> None:
+                if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                    log._tell("errors", message)
+                elif severity == trt.ILogger.WARNING:
+                    log._tell("warnings", message)
+
+        self.logger = Logger()
+        self._listeners: list[Heard] = []
+        self._lock = threading.Lock()
+
+    def listen(self) -> Heard:
+        """Hear what is said from now on, until `stop`."""
+        heard = Heard()
+        with self._lock:
+            self._listeners.append(heard)
+        return heard
+
+    def stop(self, heard: Heard) -> None:
+        """Stop listening; what was heard stays."""
+        with self._lock:
+            self._listeners = [one for one in self._listeners if one is not heard]
+
+    @contextmanager
+    def listening(self) -> Iterator[Heard]:
+        """Listen for a while."""
+        heard = self.listen()
+        try:
+            yield heard
+        finally:
+            self.stop(heard)
+
+    def _tell(self, kind: str, message: str) -> None:
+        with self._lock:
+            for heard in self._listeners:
+                said: deque[str] = getattr(heard, kind)
+                if kind == "errors" or message not in said:
+                    said.append(message)
+
+
+_LOGS: dict[Any, TensorRtLog] = {}
+_LOGS_LOCK = threading.Lock()
+
+
+def tensorrt_log(trt: Any) -> TensorRtLog:
+    """The log of a module, made at the first call and kept as long as the process lives."""
+    with _LOGS_LOCK:
+        if trt not in _LOGS:
+            _LOGS[trt] = TensorRtLog(trt)
+        return _LOGS[trt]
