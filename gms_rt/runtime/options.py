@@ -79,7 +79,7 @@ def native_cpu_options(library: ctypes.CDLL, settings: CpuSettings) -> c.CpuOpti
     for name, allowed in (("execution", _EXECUTIONS), ("mode", _MODES), ("trial", _TRIALS)):
         _check_choice(settings, name, allowed)
     options = c.CpuOptions()
-    library.gmsrt_cpu_options_default(ctypes.byref(options))
+    c.check_status(library, library.gmsrt_cpu_options_init(ctypes.byref(options), ctypes.sizeof(options)))
     found = settings.openvino or c.find_openvino()
     options.openvino = None if found is None else os.fsencode(found)
     options.cache = None if settings.cache is None else os.fsencode(settings.cache)
@@ -97,7 +97,7 @@ def native_cuda_options(library: ctypes.CDLL, settings: CudaSettings) -> c.CudaO
     if not 0 <= settings.wait_seconds <= _LONGEST_WAIT:
         raise UsageError(f"a wait of {settings.wait_seconds} s is not possible", fix="give seconds, or 0 for no limit")
     options = c.CudaOptions()
-    library.gmsrt_cuda_options_default(ctypes.byref(options))
+    c.check_status(library, library.gmsrt_cuda_options_init(ctypes.byref(options), ctypes.sizeof(options)))
     for name in ("device", "batch", "height", "width", "lanes", "warmup"):
         setattr(options, name, _number(settings, name))
     options.driver = None if settings.driver is None else os.fsencode(settings.driver)

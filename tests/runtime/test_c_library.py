@@ -67,7 +67,7 @@ def environment() -> dict[str, str]:
 def test_what_is_installed(installed: Path) -> None:
     library = installed / "lib" / "libgms_rt.so"
     assert library.resolve().name == "libgms_rt.so.0.1.0"
-    assert (installed / "lib" / "libgms_rt.so.2").resolve() == library.resolve()
+    assert (installed / "lib" / "libgms_rt.so.3").resolve() == library.resolve()
     assert (installed / "include" / "gms_rt.h").is_file()
     assert (installed / "lib" / "cmake" / "gms_rt" / "gms_rt-config.cmake").is_file()
     description = (installed / "lib" / "pkgconfig" / "gms_rt.pc").read_text()
@@ -78,7 +78,7 @@ def test_what_is_installed(installed: Path) -> None:
 
 
 def test_pkg_config_and_cmake_find_it(installed: Path, tmp_path: Path) -> None:
-    (tmp_path / "main.c").write_text("#include <gms_rt.h>\nint main(void) { return gmsrt_abi_version() != 2; }\n")
+    (tmp_path / "main.c").write_text("#include <gms_rt.h>\nint main(void) { return gmsrt_abi_version() != 3; }\n")
     (tmp_path / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.15)\nproject(user C)\nfind_package(gms_rt 0.1 REQUIRED)\n"
         "add_executable(user main.c)\ntarget_link_libraries(user gms_rt::gms_rt)\n"

@@ -75,7 +75,7 @@ static gmsrt_cuda_options options_for(user *u, uint32_t batch, uint32_t lanes)
 {
     gmsrt_cuda_options options;
 
-    gmsrt_cuda_options_default(&options);
+    gmsrt_cuda_options_init(&options, sizeof options);
     options.driver = driver_path;
     options.batch = batch;
     options.height = HEIGHT;
@@ -115,7 +115,7 @@ static void expect_clean(void)
 
 static void test_results(void)
 {
-    for (uint32_t use_graph = GMSRT_GRAPH_NEVER; use_graph <= GMSRT_GRAPH_ALWAYS; use_graph++)
+    for (gmsrt_graph_use use_graph = GMSRT_GRAPH_NEVER; use_graph <= GMSRT_GRAPH_ALWAYS; use_graph++)
         for (uint32_t batch = 1; batch <= 3; batch++)
             for (uint32_t lanes = 1; lanes <= 3; lanes++) {
                 user u;
@@ -125,7 +125,7 @@ static void test_results(void)
 
                 options.use_graph = use_graph;
                 CHECK_OK(gmsrt_open_cuda(&options, &runner));
-                CHECK_OK(gmsrt_get_info(runner, &info));
+                CHECK_OK(gmsrt_get_info(runner, &info, sizeof info));
                 CHECK(info.lanes == lanes && info.batch == batch && info.backend == GMSRT_CUDA, "wrong info");
                 CHECK(info.graphs == (use_graph ? lanes : 0), "%u graphs", info.graphs);
                 CHECK(info.notice[0] == '\0', "a notice: %s", info.notice);
@@ -150,9 +150,8 @@ static void test_results(void)
 static void test_order(void)
 {
     static const char *const expected[] = {
-        "cuCtxPushCurrent_v2", "cuEventRecord",      "cuMemcpyHtoDAsync_v2", "cuEventRecord",
-        "cuGraphLaunch",       "cuEventRecord",      "cuMemcpyDtoHAsync_v2", "cuEventRecord",
-        "cuEventQuery",        "cuCtxPopCurrent_v2",
+        "cuCtxPushCurrent_v2", "cuEventRecord",        "cuMemcpyHtoDAsync_v2", "cuEventRecord", "cuGraphLaunch",
+        "cuEventRecord",       "cuMemcpyDtoHAsync_v2", "cuEventRecord",        "cuEventQuery",  "cuCtxPopCurrent_v2",
     };
     uint8_t masks[PIXELS];
     user u;
@@ -173,7 +172,7 @@ static void test_order(void)
 
 static void test_bench(void)
 {
-    gmsrt_bench_options bench = {0.001, 0.0, 20};
+    gmsrt_bench_options bench = {sizeof bench, 0.001, 0.0, 20};
     gmsrt_sample samples[20];
     gmsrt_bench_result result;
     user u;
@@ -181,7 +180,7 @@ static void test_bench(void)
     gmsrt_runner *runner;
 
     CHECK_OK(gmsrt_open_cuda(&options, &runner));
-    CHECK_OK(gmsrt_bench(runner, images, 3, &bench, samples, 20, &result));
+    CHECK_OK(gmsrt_bench(runner, images, 3, &bench, samples, 20, &result, sizeof result));
     CHECK(result.samples == 20 && result.lanes == 2 && result.batch == 2, "%zu samples", result.samples);
     CHECK(result.wall_seconds > 0 && result.warmup_seconds > 0, "no wall time");
     for (int i = 0; i < 20; i++) {
@@ -189,7 +188,7 @@ static void test_bench(void)
               "sample %d has an empty part", i);
         CHECK(samples[i].total == samples[i].h2d + samples[i].compute + samples[i].d2h, "sample %d: wrong sum", i);
     }
-    CHECK_OK(gmsrt_bench(runner, images, 1, &bench, samples, 5, &result));
+    CHECK_OK(gmsrt_bench(runner, images, 1, &bench, samples, 5, &result, sizeof result));
     CHECK(result.samples == 5, "%zu samples in an array of 5", result.samples);
     gmsrt_close(runner);
     expect_clean();
@@ -206,7 +205,7 @@ static const char *last_name(void)
 /* Everything once; each step goes on even if an earlier one failed. The number of calls that returned a failure. */
 static int scenario(bool *opened, int *before_close)
 {
-    gmsrt_bench_options bench = {0.0, 0.0, 4};
+    gmsrt_bench_options bench = {sizeof bench, 0.0, 0.0, 4};
     gmsrt_sample samples[4];
     gmsrt_bench_result result;
     gmsrt_device device = {0};
@@ -225,19 +224,19 @@ static int scenario(bool *opened, int *before_close)
         CHECK(driver.depth() == 0, "a context is left on the thread's stack");                                         \
         CHECK(driver.pending() == 0 || strncmp(last_name(), "cuStreamSync", 12) == 0, "work is left on a stream");     \
     }
-    STEP(gmsrt_probe_cuda(driver_path, 0, &device))
+    STEP(gmsrt_probe_cuda(driver_path, 0, &device, sizeof device))
     STEP(gmsrt_open_cuda(&options, &runner))
     *opened = status == GMSRT_OK;
     CHECK((runner != NULL) == *opened, "runner and status disagree");
     if (*opened) {
         gmsrt_info info = {0};
 
-        CHECK_OK(gmsrt_get_info(runner, &info));
+        CHECK_OK(gmsrt_get_info(runner, &info, sizeof info));
         CHECK((info.notice[0] != '\0') == (info.graphs == 0), "%u graphs, notice: %s", info.graphs, info.notice);
         failures += info.graphs == 0; /* a capture that failed is told of */
         STEP(gmsrt_infer(runner, images, IMAGES, masks))
         if (status == GMSRT_OK) expect_masks(masks, IMAGES, 2);
-        STEP(gmsrt_bench(runner, images, 3, &bench, samples, 4, &result))
+        STEP(gmsrt_bench(runner, images, 3, &bench, samples, 4, &result, sizeof result))
         CHECK((result.samples == 4) == (status == GMSRT_OK), "%zu samples", result.samples);
         STEP(gmsrt_infer(runner, images, 1, masks))
         if (status == GMSRT_OK) expect_masks(masks, 1, 2);
@@ -252,9 +251,14 @@ static int scenario(bool *opened, int *before_close)
 /* One failure at every call of the scenario, of every kind. */
 static void test_failures(void)
 {
-    static const int codes[] = {GMSRT_CU_OUT_OF_MEMORY,     GMSRT_CU_LAUNCH_FAILED, GMSRT_CU_CAPTURE_INVALIDATED,
-                                GMSRT_CU_ECC_UNCORRECTABLE, GMSRT_CU_NO_DEVICE,     GMSRT_CU_DEVICE_UNAVAILABLE,
-                                GMSRT_CU_UNKNOWN,           12345};
+    static const int codes[] = {GMSRT_CU_OUT_OF_MEMORY,
+                                GMSRT_CU_LAUNCH_FAILED,
+                                GMSRT_CU_CAPTURE_INVALIDATED,
+                                GMSRT_CU_ECC_UNCORRECTABLE,
+                                GMSRT_CU_NO_DEVICE,
+                                GMSRT_CU_DEVICE_UNAVAILABLE,
+                                GMSRT_CU_UNKNOWN,
+                                12345};
     bool opened;
     int total, before_close;
 
@@ -317,12 +321,9 @@ static void test_messages(void)
             int code;
             gmsrt_status status;
         } known[] = {
-            {GMSRT_CU_NVLINK_UNCORRECTABLE, GMSRT_DEVICE_LOST},
-            {GMSRT_CU_TENSOR_MEMORY_LEAK, GMSRT_DEVICE_LOST},
-            {GMSRT_CU_SYSTEM_NOT_READY, GMSRT_DEVICE_LOST},
-            {GMSRT_CU_UNKNOWN, GMSRT_DEVICE_LOST},
-            {GMSRT_CU_ILLEGAL_ADDRESS, GMSRT_DEVICE_LOST},
-            {GMSRT_CU_DEVICE_UNAVAILABLE, GMSRT_DEVICE_BUSY},
+            {GMSRT_CU_NVLINK_UNCORRECTABLE, GMSRT_DEVICE_LOST}, {GMSRT_CU_TENSOR_MEMORY_LEAK, GMSRT_DEVICE_LOST},
+            {GMSRT_CU_SYSTEM_NOT_READY, GMSRT_DEVICE_LOST},     {GMSRT_CU_UNKNOWN, GMSRT_DEVICE_LOST},
+            {GMSRT_CU_ILLEGAL_ADDRESS, GMSRT_DEVICE_LOST},      {GMSRT_CU_DEVICE_UNAVAILABLE, GMSRT_DEVICE_BUSY},
         };
 
         for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
@@ -409,7 +410,7 @@ static void expect_without_graph(const gmsrt_cuda_options *options, user *u, con
     gmsrt_info info = {0};
 
     CHECK_OK(gmsrt_open_cuda(options, &runner));
-    CHECK_OK(gmsrt_get_info(runner, &info));
+    CHECK_OK(gmsrt_get_info(runner, &info, sizeof info));
     CHECK(info.graphs == 0, "%u graphs", info.graphs);
     CHECK(strstr(info.notice, "no CUDA graph") != NULL && strstr(info.notice, why) != NULL, "notice: %s", info.notice);
     u->fail_enqueue = 0;
@@ -455,10 +456,10 @@ static void test_spoiled_capture(unsigned (*wait)(void *))
 /* A kernel that does not end: the call comes back, nothing waits for the device any more, and close returns. */
 static void test_hang(void)
 {
-    for (uint32_t use_graph = GMSRT_GRAPH_NEVER; use_graph <= GMSRT_GRAPH_AUTO; use_graph++)
+    for (gmsrt_graph_use use_graph = GMSRT_GRAPH_NEVER; use_graph <= GMSRT_GRAPH_AUTO; use_graph++)
         for (int at_open = 0; at_open <= 1; at_open++) {
             uint8_t masks[IMAGES * PIXELS];
-            gmsrt_bench_options bench = {0.0, 0.0, 4};
+            gmsrt_bench_options bench = {sizeof bench, 0.0, 0.0, 4};
             gmsrt_sample samples[4];
             gmsrt_bench_result result;
             user u;
@@ -478,8 +479,8 @@ static void test_hang(void)
                 CHECK(gmsrt_infer(runner, images, IMAGES, masks) == GMSRT_DEVICE_HUNG, "%s", gmsrt_last_error());
                 CHECK(strstr(gmsrt_last_error(), "30 ms") != NULL, "%s", gmsrt_last_error());
                 CHECK(gmsrt_infer(runner, images, 1, masks) == GMSRT_DEVICE_HUNG, "%s", gmsrt_last_error());
-                CHECK(gmsrt_bench(runner, images, 1, &bench, samples, 4, &result) == GMSRT_DEVICE_HUNG, "%s",
-                      gmsrt_last_error());
+                CHECK(gmsrt_bench(runner, images, 1, &bench, samples, 4, &result, sizeof result) == GMSRT_DEVICE_HUNG,
+                      "%s", gmsrt_last_error());
                 CHECK(strstr(gmsrt_last_error(), "end the process") != NULL, "%s", gmsrt_last_error());
                 gmsrt_close(runner);
             }
@@ -506,6 +507,7 @@ static void test_arguments(void)
     runner = (gmsrt_runner *)&u;                                                                                       \
     CHECK(gmsrt_open_cuda(&bad, &runner) == GMSRT_INVALID_ARGUMENT && runner == NULL, "accepted: %s", #change)
     REFUSED(bad.struct_size = 8);
+    REFUSED(bad.use_graph = -1);
     REFUSED(bad.batch = 0);
     REFUSED(bad.height = 0);
     REFUSED(bad.width = 0xffffffffu);
@@ -518,10 +520,10 @@ static void test_arguments(void)
 #undef REFUSED
     CHECK(gmsrt_open_cuda(NULL, &runner) == GMSRT_INVALID_ARGUMENT, "no options");
     CHECK(gmsrt_open_cuda(&good, NULL) == GMSRT_INVALID_ARGUMENT, "no runner");
-    CHECK(gmsrt_probe_cuda(driver_path, 0, NULL) == GMSRT_INVALID_ARGUMENT, "no result");
-    CHECK(gmsrt_probe_cuda("/nowhere/libcuda.so", 0, &device) == GMSRT_NO_RUNTIME, "no driver");
+    CHECK(gmsrt_probe_cuda(driver_path, 0, NULL, sizeof device) == GMSRT_INVALID_ARGUMENT, "no result");
+    CHECK(gmsrt_probe_cuda("/nowhere/libcuda.so", 0, &device, sizeof device) == GMSRT_NO_RUNTIME, "no driver");
     CHECK(strstr(gmsrt_last_error(), "/nowhere/libcuda.so") != NULL, "%s", gmsrt_last_error());
-    CHECK_OK(gmsrt_probe_cuda(driver_path, 0, &device));
+    CHECK_OK(gmsrt_probe_cuda(driver_path, 0, &device, sizeof device));
     CHECK(device.count >= 1 && device.sm >= 50 && device.name[0] != '\0' && device.memory > 0, "an empty description");
 }
 
@@ -543,11 +545,11 @@ static void *work(void *data)
         expect_masks(masks, IMAGES, 2);
         if (i % 16 == 0) CHECK_OK(gmsrt_set_lanes(w->runner, 1 + (uint32_t)i % 3));
         if (i % 32 == 31) {
-            gmsrt_bench_options bench = {0.0, 0.0, 6};
+            gmsrt_bench_options bench = {sizeof bench, 0.0, 0.0, 6};
             gmsrt_sample samples[6];
             gmsrt_bench_result result;
 
-            CHECK_OK(gmsrt_bench(w->runner, images, 2, &bench, samples, 6, &result));
+            CHECK_OK(gmsrt_bench(w->runner, images, 2, &bench, samples, 6, &result, sizeof result));
         }
     }
     return NULL;
