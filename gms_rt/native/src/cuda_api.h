@@ -18,6 +18,7 @@ typedef unsigned long long gmsrt_cu_pointer;
 enum {
     GMSRT_CU_SUCCESS = 0,
     GMSRT_CU_OUT_OF_MEMORY = 2,
+    GMSRT_CU_NOT_INITIALIZED = 3,
     GMSRT_CU_DEINITIALIZED = 4,
     GMSRT_CU_DEVICE_UNAVAILABLE = 46,
     GMSRT_CU_NO_DEVICE = 100,

@@ -52,6 +52,8 @@ gmsrt_status gmsrt_cu_failed(const gmsrt_cuda *cu, unsigned code, const char *wh
 
     if (code == GMSRT_CU_OUT_OF_MEMORY) status = GMSRT_OUT_OF_MEMORY;
     if (code == GMSRT_CU_NO_DEVICE || code == GMSRT_CU_INVALID_DEVICE) status = GMSRT_NO_DEVICE;
+    if (code == GMSRT_CU_NOT_INITIALIZED)
+        fix = "; a fork of a process that uses CUDA cannot use it: the new process must start afresh, with exec";
     if (code == GMSRT_CU_DEVICE_UNAVAILABLE) {
         status = GMSRT_DEVICE_BUSY;
         fix = "; another process has the device for itself: end it, or leave the exclusive compute mode";

@@ -354,6 +354,10 @@ static void test_messages(void)
     driver.fail(1, GMSRT_CU_SYSTEM_NOT_READY);
     CHECK(gmsrt_open_cuda(&options, &runner) == GMSRT_NO_DEVICE && runner == NULL, "%s", gmsrt_last_error());
     CHECK(strstr(gmsrt_last_error(), "nvidia-fabricmanager") != NULL, "%s", gmsrt_last_error());
+    driver.reset();
+    driver.fail(1, GMSRT_CU_NOT_INITIALIZED); /* what the driver says in a fork */
+    CHECK(gmsrt_open_cuda(&options, &runner) == GMSRT_RUNTIME_FAILED && runner == NULL, "%s", gmsrt_last_error());
+    CHECK(strstr(gmsrt_last_error(), "fork") != NULL, "%s", gmsrt_last_error());
     expect_clean();
 
     /* No device. */
