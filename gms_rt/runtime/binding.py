@@ -21,6 +21,7 @@ import numpy as np
 from gms_rt.arrays import U8
 from gms_rt.errors import GmsError, NativeError, UsageError
 from gms_rt.runtime import library as c
+from gms_rt.runtime.arithmetic import cpu_arithmetic
 from gms_rt.runtime.base import Owner, Timings, check_images, closed_error
 from gms_rt.runtime.cuda import Callbacks, LaneCalls
 from gms_rt.runtime.options import CpuSettings, CudaSettings, Trial, native_cpu_options, native_cuda_options
@@ -59,9 +60,12 @@ def check_graph(graph: Path, *, trial: Trial = "auto", batch: int = 0, openvino:
 
     It must be an ONNX file whose weights are in it or in files below its folder. Unless `trial` is "never", OpenVINO
     then opens and runs it once in a process of its own, so that a graph on which OpenVINO crashes is an error here and
-    not the end of this process; with "auto" a graph that passed is remembered and not tried again.
+    not the end of this process; with "auto" a graph that passed is remembered and not tried again. Where OpenVINO is
+    not installed nothing can be tried, and "auto" checks the file alone.
     """
     library = c.load_library()
+    if trial == "auto" and openvino is None and not cpu_arithmetic().installed:
+        trial = "never"
     options = native_cpu_options(library, CpuSettings(trial=trial, batch=batch, openvino=openvino))
     c.check_status(library, library.gmsrt_open_cpu(_path_bytes(graph), ctypes.byref(options), None))
 

@@ -91,7 +91,8 @@ _FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "av
              "amx_int8", "amx_fp16", "asimd", "asimddp", "asimdhp", "bf16", "i8mm", "sve")  # fmt: skip
 
 _PACKAGES = ("openvino", "onnx", "numpy", "opencv-python-headless", "pydicom", "torch", "diffusers", "onnxruntime",
-             "tensorrt", "tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings", "pycuda", "highdicom", "onnxsim",
+             "tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings",
+             "tensorrt-rtx-cu12-libs", "tensorrt-rtx-cu12-bindings", "pycuda", "highdicom", "onnxsim",
              "polygraphy")  # fmt: skip
 
 
