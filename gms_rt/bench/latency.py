@@ -35,7 +35,7 @@ from gms_rt.engine.loaded import Engine
 from gms_rt.engine.select import LoadOptions, load
 from gms_rt.errors import GmsError, UsageError
 from gms_rt.peers.client import Peer
-from gms_rt.runtime.base import Timings
+from gms_rt.runtime.base import RunnerInfo, Timings
 from gms_rt.runtime.device import probe
 from gms_rt.runtime.options import GraphUse
 from gms_rt.statistics import bootstrap, median
@@ -129,7 +129,7 @@ def measure(
 
 def _timed(subjects: list[Subject], pictures: U8, options: TimingOptions, say: Say) -> BenchResult:
     fitted = {s.label: fit_images(pictures, s.info.height, s.info.width) for s in subjects}
-    gpu = _gpu_of(subjects)
+    gpu = gpu_of_runners([subject.info for subject in subjects])
     power, why = open_meter(gpu=gpu)
     tallies = {s.label: _Tally(EnergyAccount(power, why)) for s in subjects}
     idle = EnergyAccount(power, why)
@@ -241,8 +241,7 @@ def _doubts(total: Latency, timed: float) -> list[str]:
     return lines
 
 
-def _gpu_of(subjects: Sequence[Subject]) -> int | None:
-    for subject in subjects:
-        if subject.info.backend.startswith("tensorrt"):
-            return int(subject.info.details.get("gpu", 0))
-    return None
+def gpu_of_runners(runners: Sequence[RunnerInfo]) -> int | None:
+    """The number of the GPU that the first TensorRT runner is on; None where all run on the processor."""
+    found = (info.details.get("gpu", 0) for info in runners if info.backend.startswith("tensorrt"))
+    return next(map(int, found), None)

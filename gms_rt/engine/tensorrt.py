@@ -91,10 +91,10 @@ def _built(trt: Any, log: TensorRtLog, heard: Heard, order: _Order) -> BuiltPlan
     _configure(trt, builder, config, network, order)
     version = str(trt.__version__)
     # TensorRT-RTX measures nothing at build: its kernels are chosen on the device, and it has no timings to keep.
-    shared = timing_cache.shared_path(flavour, version, sm) if flavour == "tensorrt" else None
+    shared = timing_cache.shared_path(flavour, version, sm, order.machine) if flavour == "tensorrt" else None
     if shared is not None:
         cache = config.create_timing_cache(order.earlier or timing_cache.read_timing_cache(shared))
-        config.set_timing_cache(cache, True)  # a cache of another device is ignored rather than refused
+        config.set_timing_cache(cache, True)  # one of another version is set aside rather than refused
     if progress and hasattr(config, "progress_monitor"):
         config.progress_monitor = _monitor(trt, f"{flavour} SM{sm}", progress)
     start = time.monotonic()

@@ -19,6 +19,7 @@ import pytest
 from support.fake_cuda import HEIGHT, WIDTH, FakeDriver, expected
 from support.native_graphs import expected_mean, images, mean_graph
 
+from gms_rt.bench.latency import gpu_of_runners
 from gms_rt.errors import ArtifactError, DeviceError, MissingExtraError, NativeError, UsageError
 from gms_rt.runtime.cuda import probe_cuda
 from gms_rt.runtime.kernel_cache import KeptKernels
@@ -202,6 +203,17 @@ def test_both_flavours(
         assert len(timings.total) == 5 and timings.batch == 2 and timings.lanes == 2
         assert (timings.h2d > 0).all() and (timings.compute > 0).all() and (timings.d2h > 0).all()
     assert module.events[-3:] == ["context dropped", "context dropped", "engine dropped"]
+
+
+def test_the_report_s_gpu_is_the_one_that_the_runner_is_on(
+    monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path
+) -> None:
+    install(monkeypatch, driver)
+    driver.library.fake_cuda_devices(2)
+    with open_runner(plan, driver, device=1) as second, open_runner(plan, driver) as first:
+        assert gpu_of_runners([second.info, first.info]) == 1
+        assert gpu_of_runners([first.info]) == 0
+        assert gpu_of_runners([replace(first.info, backend="cpu")]) is None
 
 
 def test_a_damaged_plan(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path) -> None:

@@ -52,7 +52,8 @@ static int poison;       /* after a fatal error every call answers so */
 static bool push_failed; /* then nobody can free what is in the context */
 static int capturing;    /* streams in capture */
 static bool hanging;     /* what is queued never ends */
-static int pending;      /* what is queued on all streams */
+static int devices = 1;
+static int pending; /* what is queued on all streams */
 static double device_clock;
 static struct {
     void *memory;
@@ -245,6 +246,16 @@ void fake_cuda_reset(void)
     push_failed = false;
     started = false;
     hanging = false;
+    devices = 1;
+    fake_leave(0);
+}
+
+/* The number of GPUs; all share the one context of this fake. */
+FAKE_API void fake_cuda_devices(int count);
+void fake_cuda_devices(int count)
+{
+    pthread_mutex_lock(&fake_mutex);
+    devices = count;
     fake_leave(0);
 }
 
@@ -328,7 +339,7 @@ DRIVER(cuDeviceGetCount, (int *count))
 {
     const int code = begin("cuDeviceGetCount", false);
 
-    if (code == 0) *count = 1;
+    if (code == 0) *count = devices;
     return end(code);
 }
 
@@ -337,7 +348,7 @@ DRIVER(cuDeviceGet, (int *device, int ordinal))
     const int code = begin("cuDeviceGet", false);
 
     if (code == 0) *device = ordinal;
-    return end(code != 0 ? code : ordinal == 0 ? 0 : GMSRT_CU_INVALID_DEVICE);
+    return end(code != 0 ? code : ordinal >= 0 && ordinal < devices ? 0 : GMSRT_CU_INVALID_DEVICE);
 }
 
 DRIVER(cuDeviceGetName, (char *name, int size, int device))
