@@ -87,9 +87,13 @@ def test_ahead_of_time_builder_prefers_the_gpus_here():
 
 WITHOUT_OPENVINO = """
 import importlib.util, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name == "openvino":
+            raise ModuleNotFoundError("No module named 'openvino'", name=name)
+sys.meta_path.insert(0, Absent())
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, package=None: None if name == "openvino" else found(name, package)
-sys.modules["openvino"] = None
 from gms_rt.cli.main import run
 sys.exit(run(sys.argv[1:]))
 """
