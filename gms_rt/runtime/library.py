@@ -27,9 +27,12 @@ _ERRORS: dict[int, type[GmsError]] = {
     5: DeviceError,
     6: DeviceError,
     10: DeviceError,
-    13: DeviceError,
     14: DeviceError,
+    15: DeviceError,
 }
+
+
+CancelCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
 
 
 class CpuOptions(ctypes.Structure):
@@ -46,7 +49,9 @@ class CpuOptions(ctypes.Structure):
         ("batch", ctypes.c_uint32),
         ("trial", ctypes.c_int32),
         ("trial_seconds", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
+        ("timeout_ms", ctypes.c_uint32),
+        ("cancelled", CancelCallback),
+        ("user", ctypes.c_void_p),
     )
 
 

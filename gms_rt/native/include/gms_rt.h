@@ -82,10 +82,12 @@ enum {
     GMSRT_OUT_OF_MEMORY = 7,    /* host or device memory */
     GMSRT_CALLBACK_FAILED = 8,  /* a CUDA callback returned non-zero */
     GMSRT_RUNTIME_FAILED = 9,   /* OpenVINO or the driver refused a call; the runner stays usable */
-    GMSRT_DEVICE_LOST = 10, /* the device's context is gone, for every runner of this process, open or new: close them
+    GMSRT_DEVICE_LOST = 10,     /* the device's context is gone, for every runner of this process, open or new: close them
                                    all and end the process; only a new one can use the device again */
-    GMSRT_DEVICE_BUSY = 13, /* another process has the device for itself (exclusive compute mode) */
-    GMSRT_DEVICE_HUNG = 14  /* no result within wait_ms: a kernel does not end. What the runner has on the device is
+    GMSRT_TIMED_OUT = 11,       /* it took longer than the caller wanted to wait */
+    GMSRT_CANCELLED = 12,       /* the caller's own callback ended it */
+    GMSRT_DEVICE_BUSY = 14,     /* another process has the device for itself (exclusive compute mode) */
+    GMSRT_DEVICE_HUNG = 15      /* no result within wait_ms: a kernel does not end. What the runner has on the device is
                                    left there, also by gmsrt_close, as freeing would wait too; end the process */
 };
 
@@ -141,7 +143,11 @@ typedef struct gmsrt_cpu_options {
     uint32_t batch;            /* only for a graph with a free batch size; 0: the graph's own, or 1 */
     gmsrt_trial trial;         /* default GMSRT_TRIAL_AUTO */
     uint32_t trial_seconds;    /* a trial that takes longer has failed; 0: 600 */
-    uint32_t reserved;         /* must be 0 */
+    uint32_t timeout_ms;       /* the whole open fails with GMSRT_TIMED_OUT after so many milliseconds; 0: no limit */
+    /* Asked about every 20 ms on the calling thread while the graph is opened; other than 0 ends the open with
+     * GMSRT_CANCELLED. NULL: it cannot be cancelled. See gmsrt_open_cpu. */
+    int (*cancelled)(void *user);
+    void *user; /* for `cancelled` */
 } gmsrt_cpu_options;
 
 /* One lane of a CUDA runner, as the callbacks see it. Addresses and stream never change while the runner is open. */
@@ -257,6 +263,19 @@ GMSRT_API const char *gmsrt_status_name(gmsrt_status status);
 /* The message of this thread's last failed call, one line; "" if none failed. Valid until this thread's next call. */
 GMSRT_API const char *gmsrt_last_error(void);
 
+typedef int32_t gmsrt_log_level;
+enum { GMSRT_LOG_INFO = 0, GMSRT_LOG_WARNING = 1 };
+
+/* One line, without a line break, valid during the call. */
+typedef void (*gmsrt_log_callback)(void *user, gmsrt_log_level level, const char *message);
+
+/* Hear what no status says: what was opened how and how fast, an arithmetic that fell back, a cache that was not used. One
+ * callback for the process; NULL ends it. It is called on whichever thread is in the library, also one of the library's
+ * own, by several at once, and must not call functions of this library that could log. When gmsrt_set_log returns the
+ * former callback is not running any more and will not be called again. Failures are not logged: they are statuses. It
+ * fails only within the callback itself. */
+GMSRT_API gmsrt_status gmsrt_set_log(gmsrt_log_callback callback, void *user);
+
 /* Fill options with their defaults: gmsrt_cpu_options_init(&options, sizeof options). Not more than `size` bytes are
  * written; what a newer program has behind the options that this library knows becomes zero. It fails only for a null
  * pointer, or a size that is not a multiple of the size of a pointer or is above 4096; such options cannot be used. */
@@ -271,16 +290,25 @@ GMSRT_API gmsrt_status gmsrt_bench_options_init(gmsrt_bench_options *options, si
  * its own, as often as options->trial asks; only then OpenVINO opens it here. With GMSRT_TRIAL_NEVER a malformed graph
  * can crash the calling process (see README.md, "Trust"). The trial finds crashes; it is no sandbox.
  * `options` may be NULL. With a NULL `runner` the graph is only tried, and nothing stays open.
+ * With timeout_ms or `cancelled` the graph is opened on a thread of the library's own, with all signals blocked. An open
+ * that is given up ends its trial at once; what OpenVINO has begun cannot be interrupted, goes on on that thread and is
+ * released when it is done. Then the memory of an open is in use for longer than the call, and a program that ends
+ * meanwhile ends that thread too: leave with _exit, as with any thread that is at work.
  * The trial is a child process: it is started with posix_spawn, waited for, and gone when the call returns; no signal
  * handler is set, and a host may ignore SIGCHLD. Files that are changed or replaced during the call are an error.
  * On failure *runner is NULL and nothing stays allocated. */
 GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options,
                                                       gmsrt_runner **runner);
 
+/* The same for the bytes of an .onnx file whose weights are all in it, such as gmsrt_engine_read gives. They are not
+ * used any more when the call returns. The trial's process gets them through a file without a name. */
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_open_cpu_memory(const void *graph, size_t size,
+                                                             const gmsrt_cpu_options *options, gmsrt_runner **runner);
+
 /* Open a CUDA runner: primary context, then for every lane a stream, device and pinned memory, prepare, warm-up and
  * the capture of a graph around enqueue. The calling thread's current context is the same afterwards. A capture that
- * fails is not the end, see gmsrt_graph_use. Other threads may use the device meanwhile; a call of theirs that CUDA
- * forbids during a capture (a legacy-stream synchronisation, say) can make the capture fail.
+ * fails is not the end, see gmsrt_graph_use; what makes it fail is an enqueue that allocates or synchronises. Other
+ * threads may use the device meanwhile.
  * On failure *runner is NULL, release has been called where due, and nothing stays allocated. */
 GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_open_cuda(const gmsrt_cuda_options *options, gmsrt_runner **runner);
 
@@ -456,6 +484,35 @@ GMSRT_API void gmsrt_free(void *bytes);
 
 /* Release an engine and its texts; NULL is allowed. */
 GMSRT_API void gmsrt_engine_close(gmsrt_engine *engine);
+
+/* ---- Images of another size -----------------------------------------------------------------------------------------
+ *
+ * To the bit as the Python package has them with OpenCV's wheels on x86-64 (on other processors OpenCV itself rounds a
+ * little differently; these do not). From a scan to its mask, as `gms-rt infer` goes:
+ *
+ *     gmsrt_resize_image(scan, height, width, 3, input, info.height, info.width);     // RGB, as the model was trained
+ *     gmsrt_infer(runner, input, 1, levels);
+ *     gmsrt_mask_from_levels(levels, info.height, info.width, 0.5, mask, height, width);
+ *
+ * All are contiguous, with sides of 1 to 65535; source and result must not overlap. */
+
+/* An image of 1 or 3 channels: the average of areas where it shrinks in both directions, else bilinear. */
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_resize_image(const uint8_t *image, uint32_t height, uint32_t width,
+                                                          uint32_t channels, uint8_t *result, uint32_t to_height,
+                                                          uint32_t to_width);
+
+/* A mask of 0 and 255: a pixel that is foreground by half or more stays foreground. */
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_resize_mask(const uint8_t *mask, uint32_t height, uint32_t width,
+                                                         uint8_t *result, uint32_t to_height, uint32_t to_width);
+
+/* Probabilities of 0 to 1 at the size of the scan, from levels of 0 to 255 as gmsrt_infer gives them: bilinear. */
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_resize_probability(const uint8_t *levels, uint32_t height, uint32_t width,
+                                                                float *result, uint32_t to_height, uint32_t to_width);
+
+/* The mask of 0 and 255 at the size of the scan: 255 where the probability there is `threshold` or more. */
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_mask_from_levels(const uint8_t *levels, uint32_t height, uint32_t width,
+                                                              double threshold, uint8_t *mask, uint32_t to_height,
+                                                              uint32_t to_width);
 
 #ifdef __cplusplus
 }
