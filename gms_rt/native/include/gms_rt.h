@@ -82,13 +82,13 @@ enum {
     GMSRT_OUT_OF_MEMORY = 7,    /* host or device memory */
     GMSRT_CALLBACK_FAILED = 8,  /* a CUDA callback returned non-zero */
     GMSRT_RUNTIME_FAILED = 9,   /* OpenVINO or the driver refused a call; the runner stays usable */
-    GMSRT_DEVICE_LOST = 10,     /* the device's context is gone, for every runner of this process, open or new: close them
-                                   all and end the process; only a new one can use the device again */
+    GMSRT_DEVICE_LOST = 10,     /* the device's context is gone for all runners of this process, open or new: close
+                                   them; only a new process can use the device again */
     GMSRT_TIMED_OUT = 11,       /* it took longer than the caller wanted to wait */
     GMSRT_CANCELLED = 12,       /* the caller's own callback ended it */
     GMSRT_DEVICE_BUSY = 14,     /* another process has the device for itself (exclusive compute mode) */
-    GMSRT_DEVICE_HUNG = 15      /* no result within wait_ms: a kernel does not end. What the runner has on the device is
-                                   left there, also by gmsrt_close, as freeing would wait too; end the process */
+    GMSRT_DEVICE_HUNG = 15      /* no result within wait_ms: a kernel does not end. What the runner has on the device
+                                   stays there, after gmsrt_close too, as freeing would wait; end the process */
 };
 
 typedef int32_t gmsrt_backend;
