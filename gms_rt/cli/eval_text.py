@@ -34,7 +34,7 @@ def metric_notes(summary: dict[str, Any], *, published: bool) -> list[str]:
     """What the columns mean."""
     unit = "pixels" if summary["spacing"] == [1.0, 1.0] else "units of --spacing (pixels at 224x224)"
     nsd = f"NSD: share of both surfaces within {summary['nsd_tolerance']:g} {unit} of the other, in percent"
-    return [f"{_HD95}; {_PAPER}" if published else _HD95, nsd]
+    return [f"{_HD95}. {_PAPER}" if published else _HD95, nsd]
 
 
 def lesion_text(summary: dict[str, Any]) -> str:
