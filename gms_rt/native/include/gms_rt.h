@@ -63,7 +63,9 @@ typedef enum gmsrt_status {
     GMSRT_OUT_OF_MEMORY = 7,    /* host or device memory */
     GMSRT_CALLBACK_FAILED = 8,  /* a CUDA callback returned non-zero */
     GMSRT_RUNTIME_FAILED = 9,   /* OpenVINO or the driver refused a call; the runner stays usable */
-    GMSRT_DEVICE_LOST = 10      /* the device's context is gone: close the runner; other calls only repeat this */
+    GMSRT_DEVICE_LOST = 10,     /* the device's context is gone: close the runner; other calls only repeat this */
+    GMSRT_TIMED_OUT = 11,       /* the time that the caller gave is over */
+    GMSRT_BUSY = 12             /* as much is under way as can be: wait for some of it, or drop this one */
 } gmsrt_status;
 
 typedef enum gmsrt_backend { GMSRT_CPU = 0, GMSRT_CUDA = 1 } gmsrt_backend;
@@ -257,6 +259,34 @@ GMSRT_API gmsrt_status gmsrt_bench(gmsrt_runner *runner, const uint8_t *images, 
 
 /* Release everything; NULL is allowed. No other call on this runner may be under way or follow. */
 GMSRT_API void gmsrt_close(gmsrt_runner *runner);
+
+/* --- Inferences that the caller does not wait for ---------------------------------------------------------------------
+ *
+ * Submit hands an inference to threads of the runner, one for each lane, which the first submit starts. Nothing is
+ * allocated after that. Images, masks and `user` stay the caller's and must be left alone until the inference is done:
+ * until the callback was called, or gmsrt_wait has returned its result. */
+
+/* A submitted inference; never 0. */
+typedef uint64_t gmsrt_ticket;
+
+/* Submitted inferences of one runner that are not done, or done and not waited for: at most this many. */
+#define GMSRT_MAX_JOBS 64u
+
+/* Called on a thread of the runner when an inference is done: the masks are written, or `status` and `message` (valid
+ * during the call) say why not. Until it returns, the lane's thread does nothing else. It may submit, also the next frame
+ * into the same memory; it must not wait for an inference nor close the runner. */
+typedef void (*gmsrt_done)(void *user, gmsrt_status status, const char *message);
+
+/* Segment `count` images as gmsrt_infer does, and return at once. Give `done`, `ticket` or both. Without room for another
+ * inference it is GMSRT_BUSY, and nothing was submitted: a camera's program drops the frame, others wait for a ticket.
+ * Inferences begin in the order of their submission. */
+GMSRT_API gmsrt_status gmsrt_submit(gmsrt_runner *runner, const uint8_t *images, size_t count, uint8_t *masks,
+                                    gmsrt_done done, void *user, gmsrt_ticket *ticket);
+
+/* Wait until a submitted inference is done (and its callback has returned), at most so long; negative: for ever, 0: only
+ * ask. Gives the inference's own status and message, once: the ticket is no longer valid then. GMSRT_TIMED_OUT leaves the
+ * ticket valid and the inference running. gmsrt_close waits for whatever was submitted. */
+GMSRT_API gmsrt_status gmsrt_wait(gmsrt_runner *runner, gmsrt_ticket ticket, int64_t milliseconds);
 
 #ifdef __cplusplus
 }
