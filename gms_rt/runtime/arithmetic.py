@@ -34,7 +34,7 @@ def cpu_arithmetic() -> CpuArithmetic:
     try:
         library, found = c.load_library(), c.find_openvino()
         path = None if found is None else os.fsencode(found)
-        status = library.gmsrt_probe_cpu(path, ctypes.byref(about))
+        status = library.gmsrt_probe_cpu(path, ctypes.byref(about), ctypes.sizeof(about))
         if status == c.NO_RUNTIME and found is None:
             return CpuArithmetic(None, None, problem="OpenVINO is not installed")
         c.check_status(library, status)

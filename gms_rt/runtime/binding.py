@@ -109,7 +109,9 @@ class NativeRunner:
         """Shapes, lanes, device and arithmetic of the opened graph."""
         about = c.Info()
         with self._call() as handle:
-            c.check_status(self._library, self._library.gmsrt_get_info(handle, ctypes.byref(about)))
+            c.check_status(
+                self._library, self._library.gmsrt_get_info(handle, ctypes.byref(about), ctypes.sizeof(about))
+            )
         return NativeInfo(
             backend="cuda" if about.backend == 1 else "cpu",
             batch=about.batch,
@@ -155,9 +157,10 @@ class NativeRunner:
         parts: list[np.ndarray[tuple[int], np.dtype[np.void]]] = []
         done, wall, warmed = 0, 0.0, 0.0
         while not parts or done < iterations or wall < seconds:
-            options = c.BenchLimits(warmup, seconds, iterations)
+            options = c.BenchLimits(ctypes.sizeof(c.BenchLimits), warmup, seconds, iterations)
             if parts:
-                options = c.BenchLimits(0.0, max(seconds - wall, 0.0), max(iterations - done, 1))
+                options.warmup_seconds, options.seconds = 0.0, max(seconds - wall, 0.0)
+                options.iterations = max(iterations - done, 1)
             result = c.BenchOutcome()
             with self._call() as handle:
                 status = self._library.gmsrt_bench(
@@ -168,6 +171,7 @@ class NativeRunner:
                     samples.ctypes.data,
                     len(samples),
                     ctypes.byref(result),
+                    ctypes.sizeof(result),
                 )
                 self._check_call(status)
             parts.append(samples[: result.samples].copy())

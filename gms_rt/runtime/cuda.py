@@ -32,7 +32,9 @@ def probe_cuda(device: int = 0, *, driver: Path | None = None) -> CudaDevice:
         raise UsageError(f"there is no CUDA device {device}", fix="give 0 or more")
     about = c.Device()
     path = None if driver is None else os.fsencode(driver)
-    c.check_status(library, library.gmsrt_probe_cuda(path, device, ctypes.byref(about)), cuda=True)
+    c.check_status(
+        library, library.gmsrt_probe_cuda(path, device, ctypes.byref(about), ctypes.sizeof(about)), cuda=True
+    )
     return CudaDevice(
         ordinal=device,
         count=about.count,

@@ -77,7 +77,7 @@ def native_cpu_options(library: ctypes.CDLL, settings: CpuSettings) -> c.CpuOpti
                 f"{name} {getattr(settings, name)!r}", fix=f"give {', '.join([first, *rest[:-1]])} or {rest[-1]}"
             )
     options = c.CpuOptions()
-    library.gmsrt_cpu_options_default(ctypes.byref(options))
+    c.check_status(library, library.gmsrt_cpu_options_init(ctypes.byref(options), ctypes.sizeof(options)))
     found = settings.openvino or c.find_openvino()
     options.openvino = None if found is None else os.fsencode(found)
     options.cache = None if settings.cache is None else os.fsencode(settings.cache)
@@ -92,7 +92,7 @@ def native_cpu_options(library: ctypes.CDLL, settings: CpuSettings) -> c.CpuOpti
 def native_cuda_options(library: ctypes.CDLL, settings: CudaSettings) -> c.CudaOptions:
     """The settings as the C library takes them, without callbacks."""
     options = c.CudaOptions()
-    library.gmsrt_cuda_options_default(ctypes.byref(options))
+    c.check_status(library, library.gmsrt_cuda_options_init(ctypes.byref(options), ctypes.sizeof(options)))
     for name in ("device", "batch", "height", "width", "lanes", "warmup"):
         setattr(options, name, _number(settings, name))
     options.driver = None if settings.driver is None else os.fsencode(settings.driver)

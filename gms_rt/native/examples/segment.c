@@ -81,7 +81,7 @@ int main(int argc, char **argv)
 
     if (argc != 4) return fail("usage", "segment ENGINE IMAGE.ppm MASK.pgm") + 1;
     if (!read_image(argv[2], &scan)) return fail(argv[2], "not an 8-bit binary PGM or PPM image");
-    if (gmsrt_open_cpu(argv[1], NULL, &runner) != GMSRT_OK || gmsrt_get_info(runner, &info) != GMSRT_OK)
+    if (gmsrt_open_cpu(argv[1], NULL, &runner) != GMSRT_OK || gmsrt_get_info(runner, &info, sizeof info) != GMSRT_OK)
         return fail("segment", gmsrt_last_error());
     input = make_image((int)info.width, (int)info.height, 3); /* the network's size */
     map = make_image((int)info.width, (int)info.height, 1);

@@ -4,12 +4,13 @@
  *     gmsrt_runner *runner = NULL;
  *     gmsrt_info info;
  *
- *     gmsrt_cpu_options_default(&options);
+ *     gmsrt_cpu_options_init(&options, sizeof options);
  *     if (gmsrt_open_cpu("engines/busi-int8", &options, &runner) != GMSRT_OK) {
  *         fprintf(stderr, "%s\n", gmsrt_last_error());
  *         return 1;
  *     }
- *     gmsrt_get_info(runner, &info);                  // info.height, info.width: the network's size
+ *     if (gmsrt_get_info(runner, &info, sizeof info) != GMSRT_OK)
+ *         return 1;                                   // info.height, info.width: the network's size
  *     // images: n * height * width * 3 bytes RGB;  masks: n * height * width bytes, probability 0..255
  *     if (gmsrt_infer(runner, images, n, masks) != GMSRT_OK)
  *         fprintf(stderr, "%s\n", gmsrt_last_error());
@@ -23,6 +24,13 @@
  * Ownership: option structures, strings, images, masks and sample arrays belong to the caller and are only read or
  * written during the call (exception: the CUDA callbacks and their `user` pointer, see gmsrt_cuda_options). A runner
  * belongs to the library from a successful gmsrt_open_* until gmsrt_close.
+ *
+ * Structures that may grow begin with their size. Options are filled by gmsrt_*_options_init(&options, sizeof options);
+ * results are written by calls whose last argument is sizeof result. A program that was compiled with an older header
+ * gives a smaller size: no byte behind it is read or written, and options that it does not know have their defaults. A
+ * program with a newer header than the library gives a larger one: results are zero behind what the library knows, and
+ * options there must be zero (what gmsrt_*_options_init leaves), else the call fails and says so. gmsrt_sample never
+ * grows, because arrays consist of it.
  *
  * Threads: every function may be called from any thread. All functions that take a runner may be called on the same
  * runner at the same time, except gmsrt_close, which must be the last call on it.
@@ -49,10 +57,21 @@ extern "C" {
 #define GMSRT_API
 #endif
 
-/* Raised when a structure or function below changes incompatibly; equal to the SOVERSION of the shared library. */
-#define GMSRT_ABI_VERSION 2
+/* The compiler warns where a status is not looked at. */
+#if defined(__cplusplus) && __cplusplus >= 201703L
+#define GMSRT_NODISCARD [[nodiscard]]
+#elif defined(__GNUC__) || defined(__clang__)
+#define GMSRT_NODISCARD __attribute__((warn_unused_result))
+#else
+#define GMSRT_NODISCARD
+#endif
 
-typedef enum gmsrt_status {
+/* Raised when a structure or function below changes incompatibly; equal to the SOVERSION of the shared library. */
+#define GMSRT_ABI_VERSION 3
+
+/* Every enumeration is an int32_t, whatever the compiler would make of it. */
+typedef int32_t gmsrt_status;
+enum {
     GMSRT_OK = 0,
     GMSRT_INVALID_ARGUMENT = 1, /* a null pointer, a size or an option that is not valid */
     GMSRT_NOT_FOUND = 2,        /* the graph file is not there or cannot be read */
@@ -66,38 +85,42 @@ typedef enum gmsrt_status {
     GMSRT_DEVICE_LOST = 10,     /* the device's context is gone: close the runner; other calls only repeat this */
     GMSRT_TIMED_OUT = 11,       /* the time that the caller gave is over */
     GMSRT_BUSY = 12             /* as much is under way as can be: wait for some of it, or drop this one */
-} gmsrt_status;
+};
 
-typedef enum gmsrt_backend { GMSRT_CPU = 0, GMSRT_CUDA = 1 } gmsrt_backend;
+typedef int32_t gmsrt_backend;
+enum { GMSRT_CPU = 0, GMSRT_CUDA = 1 };
 
 /* Arithmetic of a CPU runner. A graph with quantised nodes runs those in int8 under any of them. */
-typedef enum gmsrt_precision {
+typedef int32_t gmsrt_precision;
+enum {
     GMSRT_F32 = 0,
     GMSRT_BF16 = 1,
     GMSRT_AS_BUILT = 2, /* what the engine.json of an engine folder says; f32 where the CPU lacks that and the engine
                            may run so (f16 always, bf16 if its gate was met in f32 too); f32 for an .onnx file */
     GMSRT_F16 = 3
-} gmsrt_precision;
+};
 
-typedef enum gmsrt_mode {
+typedef int32_t gmsrt_mode;
+enum {
     GMSRT_LATENCY = 0,   /* one image as fast as possible: all threads work on it */
     GMSRT_THROUGHPUT = 1 /* many images as fast as possible: several lanes work at the same time */
-} gmsrt_mode;
+};
 
 /* Whether a graph is first opened and run in a process of its own, so that one on which OpenVINO crashes or never ends
  * gives a status and leaves the calling process alone. */
-typedef enum gmsrt_trial {
+typedef int32_t gmsrt_trial;
+enum {
     GMSRT_TRIAL_AUTO = 0,   /* once; that it passed is remembered in $XDG_CACHE_HOME or ~/.cache, in gms-rt/tried */
     GMSRT_TRIAL_ALWAYS = 1, /* every time, whatever is remembered */
     GMSRT_TRIAL_NEVER = 2   /* for graphs that you trust: a malformed one can crash the calling process */
-} gmsrt_trial;
+};
 
 /* An opened graph on a device. */
 typedef struct gmsrt_runner gmsrt_runner;
 
-/* Options of gmsrt_open_cpu. Fill with gmsrt_cpu_options_default, then change what you need. */
+/* Options of gmsrt_open_cpu. Fill with gmsrt_cpu_options_init, then change what you need. */
 typedef struct gmsrt_cpu_options {
-    size_t struct_size;        /* set by gmsrt_cpu_options_default */
+    size_t struct_size;        /* set by gmsrt_cpu_options_init */
     const char *openvino;      /* libopenvino_c.so; NULL: $GMS_RT_OPENVINO, else the system's loader searches */
     const char *cache;         /* folder for compiled graphs, must exist; NULL: no cache. See README.md, "Trust" */
     gmsrt_precision precision; /* default GMSRT_AS_BUILT */
@@ -107,22 +130,22 @@ typedef struct gmsrt_cpu_options {
     uint32_t batch;            /* only for a graph with a free batch size; 0: the graph's own, or 1 */
     gmsrt_trial trial;         /* default GMSRT_TRIAL_AUTO */
     uint32_t trial_seconds;    /* a trial that takes longer has failed; 0: 600 */
-    uint32_t reserved;         /* 0 */
+    uint32_t reserved;         /* must be 0 */
 } gmsrt_cpu_options;
 
 /* One lane of a CUDA runner, as the callbacks see it. Addresses and stream never change while the runner is open. */
 typedef struct gmsrt_cuda_lane {
-    uint32_t index; /* 0 .. lanes-1 */
-    uint32_t reserved;
-    void *stream;    /* CUstream: non-blocking, belongs to this lane alone */
-    uint64_t images; /* CUdeviceptr: batch * height * width * 3 bytes */
-    uint64_t masks;  /* CUdeviceptr: batch * height * width bytes */
+    uint32_t index;       /* 0 .. lanes-1 */
+    uint32_t struct_size; /* of this library's gmsrt_cuda_lane */
+    void *stream;         /* CUstream: non-blocking, belongs to this lane alone */
+    uint64_t images;      /* CUdeviceptr: batch * height * width * 3 bytes */
+    uint64_t masks;       /* CUdeviceptr: batch * height * width bytes */
 } gmsrt_cuda_lane;
 
 /* Options of gmsrt_open_cuda. The callbacks are called with the device's primary context current, on the thread that
  * is inside the library; zero means success. `user` and the callbacks must stay valid until gmsrt_close returns. */
 typedef struct gmsrt_cuda_options {
-    size_t struct_size; /* set by gmsrt_cuda_options_default */
+    size_t struct_size; /* set by gmsrt_cuda_options_init */
     const char *driver; /* NULL: libcuda.so.1 */
     uint32_t device;    /* ordinal */
     uint32_t batch;     /* shape of one inference; default batch 1; height and width have no default */
@@ -132,7 +155,7 @@ typedef struct gmsrt_cuda_options {
     uint32_t warmup;    /* runs before the capture, at least 1; default 2 */
     uint32_t use_graph; /* default 1; 0: enqueue is called for every inference, on the calling thread, for one lane
                             never concurrently, for different lanes possibly concurrently */
-    uint32_t reserved;
+    uint32_t reserved;  /* must be 0 */
     /* Optional, called once per lane before its warm-up: bind addresses, create the execution context. */
     int (*prepare)(void *user, const gmsrt_cuda_lane *lane);
     /* Queue one inference from lane->images to lane->masks on lane->stream. No synchronisation: it is captured. */
@@ -145,7 +168,7 @@ typedef struct gmsrt_cuda_options {
 
 /* What a runner is and how it really executes. */
 typedef struct gmsrt_info {
-    size_t struct_size; /* sizeof(gmsrt_info), set by the caller or zero */
+    size_t struct_size; /* bytes that the library has written, at most the caller's */
     gmsrt_backend backend;
     uint32_t batch, height, width;
     uint32_t lanes;      /* opened */
@@ -160,7 +183,7 @@ typedef struct gmsrt_info {
 
 /* A CUDA device as the driver describes it. */
 typedef struct gmsrt_device {
-    size_t struct_size;  /* sizeof(gmsrt_device), set by the caller or zero */
+    size_t struct_size;  /* bytes that the library has written, at most the caller's */
     uint32_t count;      /* devices on this machine */
     uint32_t sm;         /* compute capability: 80 for 8.0 */
     uint32_t driver;     /* CUDA version of the driver: 13010 for 13.1 */
@@ -171,7 +194,7 @@ typedef struct gmsrt_device {
 
 /* This machine's CPU as OpenVINO describes it. */
 typedef struct gmsrt_processor {
-    size_t struct_size; /* sizeof(gmsrt_processor), set by the caller or zero */
+    size_t struct_size; /* bytes that the library has written, at most the caller's */
     uint32_t f16;       /* 1: OpenVINO computes in f16 on it, GMSRT_F16 can be asked for */
     uint32_t bf16;      /* 1: the same for GMSRT_BF16 */
     char name[128];
@@ -180,7 +203,7 @@ typedef struct gmsrt_processor {
                                not that it computes them in int8: on Arm it does not */
 } gmsrt_processor;
 
-/* One timed inference of `batch` images, milliseconds. total = h2d + compute + d2h. */
+/* One timed inference of `batch` images, milliseconds. total = h2d + compute + d2h. It never grows. */
 typedef struct gmsrt_sample {
     double total;
     double compute; /* CPU: the inference; CUDA: between events around the launch */
@@ -189,7 +212,9 @@ typedef struct gmsrt_sample {
     double enqueue; /* host time of the launch; 0 where the call returns only with the result */
 } gmsrt_sample;
 
+/* Options of gmsrt_bench. Fill with gmsrt_bench_options_init: no warm-up, no minimum of time, one sample. */
 typedef struct gmsrt_bench_options {
+    size_t struct_size; /* set by gmsrt_bench_options_init */
     double warmup_seconds;
     double seconds;    /* at least this long … */
     size_t iterations; /* … and at least so many samples; a full array ends it earlier: then call again with what
@@ -197,6 +222,7 @@ typedef struct gmsrt_bench_options {
 } gmsrt_bench_options;
 
 typedef struct gmsrt_bench_result {
+    size_t struct_size;    /* bytes that the library has written, at most the caller's */
     size_t samples;        /* written to the caller's array, in the order of their start */
     double wall_seconds;   /* first start to last end */
     double warmup_seconds; /* really spent */
@@ -216,8 +242,12 @@ GMSRT_API const char *gmsrt_status_name(gmsrt_status status);
 /* The message of this thread's last failed call, one line; "" if none failed. Valid until this thread's next call. */
 GMSRT_API const char *gmsrt_last_error(void);
 
-GMSRT_API void gmsrt_cpu_options_default(gmsrt_cpu_options *options);
-GMSRT_API void gmsrt_cuda_options_default(gmsrt_cuda_options *options);
+/* Fill options with their defaults: gmsrt_cpu_options_init(&options, sizeof options). Not more than `size` bytes are
+ * written; what a newer program has behind the options that this library knows becomes zero. It fails only for a null
+ * pointer, or a size that is not a multiple of the size of a pointer or is above 4096; such options cannot be used. */
+GMSRT_API gmsrt_status gmsrt_cpu_options_init(gmsrt_cpu_options *options, size_t size);
+GMSRT_API gmsrt_status gmsrt_cuda_options_init(gmsrt_cuda_options *options, size_t size);
+GMSRT_API gmsrt_status gmsrt_bench_options_init(gmsrt_bench_options *options, size_t size);
 
 /* Open a graph on the CPU. `graph` is an engine folder, whose files are compared with the hashes in its engine.json, or
  * an .onnx file. A manifest of another format or of a newer version is refused, and so is a graph or a file with weights
@@ -229,33 +259,36 @@ GMSRT_API void gmsrt_cuda_options_default(gmsrt_cuda_options *options);
  * The trial is a child process: it is started with posix_spawn, waited for, and gone when the call returns; no signal
  * handler is set, and a host may ignore SIGCHLD. Files that are changed or replaced during the call are an error.
  * On failure *runner is NULL and nothing stays allocated. */
-GMSRT_API gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options, gmsrt_runner **runner);
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options,
+                                                      gmsrt_runner **runner);
 
 /* Open a CUDA runner: primary context, then for every lane a stream, device and pinned memory, prepare, warm-up and
  * the capture of a graph around enqueue. The calling thread's current context is the same afterwards.
  * On failure *runner is NULL, release has been called where due, and nothing stays allocated. */
-GMSRT_API gmsrt_status gmsrt_open_cuda(const gmsrt_cuda_options *options, gmsrt_runner **runner);
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_open_cuda(const gmsrt_cuda_options *options, gmsrt_runner **runner);
 
 /* Ask OpenVINO for the CPU and its arithmetic without opening a graph. `openvino` as in gmsrt_cpu_options. */
-GMSRT_API gmsrt_status gmsrt_probe_cpu(const char *openvino, gmsrt_processor *result);
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_probe_cpu(const char *openvino, gmsrt_processor *result, size_t size);
 
 /* Ask the driver for a device without opening anything on it. `driver` as in gmsrt_cuda_options. */
-GMSRT_API gmsrt_status gmsrt_probe_cuda(const char *driver, uint32_t device, gmsrt_device *result);
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_probe_cuda(const char *driver, uint32_t device, gmsrt_device *result,
+                                                        size_t size);
 
-GMSRT_API gmsrt_status gmsrt_get_info(const gmsrt_runner *runner, gmsrt_info *info);
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_get_info(const gmsrt_runner *runner, gmsrt_info *info, size_t size);
 
 /* Use only the first `lanes` of the opened lanes from now on (1 .. info.lanes). Calls under way are not disturbed. */
-GMSRT_API gmsrt_status gmsrt_set_lanes(gmsrt_runner *runner, uint32_t lanes);
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_set_lanes(gmsrt_runner *runner, uint32_t lanes);
 
 /* Segment `count` images, any count; several are in flight where several lanes are free. Waits for a lane if none is
  * free. If it fails, the contents of `masks` are unspecified and no work on them is left behind. */
-GMSRT_API gmsrt_status gmsrt_infer(gmsrt_runner *runner, const uint8_t *images, size_t count, uint8_t *masks);
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_infer(gmsrt_runner *runner, const uint8_t *images, size_t count,
+                                                   uint8_t *masks);
 
 /* Time inferences over `count` images in turn (at least one batch is formed by repeating them). Waits until it has the
  * runner alone; concurrent gmsrt_infer calls wait until it is done. */
-GMSRT_API gmsrt_status gmsrt_bench(gmsrt_runner *runner, const uint8_t *images, size_t count,
-                                   const gmsrt_bench_options *options, gmsrt_sample *samples, size_t capacity,
-                                   gmsrt_bench_result *result);
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_bench(gmsrt_runner *runner, const uint8_t *images, size_t count,
+                                                   const gmsrt_bench_options *options, gmsrt_sample *samples,
+                                                   size_t capacity, gmsrt_bench_result *result, size_t size);
 
 /* Release everything; NULL is allowed. No other call on this runner may be under way or follow. */
 GMSRT_API void gmsrt_close(gmsrt_runner *runner);
@@ -280,13 +313,13 @@ typedef void (*gmsrt_done)(void *user, gmsrt_status status, const char *message)
 /* Segment `count` images as gmsrt_infer does, and return at once. Give `done`, `ticket` or both. Without room for another
  * inference it is GMSRT_BUSY, and nothing was submitted: a camera's program drops the frame, others wait for a ticket.
  * Inferences begin in the order of their submission. */
-GMSRT_API gmsrt_status gmsrt_submit(gmsrt_runner *runner, const uint8_t *images, size_t count, uint8_t *masks,
-                                    gmsrt_done done, void *user, gmsrt_ticket *ticket);
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_submit(gmsrt_runner *runner, const uint8_t *images, size_t count,
+                                                    uint8_t *masks, gmsrt_done done, void *user, gmsrt_ticket *ticket);
 
 /* Wait until a submitted inference is done (and its callback has returned), at most so long; negative: for ever, 0: only
  * ask. Gives the inference's own status and message, once: the ticket is no longer valid then. GMSRT_TIMED_OUT leaves the
  * ticket valid and the inference running. gmsrt_close waits for whatever was submitted. */
-GMSRT_API gmsrt_status gmsrt_wait(gmsrt_runner *runner, gmsrt_ticket ticket, int64_t milliseconds);
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_wait(gmsrt_runner *runner, gmsrt_ticket ticket, int64_t milliseconds);
 
 #ifdef __cplusplus
 }

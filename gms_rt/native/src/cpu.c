@@ -205,10 +205,6 @@ static gmsrt_status check_options(const gmsrt_cpu_options *options)
 {
     struct stat about;
 
-    if (options->struct_size != sizeof *options)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT,
-                          "gmsrt_cpu_options has %zu bytes, it must have %zu; call gmsrt_cpu_options_default first",
-                          options->struct_size, sizeof *options);
     if (options->precision != GMSRT_F32 && options->precision != GMSRT_BF16 && options->precision != GMSRT_F16 &&
         options->precision != GMSRT_AS_BUILT)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT,
@@ -230,6 +226,9 @@ static gmsrt_status check_options(const gmsrt_cpu_options *options)
                           (int)options->trial);
     if (options->trial_seconds > 1000000)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "a trial of %u seconds is too long", options->trial_seconds);
+    if (options->reserved != 0)
+        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "reserved is %u; call gmsrt_cpu_options_init first",
+                          options->reserved);
     if (options->cache != NULL && (stat(options->cache, &about) != 0 || !S_ISDIR(about.st_mode)))
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "the cache %s is not a folder; create it", options->cache);
     return GMSRT_OK;
@@ -335,19 +334,28 @@ static gmsrt_status open_graph(cpu_state *state, const char *path, gmsrt_files *
     return status;
 }
 
-void gmsrt_cpu_options_default(gmsrt_cpu_options *options)
+static gmsrt_cpu_options default_options(void)
 {
-    if (options == NULL) return;
-    memset(options, 0, sizeof *options);
-    options->struct_size = sizeof *options;
-    options->precision = GMSRT_AS_BUILT;
+    gmsrt_cpu_options options;
+
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    options.precision = GMSRT_AS_BUILT;
+    return options;
+}
+
+gmsrt_status gmsrt_cpu_options_init(gmsrt_cpu_options *options, size_t size)
+{
+    const gmsrt_cpu_options defaults = default_options();
+
+    return gmsrt_struct_init(options, size, &defaults, sizeof defaults, "gmsrt_cpu_options");
 }
 
 gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options, gmsrt_runner **runner)
 {
     const double began = gmsrt_now();
     double trial;
-    gmsrt_cpu_options resolved;
+    gmsrt_cpu_options resolved = default_options();
     gmsrt_built built;
     gmsrt_info info;
     cpu_state *state = NULL;
@@ -362,11 +370,10 @@ gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options,
 
     if (runner != NULL) *runner = NULL;
     if (graph == NULL) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_open_cpu: a null pointer");
-    gmsrt_cpu_options_default(&resolved);
-    if (options == NULL) options = &resolved;
-    if ((status = check_options(options)) != GMSRT_OK) return status;
-    resolved = *options;
+    status = options == NULL ? GMSRT_OK : gmsrt_struct_take(&resolved, sizeof resolved, options, "gmsrt_cpu_options");
     options = &resolved;
+    if (status == GMSRT_OK) status = check_options(options);
+    if (status != GMSRT_OK) return status;
 
     memset(&info, 0, sizeof info);
     info.struct_size = sizeof info;

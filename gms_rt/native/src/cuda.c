@@ -160,6 +160,7 @@ static gmsrt_status open_lane(cuda_state *state, uint32_t index)
     if (code != GMSRT_CU_SUCCESS) return gmsrt_cu_failed(cu, code, "stream and buffers of a lane cannot be created");
 
     lane->seen.index = index;
+    lane->seen.struct_size = sizeof lane->seen;
     lane->seen.stream = lane->stream;
     lane->seen.images = lane->images;
     lane->seen.masks = lane->masks;
@@ -271,10 +272,6 @@ static const gmsrt_backend_hooks cuda_hooks = {cuda_submit, cuda_finish, cuda_en
 
 static gmsrt_status check_options(const gmsrt_cuda_options *options)
 {
-    if (options->struct_size != sizeof *options)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT,
-                          "gmsrt_cuda_options has %zu bytes, it must have %zu; call gmsrt_cuda_options_default first",
-                          options->struct_size, sizeof *options);
     if (options->enqueue == NULL) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "the enqueue callback is missing");
     if (!gmsrt_shape_is_sane(options->batch, options->height, options->width))
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "batch %u, height %u, width %u: give positive sizes within reason",
@@ -286,6 +283,9 @@ static gmsrt_status check_options(const gmsrt_cuda_options *options)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "%u warm-up runs were asked for; give 1 to 1000", options->warmup);
     if (options->use_graph > 1)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "use_graph is %u; give 0 or 1", options->use_graph);
+    if (options->reserved != 0)
+        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "reserved is %u; call gmsrt_cuda_options_init first",
+                          options->reserved);
     return GMSRT_OK;
 }
 
@@ -324,26 +324,38 @@ static gmsrt_status open_state(cuda_state *state, const char *driver, gmsrt_info
     return status;
 }
 
-void gmsrt_cuda_options_default(gmsrt_cuda_options *options)
+static gmsrt_cuda_options default_options(void)
 {
-    if (options == NULL) return;
-    memset(options, 0, sizeof *options);
-    options->struct_size = sizeof *options;
-    options->batch = 1;
-    options->lanes = 1;
-    options->warmup = 2;
-    options->use_graph = 1;
+    gmsrt_cuda_options options;
+
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    options.batch = 1;
+    options.lanes = 1;
+    options.warmup = 2;
+    options.use_graph = 1;
+    return options;
+}
+
+gmsrt_status gmsrt_cuda_options_init(gmsrt_cuda_options *options, size_t size)
+{
+    const gmsrt_cuda_options defaults = default_options();
+
+    return gmsrt_struct_init(options, size, &defaults, sizeof defaults, "gmsrt_cuda_options");
 }
 
 gmsrt_status gmsrt_open_cuda(const gmsrt_cuda_options *options, gmsrt_runner **runner)
 {
     const double start = gmsrt_now();
+    gmsrt_cuda_options taken = default_options();
     cuda_state *state;
     gmsrt_info info;
     gmsrt_status status;
 
     if (runner != NULL) *runner = NULL;
     if (options == NULL || runner == NULL) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_open_cuda: a null pointer");
+    if ((status = gmsrt_struct_take(&taken, sizeof taken, options, "gmsrt_cuda_options")) != GMSRT_OK) return status;
+    options = &taken;
     if ((status = check_options(options)) != GMSRT_OK) return status;
     state = calloc(1, sizeof *state);
     if (state == NULL) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory for a runner");

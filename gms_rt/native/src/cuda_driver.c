@@ -1,5 +1,6 @@
 /* The CUDA driver: opened at run time, its devices described, its failures as statuses. */
 #include <dlfcn.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "cuda_driver.h"
@@ -93,23 +94,21 @@ gmsrt_status gmsrt_cu_describe(const gmsrt_cuda *cu, int device, gmsrt_device *r
     return GMSRT_OK;
 }
 
-gmsrt_status gmsrt_probe_cuda(const char *driver, uint32_t device, gmsrt_device *result)
+gmsrt_status gmsrt_probe_cuda(const char *driver, uint32_t device, gmsrt_device *result, size_t size)
 {
+    const gmsrt_layout layout = {sizeof *result, offsetof(gmsrt_device, name),
+                                 offsetof(gmsrt_device, name) + sizeof result->name};
     gmsrt_cuda cu;
     gmsrt_device found;
     int handle = 0, count = 0;
-    gmsrt_status status;
+    gmsrt_status status = gmsrt_struct_room(result, size, "gmsrt_device");
 
-    if (result == NULL) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_probe_cuda: a null pointer");
-    if (result->struct_size != 0 && result->struct_size != sizeof *result)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_device has %zu bytes here and %zu in the library",
-                          result->struct_size, sizeof *result);
+    if (status != GMSRT_OK) return status;
     memset(&found, 0, sizeof found);
     status = gmsrt_cu_start(driver, device, &cu, &handle, &count);
     if (status == GMSRT_OK) status = gmsrt_cu_describe(&cu, handle, &found);
     if (status != GMSRT_OK) return status;
-    found.struct_size = sizeof found;
     found.count = (uint32_t)count;
-    *result = found;
+    gmsrt_struct_give(result, size, &found, layout);
     return GMSRT_OK;
 }

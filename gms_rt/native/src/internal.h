@@ -20,6 +20,18 @@ void gmsrt_hold_error(bool held);
 /* Copies with truncation at a whole character; control characters become spaces. */
 void gmsrt_copy_text(char *to, size_t size, const char *from);
 
+/* structs.c: structures of the header as a program of another version has them. `name` is the type's.
+ * init: fill the caller's options with defaults. take: the caller's options over the defaults that `to` has; nothing
+ * behind their size is read. room: whether a result may be written. give: write it, at most `size` bytes. */
+typedef struct gmsrt_layout {
+    size_t size;           /* of the structure in this library */
+    size_t text, text_end; /* where its texts begin and end */
+} gmsrt_layout;
+gmsrt_status gmsrt_struct_init(void *to, size_t size, const void *defaults, size_t known, const char *name);
+gmsrt_status gmsrt_struct_take(void *to, size_t known, const void *from, const char *name);
+gmsrt_status gmsrt_struct_room(const void *to, size_t size, const char *name);
+void gmsrt_struct_give(void *to, size_t size, const void *from, gmsrt_layout layout);
+
 /* environment.c: a variable's value; NULL where it is unset or empty, or must not be followed (a setuid program). */
 const char *gmsrt_environment(const char *name);
 

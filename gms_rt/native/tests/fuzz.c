@@ -63,6 +63,7 @@ static void use(gmsrt_runner *runner, gmsrt_status status)
     gmsrt_sample samples[8];
     gmsrt_bench_result result;
     gmsrt_bench_options bench;
+    gmsrt_status ignored;
     size_t room;
 
     if (runner == NULL) {
@@ -71,19 +72,22 @@ static void use(gmsrt_runner *runner, gmsrt_status status)
         return;
     }
     opened++;
-    info.struct_size = below(2) ? 0 : sizeof info;
-    CHECK_OK(gmsrt_get_info(runner, &info));
+    ignored = gmsrt_get_info(runner, &info, below((uint32_t)sizeof info + 1));
+    CHECK_OK(gmsrt_get_info(runner, &info, sizeof info));
     room = BYTES / ((size_t)info.height * info.width * 3);
-    gmsrt_set_lanes(runner, number());
+    ignored = gmsrt_set_lanes(runner, number());
     if (room > 0) {
-        gmsrt_infer(runner, images, below((uint32_t)(room < 20 ? room : 20) + 1), masks);
-        gmsrt_infer(runner, below(4) ? images : NULL, below(2), below(4) ? masks : NULL);
+        ignored = gmsrt_infer(runner, images, below((uint32_t)(room < 20 ? room : 20) + 1), masks);
+        ignored = gmsrt_infer(runner, below(4) ? images : NULL, below(2), below(4) ? masks : NULL);
+        gmsrt_bench_options_init(&bench, sizeof bench);
         bench.seconds = below(3) ? 0.0 : duration();
         bench.warmup_seconds = below(3) ? 0.0 : duration();
         if (bench.warmup_seconds > 1e-3 && bench.warmup_seconds <= 1e9) bench.warmup_seconds = 0.0;
         bench.iterations = number();
-        gmsrt_bench(runner, images, below((uint32_t)(room < 20 ? room : 20) + 1), &bench, samples, below(9), &result);
+        ignored = gmsrt_bench(runner, images, below((uint32_t)(room < 20 ? room : 20) + 1), &bench, samples, below(9),
+                              &result, sizeof result);
     }
+    (void)ignored;
     gmsrt_close(runner);
 }
 
@@ -115,6 +119,12 @@ static void damage(const uint8_t *graph, size_t size, const char *path)
 
 static char manifest[512];
 
+/* Sometimes another size of the options that stand at the beginning of a block of 4096 bytes. */
+static void resize(size_t *size)
+{
+    if (below(8) == 0) *size = below(3) ? 8 * below(513) : number();
+}
+
 /* An engine folder as it was built. */
 static void make_engine(const char *folder, const uint8_t *graph, size_t size)
 {
@@ -141,7 +151,10 @@ static void fuzz_cpu(const char *openvino, const uint8_t *graph, size_t size, co
     const bool real = fail_openvino == NULL;
     char path[1024], engine[1024], inner[1100];
     const char *const places[] = {path, path, path, engine, engine, engine, "", "/dev/zero"};
-    gmsrt_cpu_options options;
+    union {
+        gmsrt_cpu_options cpu;
+        uint8_t bytes[4096];
+    } options;
     gmsrt_runner *runner = NULL;
     gmsrt_status status;
 
@@ -154,29 +167,31 @@ static void fuzz_cpu(const char *openvino, const uint8_t *graph, size_t size, co
         damage((const uint8_t *)manifest, strlen(manifest), inner);
     else if (below(3))
         damage(graph, size, inner);
-    gmsrt_cpu_options_default(&options);
-    options.openvino = openvino;
-    options.trial = real || below(32) == 0 ? GMSRT_TRIAL_ALWAYS : GMSRT_TRIAL_NEVER;
+    memset(&options, 0, sizeof options);
+    gmsrt_cpu_options_init(&options.cpu, below(2) ? sizeof options.cpu : sizeof options);
+    options.cpu.openvino = openvino;
+    options.cpu.trial = real || below(32) == 0 ? GMSRT_TRIAL_ALWAYS : GMSRT_TRIAL_NEVER;
     if (below(2)) {
-        options.precision = (gmsrt_precision)(below(6) ? below(4) : number());
-        options.mode = (gmsrt_mode)(below(6) ? below(2) : number());
-        options.threads = below(2) ? 0 : number() % 5000;
-        options.lanes = below(2) ? below(4) : number();
-        options.batch = below(2) ? 0 : number();
-        if (below(8) == 0) options.struct_size = number();
-        if (below(4) == 0) options.cache = below(4) ? folder : below(2) ? "" : "/nowhere";
-        if (below(8) == 0 && !real) options.trial = (gmsrt_trial)number();
-        if (below(8) == 0) options.trial_seconds = number();
-        if (options.trial_seconds < 100) options.trial_seconds = 0; /* a busy machine is no fault of the graph */
+        options.cpu.precision = (gmsrt_precision)(below(6) ? below(4) : number());
+        options.cpu.mode = (gmsrt_mode)(below(6) ? below(2) : number());
+        options.cpu.threads = below(2) ? 0 : number() % 5000;
+        options.cpu.lanes = below(2) ? below(4) : number();
+        options.cpu.batch = below(2) ? 0 : number();
+        resize(&options.cpu.struct_size);
+        if (below(4) == 0) options.cpu.cache = below(4) ? folder : below(2) ? "" : "/nowhere";
+        if (below(8) == 0 && !real) options.cpu.trial = (gmsrt_trial)number();
+        if (below(8) == 0) options.cpu.trial_seconds = number();
+        if (options.cpu.trial_seconds < 100)
+            options.cpu.trial_seconds = 0; /* a busy machine is no fault of the graph */
         /* A real OpenVINO would start so many threads for true. */
-        if (fail_openvino == NULL && options.threads > 4) options.threads = 4;
-        if (fail_openvino == NULL && options.lanes > 4 && options.lanes < 65) options.lanes = 4;
+        if (fail_openvino == NULL && options.cpu.threads > 4) options.cpu.threads = 4;
+        if (fail_openvino == NULL && options.cpu.lanes > 4 && options.cpu.lanes < 65) options.cpu.lanes = 4;
     }
     if (reset_openvino != NULL) {
         reset_openvino();
         if (below(2)) fail_openvino(1 + (int)below(60), -1);
     }
-    status = gmsrt_open_cpu(places[below(8)], below(10) ? &options : NULL, below(20) ? &runner : NULL);
+    status = gmsrt_open_cpu(places[below(8)], below(10) ? &options.cpu : NULL, below(20) ? &runner : NULL);
     use(runner, status);
 }
 
@@ -204,7 +219,7 @@ static void fuzz_outside(const char *folder)
     }
     snprintf(path, sizeof path, "%s/fuzz.onnx", folder);
     damage(model.data, model.size, path);
-    gmsrt_cpu_options_default(&options);
+    gmsrt_cpu_options_init(&options, sizeof options);
     options.trial = GMSRT_TRIAL_NEVER;
     use(NULL, gmsrt_open_cpu(path, &options, NULL));
 }
@@ -264,7 +279,7 @@ static void fuzz_manifest(const uint8_t *graph, size_t size, const char *folder)
     snprintf(path, sizeof path, "%s/engine.json", engine);
     file = fopen(path, "wb");
     CHECK(file != NULL && fwrite(text, 1, used, file) == used && fclose(file) == 0, "cannot write %s", path);
-    gmsrt_cpu_options_default(&options);
+    gmsrt_cpu_options_init(&options, sizeof options);
     options.trial = GMSRT_TRIAL_NEVER;
     use(NULL, gmsrt_open_cpu(engine, &options, NULL));
 }
@@ -281,25 +296,29 @@ static int enqueue(void *user, const gmsrt_cuda_lane *lane)
 static void fuzz_cuda(const char *driver)
 {
     static const int codes[] = {2, 719, 901, 214, 100, 77};
-    gmsrt_cuda_options options;
+    union {
+        gmsrt_cuda_options cuda;
+        uint8_t bytes[4096];
+    } options;
     gmsrt_runner *runner = NULL;
     gmsrt_status status;
 
-    gmsrt_cuda_options_default(&options);
-    options.driver = driver;
-    options.enqueue = below(20) ? enqueue : NULL;
-    options.device = below(8) ? 0 : number();
-    options.batch = below(4) ? 1 + below(4) : number();
-    options.height = below(4) ? 1 + below(64) : number();
-    options.width = below(4) ? 1 + below(64) : number();
-    options.lanes = below(4) ? 1 + below(4) : number();
-    options.warmup = below(4) ? 1 + below(3) : number();
-    options.use_graph = below(8) ? below(2) : number();
-    if (below(16) == 0) options.struct_size = number();
-    lane_bytes = options.batch * options.height * options.width;
+    memset(&options, 0, sizeof options);
+    gmsrt_cuda_options_init(&options.cuda, below(2) ? sizeof options.cuda : sizeof options);
+    options.cuda.driver = driver;
+    options.cuda.enqueue = below(20) ? enqueue : NULL;
+    options.cuda.device = below(8) ? 0 : number();
+    options.cuda.batch = below(4) ? 1 + below(4) : number();
+    options.cuda.height = below(4) ? 1 + below(64) : number();
+    options.cuda.width = below(4) ? 1 + below(64) : number();
+    options.cuda.lanes = below(4) ? 1 + below(4) : number();
+    options.cuda.warmup = below(4) ? 1 + below(3) : number();
+    options.cuda.use_graph = below(8) ? below(2) : number();
+    resize(&options.cuda.struct_size);
+    lane_bytes = options.cuda.batch * options.cuda.height * options.cuda.width;
     reset_driver();
     if (below(2)) fail_driver(1 + (int)below(80), codes[below(6)]);
-    status = gmsrt_open_cuda(below(20) ? &options : NULL, below(20) ? &runner : NULL);
+    status = gmsrt_open_cuda(below(20) ? &options.cuda : NULL, below(20) ? &runner : NULL);
     use(runner, status);
 }
 

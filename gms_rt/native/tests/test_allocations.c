@@ -122,7 +122,7 @@ int main(int argc, char **argv)
     CHECK(argc == 3, "usage: test_allocations OPENVINO FOLDER");
     snprintf(graph, sizeof graph, "%s/allocations.onnx", argv[2]);
     write_bytes(graph, whole.data, whole.size);
-    gmsrt_cpu_options_default(&options);
+    CHECK_OK(gmsrt_cpu_options_init(&options, sizeof options));
     options.openvino = argv[1];
     options.trial = GMSRT_TRIAL_NEVER;
     options.lanes = 2;

@@ -34,7 +34,7 @@ static gmsrt_runner *make_runner(uint32_t lanes)
     gmsrt_cpu_options options;
     gmsrt_runner *runner = NULL;
 
-    gmsrt_cpu_options_default(&options);
+    CHECK_OK(gmsrt_cpu_options_init(&options, sizeof options));
     options.openvino = openvino;
     options.trial = GMSRT_TRIAL_NEVER;
     options.lanes = lanes;

@@ -72,7 +72,7 @@ static gmsrt_cuda_options options_for(user *u, uint32_t batch, uint32_t lanes)
 {
     gmsrt_cuda_options options;
 
-    gmsrt_cuda_options_default(&options);
+    gmsrt_cuda_options_init(&options, sizeof options);
     options.driver = driver_path;
     options.batch = batch;
     options.height = HEIGHT;
@@ -122,7 +122,7 @@ static void test_results(void)
 
                 options.use_graph = use_graph;
                 CHECK_OK(gmsrt_open_cuda(&options, &runner));
-                CHECK_OK(gmsrt_get_info(runner, &info));
+                CHECK_OK(gmsrt_get_info(runner, &info, sizeof info));
                 CHECK(info.lanes == lanes && info.batch == batch && info.backend == GMSRT_CUDA, "wrong info");
                 CHECK(info.graphs == (use_graph ? lanes : 0), "%u graphs", info.graphs);
                 CHECK(u.prepared == (int)lanes, "%d lanes prepared", u.prepared);
@@ -168,7 +168,7 @@ static void test_order(void)
 
 static void test_bench(void)
 {
-    gmsrt_bench_options bench = {0.001, 0.0, 20};
+    gmsrt_bench_options bench = {sizeof bench, 0.001, 0.0, 20};
     gmsrt_sample samples[20];
     gmsrt_bench_result result;
     user u;
@@ -176,7 +176,7 @@ static void test_bench(void)
     gmsrt_runner *runner;
 
     CHECK_OK(gmsrt_open_cuda(&options, &runner));
-    CHECK_OK(gmsrt_bench(runner, images, 3, &bench, samples, 20, &result));
+    CHECK_OK(gmsrt_bench(runner, images, 3, &bench, samples, 20, &result, sizeof result));
     CHECK(result.samples == 20 && result.lanes == 2 && result.batch == 2, "%zu samples", result.samples);
     CHECK(result.wall_seconds > 0 && result.warmup_seconds > 0, "no wall time");
     for (int i = 0; i < 20; i++) {
@@ -184,7 +184,7 @@ static void test_bench(void)
               "sample %d has an empty part", i);
         CHECK(samples[i].total == samples[i].h2d + samples[i].compute + samples[i].d2h, "sample %d: wrong sum", i);
     }
-    CHECK_OK(gmsrt_bench(runner, images, 1, &bench, samples, 5, &result));
+    CHECK_OK(gmsrt_bench(runner, images, 1, &bench, samples, 5, &result, sizeof result));
     CHECK(result.samples == 5, "%zu samples in an array of 5", result.samples);
     gmsrt_close(runner);
     expect_clean();
@@ -201,7 +201,7 @@ static const char *last_name(void)
 /* Everything once; each step goes on even if an earlier one failed. The number of calls that returned a failure. */
 static int scenario(bool *opened, int *before_close)
 {
-    gmsrt_bench_options bench = {0.0, 0.0, 4};
+    gmsrt_bench_options bench = {sizeof bench, 0.0, 0.0, 4};
     gmsrt_sample samples[4];
     gmsrt_bench_result result;
     gmsrt_device device = {0};
@@ -220,14 +220,14 @@ static int scenario(bool *opened, int *before_close)
         CHECK(driver.depth() == 0, "a context is left on the thread's stack");                                         \
         CHECK(driver.pending() == 0 || strncmp(last_name(), "cuStreamSync", 12) == 0, "work is left on a stream");     \
     }
-    STEP(gmsrt_probe_cuda(driver_path, 0, &device))
+    STEP(gmsrt_probe_cuda(driver_path, 0, &device, sizeof device))
     STEP(gmsrt_open_cuda(&options, &runner))
     *opened = status == GMSRT_OK;
     CHECK((runner != NULL) == *opened, "runner and status disagree");
     if (*opened) {
         STEP(gmsrt_infer(runner, images, IMAGES, masks))
         if (status == GMSRT_OK) expect_masks(masks, IMAGES, 2);
-        STEP(gmsrt_bench(runner, images, 3, &bench, samples, 4, &result))
+        STEP(gmsrt_bench(runner, images, 3, &bench, samples, 4, &result, sizeof result))
         CHECK((result.samples == 4) == (status == GMSRT_OK), "%zu samples", result.samples);
         STEP(gmsrt_infer(runner, images, 1, masks))
         if (status == GMSRT_OK) expect_masks(masks, 1, 2);
@@ -374,6 +374,7 @@ static void test_arguments(void)
     runner = (gmsrt_runner *)&u;                                                                                       \
     CHECK(gmsrt_open_cuda(&bad, &runner) == GMSRT_INVALID_ARGUMENT && runner == NULL, "accepted: %s", #change)
     REFUSED(bad.struct_size = 8);
+    REFUSED(bad.reserved = 1);
     REFUSED(bad.batch = 0);
     REFUSED(bad.height = 0);
     REFUSED(bad.width = 0xffffffffu);
@@ -386,10 +387,10 @@ static void test_arguments(void)
 #undef REFUSED
     CHECK(gmsrt_open_cuda(NULL, &runner) == GMSRT_INVALID_ARGUMENT, "no options");
     CHECK(gmsrt_open_cuda(&good, NULL) == GMSRT_INVALID_ARGUMENT, "no runner");
-    CHECK(gmsrt_probe_cuda(driver_path, 0, NULL) == GMSRT_INVALID_ARGUMENT, "no result");
-    CHECK(gmsrt_probe_cuda("/nowhere/libcuda.so", 0, &device) == GMSRT_NO_RUNTIME, "no driver");
+    CHECK(gmsrt_probe_cuda(driver_path, 0, NULL, sizeof device) == GMSRT_INVALID_ARGUMENT, "no result");
+    CHECK(gmsrt_probe_cuda("/nowhere/libcuda.so", 0, &device, sizeof device) == GMSRT_NO_RUNTIME, "no driver");
     CHECK(strstr(gmsrt_last_error(), "/nowhere/libcuda.so") != NULL, "%s", gmsrt_last_error());
-    CHECK_OK(gmsrt_probe_cuda(driver_path, 0, &device));
+    CHECK_OK(gmsrt_probe_cuda(driver_path, 0, &device, sizeof device));
     CHECK(device.count >= 1 && device.sm >= 50 && device.name[0] != '\0' && device.memory > 0, "an empty description");
 }
 
@@ -411,11 +412,11 @@ static void *work(void *data)
         expect_masks(masks, IMAGES, 2);
         if (i % 16 == 0) CHECK_OK(gmsrt_set_lanes(w->runner, 1 + (uint32_t)i % 3));
         if (i % 32 == 31) {
-            gmsrt_bench_options bench = {0.0, 0.0, 6};
+            gmsrt_bench_options bench = {sizeof bench, 0.0, 0.0, 6};
             gmsrt_sample samples[6];
             gmsrt_bench_result result;
 
-            CHECK_OK(gmsrt_bench(w->runner, images, 2, &bench, samples, 6, &result));
+            CHECK_OK(gmsrt_bench(w->runner, images, 2, &bench, samples, 6, &result, sizeof result));
         }
     }
     return NULL;

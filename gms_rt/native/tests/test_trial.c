@@ -73,7 +73,7 @@ static gmsrt_status try_graph(gmsrt_trial trial, uint32_t seconds)
 {
     gmsrt_cpu_options options;
 
-    gmsrt_cpu_options_default(&options);
+    gmsrt_cpu_options_init(&options, sizeof options);
     options.openvino = openvino;
     options.trial = trial;
     options.trial_seconds = seconds;
@@ -149,7 +149,7 @@ static void test_message(void)
 {
     gmsrt_cpu_options options;
 
-    gmsrt_cpu_options_default(&options);
+    gmsrt_cpu_options_init(&options, sizeof options);
     options.openvino = openvino;
     options.batch = 5; /* the fake's graph has 1 */
     options.trial = GMSRT_TRIAL_ALWAYS;
@@ -305,7 +305,7 @@ static void test_replaced(void)
     CHECK(remembered() == 0, "another file was remembered");
     CHECK(access(other, F_OK) != 0, "nothing was replaced");
     /* Between the trial, or the hash where there is none, and OpenVINO in this process. */
-    gmsrt_cpu_options_default(&options);
+    gmsrt_cpu_options_init(&options, sizeof options);
     options.openvino = openvino;
     options.trial = GMSRT_TRIAL_NEVER;
     write_bytes(other, whole.data, whole.size);

@@ -147,7 +147,7 @@ static gmsrt_status run_once(const char *graph, const gmsrt_cpu_options *options
     size_t pixels;
     gmsrt_status status = gmsrt_open_cpu(graph, options, &runner);
 
-    if (status == GMSRT_OK) status = gmsrt_get_info(runner, &info);
+    if (status == GMSRT_OK) status = gmsrt_get_info(runner, &info, sizeof info);
     if (status != GMSRT_OK) return status;
     pixels = (size_t)info.batch * info.height * info.width;
     images = calloc(pixels, 3);
@@ -179,7 +179,7 @@ int main(int argc, char **argv)
     if (numbers[0] != gmsrt_abi_version())
         return end(verdict, GMSRT_NO_RUNTIME,
                    "gmsrt-trial is of another version than libgms_rt.so; install both again");
-    gmsrt_cpu_options_default(&options);
+    gmsrt_cpu_options_init(&options, sizeof options);
     options.precision = (gmsrt_precision)numbers[2];
     options.mode = (gmsrt_mode)numbers[3];
     options.threads = numbers[4];
