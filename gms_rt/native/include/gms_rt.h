@@ -293,6 +293,52 @@ GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_bench(gmsrt_runner *runner, const u
 /* Release everything; NULL is allowed. No other call on this runner may be under way or follow. */
 GMSRT_API void gmsrt_close(gmsrt_runner *runner);
 
+/* --- Frames of cameras and decoders --------------------------------------------------------------------------------- */
+
+/* Bytes of a pixel in memory, or planes. NV12 and I420 have a chroma sample for two by two pixels. */
+typedef int32_t gmsrt_format;
+enum {
+    GMSRT_RGB = 0,
+    GMSRT_BGR = 1,  /* OpenCV's order */
+    GMSRT_RGBA = 2, /* the fourth byte is not looked at */
+    GMSRT_BGRA = 3,
+    GMSRT_GRAY = 4,
+    GMSRT_NV12 = 5, /* planes: Y, then U and V in turn; hardware decoders */
+    GMSRT_I420 = 6  /* planes: Y, U, V; FFmpeg's yuv420p */
+};
+
+/* How Y, U and V were made of colours; other formats do not need it. The frame does not say it, its source does: a
+ * decoder's colorspace and color_range. Without either, video is limited, and BT.601 below 720 lines, BT.709 above. */
+typedef int32_t gmsrt_matrix;
+enum { GMSRT_BT601 = 0, GMSRT_BT709 = 1 };
+typedef int32_t gmsrt_range;
+enum {
+    GMSRT_LIMITED = 0, /* Y 16..235, "tv" */
+    GMSRT_FULL = 1     /* 0..255, "pc", JPEG */
+};
+
+/* A frame in the caller's memory, and the region of it that is wanted. Fill with gmsrt_frame_init. */
+typedef struct gmsrt_frame {
+    size_t struct_size; /* set by gmsrt_frame_init */
+    gmsrt_format format;
+    gmsrt_matrix matrix;
+    gmsrt_range range;
+    uint32_t reserved;                    /* 0 */
+    uint32_t width, height;               /* of the whole frame; odd ones, too */
+    uint32_t x, y;                        /* of the region's first pixel, from the top left; odd ones, too */
+    uint32_t region_width, region_height; /* with x and y all 0: the whole frame */
+    const uint8_t *planes[3];
+    size_t strides[3]; /* bytes from a row to the next; what is between the rows is not read */
+} gmsrt_frame;
+
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_frame_init(gmsrt_frame *frame, size_t size);
+
+/* The frame's region as RGB, region_height rows of region_width * 3 bytes; `stride` bytes from a row to the next, 0: no
+ * gap. The same bytes as OpenCV's cvtColor gives, for NV12 and I420 in BT.601, limited (COLOR_YUV2RGB_NV12); the other
+ * three follow their standards in the same integers, rounded. Chroma is not interpolated. Nothing is allocated.
+ * Threads: any, it shares nothing. A frame that does not fit its planes is GMSRT_INVALID_ARGUMENT, with what is wrong. */
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_rgb_from_frame(const gmsrt_frame *frame, uint8_t *rgb, size_t stride);
+
 /* --- Inferences that the caller does not wait for ---------------------------------------------------------------------
  *
  * Submit hands an inference to threads of the runner, one for each lane, which the first submit starts. Nothing is
