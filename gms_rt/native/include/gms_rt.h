@@ -84,7 +84,7 @@ enum {
     GMSRT_RUNTIME_FAILED = 9,   /* OpenVINO or the driver refused a call; the runner stays usable */
     GMSRT_DEVICE_LOST = 10,     /* the device's context is gone: close the runner; other calls only repeat this */
     GMSRT_TIMED_OUT = 11,       /* the time that the caller gave is over */
-    GMSRT_BUSY = 12             /* as much is under way as can be: wait for some of it, or drop this one */
+    GMSRT_BUSY = 13             /* as much is under way as can be: wait for some of it, or drop this one */
 };
 
 typedef int32_t gmsrt_backend;
