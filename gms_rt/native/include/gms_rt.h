@@ -293,6 +293,153 @@ GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_bench(gmsrt_runner *runner, const u
 /* Release everything; NULL is allowed. No other call on this runner may be under way or follow. */
 GMSRT_API void gmsrt_close(gmsrt_runner *runner);
 
+/* ---- Engine folders -------------------------------------------------------------------------------------------------
+ *
+ * What an engine folder is, which of its parts fits this machine, and the bytes of its files after they were compared:
+ * for programs that load a TensorRT plan themselves, and for anyone who wants the name of a class.
+ *
+ *     gmsrt_engine *engine = NULL;
+ *     gmsrt_select_options options;
+ *     gmsrt_plan plan;
+ *     void *bytes;
+ *     size_t size;
+ *
+ *     gmsrt_select_options_init(&options, sizeof options);
+ *     options.tensorrt = "10.13.3.9";                 // the TensorRT that this program is linked with
+ *     if (gmsrt_engine_open("engines/busi-int8", &engine) != GMSRT_OK ||
+ *         gmsrt_engine_select(engine, &options, &plan, sizeof plan) != GMSRT_OK)
+ *         return fail(gmsrt_last_error());
+ *     if (plan.target == GMSRT_TARGET_TENSORRT && gmsrt_engine_read(engine, plan.file, &bytes, &size) == GMSRT_OK) {
+ *         cuda_engine = runtime->deserializeCudaEngine(bytes, size);   // bytes that have the manifest's SHA-256
+ *         gmsrt_free(bytes);
+ *     }
+ *     gmsrt_engine_close(engine);
+ *
+ * An engine may be used by many threads at once; gmsrt_engine_close must be the last call on it. Texts in the structures
+ * below belong to the engine and are valid until then. */
+
+/* An engine folder whose manifest was read and checked. */
+typedef struct gmsrt_engine gmsrt_engine;
+
+typedef int32_t gmsrt_target;
+enum { GMSRT_TARGET_CPU = 0, GMSRT_TARGET_TENSORRT = 1, GMSRT_TARGET_TENSORRT_RTX = 2 };
+
+/* What parity.json says: whether the engine's masks met the gate against its reference when it was certified. */
+typedef int32_t gmsrt_certificate;
+enum {
+    GMSRT_CERTIFICATE_NONE = 0,    /* the folder has none */
+    GMSRT_CERTIFICATE_PASSED = 1,  /* it is about this engine.json, and the gate was met */
+    GMSRT_CERTIFICATE_FAILED = 2,  /* it is about this engine.json, and the gate was not met */
+    GMSRT_CERTIFICATE_FOREIGN = 3, /* it is about another engine.json: it says nothing about this one */
+    GMSRT_CERTIFICATE_DAMAGED = 4  /* it cannot be read as a certificate */
+};
+
+typedef struct gmsrt_engine_info {
+    size_t struct_size;            /* bytes that the library has written, at most the caller's */
+    uint32_t height, width, batch; /* of the network's input; a CPU graph may take other batches */
+    uint32_t plans;                /* ways to run it, see gmsrt_engine_get_plan */
+    uint32_t classes;              /* see gmsrt_engine_get_class; at least one */
+    gmsrt_certificate certificate;
+    double threshold; /* the probability from which a pixel is foreground in this package's masks */
+    double dice_mean; /* of the certificate's cases, the mean and the worst; 0 without one that is about this engine */
+    double dice_min;
+    const char *name;               /* as it was built */
+    const char *precision;          /* "fp32", "fp16", "bf16", "int8" */
+    const char *execution;          /* the arithmetic that is asked of the CPU: "f32", "bf16", "f16" */
+    const char *fallback;           /* "f32" where its gate was met in that too; else "" */
+    const char *created;            /* date and time in UTC, ISO 8601 */
+    const char *gms_rt;             /* the version of the program that built it */
+    const char *model;              /* the CPU's graph, a file of the folder */
+    const char *sha256;             /* of engine.json; hex, as every hash here */
+    const char *certificate_sha256; /* of parity.json; "" without one */
+} gmsrt_engine_info;
+
+/* A coded concept as DICOM writes it; all "" where there is none. */
+typedef struct gmsrt_code {
+    const char *value;
+    const char *scheme; /* "SCT" for SNOMED CT, "DCM" for DICOM's own */
+    const char *meaning;
+} gmsrt_code;
+
+/* A class of the mask: the first has the value 1 in label maps. An engine that names none has one region. */
+typedef struct gmsrt_class {
+    size_t struct_size; /* bytes that the library has written, at most the caller's */
+    const char *name;
+    const char *description; /* "" without one */
+    gmsrt_code category, type, type_modifier, anatomy, anatomy_modifier;
+    uint32_t colour; /* 0xRRGGBB */
+    uint32_t reserved;
+} gmsrt_class;
+
+/* A way to run an engine: a TensorRT plan, or the CPU's graph. */
+typedef struct gmsrt_plan {
+    size_t struct_size; /* bytes that the library has written, at most the caller's */
+    gmsrt_target target;
+    uint32_t sm;         /* of a plan: the compute capability it was built for, 89 for 8.9; CPU: 0 */
+    uint64_t bytes;      /* of a plan, as the manifest says; CPU: 0 */
+    const char *file;    /* of the folder: give it to gmsrt_engine_read, or the folder to gmsrt_open_cpu */
+    const char *sha256;  /* as the manifest has it */
+    const char *version; /* of the TensorRT that built the plan; CPU: "" */
+    const char *device;  /* the GPU or board whose kernels were timed for it, or "" */
+    int32_t gpu;         /* the GPU that it fits, by the driver's number; -1: none, or the CPU, or not asked */
+    uint32_t fits;       /* 1: it can run here; 0 with a reason, or if it was not asked */
+    uint32_t untrusted;  /* 1: it would fit, but neither was it built here nor did the caller vouch for it */
+    uint32_t reserved;
+    char reason[512]; /* why it does not fit; of a CPU graph that was selected: why a plan that would fit was not */
+} gmsrt_plan;
+
+/* What a plan may run on. Fill with gmsrt_select_options_init, then say what your program has. */
+typedef struct gmsrt_select_options {
+    size_t struct_size;       /* set by gmsrt_select_options_init */
+    const char *device;       /* "cpu", "cuda" or "cuda:N"; NULL: a GPU if a trusted plan fits one, else the CPU */
+    const char *tensorrt;     /* the version of your program's TensorRT; NULL: it has none, its plans do not fit */
+    const char *tensorrt_rtx; /* the same for TensorRT for RTX */
+    const char *driver;       /* NULL: libcuda.so.1 */
+    const char *openvino;     /* as in gmsrt_cpu_options; asked only where the engine needs bf16 */
+    const uint32_t *sms;      /* compute capabilities of the GPUs in the driver's order; NULL: the driver is asked */
+    uint32_t sm_count;
+    uint32_t trust_plans; /* 1: plans are taken whoever built them. A plan is code: it can do all that you can */
+} gmsrt_select_options;
+
+GMSRT_API gmsrt_status gmsrt_select_options_init(gmsrt_select_options *options, size_t size);
+
+/* Read and check a folder's engine.json. Refused are: what is not JSON, or has a member twice; another format or a newer
+ * version; keys that this version does not know, missing ones, values of another type; sizes above 16384; names of files
+ * that are not plain names. No file but engine.json and parity.json is read. On failure *engine is NULL. */
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_engine_open(const char *folder, gmsrt_engine **engine);
+
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_engine_get_info(const gmsrt_engine *engine, gmsrt_engine_info *info,
+                                                             size_t size);
+
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_engine_get_class(const gmsrt_engine *engine, uint32_t index,
+                                                              gmsrt_class *result, size_t size);
+
+/* A way to run the engine, 0 to info.plans - 1: plans in the manifest's order, then the CPU's graph if it was built for
+ * one. With `options` it also says whether that fits this machine; with NULL nothing is asked. */
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_engine_get_plan(const gmsrt_engine *engine, uint32_t index,
+                                                             const gmsrt_select_options *options, gmsrt_plan *plan,
+                                                             size_t size);
+
+/* The way that the Python package would take: the first that fits, plans before the CPU. A plan fits a GPU of its
+ * compute capability and the TensorRT version that built it, and is trusted if this user's `gms-rt build` made it or
+ * options->trust_plans says so (signatures are checked by the Python package only). A CPU graph that asks for bf16 fits
+ * where OpenVINO has that, or where the engine may fall back. GMSRT_NO_DEVICE with all reasons if none fits.
+ * `options` may be NULL: then only the CPU's graph can fit. */
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_engine_select(const gmsrt_engine *engine,
+                                                           const gmsrt_select_options *options, gmsrt_plan *plan,
+                                                           size_t size);
+
+/* The content of a file that the manifest lists, if it has the manifest's SHA-256. It is read once, and the bytes that
+ * were hashed are the bytes that are given: what happens to the file later does not matter. Free with gmsrt_free. */
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_engine_read(const gmsrt_engine *engine, const char *file, void **bytes,
+                                                         size_t *size);
+
+/* Free what gmsrt_engine_read gave; NULL is allowed. */
+GMSRT_API void gmsrt_free(void *bytes);
+
+/* Release an engine and its texts; NULL is allowed. */
+GMSRT_API void gmsrt_engine_close(gmsrt_engine *engine);
+
 /* --- Frames of cameras and decoders --------------------------------------------------------------------------------- */
 
 /* Bytes of a pixel in memory, or planes. NV12 and I420 have a chroma sample for two by two pixels. */

@@ -284,6 +284,75 @@ static void fuzz_manifest(const uint8_t *graph, size_t size, const char *folder)
     use(NULL, gmsrt_open_cpu(engine, &options, NULL));
 }
 
+/* A whole engine folder whose manifest or certificate is damaged: described, judged and read, whatever it says. */
+static void fuzz_engine(const char *folder)
+{
+    static const char whole[] =
+        "{\"format\": \"gms-rt-engine\", \"version\": 1, \"name\": \"\\u00e9\\ud834\\udd1e\", \"precision\": \"int8\", "
+        "\"created\": \"\", \"gms_rt\": \"0.1.0\", \"height\": 64, \"width\": 64, \"batch\": 1, \"model\": "
+        "\"engine.json\", "
+        "\"files\": {\"engine.json\": \"00\", \"empty\": "
+        "\"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"}, \"source\": {}, \"tokenizer\": {}, "
+        "\"targets\": [\"cpu\", \"tensorrt\"], \"plans\": [{\"target\": \"tensorrt\", \"file\": \"a.plan\", "
+        "\"sha256\": "
+        "\"00\", \"bytes\": 1, \"sm\": 89, \"version\": \"10\", \"build_seconds\": 1.5e0, \"driver\": null}], "
+        "\"census\": "
+        "{}, \"gate\": null, \"execution\": \"f32\", \"rebuild\": \"\", \"notes\": [], \"classes\": [{\"name\": \"a\", "
+        "\"type\": {\"value\": \"1\", \"scheme\": \"SCT\", \"meaning\": \"m\"}, \"colour\": [1, 2, 3]}, {\"name\": "
+        "\"b\", \"colour\": \"#ff4040\"}]}";
+    static const char certificate[] =
+        "{\"format\": \"gms-rt-parity\", \"version\": 1, \"engine\": {\"manifest_sha256\": "
+        "\"0\"}, \"summary\": {\"mean\": 1, \"min\": 1e-3}, \"verdict\": \"pass\"}";
+    static const char *const devices[] = {NULL, "cpu", "cuda", "cuda:1", "cuda:", "x"};
+    static const char *const files[] = {"engine.json", "empty", "a.plan", "../engine.json", ""};
+    const uint32_t sms[] = {89, number(), number()};
+    char engine_folder[1024], path[1100];
+    gmsrt_select_options options;
+    gmsrt_engine *engine = NULL;
+    gmsrt_engine_info info;
+    gmsrt_status ignored;
+    gmsrt_class class;
+    gmsrt_plan plan;
+    void *content;
+    size_t size;
+
+    snprintf(engine_folder, sizeof engine_folder, "%s/fuzz-whole", folder);
+    mkdir(engine_folder, 0700);
+    snprintf(path, sizeof path, "%s/parity.json", engine_folder);
+    damage((const uint8_t *)certificate, sizeof certificate - 1, path);
+    snprintf(path, sizeof path, "%s/engine.json", engine_folder);
+    damage((const uint8_t *)whole, sizeof whole - 1, path);
+    if (gmsrt_engine_open(engine_folder, &engine) != GMSRT_OK) {
+        CHECK(engine == NULL && gmsrt_last_error()[0] != '\0', "a refusal without a message");
+        refused++;
+        return;
+    }
+    opened++;
+    CHECK_OK(gmsrt_engine_get_info(engine, &info, sizeof info));
+    CHECK(info.name != NULL && info.height > 0 && info.classes > 0, "a part is missing");
+    for (uint32_t i = 0; i < info.classes; i++) {
+        CHECK_OK(gmsrt_engine_get_class(engine, i, &class, sizeof class));
+        CHECK(class.name[0] != '\0' && class.colour <= 0xFFFFFF, "a class without a name");
+    }
+    gmsrt_select_options_init(&options, sizeof options);
+    options.device = devices[below(6)];
+    options.tensorrt = below(2) ? "10" : NULL;
+    options.sms = sms;
+    options.sm_count = below(4);
+    options.trust_plans = below(2);
+    for (uint32_t i = 0; i < info.plans; i++) {
+        ignored = gmsrt_engine_get_plan(engine, i, below(2) ? &options : NULL, &plan, sizeof plan);
+        if (ignored == GMSRT_OK) CHECK(plan.file[0] != '\0' && strchr(plan.file, '/') == NULL, "%s", plan.file);
+    }
+    ignored = gmsrt_engine_select(engine, &options, &plan, sizeof plan);
+    for (int i = 0; i < 5; i++) {
+        ignored = gmsrt_engine_read(engine, files[i], &content, &size);
+        CHECK(ignored == GMSRT_OK || (content == NULL && size == 0), "bytes of a failure");
+        gmsrt_free(content);
+    }
+    gmsrt_engine_close(engine);
+}
+
 static uint32_t lane_bytes;
 
 static int enqueue(void *user, const gmsrt_cuda_lane *lane)
@@ -360,6 +429,8 @@ int main(int argc, char **argv)
             fuzz_outside(argv[5]);
         else if (below(2))
             fuzz_manifest(graph, size, argv[5]);
+        else if (below(2))
+            fuzz_engine(argv[5]);
         else
             fuzz_cpu(argv[3], graph, size, argv[5]);
     }

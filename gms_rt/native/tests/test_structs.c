@@ -7,12 +7,13 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "bytes.h"
 #include "gms_rt.h"
 
 #define CANARY 0xA5
-#define ROOM 512u /* more than the largest structure and its canary */
+#define ROOM 1024u /* more than the largest structure and its canary */
 
 static const char *openvino, *driver;
 static char graph[1024];
@@ -78,6 +79,11 @@ static void test_init(init_call init, size_t known)
     CHECK(init(memory, known - 1) == GMSRT_INVALID_ARGUMENT && size_in(memory) == 0, "half a field");
     expect_untouched(memory, sizeof(size_t));
     CHECK(init(fresh(), SIZE_MAX - 7) == GMSRT_INVALID_ARGUMENT, "the length of nothing");
+}
+
+static gmsrt_status init_select(void *options, size_t size)
+{
+    return gmsrt_select_options_init(options, size);
 }
 
 static int enqueue(void *user, const gmsrt_cuda_lane *lane)
@@ -180,6 +186,72 @@ static gmsrt_status give_bench(void *result, size_t size)
     return gmsrt_bench(opened, images, 1, &options, &sample, 1, result, size);
 }
 
+static gmsrt_engine *engine;
+
+static gmsrt_status give_engine(void *result, size_t size)
+{
+    return gmsrt_engine_get_info(engine, result, size);
+}
+
+static gmsrt_status give_class(void *result, size_t size)
+{
+    return gmsrt_engine_get_class(engine, 0, result, size);
+}
+
+static gmsrt_status give_plan(void *result, size_t size)
+{
+    return gmsrt_engine_get_plan(engine, 0, NULL, result, size);
+}
+
+static gmsrt_status give_selected(void *result, size_t size)
+{
+    return gmsrt_engine_select(engine, NULL, result, size);
+}
+
+/* Options of every size choose; those of a newer program must be zero. */
+static void test_select_options(void)
+{
+    const uint32_t sm = 89;
+    gmsrt_select_options whole;
+    gmsrt_plan plan;
+
+    gmsrt_select_options_init(&whole, sizeof whole);
+    whole.device = "cpu";
+    whole.sms = &sm;
+    whole.sm_count = 1;
+    for (size_t size = 2 * sizeof(size_t); size <= sizeof whole + 64; size += sizeof(void *)) {
+        unsigned char *options = malloc(size);
+
+        CHECK(options != NULL, "no memory");
+        memset(options, 0, size);
+        memcpy(options, &whole, size < sizeof whole ? size : sizeof whole);
+        memcpy(options, &size, sizeof size);
+        CHECK_OK(gmsrt_engine_select(engine, (void *)options, &plan, sizeof plan));
+        CHECK(plan.target == GMSRT_TARGET_CPU && plan.fits, "the CPU");
+        if (size > sizeof whole) {
+            options[size - 1] = 1;
+            CHECK(gmsrt_engine_select(engine, (void *)options, &plan, sizeof plan) == GMSRT_INVALID_ARGUMENT &&
+                      strstr(gmsrt_last_error(), "does not know") != NULL,
+                  "%s", gmsrt_last_error());
+        }
+        free(options);
+    }
+}
+
+static void write_engine(const char *folder)
+{
+    static const char text[] =
+        "{\"format\": \"gms-rt-engine\", \"version\": 1, \"name\": \"n\", \"precision\": \"fp32\", \"created\": \"\", "
+        "\"gms_rt\": \"0.1.0\", \"height\": 4, \"width\": 4, \"batch\": 1, \"model\": \"model.onnx\", \"files\": {}, "
+        "\"source\": {}, \"tokenizer\": {}, \"targets\": [\"cpu\"], \"plans\": [], \"census\": {}, \"gate\": null, "
+        "\"execution\": \"f32\", \"rebuild\": \"\"}";
+    char path[1100];
+
+    mkdir(folder, 0700);
+    snprintf(path, sizeof path, "%s/engine.json", folder);
+    write_bytes(path, text, sizeof text - 1);
+}
+
 /* A result of every size: no byte behind it is written, and its texts end. `text` is where the first begins, or 0. */
 static void test_result(init_call give, size_t known, size_t text)
 {
@@ -238,6 +310,7 @@ int main(int argc, char **argv)
     test_init(init_cpu, sizeof(gmsrt_cpu_options));
     test_init(init_cuda, sizeof(gmsrt_cuda_options));
     test_init(init_bench, sizeof(gmsrt_bench_options));
+    test_init(init_select, sizeof(gmsrt_select_options));
     test_cpu_options();
     test_cuda_options();
     gmsrt_cpu_options_init(&options, sizeof options);
@@ -250,6 +323,17 @@ int main(int argc, char **argv)
     test_result(give_bench, sizeof(gmsrt_bench_result), 0);
     test_bench_options();
     gmsrt_close(opened);
+    snprintf(graph, sizeof graph, "%s/structs-engine", argv[3]);
+    write_engine(graph);
+    CHECK_OK(gmsrt_engine_open(graph, &engine));
+    test_result(give_engine, sizeof(gmsrt_engine_info), 0);
+    test_result(give_class, sizeof(gmsrt_class), 0);
+    test_result(give_plan, sizeof(gmsrt_plan), offsetof(gmsrt_plan, reason));
+    test_result(give_selected, sizeof(gmsrt_plan), offsetof(gmsrt_plan, reason));
+    test_select_options();
+    gmsrt_engine_close(engine);
+    gmsrt_engine_close(NULL);
+    gmsrt_free(NULL);
     free((void *)(uintptr_t)openvino);
     return checks_passed("test_structs");
 }
