@@ -8,7 +8,7 @@ install(TARGETS gms_rt EXPORT gms_rt
         LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT runtime NAMELINK_COMPONENT development)
 install(TARGETS gms_rt_static EXPORT gms_rt ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT development)
 install(TARGETS gmsrt-trial EXPORT gms_rt RUNTIME DESTINATION ${trial_folder} COMPONENT runtime)
-install(FILES include/gms_rt.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT development)
+install(FILES include/gms_rt.h include/gms_rt.hpp DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT development)
 
 install(EXPORT gms_rt NAMESPACE gms_rt:: FILE gms_rt-targets.cmake DESTINATION ${package_folder} COMPONENT development)
 configure_package_config_file(cmake/gms_rt-config.cmake.in gms_rt-config.cmake INSTALL_DESTINATION ${package_folder})
