@@ -30,6 +30,9 @@ _ERRORS: dict[int, type[GmsError]] = {
 }
 
 
+CancelCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+
+
 class CpuOptions(ctypes.Structure):
     """gmsrt_cpu_options."""
 
@@ -44,7 +47,9 @@ class CpuOptions(ctypes.Structure):
         ("batch", ctypes.c_uint32),
         ("trial", ctypes.c_int32),
         ("trial_seconds", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
+        ("timeout_ms", ctypes.c_uint32),
+        ("cancelled", CancelCallback),
+        ("user", ctypes.c_void_p),
     )
 
 

@@ -83,7 +83,8 @@ enum {
     GMSRT_CALLBACK_FAILED = 8,  /* a CUDA callback returned non-zero */
     GMSRT_RUNTIME_FAILED = 9,   /* OpenVINO or the driver refused a call; the runner stays usable */
     GMSRT_DEVICE_LOST = 10,     /* the device's context is gone: close the runner; other calls only repeat this */
-    GMSRT_TIMED_OUT = 11,       /* the time that the caller gave is over */
+    GMSRT_TIMED_OUT = 11,       /* it took longer than the caller wanted to wait */
+    GMSRT_CANCELLED = 12,       /* the caller's own callback ended it */
     GMSRT_BUSY = 13             /* as much is under way as can be: wait for some of it, or drop this one */
 };
 
@@ -130,7 +131,11 @@ typedef struct gmsrt_cpu_options {
     uint32_t batch;            /* only for a graph with a free batch size; 0: the graph's own, or 1 */
     gmsrt_trial trial;         /* default GMSRT_TRIAL_AUTO */
     uint32_t trial_seconds;    /* a trial that takes longer has failed; 0: 600 */
-    uint32_t reserved;         /* must be 0 */
+    uint32_t timeout_ms;       /* the whole open fails with GMSRT_TIMED_OUT after so many milliseconds; 0: no limit */
+    /* Asked about every 20 ms on the calling thread while the graph is opened; other than 0 ends the open with
+     * GMSRT_CANCELLED. NULL: it cannot be cancelled. See gmsrt_open_cpu. */
+    int (*cancelled)(void *user);
+    void *user; /* for `cancelled` */
 } gmsrt_cpu_options;
 
 /* One lane of a CUDA runner, as the callbacks see it. Addresses and stream never change while the runner is open. */
@@ -242,6 +247,19 @@ GMSRT_API const char *gmsrt_status_name(gmsrt_status status);
 /* The message of this thread's last failed call, one line; "" if none failed. Valid until this thread's next call. */
 GMSRT_API const char *gmsrt_last_error(void);
 
+typedef int32_t gmsrt_log_level;
+enum { GMSRT_LOG_INFO = 0, GMSRT_LOG_WARNING = 1 };
+
+/* One line, without a line break, valid during the call. */
+typedef void (*gmsrt_log_callback)(void *user, gmsrt_log_level level, const char *message);
+
+/* Hear what no status says: what was opened how and how fast, an arithmetic that fell back, a cache that was not used. One
+ * callback for the process; NULL ends it. It is called on whichever thread is in the library, also one of the library's
+ * own, by several at once, and must not call functions of this library that could log. When gmsrt_set_log returns the
+ * former callback is not running any more and will not be called again. Failures are not logged: they are statuses. It
+ * fails only within the callback itself. */
+GMSRT_API gmsrt_status gmsrt_set_log(gmsrt_log_callback callback, void *user);
+
 /* Fill options with their defaults: gmsrt_cpu_options_init(&options, sizeof options). Not more than `size` bytes are
  * written; what a newer program has behind the options that this library knows becomes zero. It fails only for a null
  * pointer, or a size that is not a multiple of the size of a pointer or is above 4096; such options cannot be used. */
@@ -256,11 +274,20 @@ GMSRT_API gmsrt_status gmsrt_bench_options_init(gmsrt_bench_options *options, si
  * its own, as often as options->trial asks; only then OpenVINO opens it here. With GMSRT_TRIAL_NEVER a malformed graph
  * can crash the calling process (see README.md, "Trust"). The trial finds crashes; it is no sandbox.
  * `options` may be NULL. With a NULL `runner` the graph is only tried, and nothing stays open.
+ * With timeout_ms or `cancelled` the graph is opened on a thread of the library's own, with all signals blocked. An open
+ * that is given up ends its trial at once; what OpenVINO has begun cannot be interrupted, goes on on that thread and is
+ * released when it is done. Then the memory of an open is in use for longer than the call, and a program that ends
+ * meanwhile ends that thread too: leave with _exit, as with any thread that is at work.
  * The trial is a child process: it is started with posix_spawn, waited for, and gone when the call returns; no signal
  * handler is set, and a host may ignore SIGCHLD. Files that are changed or replaced during the call are an error.
  * On failure *runner is NULL and nothing stays allocated. */
 GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options,
                                                       gmsrt_runner **runner);
+
+/* The same for the bytes of an .onnx file whose weights are all in it, such as gmsrt_engine_read gives. They are not
+ * used any more when the call returns. The trial's process gets them through a file without a name. */
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_open_cpu_memory(const void *graph, size_t size,
+                                                             const gmsrt_cpu_options *options, gmsrt_runner **runner);
 
 /* Open a CUDA runner: primary context, then for every lane a stream, device and pinned memory, prepare, warm-up and
  * the capture of a graph around enqueue. The calling thread's current context is the same afterwards.

@@ -92,9 +92,12 @@ static void use(gmsrt_runner *runner, gmsrt_status status)
 }
 
 /* A copy of the graph with a random tail cut off, bytes changed, or a part repeated. */
+static uint8_t damaged[2 * MAX_GRAPH];
+static size_t damaged_size;
+
 static void damage(const uint8_t *graph, size_t size, const char *path)
 {
-    static uint8_t copy[2 * MAX_GRAPH];
+    uint8_t *const copy = damaged;
     size_t length = size;
     FILE *file;
 
@@ -113,6 +116,7 @@ static void damage(const uint8_t *graph, size_t size, const char *path)
     }
     default: break; /* whole */
     }
+    damaged_size = length;
     file = fopen(path, "wb");
     CHECK(file != NULL && fwrite(copy, 1, length, file) == length && fclose(file) == 0, "cannot write %s", path);
 }
@@ -146,6 +150,11 @@ static void make_engine(const char *folder, const uint8_t *graph, size_t size)
     CHECK(file != NULL && fputs(manifest, file) >= 0 && fclose(file) == 0, "cannot write %s", path);
 }
 
+static int sometimes(void *user)
+{
+    return --*(int *)user < 0;
+}
+
 static void fuzz_cpu(const char *openvino, const uint8_t *graph, size_t size, const char *folder)
 {
     const bool real = fail_openvino == NULL;
@@ -157,6 +166,7 @@ static void fuzz_cpu(const char *openvino, const uint8_t *graph, size_t size, co
     } options;
     gmsrt_runner *runner = NULL;
     gmsrt_status status;
+    int left = (int)below(20);
 
     snprintf(path, sizeof path, "%s/fuzz.onnx", folder);
     damage(graph, size, path);
@@ -177,6 +187,11 @@ static void fuzz_cpu(const char *openvino, const uint8_t *graph, size_t size, co
         options.cpu.threads = below(2) ? 0 : number() % 5000;
         options.cpu.lanes = below(2) ? below(4) : number();
         options.cpu.batch = below(2) ? 0 : number();
+        if (below(8) == 0) {
+            options.cpu.cancelled = sometimes;
+            options.cpu.user = &left;
+        }
+        if (below(8) == 0) options.cpu.timeout_ms = below(2) ? 1 + below(50) : number();
         resize(&options.cpu.struct_size);
         if (below(4) == 0) options.cpu.cache = below(4) ? folder : below(2) ? "" : "/nowhere";
         if (below(8) == 0 && !real) options.cpu.trial = (gmsrt_trial)number();
@@ -191,7 +206,18 @@ static void fuzz_cpu(const char *openvino, const uint8_t *graph, size_t size, co
         reset_openvino();
         if (below(2)) fail_openvino(1 + (int)below(60), -1);
     }
-    status = gmsrt_open_cpu(places[below(8)], below(10) ? &options.cpu : NULL, below(20) ? &runner : NULL);
+    if (below(3) == 0) {
+        uint8_t *exact = malloc(damaged_size + 1); /* a sanitizer stands behind it */
+
+        CHECK(exact != NULL, "no memory");
+        memcpy(exact, damaged, damaged_size);
+        exact = realloc(exact, damaged_size > 0 ? damaged_size : 1);
+        status =
+            gmsrt_open_cpu_memory(exact, damaged_size, below(10) ? &options.cpu : NULL, below(20) ? &runner : NULL);
+        free(exact);
+    } else {
+        status = gmsrt_open_cpu(places[below(8)], below(10) ? &options.cpu : NULL, below(20) ? &runner : NULL);
+    }
     use(runner, status);
 }
 

@@ -312,7 +312,7 @@ int main(int argc, char **argv)
     *(void **)&fake.live = dlsym(library, "fake_openvino_live");
     *(void **)&fake.fail = dlsym(library, "fake_openvino_fail");
     *(void **)&fake.reset = dlsym(library, "fake_openvino_reset");
-    *(void **)&fake.hold = dlsym(library, "fake_openvino_hold");
+    *(void **)&fake.hold = dlsym(library, "fake_openvino_hold_inferences");
     for (size_t i = 0; i < sizeof images; i++) images[i] = (uint8_t)(i * 37 + 11);
 
     test_results();

@@ -152,7 +152,7 @@ int main(int argc, char **argv)
     fake.mistake = reinterpret_cast<const char *(*)()>(dlsym(library, "fake_openvino_mistake"));
     fake.fail = reinterpret_cast<void (*)(int, int)>(dlsym(library, "fake_openvino_fail"));
     fake.reset = reinterpret_cast<void (*)()>(dlsym(library, "fake_openvino_reset"));
-    fake.hold = reinterpret_cast<void (*)(int)>(dlsym(library, "fake_openvino_hold"));
+    fake.hold = reinterpret_cast<void (*)(int)>(dlsym(library, "fake_openvino_hold_inferences"));
     graph = std::string(argv[2]) + "/cpp.onnx";
     const bytes whole = sound_model();
     write_bytes(graph.c_str(), whole.data, whole.size);

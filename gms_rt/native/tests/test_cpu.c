@@ -353,7 +353,6 @@ static void test_arguments(void)
     REFUSED(GMSRT_INVALID_ARGUMENT, bad.struct_size = 0);
     REFUSED(GMSRT_INVALID_ARGUMENT, bad.precision = (gmsrt_precision)9);
     REFUSED(GMSRT_INVALID_ARGUMENT, bad.mode = (gmsrt_mode)-1);
-    REFUSED(GMSRT_INVALID_ARGUMENT, bad.reserved = 1);
     REFUSED(GMSRT_INVALID_ARGUMENT, bad.lanes = 1000);
     REFUSED(GMSRT_INVALID_ARGUMENT, bad.threads = 1000000);
     REFUSED(GMSRT_INVALID_ARGUMENT, bad.batch = 1000000);
@@ -400,7 +399,7 @@ static void test_arguments(void)
     gmsrt_close(NULL);
     CHECK(gmsrt_abi_version() == GMSRT_ABI_VERSION, "ABI");
     CHECK(gmsrt_version()[0] != '\0', "version");
-    for (int status = GMSRT_OK; status <= GMSRT_DEVICE_LOST; status++)
+    for (int status = GMSRT_OK; status <= GMSRT_CANCELLED; status++)
         CHECK(strncmp(gmsrt_status_name((gmsrt_status)status), "GMSRT_", 6) == 0 &&
                   strcmp(gmsrt_status_name((gmsrt_status)status), "GMSRT_?") != 0,
               "status %d has no name", status);

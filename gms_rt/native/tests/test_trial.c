@@ -38,7 +38,8 @@ VISIBLE int posix_spawn(pid_t *process, const char *path, const posix_spawn_file
                 char *const *);
 
     *(void **)&real = dlsym(RTLD_NEXT, "posix_spawn");
-    snprintf(tried_with, sizeof tried_with, "%s", arguments[11]);
+    for (int i = 0; arguments[i] != NULL; i++)
+        if (i == 11) snprintf(tried_with, sizeof tried_with, "%s", arguments[i]);
     if (forks && (forked = fork()) == 0)
         for (;;) pause();
     return real(process, path, files, attributes, arguments, environment);
