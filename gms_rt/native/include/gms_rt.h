@@ -467,6 +467,35 @@ GMSRT_API void gmsrt_free(void *bytes);
 /* Release an engine and its texts; NULL is allowed. */
 GMSRT_API void gmsrt_engine_close(gmsrt_engine *engine);
 
+/* ---- Images of another size -----------------------------------------------------------------------------------------
+ *
+ * To the bit as the Python package has them with OpenCV's wheels on x86-64 (on other processors OpenCV itself rounds a
+ * little differently; these do not). From a scan to its mask, as `gms-rt infer` goes:
+ *
+ *     gmsrt_resize_image(scan, height, width, 3, input, info.height, info.width);     // RGB, as the model was trained
+ *     gmsrt_infer(runner, input, 1, levels);
+ *     gmsrt_mask_from_levels(levels, info.height, info.width, 0.5, mask, height, width);
+ *
+ * All are contiguous, with sides of 1 to 65535; source and result must not overlap. */
+
+/* An image of 1 or 3 channels: the average of areas where it shrinks in both directions, else bilinear. */
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_resize_image(const uint8_t *image, uint32_t height, uint32_t width,
+                                                          uint32_t channels, uint8_t *result, uint32_t to_height,
+                                                          uint32_t to_width);
+
+/* A mask of 0 and 255: a pixel that is foreground by half or more stays foreground. */
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_resize_mask(const uint8_t *mask, uint32_t height, uint32_t width,
+                                                         uint8_t *result, uint32_t to_height, uint32_t to_width);
+
+/* Probabilities of 0 to 1 at the size of the scan, from levels of 0 to 255 as gmsrt_infer gives them: bilinear. */
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_resize_probability(const uint8_t *levels, uint32_t height, uint32_t width,
+                                                                float *result, uint32_t to_height, uint32_t to_width);
+
+/* The mask of 0 and 255 at the size of the scan: 255 where the probability there is `threshold` or more. */
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_mask_from_levels(const uint8_t *levels, uint32_t height, uint32_t width,
+                                                              double threshold, uint8_t *mask, uint32_t to_height,
+                                                              uint32_t to_width);
+
 /* --- Frames of cameras and decoders --------------------------------------------------------------------------------- */
 
 /* Bytes of a pixel in memory, or planes. NV12 and I420 have a chroma sample for two by two pixels. */

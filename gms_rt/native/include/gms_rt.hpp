@@ -93,6 +93,20 @@ inline void rgb_from_frame(const gmsrt_frame &frame, std::vector<std::uint8_t> &
     rgb.pop_back();
 }
 
+// An RGB image of another size, as the Python package resizes it.
+[[nodiscard]] inline std::vector<std::uint8_t> resize_image(const std::vector<std::uint8_t> &rgb, std::uint32_t height,
+                                                            std::uint32_t width, std::uint32_t to_height,
+                                                            std::uint32_t to_width)
+{
+    if (rgb.size() / 3 != std::size_t{height} * width)
+        throw Error(GMSRT_INVALID_ARGUMENT, std::to_string(rgb.size()) + " bytes are not an RGB image of " +
+                                                std::to_string(width) + " by " + std::to_string(height));
+    std::vector<std::uint8_t> result(std::size_t{to_height} * to_width * 3 + 1); // never empty
+    check(gmsrt_resize_image(rgb.data(), height, width, 3, result.data(), to_height, to_width));
+    result.pop_back();
+    return result;
+}
+
 // A graph that is open on a device. Closed with the last owner; inferences that were submitted are waited for.
 class Runner
 {
@@ -128,6 +142,19 @@ class Runner
         std::vector<std::uint8_t> masks(count * pixels);
         infer(images.data(), count, masks.data());
         return masks;
+    }
+
+    // The foreground of one RGB image of any size, at its size, 0 or 255: the mask of `gms-rt infer`.
+    [[nodiscard]] std::vector<std::uint8_t> mask(const std::vector<std::uint8_t> &rgb, std::uint32_t height,
+                                                 std::uint32_t width, double threshold = 0.5)
+    {
+        const gmsrt_info about = info();
+        const std::vector<std::uint8_t> levels = infer(resize_image(rgb, height, width, about.height, about.width));
+        std::vector<std::uint8_t> result(rgb.size() / 3);
+
+        check(
+            gmsrt_mask_from_levels(levels.data(), about.height, about.width, threshold, result.data(), height, width));
+        return result;
     }
 
     // Submit, for wait(); nothing where as much is under way as can be: drop the frame, or wait for another.

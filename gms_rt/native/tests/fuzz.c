@@ -379,6 +379,36 @@ static void fuzz_engine(const char *folder)
     gmsrt_engine_close(engine);
 }
 
+static uint32_t side(void)
+{
+    return below(3) ? 1 + below(9) : 1 + below(70);
+}
+
+/* Random sizes, with a sanitizer right behind source and result. */
+static void fuzz_resize(void)
+{
+    const uint32_t high = side(), wide = side(), to_high = below(4) ? side() : high, to_wide = below(4) ? side() : wide;
+    const uint32_t channels = below(2) ? 1 : 3;
+    const double threshold = below(9) ? 0.5 : duration();
+    uint8_t *from = malloc((size_t)high * wide * channels), *to = malloc((size_t)to_high * to_wide * channels);
+    float *values = malloc((size_t)to_high * to_wide * sizeof *values);
+    gmsrt_status ignored;
+
+    CHECK(from != NULL && to != NULL && values != NULL, "no memory");
+    for (size_t i = 0; i < (size_t)high * wide * channels; i++) from[i] = (uint8_t)any();
+    CHECK_OK(gmsrt_resize_image(from, high, wide, channels, to, to_high, to_wide));
+    CHECK_OK(gmsrt_resize_mask(from, high, wide, to, to_high, to_wide));
+    CHECK_OK(gmsrt_resize_probability(from, high, wide, values, to_high, to_wide));
+    for (size_t i = 0; i < (size_t)to_high * to_wide; i++)
+        CHECK(values[i] >= 0 && values[i] <= 1, "%g", (double)values[i]);
+    ignored = gmsrt_mask_from_levels(from, high, wide, threshold, to, to_high, to_wide);
+    ignored = gmsrt_resize_image(from, number(), 0, number(), to, number(), number());
+    CHECK(ignored == GMSRT_INVALID_ARGUMENT, "an image without a width");
+    free(from);
+    free(to);
+    free(values);
+}
+
 static uint32_t lane_bytes;
 
 static int enqueue(void *user, const gmsrt_cuda_lane *lane)
@@ -457,6 +487,8 @@ int main(int argc, char **argv)
             fuzz_manifest(graph, size, argv[5]);
         else if (below(2))
             fuzz_engine(argv[5]);
+        else if (below(2))
+            fuzz_resize();
         else
             fuzz_cpu(argv[3], graph, size, argv[5]);
     }

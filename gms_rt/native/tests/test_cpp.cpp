@@ -136,6 +136,23 @@ void test_frames()
     expect_error(GMSRT_INVALID_ARGUMENT, "32768", [&] { gms_rt::rgb_from_frame(frame, rgb); });
 }
 
+void test_mask()
+{
+    {
+        gms_rt::Runner runner = gms_rt::open_cpu(graph, options);
+        const std::vector<std::uint8_t> scan(3 * 6 * 10, 100), bright(3 * 6 * 10, 200);
+
+        CHECK((gms_rt::resize_image(scan, 6, 10, 2, 2) == std::vector<std::uint8_t>(12, 100)), "another grey");
+        CHECK((runner.mask(scan, 6, 10) == std::vector<std::uint8_t>(60, 255)), "levels of 155 are foreground");
+        CHECK((runner.mask(bright, 6, 10) == std::vector<std::uint8_t>(60, 0)), "levels of 55 are not");
+        CHECK((runner.mask(bright, 6, 10, 0.2) == std::vector<std::uint8_t>(60, 255)), "but above 0.2");
+        expect_error(GMSRT_INVALID_ARGUMENT, "180 bytes are not an RGB image of 11 by 6",
+                     [&] { (void)runner.mask(scan, 6, 11); });
+        expect_error(GMSRT_INVALID_ARGUMENT, "", [&] { (void)gms_rt::resize_image(scan, 6, 10, 0, 5); });
+    }
+    expect_clean();
+}
+
 void test_engine()
 {
     expect_error(GMSRT_NOT_FOUND, "nowhere", [] { gms_rt::Engine engine("/nowhere"); });
@@ -163,6 +180,7 @@ int main(int argc, char **argv)
     test_runner();
     test_submit();
     test_frames();
+    test_mask();
     test_engine();
     return checks_passed("test_cpp (fake OpenVINO)");
 }
