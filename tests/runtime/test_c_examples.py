@@ -1,4 +1,7 @@
-"""The examples beside `segment.c`, built with the installed library and run."""
+"""The examples beside `segment.c`, built with the installed library and run: TensorRT, FFmpeg, Rust.
+
+The masks of the last two are the package's own, byte for byte.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,18 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from support.native_build import NATIVE, compiler, fake, installed_library, pkg_config, run
+from support.native_graphs import expected_mean, mean_graph
 from support.trees import ROOT
 
+from gms_rt.arrays import U8
 from gms_rt.artifacts import sha256_bytes
 from gms_rt.engine.manifest import MANIFEST
+from gms_rt.runtime.library import find_openvino
+from gms_rt.scan.geometry import resize_image, resize_probability
 
 EXAMPLES = NATIVE / "examples"
 STUB = NATIVE / "tests" / "tensorrt"
@@ -114,3 +122,164 @@ def test_tensorrt_refuses_a_plan_itself(segment_gpu: Path, tmp_path: Path) -> No
     engine, state = engine_folder(tmp_path / "engine", plan), vouched(tmp_path / "state", plan)
     done = on_the_gpu(segment_gpu, engine, state, bytes(72))
     assert done.returncode == 1 and b"TensorRT does not take the plan" in done.stderr
+
+
+def package_mask(rgb: U8) -> U8:
+    """What the package makes of an image with `mean_graph` of 32 by 48."""
+    levels = expected_mean(resize_image(np.ascontiguousarray(rgb), 32, 48))
+    return np.where(resize_probability(levels, *rgb.shape[:2]) >= 0.5, 255, 0).astype(np.uint8)
+
+
+def openvino_environment(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "GMS_RT_OPENVINO": str(find_openvino()), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+
+@pytest.fixture(scope="module")
+def segment_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example with FFmpeg, or a skip where its development files or its program are not installed."""
+    if shutil.which("ffmpeg") is None or shutil.which("pkg-config") is None:
+        pytest.skip("no ffmpeg program, or no pkg-config")
+    libraries = ["libavformat", "libavcodec", "libavutil"]
+    said = subprocess.run(["pkg-config", "--cflags", "--libs", *libraries], capture_output=True, text=True, check=False)
+    if said.returncode != 0:
+        pytest.skip("no libavformat-dev, libavcodec-dev, libavutil-dev")
+    program = tmp_path_factory.mktemp("video") / "segment-video"
+    flags = [*pkg_config("gms_rt", "--cflags", "--libs"), *said.stdout.split()]
+    rpath = f"-Wl,-rpath,{installed_library() / 'lib'}"
+    warnings = ["-std=c99", "-O1", "-Wall", "-Wextra", "-Wshadow", "-Werror"]
+    run([compiler(), *warnings, str(EXAMPLES / "video.c"), *flags, rpath, "-o", str(program)])
+    return program
+
+
+def scene(count: int, height: int, width: int) -> U8:
+    """Frames in which a bright disc moves over noise."""
+    random = np.random.default_rng(5)
+    rows, columns = np.mgrid[0:height, 0:width]
+    frames = random.integers(0, 100, (count, height, width, 3), np.uint8)
+    for i, frame in enumerate(frames):
+        frame[np.hypot(rows - height / 2, columns - 20 - 9 * i) < height / 4] = (250, 200, 230)
+    return frames
+
+
+def encode(path: Path, raw: bytes, kind: str, width: int, height: int, *colour: str) -> None:
+    """A lossless video of raw frames."""
+    source = ["-f", "rawvideo", "-pixel_format", kind, "-video_size", f"{width}x{height}", *colour, "-i", "-"]
+    # NUT has any format as it is, Matroska has the colours too.
+    codec = "rawvideo" if path.suffix == ".nut" else "ffv1"
+    target = ["-c:v", codec, "-pix_fmt", kind, *colour, str(path)]
+    done = subprocess.run(
+        ["ffmpeg", "-v", "error", "-y", *source, *target], input=raw, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def segmented(program: Path, tmp_path: Path, video: Path, *region: int) -> U8:
+    graph = mean_graph(tmp_path / "mean.onnx", height=32, width=48)
+    out = tmp_path / "masks.gray"
+    done = subprocess.run(
+        [program, graph, video, out, *map(str, region)],
+        env=openvino_environment(tmp_path), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return np.frombuffer(out.read_bytes(), np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["nv12", "yuv420p", "bgr24", "gray"])
+@pytest.mark.parametrize("region", [(), (13, 7, 81, 63)], ids=["whole", "region"])
+def test_video_frames_are_segmented_as_the_package_does(
+    segment_video: Path, tmp_path: Path, kind: str, region: tuple[int, ...]
+) -> None:
+    height, width = 90, 130
+    rgb = scene(5, height, width)
+    planes = [cv2.cvtColor(frame, cv2.COLOR_RGB2YUV_I420) for frame in rgb]
+    if kind == "bgr24":
+        raw, frames = [frame[..., ::-1].tobytes() for frame in rgb], list(rgb)
+    elif kind == "gray":
+        grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in rgb]
+        raw, frames = [one.tobytes() for one in grey], [cv2.cvtColor(one, cv2.COLOR_GRAY2RGB) for one in grey]
+    elif kind == "yuv420p":
+        raw, frames = [one.tobytes() for one in planes], [cv2.cvtColor(one, cv2.COLOR_YUV2RGB_I420) for one in planes]
+    else:
+        size = height * width
+        pairs = [np.stack(np.split(one.ravel()[size:], 2), -1).reshape(-1, width) for one in planes]
+        whole = [np.vstack([one[:height], pair]) for one, pair in zip(planes, pairs, strict=True)]
+        raw, frames = [one.tobytes() for one in whole], [cv2.cvtColor(one, cv2.COLOR_YUV2RGB_NV12) for one in whole]
+    encode(tmp_path / "video.nut", b"".join(raw), kind, width, height)
+    got = segmented(segment_video, tmp_path, tmp_path / "video.nut", *region)
+    x, y, columns, rows = region or (0, 0, width, height)
+    expected = np.stack([package_mask(frame[y : y + rows, x : x + columns]) for frame in frames])
+    assert 0.02 < (expected > 0).mean() < 0.9
+    assert np.array_equal(got.reshape(expected.shape), expected)
+
+
+def test_a_video_says_what_its_colours_are(segment_video: Path, tmp_path: Path) -> None:
+    """The same bytes are other colours in BT.709: their mean is 135 there, and 124 in BT.601, as in a small frame."""
+    raw = bytes([110]) * (64 * 48) + bytes([120]) * (32 * 24) + bytes([200]) * (32 * 24)
+    seen = {}
+    for name in ("bt709", "bt470bg", "unknown"):
+        encode(tmp_path / f"{name}.mkv", raw, "yuv420p", 64, 48, "-colorspace", name, "-color_range", "tv")
+        seen[name] = set(segmented(segment_video, tmp_path, tmp_path / f"{name}.mkv").tolist())
+    assert seen == {"bt709": {255}, "bt470bg": {0}, "unknown": {0}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nothing.mp4"], "nothing.mp4: No such file"),
+        (["video.nut", "100", "0", "64", "10"], "the region 64 by 10 at (100, 0) is not inside the frame 130 by 90"),
+        (["deep.nut"], "this format of pixels needs swscale"),
+    ],
+)
+def test_a_video_that_cannot_be_segmented(segment_video: Path, tmp_path: Path, arguments: list[str], said: str) -> None:
+    encode(tmp_path / "video.nut", scene(1, 90, 130).tobytes(), "bgr24", 130, 90)
+    encode(tmp_path / "deep.nut", bytes(130 * 90 * 6), "rgb48le", 130, 90)
+    graph = mean_graph(tmp_path / "mean.onnx", height=32, width=48)
+    video, *region = arguments
+    done = subprocess.run(
+        [segment_video, graph, tmp_path / video, tmp_path / "out", *region],
+        env=openvino_environment(tmp_path), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and said in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def segment_rust(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example in Rust, or a skip where bindgen or rustc is not installed."""
+    if shutil.which("bindgen") is None or shutil.which("rustc") is None:
+        pytest.skip("no bindgen or no rustc")
+    folder, prefix = tmp_path_factory.mktemp("rust"), installed_library()
+    bindings = folder / "gms_rt.rs"
+    wanted = ["--allowlist-function", "gmsrt_.*", "--allowlist-var", "GMSRT_.*"]
+    run(["bindgen", *wanted, str(prefix / "include" / "gms_rt.h"), "-o", str(bindings)])
+    program = folder / "segment"
+    linked = ["-L", str(prefix / "lib"), "-l", "gms_rt", "-C", f"link-arg=-Wl,-rpath,{prefix / 'lib'}"]
+    strict = ["--edition", "2021", "-O", "-D", "warnings"]
+    env = {**os.environ, "GMS_RT_BINDINGS": str(bindings)}
+    run(["rustc", *strict, str(EXAMPLES / "segment.rs"), *linked, "-o", str(program)], env=env)
+    return program
+
+
+def test_rust_gives_the_packages_mask(segment_rust: Path, tmp_path: Path) -> None:
+    rgb = scene(1, 90, 130)[0]
+    (tmp_path / "scan.ppm").write_bytes(b"P6\n130 90\n255\n" + rgb.tobytes())
+    graph = mean_graph(tmp_path / "mean.onnx", height=32, width=48)
+    command = [segment_rust, graph, tmp_path / "scan.ppm", tmp_path / "mask.pgm"]
+    done = subprocess.run(command, env=openvino_environment(tmp_path), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    mask = cv2.imread(str(tmp_path / "mask.pgm"), cv2.IMREAD_GRAYSCALE)
+    assert np.array_equal(mask, package_mask(rgb)) and 0 < mask.mean() < 255
+
+
+@pytest.mark.parametrize("content", [b"", b"P6\n4 4\n255\nshort", b"P5\n1 1\n255\n" + bytes(3), b"P6\n-1 4\n255\n"])
+def test_rust_refuses_other_files(segment_rust: Path, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "scan.ppm").write_bytes(content)
+    command = [segment_rust, tmp_path / "mean.onnx", tmp_path / "scan.ppm", tmp_path / "mask.pgm"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "not an 8-bit binary PPM" in done.stderr
+
+
+def test_rust_says_what_the_library_says(segment_rust: Path, tmp_path: Path) -> None:
+    (tmp_path / "scan.ppm").write_bytes(b"P6\n1 1\n255\n123")
+    command = [segment_rust, tmp_path / "none.onnx", tmp_path / "scan.ppm", tmp_path / "mask.pgm"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "none.onnx" in done.stderr and "(GMSRT_NOT_FOUND)" in done.stderr
