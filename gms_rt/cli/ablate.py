@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     help="Frozen autoencoder, as for gms-rt train; repeat it for the tokenizer grid.",
 )
 @click.option(
-    "--recipe", default="paper", show_default=True, help="How to train: paper, official, fast or a TOML file."
+    "--recipe",
+    default="paper",
+    show_default=True,
+    help="How to train: fast, paper, official, official-ham10000 or a TOML file.",
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
 @click.option(

@@ -38,8 +38,9 @@
  * Processes: a runner does not survive fork(). The new process has its memory, but none of its threads, and must not
  * call any function with it, not even gmsrt_close: it forgets the runner, or calls exec. Open runners after the fork.
  *
- * Environment: GMS_RT_OPENVINO, GMS_RT_TRIAL, XDG_CACHE_HOME and HOME are read, and ignored in a program that has more
- * rights than its caller (setuid). GMS_RT_TRIAL, and a GMS_RT_OPENVINO that is not a plain file name, must be absolute.
+ * Environment: GMS_RT_OPENVINO, GMS_RT_TRIAL, XDG_CACHE_HOME and HOME are read, and by gmsrt_engine_select GMS_RT_STATE
+ * and XDG_STATE_HOME; all are ignored in a program that has more rights than its caller (setuid). GMS_RT_TRIAL,
+ * GMS_RT_STATE, and a GMS_RT_OPENVINO that is not a plain file name, must be absolute.
  */
 #ifndef GMS_RT_H
 #define GMS_RT_H
@@ -381,7 +382,7 @@ typedef struct gmsrt_engine_info {
     const char *certificate_sha256; /* of parity.json; "" without one */
 } gmsrt_engine_info;
 
-/* A coded concept as DICOM writes it; all "" where there is none. */
+/* A coded concept as DICOM writes it; all "" where there is none. It never grows. */
 typedef struct gmsrt_code {
     const char *value;
     const char *scheme; /* "SCT" for SNOMED CT, "DCM" for DICOM's own */
