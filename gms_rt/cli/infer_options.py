@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gms_rt.cli.trust_options import trust_options
+from gms_rt.cli.trust_options import graph_option, trust_options
 from gms_rt.infer.flips import FLIPS
 from gms_rt.infer.options import FOLDERS, LAYOUTS
 from gms_rt.scan import MAX_PIXELS
@@ -29,6 +29,7 @@ _OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
     click.option("--out", type=click.Path(), help="Output folder  [default: gms-rt-out/ and the name of the input]."),
     click.option("--device", help="Device to run on: cpu, cuda or cuda:N  [default: a GPU if the engine fits one]."),
     trust_options,
+    graph_option,
     click.option(
         "--threshold", type=float, default=0.5, show_default=True, help="Lowest probability that counts as foreground."
     ),

@@ -27,6 +27,8 @@ _ERRORS: dict[int, type[GmsError]] = {
     5: DeviceError,
     6: DeviceError,
     10: DeviceError,
+    14: DeviceError,
+    15: DeviceError,
 }
 
 
@@ -62,6 +64,8 @@ class Lane(ctypes.Structure):
         ("stream", ctypes.c_void_p),
         ("images", ctypes.c_uint64),
         ("masks", ctypes.c_uint64),
+        ("capturing", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
     )
 
 
@@ -81,8 +85,8 @@ class CudaOptions(ctypes.Structure):
         ("width", ctypes.c_uint32),
         ("lanes", ctypes.c_uint32),
         ("warmup", ctypes.c_uint32),
-        ("use_graph", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
+        ("use_graph", ctypes.c_int32),
+        ("wait_ms", ctypes.c_uint32),
         ("prepare", LaneCallback),
         ("enqueue", LaneCallback),
         ("release", ReleaseCallback),
@@ -107,6 +111,7 @@ class Info(ctypes.Structure):
         ("execution", ctypes.c_char * 16),
         ("device", ctypes.c_char * 128),
         ("runtime", ctypes.c_char * 128),
+        ("notice", ctypes.c_char * 256),
     )
 
 

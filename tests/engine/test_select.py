@@ -48,6 +48,13 @@ def test_each_reason_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "built with tensorrt-rtx 1.7, installed is 1.8" in select.engine_fits(manifest(), TWO)[0].reason
     monkeypatch.setattr(select, "tensorrt_version", lambda flavour: None)
     assert "pip install 'gms-rt[tensorrt-rtx]'" in select.engine_fits(manifest(), TWO)[0].reason
+    monkeypatch.setattr(select, "tensorrt_version", lambda flavour: "1.7")
+    monkeypatch.setattr(select, "driver_problem", lambda flavour, machine: f"{flavour} is for another driver")
+    assert "tensorrt-rtx is for another driver" in select.engine_fits(manifest(), TWO)[0].reason
+    gone = CpuArithmetic(None, None, problem="OpenVINO is not installed", installed=False)
+    monkeypatch.setattr(select, "cpu_arithmetic", lambda: gone)
+    assert select.engine_fits(manifest(), NONE)[-1].reason == "needs OpenVINO: pip install openvino"
+    monkeypatch.setattr(select, "tensorrt_version", lambda flavour: None)
     monkeypatch.setattr(select, "cpu_arithmetic", lambda: CpuArithmetic(True, False, name="a CPU"))
     reason = select.engine_fits(manifest(precision="bf16", execution="bf16"), NONE)[-1].reason
     assert reason == "asks for bf16: OpenVINO has no BF16 arithmetic on this CPU (a CPU)"

@@ -83,10 +83,14 @@ enum {
     GMSRT_OUT_OF_MEMORY = 7,    /* host or device memory */
     GMSRT_CALLBACK_FAILED = 8,  /* a CUDA callback returned non-zero */
     GMSRT_RUNTIME_FAILED = 9,   /* OpenVINO or the driver refused a call; the runner stays usable */
-    GMSRT_DEVICE_LOST = 10,     /* the device's context is gone: close the runner; other calls only repeat this */
+    GMSRT_DEVICE_LOST = 10,     /* the device's context is gone for all runners of this process, open or new: close
+                                   them; only a new process can use the device again */
     GMSRT_TIMED_OUT = 11,       /* it took longer than the caller wanted to wait */
     GMSRT_CANCELLED = 12,       /* the caller's own callback ended it */
-    GMSRT_BUSY = 13             /* as much is under way as can be: wait for some of it, or drop this one */
+    GMSRT_BUSY = 13,            /* as much is under way as can be: wait for some of it, or drop this one */
+    GMSRT_DEVICE_BUSY = 14,     /* another process has the device for itself (exclusive compute mode) */
+    GMSRT_DEVICE_HUNG = 15      /* no result within wait_ms: a kernel does not end. What the runner has on the device
+                                   stays there, after gmsrt_close too, as freeing would wait; end the process */
 };
 
 typedef int32_t gmsrt_backend;
@@ -115,6 +119,15 @@ enum {
     GMSRT_TRIAL_AUTO = 0,   /* once; that it passed is remembered in $XDG_CACHE_HOME or ~/.cache, in gms-rt/tried */
     GMSRT_TRIAL_ALWAYS = 1, /* every time, whatever is remembered */
     GMSRT_TRIAL_NEVER = 2   /* for graphs that you trust: a malformed one can crash the calling process */
+};
+
+/* Whether a CUDA runner replays a captured graph or queues every inference again. */
+typedef int32_t gmsrt_graph_use;
+enum {
+    GMSRT_GRAPH_NEVER = 0,
+    GMSRT_GRAPH_AUTO =
+        1, /* where a graph can be captured; where that fails it opens without, and info.notice says why */
+    GMSRT_GRAPH_ALWAYS = 2 /* where it cannot be captured, opening fails */
 };
 
 /* An opened graph on a device. */
@@ -146,6 +159,8 @@ typedef struct gmsrt_cuda_lane {
     void *stream;         /* CUstream: non-blocking, belongs to this lane alone */
     uint64_t images;      /* CUdeviceptr: batch * height * width * 3 bytes */
     uint64_t masks;       /* CUdeviceptr: batch * height * width bytes */
+    uint32_t capturing;   /* 1 while this call of enqueue is captured: what it queues runs at each replay */
+    uint32_t reserved;
 } gmsrt_cuda_lane;
 
 /* Options of gmsrt_open_cuda. The callbacks are called with the device's primary context current, on the thread that
@@ -157,17 +172,18 @@ typedef struct gmsrt_cuda_options {
     uint32_t batch;     /* shape of one inference; default batch 1; height and width have no default */
     uint32_t height;
     uint32_t width;
-    uint32_t lanes;     /* default 1 */
-    uint32_t warmup;    /* runs before the capture, at least 1; default 2 */
-    uint32_t use_graph; /* default 1; 0: enqueue is called for every inference, on the calling thread, for one lane
-                            never concurrently, for different lanes possibly concurrently */
-    uint32_t reserved;  /* must be 0 */
+    uint32_t lanes;            /* default 1 */
+    uint32_t warmup;           /* runs before the capture, at least 1; default 2 */
+    gmsrt_graph_use use_graph; /* default GMSRT_GRAPH_AUTO. Without a graph enqueue is called for every inference, on
+                                  the calling thread, for one lane never concurrently, for different lanes possibly
+                                  concurrently */
+    uint32_t wait_ms;          /* a result that takes longer means GMSRT_DEVICE_HUNG; default 60000; 0: wait for ever */
     /* Optional, called once per lane before its warm-up: bind addresses, create the execution context. */
     int (*prepare)(void *user, const gmsrt_cuda_lane *lane);
     /* Queue one inference from lane->images to lane->masks on lane->stream. No synchronisation: it is captured. */
     int (*enqueue)(void *user, const gmsrt_cuda_lane *lane);
     /* Optional, called exactly once, by gmsrt_close or a failing gmsrt_open_cuda, after the last use of the lanes and
-     * before their memory goes, if prepare or enqueue was ever called. */
+     * before their memory goes, if prepare or enqueue was ever called; not after GMSRT_DEVICE_HUNG: they are in use. */
     void (*release)(void *user);
     void *user;
 } gmsrt_cuda_options;
@@ -185,6 +201,7 @@ typedef struct gmsrt_info {
     char execution[16];  /* CPU: "f32", "bf16", "f16"; CUDA: "" (the plan decides) */
     char device[128];
     char runtime[128]; /* "OpenVINO …" or "CUDA driver …" */
+    char notice[256];  /* what a user should know: why there is no CUDA graph; "" */
 } gmsrt_info;
 
 /* A CUDA device as the driver describes it. */
@@ -291,7 +308,9 @@ GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_open_cpu_memory(const void *graph, 
                                                              const gmsrt_cpu_options *options, gmsrt_runner **runner);
 
 /* Open a CUDA runner: primary context, then for every lane a stream, device and pinned memory, prepare, warm-up and
- * the capture of a graph around enqueue. The calling thread's current context is the same afterwards.
+ * the capture of a graph around enqueue. The calling thread's current context is the same afterwards. A capture that
+ * fails is not the end, see gmsrt_graph_use; what makes it fail is an enqueue that allocates or synchronises. Other
+ * threads may use the device meanwhile.
  * On failure *runner is NULL, release has been called where due, and nothing stays allocated. */
 GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_open_cuda(const gmsrt_cuda_options *options, gmsrt_runner **runner);
 

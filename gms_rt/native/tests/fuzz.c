@@ -438,7 +438,7 @@ static void fuzz_cuda(const char *driver)
     options.cuda.width = below(4) ? 1 + below(64) : number();
     options.cuda.lanes = below(4) ? 1 + below(4) : number();
     options.cuda.warmup = below(4) ? 1 + below(3) : number();
-    options.cuda.use_graph = below(8) ? below(2) : number();
+    options.cuda.use_graph = (gmsrt_graph_use)(below(8) ? below(3) : number());
     resize(&options.cuda.struct_size);
     lane_bytes = options.cuda.batch * options.cuda.height * options.cuda.width;
     reset_driver();
