@@ -1,6 +1,6 @@
-"""The examples beside `segment.c`, built with the installed library and run: TensorRT, FFmpeg, Rust.
+"""The examples beside `segment.c`, built with the installed library and run: C++, TensorRT, FFmpeg, Rust.
 
-The masks of the last two are the package's own, byte for byte.
+The masks of those that resize are the package's own, byte for byte.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from support.native_graphs import expected_mean, mean_graph
 from support.trees import ROOT
 
 from gms_rt.arrays import U8
-from gms_rt.artifacts import sha256_bytes
+from gms_rt.artifacts import sha256_bytes, sha256_file
 from gms_rt.engine.manifest import MANIFEST
 from gms_rt.runtime.library import find_openvino
 from gms_rt.scan.geometry import resize_image, resize_probability
@@ -132,6 +132,43 @@ def package_mask(rgb: U8) -> U8:
 
 def openvino_environment(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "GMS_RT_OPENVINO": str(find_openvino()), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+
+@pytest.fixture(scope="module")
+def segment_cpp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example with gms_rt.hpp."""
+    return built_cpp(EXAMPLES / "segment.cpp", tmp_path_factory.mktemp("cpp") / "segment")
+
+
+def mean_engine(folder: Path) -> Path:
+    """An engine folder of `mean_graph`, 32 by 48."""
+    folder.mkdir()
+    graph = mean_graph(folder / "model.onnx", height=32, width=48)
+    values = json.loads((ROOT / "tests/golden/engine-v1" / MANIFEST).read_text())
+    values |= {"height": 32, "width": 48, "precision": "fp32", "execution": "f32", "targets": ["cpu"], "plans": []}
+    values |= {"files": {"model.onnx": sha256_file(graph)}}
+    (folder / MANIFEST).write_text(json.dumps(values))
+    return folder
+
+
+def test_cpp_gives_the_packages_mask(segment_cpp: Path, tmp_path: Path) -> None:
+    rgb = scene(1, 90, 130)[0]
+    (tmp_path / "scan.ppm").write_bytes(b"P6\n130 90\n255\n" + rgb.tobytes())
+    command = [segment_cpp, mean_engine(tmp_path / "engine"), tmp_path / "scan.ppm", tmp_path / "mask.pgm"]
+    done = subprocess.run(command, env=openvino_environment(tmp_path), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert np.array_equal(cv2.imread(str(tmp_path / "mask.pgm"), cv2.IMREAD_GRAYSCALE), package_mask(rgb))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"P5\n1 1\n255\n1", "is not an 8-bit binary PPM"), (b"P6\n4 4\n255\nshort", "is cut short"), (None, "no-engine")],
+)
+def test_cpp_says_what_is_wrong(segment_cpp: Path, tmp_path: Path, content: bytes | None, said: str) -> None:
+    (tmp_path / "scan.ppm").write_bytes(content or b"P6\n1 1\n255\n123")
+    command = [segment_cpp, tmp_path / "no-engine", tmp_path / "scan.ppm", tmp_path / "mask.pgm"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and said in done.stderr and not (tmp_path / "mask.pgm").exists()
 
 
 @pytest.fixture(scope="module")
