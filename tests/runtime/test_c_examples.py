@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -132,6 +133,43 @@ def package_mask(rgb: U8) -> U8:
 
 def openvino_environment(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "GMS_RT_OPENVINO": str(find_openvino()), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quick start of docs/integrators.md."""
+    program = tmp_path_factory.mktemp("quick") / "quick"
+    flags = [*pkg_config("gms_rt", "--cflags", "--libs"), f"-Wl,-rpath,{installed_library() / 'lib'}"]
+    strict = ["-std=c99", "-O1", "-Wall", "-Wextra", "-pedantic", "-Werror"]
+    run([compiler(), *strict, str(EXAMPLES / "quick.c"), *flags, "-o", str(program)])
+    return program
+
+
+def test_the_quick_start_is_the_documents_and_of_one_screen() -> None:
+    program = (EXAMPLES / "quick.c").read_text()
+    assert f"```c\n{program}```" in (ROOT / "docs/integrators.md").read_text()
+    assert program.count("\n") <= 36
+
+
+def test_the_quick_start_gives_the_packages_mask(quick: Path, tmp_path: Path) -> None:
+    rgb = scene(1, 90, 130)[0]
+    command = [quick, mean_engine(tmp_path / "engine"), "130", "90"]
+    env = openvino_environment(tmp_path)
+    done = subprocess.run(command, input=rgb.tobytes(), env=env, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == package_mask(rgb).tobytes()
+    done = subprocess.run([quick, tmp_path, "1", "1"], input=b"rgb", env=env, capture_output=True, check=False)
+    assert done.returncode == 1 and done.stdout == b"" and done.stderr.count(b"\n") == 1
+
+
+def test_the_document_explains_every_status() -> None:
+    """With its cause, in the order of the header."""
+    header = (NATIVE / "include" / "gms_rt.h").read_text()
+    block = header[header.index("typedef int32_t gmsrt_status;") :]
+    statuses = re.findall(r"(GMSRT_\w+) = \d+", block[: block.index("};")])
+    explained = re.findall(r"^\| `(GMSRT_\w+)` \| (.+?) \|", (ROOT / "docs/integrators.md").read_text(), re.MULTILINE)
+    assert [name for name, _ in explained] == statuses and len(statuses) > 14
+    assert all(cause for _, cause in explained)
 
 
 @pytest.fixture(scope="module")

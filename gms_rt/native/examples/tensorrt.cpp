@@ -9,6 +9,7 @@
 #include <NvInfer.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <gms_rt.hpp>
 #include <memory>
 
@@ -72,6 +73,18 @@ int enqueue(void *user, const gmsrt_cuda_lane *lane)
     return network.contexts[lane->index]->enqueueV3(static_cast<cudaStream_t>(lane->stream)) ? 0 : 1;
 }
 
+// A kernel that does not end holds what it uses, and freeing that would wait for it: then the process ends at once.
+void infer(gms_rt::Runner &runner, const std::uint8_t *images, std::uint8_t *masks)
+{
+    const gmsrt_status status = gmsrt_infer(runner.get(), images, 1, masks);
+
+    if (status == GMSRT_DEVICE_HUNG) {
+        std::fprintf(stderr, "%s\n", gmsrt_last_error());
+        std::_Exit(1);
+    }
+    gms_rt::check(status);
+}
+
 void segment(const char *folder)
 {
     const std::string version = std::to_string(NV_TENSORRT_MAJOR) + "." + std::to_string(NV_TENSORRT_MINOR) + "." +
@@ -99,7 +112,7 @@ void segment(const char *folder)
 
     std::vector<std::uint8_t> images(std::size_t{info.height} * info.width * 3), masks(images.size() / 3);
     while (std::fread(images.data(), images.size(), 1, stdin) == 1) {
-        runner.infer(images.data(), 1, masks.data());
+        infer(runner, images.data(), masks.data());
         if (std::fwrite(masks.data(), masks.size(), 1, stdout) != 1) throw std::runtime_error("cannot write the mask");
     }
 }
