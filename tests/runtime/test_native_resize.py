@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
+from support.native_build import NATIVE, compiler, run
 
 from gms_rt.arrays import F32, U8
 from gms_rt.runtime.library import load_library
@@ -124,3 +128,24 @@ def test_what_has_no_size_is_refused() -> None:
         two, one = ctypes.c_uint32(2), ctypes.c_uint32(1)
         assert levels(data, two, two, ctypes.c_double(threshold), data, one, one) == 1
         assert b"threshold" in library.gmsrt_last_error()
+
+
+def sums(found: str, folder: Path, *options: str, emulator: tuple[str, ...] = ()) -> list[str]:
+    """What the library's code makes of random images, as this compiler builds it."""
+    sources = ["tests/resize_sums.c", *(f"src/{name}.c" for name in ("resize", "sha256", "sha256_x86", "sha256_arm"))]
+    program = folder / "sums"
+    flags = ["-std=c99", "-D_POSIX_C_SOURCE=200809L", f"-I{NATIVE / 'include'}", *options]
+    run([found, *flags, *(str(NATIVE / source) for source in sources), "-lm", "-static", "-o", str(program)])
+    done = subprocess.run([*emulator, str(program)], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def test_every_processor_computes_the_same(tmp_path: Path) -> None:
+    """64-bit Arm fuses products and sums unless it is told not to, which the build does."""
+    cross, emulator = shutil.which("aarch64-linux-gnu-gcc"), shutil.which("qemu-aarch64")
+    if cross is None or emulator is None:
+        pytest.skip("no cross compiler or no emulator for 64-bit Arm")
+    here = sums(compiler(), tmp_path, "-O2", "-ffp-contract=off")
+    assert len(set(here)) == 300
+    assert sums(cross, tmp_path, "-O2", "-ffp-contract=off", emulator=(emulator,)) == here
+    assert sums(cross, tmp_path, "-O2", "-ffp-contract=fast", emulator=(emulator,)) != here

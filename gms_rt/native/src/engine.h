@@ -21,6 +21,8 @@ gmsrt_status gmsrt_read_file(const char *path, size_t most, char **bytes, size_t
 
 /* engine_manifest.c: whether the manifest is one, and what it says. */
 gmsrt_status gmsrt_engine_check(gmsrt_engine *engine);
+/* A plain file name of printable characters. */
+bool gmsrt_is_plain_name(const char *name);
 
 /* engine_plan.c: which target a name stands for; -1: none. */
 gmsrt_target gmsrt_target_of(const char *name);

@@ -87,8 +87,7 @@ static gmsrt_status check_fields(const gmsrt_engine *engine, const gmsrt_json *v
     return GMSRT_OK;
 }
 
-/* A plain file name of printable characters. */
-static bool is_plain_name(const char *name)
+bool gmsrt_is_plain_name(const char *name)
 {
     const size_t length = strlen(name);
 
@@ -135,7 +134,7 @@ static gmsrt_status check_plan(gmsrt_engine *engine, const gmsrt_json *plan)
         return refuse(engine, "has an impossible number in a plan:", "bytes");
     if (!gmsrt_json_whole(gmsrt_json_member(plan, "sm"), 0, 100000, &number))
         return refuse(engine, "has an impossible number in a plan:", "sm");
-    if (!is_plain_name(gmsrt_json_text(plan, "file")))
+    if (!gmsrt_is_plain_name(gmsrt_json_text(plan, "file")))
         return refuse(engine, "names a file outside its folder, or one that no file can have", NULL);
     if (gmsrt_target_of(gmsrt_json_text(plan, "target")) <= GMSRT_TARGET_CPU)
         return refuse(engine, "has the unknown target", gmsrt_json_text(plan, "target"));
@@ -229,10 +228,10 @@ static gmsrt_status check_files(const gmsrt_engine *engine)
 {
     for (const gmsrt_json *file = engine->files->first; file != NULL; file = file->next) {
         if (file->kind != GMSRT_JSON_TEXT) return refuse(engine, "has a hash that is not a text:", file->key);
-        if (!is_plain_name(file->key))
+        if (!gmsrt_is_plain_name(file->key))
             return refuse(engine, "names a file outside its folder, or one that no file can have", NULL);
     }
-    if (!is_plain_name(engine->info.model))
+    if (!gmsrt_is_plain_name(engine->info.model))
         return refuse(engine, "names a file outside its folder, or one that no file can have", NULL);
     return GMSRT_OK;
 }
