@@ -13,6 +13,7 @@ from gms_rt.cli.eval import HEADER, result_row
 from gms_rt.errors import UsageError
 
 if TYPE_CHECKING:
+    from gms_rt.train.recipe import TrainingRecipe
     from gms_rt.train.request import TrainingRequest
 
 
@@ -90,15 +91,18 @@ def command(
     published = TOKENIZER if grid == "tokenizer" else LOSS
     rows: list[list[str]] = []
     values: dict[str, Any] = {}
-    # The linear decoder's mask loss would stand in for the one that the grid leaves out.
-    fixed = ("linear_decoder=0",) if grid == "loss" else ()
+    if grid == "loss":
+        _check_losses(load_recipe(recipe, settings))
     for loss, tokenizer in cells:
         label = tokenizer if grid == "tokenizer" else loss
         folder = out / "".join(c if c.isalnum() or c in "-_" else "_" for c in label)
         console.note(f"{grid}: {label}")
-        how = load_recipe(recipe, (*settings, *fixed, f"loss={loss}"))
+        how = load_recipe(recipe, (*settings, f"loss={loss}"))
         split = split_dataset(dataset, file=splits, seed=how.seed, validation=how.validation)
-        request = TrainingRequest(dataset, split, load_tokenizer(tokenizer), how, folder, device=where, resume=True)
+        cache = out / "latents" if grid == "loss" else None  # the losses differ, the latents do not
+        request = TrainingRequest(
+            dataset, split, load_tokenizer(tokenizer), how, folder, device=where, resume=True, cache=cache
+        )
         values[label] = summary = _train_and_test(request, splits, console)
         rows.append(result_row(label, summary))
         known = published.get(label.partition(":")[0], {}).get(name)
@@ -106,6 +110,18 @@ def command(
             rows.append(row(f"  published (paper, table {5 if grid == 'tokenizer' else 4})", known))
     write_json(out / "ablation.json", {"grid": grid, "data": name, "cells": values})
     console.result(values, table(rows, header=HEADER))
+
+
+def _check_losses(recipe: TrainingRecipe) -> None:
+    """Refuse a recipe with steps in which every cell would learn the same loss."""
+    if recipe.latent_epochs:
+        every = recipe.latent_epochs + recipe.epochs
+        raise UsageError(
+            f"{recipe.latent_epochs} of its {every} epochs learn from latents alone, whichever loss a cell is named "
+            "after",
+            where="--recipe",
+            fix=f"use --recipe paper, or --set latent_epochs=0 --set epochs={every}, which keeps the cached views",
+        )
 
 
 def _train_and_test(request: TrainingRequest, splits: Path | None, console: Console) -> dict[str, Any]:

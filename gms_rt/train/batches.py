@@ -20,15 +20,14 @@ from torch import Tensor, nn
 from gms_rt.arrays import U8
 from gms_rt.model.gms import Gms
 from gms_rt.model.tokenizer import Tokenizer
-from gms_rt.runtime.device import cpu_from_files
 from gms_rt.scan.mask import FOREGROUND
+from gms_rt.train.device import readers
 from gms_rt.train.latents import LatentCache, encode_masks
 from gms_rt.train.recipe import TrainingRecipe
 from gms_rt.train.samples import Samples, mask_tensor
 from gms_rt.train.schedule import Schedule
 
 _ORDER, _VIEWS, _NOISE = 0x6F72, 0x7669, 0x6E6F
-_VIEWS_AHEAD = 4  # per reading thread, for a GPU
 _EXAMPLES = 256  # mask latents that the linear decoder is fitted to
 
 
@@ -193,14 +192,6 @@ class LiveBatches:
     def close(self) -> None:
         """End the readers."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def readers(device: torch.device, batch: int) -> tuple[int, int]:
-    """Threads that read views for this device, and how many steps ahead."""
-    if device.type != "cuda":
-        return 2, 1
-    threads = cpu_from_files().cores
-    return threads, -(-threads * _VIEWS_AHEAD // batch)
 
 
 def case_numbers(schedule: Schedule, step: int) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from gms_rt.arrays import U8
 from gms_rt.artifacts import atomic_path, read_json, sha256_file, sha256_json, write_json
 from gms_rt.errors import GmsError
 from gms_rt.model.gms import Gms
+from gms_rt.train.device import readers
 from gms_rt.train.recipe import VIEW_LATER
 from gms_rt.train.samples import Samples, mask_tensor
 
@@ -97,7 +99,11 @@ def mask_image(mask: U8) -> U8:
 
 def _encoded(gms: Gms, samples: Samples, numbers: range) -> dict[str, NDArray[Any]]:
     views = samples.recipe.views
-    pairs = [samples.view(n, v) if v else samples.plain(n) for n in numbers for v in range(views)]
+    threads, _ = readers(next(gms.mapper.parameters()).device, _BATCH)
+    with ThreadPoolExecutor(threads, thread_name_prefix="views") as pool:
+        # View by view, so that no two threads read the same case from disk.
+        made = {(n, v): pool.submit(samples.view_or_plain, n, v) for v in range(views) for n in numbers}
+        pairs = [made[n, v].result() for n in numbers for v in range(views)]
     masks = [mask for _, mask in pairs]
     latents = {
         "images": encode(gms, [image for image, _ in pairs]),

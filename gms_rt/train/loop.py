@@ -101,7 +101,7 @@ class _Training:
         self.state = State(training_fingerprint(recipe, split, tokenizer, start))
         # Reports that are not read yet. Reading one waits for its step, so a GPU gets the next step first.
         self.reports: list[_Report] = []
-        self.lag = 1 if self.device.type == "cuda" else 0
+        self.lag = _lag(self.device)
 
     def run(self) -> Outcome:
         self._restore()
@@ -139,6 +139,8 @@ class _Training:
         self.state = found
         self.gms.mapper.load_state_dict(found.mapper)
         self.optimiser.load_state_dict(found.optimiser)
+        for values in self.optimiser.state.values():  # AdamW reads it at every step, which a GPU would be waited for
+            values["step"] = values["step"].cpu()
         if found.scaler:
             self.scaler.load_state_dict(found.scaler)
 
@@ -277,6 +279,11 @@ class _Training:
         self.state.optimiser = self.optimiser.state_dict()
         self.state.scaler = self.scaler.state_dict()
         save_state(self.out, self.state)
+
+
+def _lag(device: torch.device) -> int:
+    """How many steps later a step's losses are read."""
+    return 1 if device.type == "cuda" else 0
 
 
 def training_fingerprint(recipe: TrainingRecipe, split: Split, tokenizer: Tokenizer, start: Start) -> dict[str, str]:

@@ -55,6 +55,10 @@ class Samples:
         image, mask = self._keep("view", number, lambda case: self._resize(*read_case(self.cases[case])))
         return augment(image, mask, recipe, rng)
 
+    def view_or_plain(self, number: int, view: int) -> tuple[U8, U8]:
+        """The view of this number, or for 0 the plain pair."""
+        return self.view(number, view) if view else self.plain(number)
+
     def _resized(self, number: int) -> tuple[U8, U8]:
         image, mask = read_case(self.cases[number])
         size = self.recipe.size

@@ -103,7 +103,7 @@ def test_a_gpu_is_read(gpu):
     assert found.values["GPU temperature"] == "47 °C"
     assert found.values["GPU power"] == "65 W"
     assert found.values["GPU utilisation"] == "93 %"
-    assert found.values["GPU throttle reasons"] == "0x4"
+    assert found.values["GPU throttle reasons"] == "power cap (0x4)"
     opened, _ = open_nvml()
     assert opened.read("memory") == 3 << 30
     opened.close()

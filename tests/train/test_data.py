@@ -22,7 +22,8 @@ from gms_rt.model.loading import load_tokenizer
 from gms_rt.runtime.device import cpu_from_files
 from gms_rt.train import batches
 from gms_rt.train.augment import augment
-from gms_rt.train.batches import Batch, BatchSource, CachedBatches, LiveBatches, ReadAhead, case_numbers, readers
+from gms_rt.train.batches import Batch, BatchSource, CachedBatches, LiveBatches, ReadAhead, case_numbers
+from gms_rt.train.device import readers
 from gms_rt.train.latents import INDEX, cached_latents
 from gms_rt.train.linear_decoder import draw_linear, fit_linear_decoder, linear_decoder_loss
 from gms_rt.train.loop import train
