@@ -1,4 +1,4 @@
-"""The C library as an integrator meets it: built by cmake, installed, linked, and the example program.
+"""The example program in C, built with the installed library.
 
 Its own C tests are run by `scripts/check-native`.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from support.native_build import FLAGS, NATIVE, compiler, run
+from support.native_build import FLAGS, NATIVE, compiler, installed_library, run
 from support.native_graphs import crashing_graph, mean_graph
 from support.trees import ROOT
 
@@ -25,19 +24,9 @@ from gms_rt.runtime.library import find_openvino
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed() -> Path:
     """The library installed below a folder, as `cmake --install` does it."""
-    cmake = shutil.which("cmake")
-    if cmake is None:
-        pytest.skip("no cmake")
-    compiler()
-    prefix = tmp_path_factory.mktemp("prefix")
-    build = tmp_path_factory.mktemp("build")
-    options = [f"-DCMAKE_INSTALL_PREFIX={prefix}", "-DCMAKE_INSTALL_LIBDIR=lib", "-DGMSRT_STRICT=ON"]
-    run([cmake, "-S", str(NATIVE), "-B", str(build), *options])
-    run([cmake, "--build", str(build)])
-    run([cmake, "--install", str(build)])
-    return prefix
+    return installed_library()
 
 
 @pytest.fixture(scope="module")
@@ -78,38 +67,6 @@ def mean_engine(folder: Path) -> Path:
 
 def environment() -> dict[str, str]:
     return {**os.environ, "GMS_RT_OPENVINO": str(find_openvino())}
-
-
-def test_what_is_installed(installed: Path) -> None:
-    library = installed / "lib" / "libgms_rt.so"
-    assert library.resolve().name == "libgms_rt.so.0.1.0"
-    assert (installed / "lib" / "libgms_rt.so.3").resolve() == library.resolve()
-    assert (installed / "include" / "gms_rt.h").is_file()
-    assert (installed / "lib" / "cmake" / "gms_rt" / "gms_rt-config.cmake").is_file()
-    description = (installed / "lib" / "pkgconfig" / "gms_rt.pc").read_text()
-    assert "-lgms_rt" in description and str(installed) in description
-    assert os.access(installed / "lib" / "gmsrt-trial", os.X_OK)
-    needed = subprocess.run(["ldd", str(library)], capture_output=True, text=True, check=True).stdout
-    assert "openvino" not in needed and "cuda" not in needed
-
-
-def test_pkg_config_and_cmake_find_it(installed: Path, tmp_path: Path) -> None:
-    (tmp_path / "main.c").write_text("#include <gms_rt.h>\nint main(void) { return gmsrt_abi_version() != 3; }\n")
-    (tmp_path / "CMakeLists.txt").write_text(
-        "cmake_minimum_required(VERSION 3.15)\nproject(user C)\nfind_package(gms_rt 0.1 REQUIRED)\n"
-        "add_executable(user main.c)\ntarget_link_libraries(user gms_rt::gms_rt)\n"
-    )
-    run(["cmake", "-S", str(tmp_path), "-B", str(tmp_path / "b"), f"-DCMAKE_PREFIX_PATH={installed}"])
-    run(["cmake", "--build", str(tmp_path / "b")])
-    run([str(tmp_path / "b" / "user")])
-    if shutil.which("pkg-config") is None:
-        pytest.skip("no pkg-config")
-    env = {**os.environ, "PKG_CONFIG_PATH": str(installed / "lib" / "pkgconfig")}
-    flags = subprocess.run(
-        ["pkg-config", "--cflags", "--libs", "gms_rt"], env=env, capture_output=True, text=True, check=True
-    ).stdout.split()
-    run([compiler(), str(tmp_path / "main.c"), *flags, "-o", str(tmp_path / "user")])
-    run([str(tmp_path / "user")], env={**os.environ, "LD_LIBRARY_PATH": str(installed / "lib")})
 
 
 @pytest.mark.parametrize("grey", [False, True])

@@ -87,6 +87,7 @@ enum {
                                    them; only a new process can use the device again */
     GMSRT_TIMED_OUT = 11,       /* it took longer than the caller wanted to wait */
     GMSRT_CANCELLED = 12,       /* the caller's own callback ended it */
+    GMSRT_BUSY = 13,            /* as much is under way as can be: wait for some of it, or drop this one */
     GMSRT_DEVICE_BUSY = 14,     /* another process has the device for itself (exclusive compute mode) */
     GMSRT_DEVICE_HUNG = 15      /* no result within wait_ms: a kernel does not end. What the runner has on the device
                                    stays there, after gmsrt_close too, as freeing would wait; end the process */
@@ -514,6 +515,80 @@ GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_resize_probability(const uint8_t *l
 GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_mask_from_levels(const uint8_t *levels, uint32_t height, uint32_t width,
                                                               double threshold, uint8_t *mask, uint32_t to_height,
                                                               uint32_t to_width);
+
+/* --- Frames of cameras and decoders --------------------------------------------------------------------------------- */
+
+/* Bytes of a pixel in memory, or planes. NV12 and I420 have a chroma sample for two by two pixels. */
+typedef int32_t gmsrt_format;
+enum {
+    GMSRT_RGB = 0,
+    GMSRT_BGR = 1,  /* OpenCV's order */
+    GMSRT_RGBA = 2, /* the fourth byte is not looked at */
+    GMSRT_BGRA = 3,
+    GMSRT_GRAY = 4,
+    GMSRT_NV12 = 5, /* planes: Y, then U and V in turn; hardware decoders */
+    GMSRT_I420 = 6  /* planes: Y, U, V; FFmpeg's yuv420p */
+};
+
+/* How Y, U and V were made of colours; other formats do not need it. The frame does not say it, its source does: a
+ * decoder's colorspace and color_range. Without either, video is limited, and BT.601 below 720 lines, BT.709 above. */
+typedef int32_t gmsrt_matrix;
+enum { GMSRT_BT601 = 0, GMSRT_BT709 = 1 };
+typedef int32_t gmsrt_range;
+enum {
+    GMSRT_LIMITED = 0, /* Y 16..235, "tv" */
+    GMSRT_FULL = 1     /* 0..255, "pc", JPEG */
+};
+
+/* A frame in the caller's memory, and the region of it that is wanted. Fill with gmsrt_frame_init. */
+typedef struct gmsrt_frame {
+    size_t struct_size; /* set by gmsrt_frame_init */
+    gmsrt_format format;
+    gmsrt_matrix matrix;
+    gmsrt_range range;
+    uint32_t reserved;                    /* 0 */
+    uint32_t width, height;               /* of the whole frame; odd ones, too */
+    uint32_t x, y;                        /* of the region's first pixel, from the top left; odd ones, too */
+    uint32_t region_width, region_height; /* with x and y all 0: the whole frame */
+    const uint8_t *planes[3];
+    size_t strides[3]; /* bytes from a row to the next; what is between the rows is not read */
+} gmsrt_frame;
+
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_frame_init(gmsrt_frame *frame, size_t size);
+
+/* The frame's region as RGB, region_height rows of region_width * 3 bytes; `stride` bytes from a row to the next, 0: no
+ * gap. The same bytes as OpenCV's cvtColor gives, for NV12 and I420 in BT.601, limited (COLOR_YUV2RGB_NV12); the other
+ * three follow their standards in the same integers, rounded. Chroma is not interpolated. Nothing is allocated.
+ * Threads: any, it shares nothing. A frame that does not fit its planes is GMSRT_INVALID_ARGUMENT, with what is wrong. */
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_rgb_from_frame(const gmsrt_frame *frame, uint8_t *rgb, size_t stride);
+
+/* --- Inferences that the caller does not wait for ---------------------------------------------------------------------
+ *
+ * Submit hands an inference to threads of the runner, one for each lane, which the first submit starts. Nothing is
+ * allocated after that. Images, masks and `user` stay the caller's and must be left alone until the inference is done:
+ * until the callback was called, or gmsrt_wait has returned its result. */
+
+/* A submitted inference; never 0. */
+typedef uint64_t gmsrt_ticket;
+
+/* Submitted inferences of one runner that are not done, or done and not waited for: at most this many. */
+#define GMSRT_MAX_JOBS 64u
+
+/* Called on a thread of the runner when an inference is done: the masks are written, or `status` and `message` (valid
+ * during the call) say why not. Until it returns, the lane's thread does nothing else. It may submit, also the next frame
+ * into the same memory; it must not wait for an inference nor close the runner. */
+typedef void (*gmsrt_done)(void *user, gmsrt_status status, const char *message);
+
+/* Segment `count` images as gmsrt_infer does, and return at once. Give `done`, `ticket` or both. Without room for another
+ * inference it is GMSRT_BUSY, and nothing was submitted: a camera's program drops the frame, others wait for a ticket.
+ * Inferences begin in the order of their submission. */
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_submit(gmsrt_runner *runner, const uint8_t *images, size_t count,
+                                                    uint8_t *masks, gmsrt_done done, void *user, gmsrt_ticket *ticket);
+
+/* Wait until a submitted inference is done (and its callback has returned), at most so long; negative: for ever, 0: only
+ * ask. Gives the inference's own status and message, once: the ticket is no longer valid then. GMSRT_TIMED_OUT leaves the
+ * ticket valid and the inference running. gmsrt_close waits for whatever was submitted. */
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_wait(gmsrt_runner *runner, gmsrt_ticket ticket, int64_t milliseconds);
 
 #ifdef __cplusplus
 }

@@ -132,10 +132,15 @@ typedef struct gmsrt_backend_hooks {
     void (*close)(gmsrt_runner *runner); /* frees `state` */
 } gmsrt_backend_hooks;
 
+/* async.c: the queue of a runner and its threads; NULL: nothing was submitted. stop waits for what was. */
+typedef struct gmsrt_async gmsrt_async;
+void gmsrt_async_stop(gmsrt_async *async);
+
 struct gmsrt_runner {
     const gmsrt_backend_hooks *hooks;
     void *state;
     gmsrt_info info;
+    gmsrt_async *async; /* guarded by the mutex */
     /* lanes.c */
     pthread_mutex_t mutex;
     pthread_cond_t changed;

@@ -51,6 +51,7 @@ gmsrt_status gmsrt_runner_create(const gmsrt_backend_hooks *hooks, void *state, 
 void gmsrt_close(gmsrt_runner *runner)
 {
     if (runner == NULL) return;
+    gmsrt_async_stop(runner->async);
     runner->hooks->close(runner);
     pthread_cond_destroy(&runner->changed);
     pthread_mutex_destroy(&runner->mutex);

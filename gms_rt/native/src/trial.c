@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #if defined(__linux__)
+#include <sys/auxv.h>
 #include <sys/syscall.h>
 #endif
 #include <sys/wait.h>
@@ -52,20 +53,47 @@ typedef struct child {
     int signal, code; /* that ended it, 0: none; its exit status, -1: somebody else has collected it */
 } child;
 
+/* Where an installation has the program, as seen from the folder of the library: known where CMake has built it. */
+#ifdef GMSRT_TRIAL_FOLDER
+static const char *const places[] = {"", "/" GMSRT_TRIAL_FOLDER};
+#else
+static const char *const places[] = {""};
+#endif
+
 static char folders[2][4096]; /* where this library is: the folder of the file, and of the name that led to it */
+
+/* The file that holds this code. A program that is linked with the static library is named by the system: what its
+ * caller has said (argv[0]) may be another file, or none. */
+static bool name_of_self(char *name, size_t size)
+{
+    Dl_info self;
+
+    if (dladdr(folders, &self) == 0 || self.dli_fname == NULL) return false;
+#if defined(__linux__)
+    Dl_info program;
+
+    if (dladdr((const void *)(uintptr_t)getauxval(AT_PHDR), &program) != 0 && program.dli_fbase == self.dli_fbase) {
+        const ssize_t length = readlink("/proc/self/exe", name, size - 1);
+
+        if (length <= 0 || (size_t)length >= size - 1) return false;
+        name[length] = '\0';
+        return true;
+    }
+#endif
+    return snprintf(name, size, "%s", self.dli_fname) < (int)size;
+}
 
 /* At load, when a relative name still means the file that was loaded. */
 __attribute__((constructor)) static void find_folders(void)
 {
-    char name[4096];
-    Dl_info self;
+    char called[4096], name[4096];
 
-    if (dladdr(folders, &self) == 0 || self.dli_fname == NULL) return;
+    if (!name_of_self(called, sizeof called)) return;
     for (int i = 0; i < 2; i++) {
         const char *slash;
 
-        if (i == 0 && realpath(self.dli_fname, name) == NULL) continue;
-        if (i == 1 && snprintf(name, sizeof name, "%s", self.dli_fname) >= (int)sizeof name) continue;
+        if (i == 0 && realpath(called, name) == NULL) continue;
+        if (i == 1) memcpy(name, called, sizeof name);
         slash = strrchr(name, '/');
         if (slash == NULL) continue;
         name[slash == name ? 1 : slash - name] = '\0';
@@ -73,17 +101,21 @@ __attribute__((constructor)) static void find_folders(void)
     }
 }
 
-/* $GMS_RT_TRIAL, else next to this library, else next to the link that led to it: always an absolute path. */
+/* $GMS_RT_TRIAL, else next to this library or where the installation has it, else so for the link that led to it:
+ * always an absolute path. */
 static bool find_program(char *path, size_t size)
 {
     const char *chosen = gmsrt_environment("GMS_RT_TRIAL");
 
     if (chosen != NULL)
         return snprintf(path, size, "%s", chosen) < (int)size && path[0] == '/' && access(path, X_OK) == 0;
-    for (int i = 0; i < 2; i++)
-        if (folders[i][0] != '\0' && snprintf(path, size, "%s/%s", folders[i], PROGRAM) < (int)size &&
+    for (size_t i = 0; i < 2 * sizeof places / sizeof *places; i++) {
+        const char *folder = folders[i % 2], *place = places[i / 2];
+
+        if (folder[0] != '\0' && snprintf(path, size, "%s%s/%s", folder, place, PROGRAM) < (int)size &&
             access(path, X_OK) == 0)
             return true;
+    }
     if (folders[0][0] == '\0' || snprintf(path, size, "%s/%s", folders[0], PROGRAM) >= (int)size)
         snprintf(path, size, "%s", PROGRAM);
     return false;

@@ -47,6 +47,7 @@ struct ov_output_const_port {
 static port set_ports[2] = {{UINT8_NUMBER, 4, {1, 2, 2, 3, 0, 0, 0, 0}}, {UINT8_NUMBER, 4, {1, 2, 2, 1, 0, 0, 0, 0}}};
 static size_t set_inputs = 1, set_outputs = 1;
 static bool has_bf16, has_f16;
+static int inferences_held; /* atomic: they do not end */
 static char message[64];
 static char properties[512];
 
@@ -93,6 +94,13 @@ FAKE_API void fake_openvino_f16(int there);
 void fake_openvino_f16(int there)
 {
     has_f16 = there != 0;
+}
+
+/* While held, no inference ends. */
+FAKE_API void fake_openvino_hold_inferences(int now);
+void fake_openvino_hold_inferences(int now)
+{
+    __atomic_store_n(&inferences_held, now, __ATOMIC_RELEASE);
 }
 
 /* "KEY=value;" of the last compilation. */
@@ -649,7 +657,8 @@ OPENVINO(int, ov_infer_request_infer, (ov_infer_request_t * request))
     if (request->running) fake_mistake("two inferences at once on a request");
     request->running = true;
     pthread_mutex_unlock(&fake_mutex);
-    fake_pause();
+    do fake_pause();
+    while (__atomic_load_n(&inferences_held, __ATOMIC_ACQUIRE));
     code = fake_enter("ov_infer_request_infer");
     request->running = false;
     if (code == 0) compute(request);

@@ -87,6 +87,17 @@ static void use(gmsrt_runner *runner, gmsrt_status status)
         ignored = gmsrt_bench(runner, images, below((uint32_t)(room < 20 ? room : 20) + 1), &bench, samples, below(9),
                               &result, sizeof result);
     }
+    for (uint32_t left = room > 0 ? below(5) : 0; left > 0; left--) {
+        const size_t count = below((uint32_t)(room < 4 ? room : 4) + 1);
+        const int64_t time = below(3) ? -1 : (int64_t)below(2), other = below(3) ? -1 : (int64_t)any();
+        gmsrt_ticket ticket = 0;
+
+        ignored = gmsrt_wait(runner, (gmsrt_ticket)other, 0);
+        ignored = gmsrt_submit(runner, images, count, masks, NULL, NULL, &ticket);
+        if (left == 1 && time >= 0) break; /* the close waits for it */
+        if (ignored == GMSRT_OK && gmsrt_wait(runner, ticket, time) == GMSRT_TIMED_OUT)
+            ignored = gmsrt_wait(runner, ticket, -1);
+    }
     (void)ignored;
     gmsrt_close(runner);
 }
@@ -418,6 +429,58 @@ static int enqueue(void *user, const gmsrt_cuda_lane *lane)
     return (int)copy_device(lane->masks, lane->images, lane_bytes, lane->stream);
 }
 
+/* A frame of random geometry: what it may read and write is memory of just that size, or it is refused. */
+static void fuzz_frame(void)
+{
+    static const uint32_t sizes[] = {3, 3, 4, 4, 1, 1, 1};
+    uint8_t *planes[3] = {NULL, NULL, NULL}, *rgb = NULL;
+    gmsrt_frame frame;
+    size_t stride;
+
+    CHECK(gmsrt_frame_init(&frame, sizeof frame) == GMSRT_OK, "no frame");
+    frame.format = below(9) > 0 ? (gmsrt_format)below(7) : (gmsrt_format)any();
+    frame.matrix = (gmsrt_matrix)below(2);
+    frame.range = (gmsrt_range)(below(20) > 0 ? below(2) : any());
+    frame.width = 1 + below(40);
+    frame.height = 1 + below(40);
+    frame.x = below(3) > 0 ? 0 : number();
+    frame.y = below(3) > 0 ? 0 : number();
+    frame.region_width = below(3) > 0 ? 0 : number();
+    frame.region_height = frame.region_width == 0 && below(4) > 0 ? 0 : number();
+    for (uint32_t i = 0; i < 3; i++) {
+        const bool halved = i > 0;
+        const size_t pixel = frame.format < 0 || frame.format > GMSRT_I420 ? 1
+                             : halved && frame.format == GMSRT_NV12        ? 2
+                                                                           : sizes[frame.format];
+        const size_t row = (halved ? (frame.width + 1) / 2 : frame.width) * pixel;
+        const size_t rows = halved ? (frame.height + 1) / 2 : frame.height;
+
+        frame.strides[i] = row + below(5);
+        planes[i] = malloc((rows - 1) * frame.strides[i] + row); /* not a byte behind the last row */
+        CHECK(planes[i] != NULL, "no memory");
+        memset(planes[i], (int)below(256), (rows - 1) * frame.strides[i] + row);
+        frame.planes[i] = planes[i];
+        if (below(30) == 0) frame.strides[i] = below(2) ? SIZE_MAX - below(9) : below((uint32_t)row);
+        if (below(50) == 0) frame.planes[i] = NULL;
+    }
+    stride = frame.region_width > 0 ? (size_t)frame.region_width * 3 : (size_t)frame.width * 3;
+    if (stride <= 40 * 3 && frame.region_height <= 40) {
+        const size_t rows = frame.region_height > 0 ? frame.region_height : frame.height;
+
+        rgb = malloc(rows * stride);
+        CHECK(rgb != NULL, "no memory");
+        if (gmsrt_rgb_from_frame(&frame, rgb, below(2) ? stride : 0) == GMSRT_OK)
+            opened++;
+        else
+            refused++;
+    } else {
+        CHECK(gmsrt_rgb_from_frame(&frame, images, 0) == GMSRT_INVALID_ARGUMENT, "a region outside its frame");
+        refused++;
+    }
+    free(rgb);
+    for (int i = 0; i < 3; i++) free(planes[i]);
+}
+
 static void fuzz_cuda(const char *driver)
 {
     static const int codes[] = {2, 719, 901, 214, 100, 77};
@@ -489,6 +552,8 @@ int main(int argc, char **argv)
             fuzz_engine(argv[5]);
         else if (below(2))
             fuzz_resize();
+        else if (below(2))
+            fuzz_frame();
         else
             fuzz_cpu(argv[3], graph, size, argv[5]);
     }
