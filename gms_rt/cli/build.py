@@ -11,7 +11,7 @@ import click
 
 from gms_rt.cli.console import Console
 from gms_rt.cli.engine_text import build_text
-from gms_rt.errors import UsageError
+from gms_rt.errors import GateError, UsageError
 from gms_rt.precision import PRECISIONS
 from gms_rt.precision.gate import GATE_FLOOR, GATE_MEAN, GATE_MIN, gate_from_options
 
@@ -67,7 +67,8 @@ def command(target_list: list[str], sm_list: list[str], **given: Any) -> None:
 
     The precision is written into the graph, the graph is compiled for each target, the layers that were really built
     are counted by type, and the masks are compared with those of FP32. If INT8 costs too much Dice, the blocks that
-    hurt most go back to the higher precision until the gate is met. Exit code 3 if that is not possible.
+    hurt most go back to the higher precision until the gate is met. Exit code 3 if that is not possible, or if the
+    certificate at the end fails.
     """
     from gms_rt.engine.build import build_engine
     from gms_rt.engine.request import BuildRequest
@@ -97,6 +98,12 @@ def command(target_list: list[str], sm_list: list[str], **given: Any) -> None:
         "manifest": dataclasses.asdict(built.manifest),
     }
     console.result(value, build_text(built.folder, built.manifest, value))
+    if certificate["verdict"] == "fail":
+        raise GateError(
+            f"the engine was built, but its certificate failed: {'; '.join(certificate['reasons'] or [])}",
+            where=built.folder,
+            fix="build with a higher precision, or calibrate on images like those it will see",
+        )
 
 
 def _refuse_unused(given: dict[str, Any]) -> None:

@@ -27,7 +27,10 @@ def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) ->
     certificate = value["certificate"]
     if certificate["verdict"]:
         mean, low = certificate["summary"]["mean"], certificate["summary"]["min"]
-        lines.append(f"proof: {certificate['verdict']}, Dice to PyTorch FP32 mean {mean:.4f}, lowest {low:.4f}")
+        about = certificate["reference"]
+        pictures = f", {about['pictures']}" if about.get("pictures") else ""
+        lines.append(f"proof: {certificate['verdict']}, Dice mean {mean:.4f}, lowest {low:.4f}")
+        lines.append(f"       to {about['what']}{pictures} ({about['cases']} pictures)")
     else:
         lines.append(f"proof: none ({certificate['reason']})")
     lines += [f"class: {class_text(n, each)}" for n, each in enumerate(manifest.classes, 1)]

@@ -15,6 +15,7 @@ from gms_rt import __version__
 from gms_rt.artifacts import sha256_bytes, sha256_file
 from gms_rt.class_lists import values_from_classes
 from gms_rt.engine import openvino, tensorrt, timing_cache
+from gms_rt.engine.golden import Golden, write_golden_file
 from gms_rt.engine.manifest import GOLDEN, MANIFEST, EngineManifest, Plan, write_manifest
 from gms_rt.engine.source import SourceGraph
 from gms_rt.engine.trust import remember_plan
@@ -121,13 +122,16 @@ class UnfinishedEngine:
                 if plan.file in older.census:
                     self.counts[plan.file] = older.census[plan.file]
 
-    def write_reference(self) -> None:
-        """Take the reference along that the exporter left next to the graph."""
-        reference = self.source.reference
-        if reference.is_file():
-            shutil.copyfile(reference, self.folder / GOLDEN)
+    def write_reference(self, reference: Golden | None) -> None:
+        """Take along what the certificate is about: the reference that the exporter left, or the part that is left."""
+        place = self.source.reference
+        if reference is None:
+            why = "its pictures gave ranges or gate" if place.is_file() else f"there is no {place.name} next to it"
+            self.notes.append(f"the graph came without a PyTorch reference for parity: {why}")
+        elif reference.sha256:
+            shutil.copyfile(place, self.folder / GOLDEN)
         else:
-            self.notes.append(f"there is no {reference.name} next to the graph: parity has no PyTorch reference")
+            write_golden_file(self.folder / GOLDEN, reference)
 
     def finish(self, recipe_key: str, gate: dict[str, Any] | None, rebuild: str) -> EngineManifest:
         """Write the recipe and the manifest; `gate` is what the accuracy check found, if there was one."""
