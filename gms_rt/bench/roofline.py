@@ -45,7 +45,7 @@ def _row(m: Measured, products: dict[str, Ceiling], copy: Ceiling) -> RooflineRo
     folder = Path(m.source)
     manifest = read_manifest(folder)
     base = next((kind for kind in ("bf16", "f16") if kind in products and kind in m.execution.split("+")), "f32")
-    work = work_from_file(folder / manifest.model, float_bytes=4 if base == "f32" else 2, batch=m.batch)
+    work = work_from_file(folder / manifest.graph, float_bytes=4 if base == "f32" else 2, batch=m.batch)
     # Each kind of operation at its own ceiling, one after the other.
     arithmetic = work.flop * (1 - work.int8_share) / products[base].value
     name = products[base].name

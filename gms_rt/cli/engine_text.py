@@ -84,7 +84,7 @@ def _blocks(folder: Path, manifest: EngineManifest) -> list[str]:
     """The search's table, where there was a search; a short engine needs none."""
     from gms_rt.precision.recipe import read_recipe
 
-    rows = read_recipe(folder).blocks if manifest.precision == "int8" else []
+    rows = read_recipe(folder).blocks if manifest.precision != "fp32" else []
     if not any(row["decision"] == "returned" for row in rows):
         return []
     shown = sorted(rows, key=lambda row: -(row["damage"] or 0))[:12]

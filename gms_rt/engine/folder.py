@@ -16,21 +16,20 @@ from gms_rt.artifacts import sha256_bytes, sha256_file
 from gms_rt.class_lists import values_from_classes
 from gms_rt.engine import openvino, tensorrt, timing_cache
 from gms_rt.engine.golden import Golden, write_golden_file
-from gms_rt.engine.manifest import GOLDEN, MANIFEST, EngineManifest, Plan, write_manifest
+from gms_rt.engine.manifest import GOLDEN, MANIFEST, MODEL, STEERED, EngineManifest, Plan, write_manifest
 from gms_rt.engine.source import SourceGraph
 from gms_rt.engine.trust import remember_plan
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.layer_counts import computing_layers, layer_counts
+from gms_rt.graph.openvino_ir import write_ir
 from gms_rt.graph.run import Session
 from gms_rt.graph.write import write_graph
 from gms_rt.precision.cpu_choice import CpuChoice, latencies
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.recipe import PrecisionRecipe, write_recipe
+from gms_rt.precision.returned import cpu_form
 from gms_rt.progress import OnProgress
 from gms_rt.runtime.device import probe
-
-MODEL = "model.onnx"
-
 
 ONE_CLASS = "the graph draws one mask"
 
@@ -57,6 +56,7 @@ class UnfinishedEngine:
     plans: list[Plan] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what a user should know
     counts: dict[str, Any] = field(default_factory=dict)  # layers by type: of the graph, of the CPU, of each plan
+    model: str = MODEL  # what a CPU opens
     _typed: dict[str, Graph] = field(default_factory=dict)
 
     def write_graph(self) -> None:
@@ -73,7 +73,11 @@ class UnfinishedEngine:
         self.counts["graph"] = layer_counts(typed)
         if "cpu" in self.targets:
             quantised = len(self.recipe.int8_nodes("cpu"))
-            self.counts["cpu"] = openvino.inspect_execution(typed, self.cpu, quantised)
+            self.counts["cpu"] = openvino.inspect_execution(typed, self.cpu, quantised, self.recipe)
+            form = cpu_form(self.recipe, written)
+            if form is not None:
+                write_ir(form, self.folder / STEERED)
+                self.model = STEERED
             self._note_execution()
             if self.recipe.precision == "int8" and self.gate_images is not None:
                 self._time_int8(typed, self.gate_images)
@@ -152,7 +156,7 @@ class UnfinishedEngine:
             height=height,
             width=width,
             batch=batch,
-            model=MODEL,
+            model=self.model,
             files=files,
             source={
                 "name": exported.get("gms_rt.name", source.path.name),
