@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) ->
     lines.append(f"graph: {layer_counts_text(manifest.census.get('graph', {}))}")
     lines += gate_lines(manifest)
     lines += _speed(manifest)
+    lines += _tried(value.get("tried", []))
     lines += _blocks(folder, manifest)
     certificate = value["certificate"]
     if certificate["verdict"]:
@@ -36,6 +38,28 @@ def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) ->
     lines += [f"class: {class_text(n, each)}" for n, each in enumerate(manifest.classes, 1)]
     lines += [f"note:  {note}" for note in manifest.notes]
     return "\n".join([*lines, "", f"next:  gms-rt infer FOLDER --engine {folder}"])
+
+
+def _tried(rows: list[dict[str, Any]]) -> list[str]:
+    """What `--precision auto` tried, the fastest first."""
+    if not rows:
+        return []
+    cells = []
+    for row in sorted(rows, key=lambda r: r["milliseconds"] or math.inf):
+        gate, time = row["gate"], row["milliseconds"]
+        cells.append(
+            [
+                ("* " if row["chosen"] else "  ") + row["precision"],
+                row["execution"] or "-",
+                "-" if time is None else f"{time:.2f}",
+                f"{gate['mean']:.4f}" if gate else "-",
+                f"{gate['minimum']:.4f}" if gate else "-",
+                f"{row['bytes'] / 2**20:.2f}" if row["bytes"] else "-",
+                row["why"] or ("taken" if row["chosen"] else "slower"),
+            ]
+        )
+    header = ["type", "runs in", "ms", "mean Dice", "lowest", "MiB", "verdict"]
+    return ["", table(cells, header=header), ""]
 
 
 def gate_lines(manifest: EngineManifest) -> list[str]:
