@@ -112,8 +112,10 @@ def _judge_recipe(
     reference = masks.of(graph, request.graph_sha256, images)
     progress("gate", 1, 2)
 
+    form = cpu_form(recipe, typed)  # of a recorded recipe whose search returned blocks
+
     def masks_in(execution: str) -> U8:
-        return Session(typed, execution=execution).probabilities(images.images)
+        return Session(typed, execution=execution, form=form).probabilities(images.images)
 
     # A recorded recipe may have been chosen by these very images.
     unseen, gate = request.recorded is None or request.recorded_apart, request.gate

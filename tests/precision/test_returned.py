@@ -120,6 +120,9 @@ def test_a_bf16_build_that_misses_the_gate_returns_blocks_and_runs_so(graph: Pat
     assert found.passed and found.minimum == pytest.approx(manifest.gate["minimum"], abs=1e-6)
     again = built(graph, tmp_path / "e", "bf16", gate=gate, calibration=None)
     assert again.unchanged
+    recorded = built(graph, tmp_path / "recorded", "bf16", gate=gate, calibration=None, recipe=made.folder)
+    assert recorded.manifest.gate["minimum"] == manifest.gate["minimum"], "it is judged as it will run"
+    assert recorded.manifest.model == "model.xml" and read_recipe(recorded.folder).returned == recipe.returned
     # Nothing of it is opened that was changed since: neither the form nor its constants.
     for name in ("model.xml", "model.xml.bin"):
         copy = shutil.copytree(made.folder, tmp_path / f"copy-{name}")
