@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from gms_rt.classes import SegmentClass
 from gms_rt.demo.phantoms import phantom
 from gms_rt.demo.seeds import HELD_OUT_SEEDS, TRAINING_SEEDS
 from gms_rt.export.fuse import graph_from_run
+from gms_rt.export.reference import phantom_pictures
 from gms_rt.metrics import dice
 from gms_rt.model.diffusers_tokenizer import wrap_autoencoder
 from gms_rt.model.gms import Gms
@@ -286,7 +287,8 @@ def main() -> None:
     autoencoder.save_pretrained(out / "tokenizer")
     save_run(out, gms, {"training": asdict(plan), "held_out": scores})
     write_json(out / CLASSES, classes_value([LESION]))
-    graph_from_run(out, out / "demo.onnx")
+    reference = replace(phantom_pictures(224, 224), source="phantoms, which this model is for", synthetic=False)
+    graph_from_run(out, out / "demo.onnx", pictures=reference)
     write_bytes(out / "MODEL_CARD.md", model_card(scores, plan, gms, out).encode())
     draw_samples(out.parent)
     print(json.dumps(scores, indent=2))

@@ -15,7 +15,7 @@ from gms_rt.engine.golden import Golden, read_golden
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import CERTIFICATE, GOLDEN
 from gms_rt.errors import ArtifactError, UsageError
-from gms_rt.parity.certificate import certificate_from_engine, read_certificate
+from gms_rt.parity.certificate import carries_verdict, certificate_from_engine, read_certificate
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def proof_from_engine(engine: Engine, measured: Measured, *, certify: bool) -> P
     if not (engine.folder / GOLDEN).is_file():
         return found
     golden = read_golden(engine.folder / GOLDEN)
-    if certify and found.why:
+    if certify and found.why and carries_verdict(engine.manifest, golden):
         certificate = certificate_from_engine(engine, golden)
         # A folder on a read-only medium is not a reason to refuse a measurement; the proof is in the report.
         with contextlib.suppress(UsageError):

@@ -5,20 +5,24 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gms_rt.cli.console import Console
 from gms_rt.cli.engine_text import build_text
-from gms_rt.errors import UsageError
+from gms_rt.errors import GateError, UsageError
 from gms_rt.precision import PRECISIONS
 from gms_rt.precision.gate import GATE_FLOOR, GATE_MEAN, GATE_MIN, gate_from_options
+
+if TYPE_CHECKING:
+    from gms_rt.engine.fastest import TriedPrecision
 
 _EXAMPLES = """\b
 Examples:
   gms-rt build --precision fp16                          the bundled model, for this machine
   gms-rt build busi.onnx --precision fp16 --out engines/busi
+  gms-rt build busi.onnx --precision auto --calib data/busi/images
   gms-rt build runs/busi --precision int8 --calib data/busi/images
   gms-rt build busi.onnx --precision int8 --calib calib.txt --gate-data test/ --gate-min 0.9
   gms-rt build busi.onnx --precision int8 --calib train.txt --gate-coverage 0.97 --gate-floor 0.95
@@ -28,8 +32,8 @@ Examples:
 
 @click.command("build", epilog=_EXAMPLES)
 @click.argument("source", metavar="[RUN|GRAPH]", type=click.Path(path_type=Path), required=False)
-@click.option("--precision", type=click.Choice(PRECISIONS), default="fp16", show_default=True, help="Precision of the "
-              "engine.")  # fmt: skip
+@click.option("--precision", type=click.Choice([*PRECISIONS, "auto"]), default="fp16", show_default=True, help="Type "
+              "of the engine; auto builds every type and keeps the fastest here that holds the gate.")  # fmt: skip
 @click.option("--target", "target_list", multiple=True, metavar="LIST", help="What to build for: cpu, tensorrt, "
               "tensorrt-rtx; repeatable or separated by commas  [default: what this machine has]")  # fmt: skip
 @click.option("--sm", "sm_list", multiple=True, metavar="LIST", help="Compute capabilities for tensorrt-rtx: 80,86,89.")
@@ -67,15 +71,20 @@ def command(target_list: list[str], sm_list: list[str], **given: Any) -> None:
 
     The precision is written into the graph, the graph is compiled for each target, the layers that were really built
     are counted by type, and the masks are compared with those of FP32. If INT8 costs too much Dice, the blocks that
-    hurt most go back to the higher precision until the gate is met. Exit code 3 if that is not possible.
+    hurt most go back to the higher precision until the gate is met. Exit code 3 if that is not possible, or if the
+    certificate at the end fails.
     """
     from gms_rt.engine.build import build_engine
+    from gms_rt.engine.fastest import AUTO, build_fastest
     from gms_rt.engine.request import BuildRequest
     from gms_rt.engine.targets import sms_from_text
     from gms_rt.parity.after_build import certify_built
 
     _refuse_unused(given)
     console = Console(json=given.pop("as_json"), quiet=given.pop("quiet"))
+    tried: tuple[TriedPrecision, ...] = ()
+    every = given["precision"] == AUTO
+    given["precision"] = "fp32" if every else given["precision"]
     request = BuildRequest(
         targets=tuple(target for text in target_list for target in text.replace(" ", "").split(",") if target),
         sms=sms_from_text(sm_list),
@@ -84,9 +93,14 @@ def command(target_list: list[str], sm_list: list[str], **given: Any) -> None:
     )
     start = time.monotonic()
     with console.progress("building", None) as bar:
-        built = build_engine(
-            request, lambda phase, done, total: bar.say(f"{phase} {done}/{total}" if total > 1 else phase)
-        )
+
+        def say(phase: str, done: int, total: int) -> None:
+            bar.say(f"{phase} {done}/{total}" if total > 1 else phase)
+
+        if every:
+            built, tried = build_fastest(request, say)
+        else:
+            built = build_engine(request, say)
         bar.say("certificate")
         certificate = certify_built(built)
     value = {
@@ -95,13 +109,22 @@ def command(target_list: list[str], sm_list: list[str], **given: Any) -> None:
         "seconds": round(time.monotonic() - start, 2),
         "certificate": certificate,
         "manifest": dataclasses.asdict(built.manifest),
+        **({"tried": [dataclasses.asdict(each) for each in tried]} if tried else {}),
     }
     console.result(value, build_text(built.folder, built.manifest, value))
+    if certificate["verdict"] == "fail":
+        raise GateError(
+            f"the engine was built, but its certificate failed: {'; '.join(certificate['reasons'] or [])}",
+            where=built.folder,
+            fix="build with a higher precision, or calibrate on images like those it will see",
+        )
 
 
 def _refuse_unused(given: dict[str, Any]) -> None:
-    """Refuse images that a build of this precision would not look at."""
+    """Refuse what a build of this precision would not look at."""
     precision, calibration, gate = given["precision"], given["calibration"], given["gate_images"]
+    if precision == "auto" and given["recipe"]:
+        raise UsageError("a recipe is for one precision", where="--recipe", fix="name that with --precision")
     if precision == "fp32" and (calibration or gate):
         raise UsageError(
             "FP32 is neither calibrated nor compared: other precisions are compared with it",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,42 @@ def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) ->
     lines.append(f"graph: {layer_counts_text(manifest.census.get('graph', {}))}")
     lines += gate_lines(manifest)
     lines += _speed(manifest)
+    lines += _tried(value.get("tried", []))
     lines += _blocks(folder, manifest)
     certificate = value["certificate"]
     if certificate["verdict"]:
         mean, low = certificate["summary"]["mean"], certificate["summary"]["min"]
-        lines.append(f"proof: {certificate['verdict']}, Dice to PyTorch FP32 mean {mean:.4f}, lowest {low:.4f}")
+        about = certificate["reference"]
+        pictures = f", {about['pictures']}" if about.get("pictures") else ""
+        lines.append(f"proof: {certificate['verdict']}, Dice mean {mean:.4f}, lowest {low:.4f}")
+        lines.append(f"       to {about['what']}{pictures} ({about['cases']} pictures)")
     else:
         lines.append(f"proof: none ({certificate['reason']})")
     lines += [f"class: {class_text(n, each)}" for n, each in enumerate(manifest.classes, 1)]
     lines += [f"note:  {note}" for note in manifest.notes]
     return "\n".join([*lines, "", f"next:  gms-rt infer FOLDER --engine {folder}"])
+
+
+def _tried(rows: list[dict[str, Any]]) -> list[str]:
+    """What `--precision auto` tried, the fastest first."""
+    if not rows:
+        return []
+    cells = []
+    for row in sorted(rows, key=lambda r: r["milliseconds"] or math.inf):
+        gate, time = row["gate"], row["milliseconds"]
+        cells.append(
+            [
+                ("* " if row["chosen"] else "  ") + row["precision"],
+                row["execution"] or "-",
+                "-" if time is None else f"{time:.2f}",
+                f"{gate['mean']:.4f}" if gate else "-",
+                f"{gate['minimum']:.4f}" if gate else "-",
+                f"{row['bytes'] / 2**20:.2f}" if row["bytes"] else "-",
+                row["why"] or ("taken" if row["chosen"] else "slower"),
+            ]
+        )
+    header = ["type", "runs in", "ms", "mean Dice", "lowest", "MiB", "verdict"]
+    return ["", table(cells, header=header), ""]
 
 
 def gate_lines(manifest: EngineManifest) -> list[str]:
@@ -81,7 +108,7 @@ def _blocks(folder: Path, manifest: EngineManifest) -> list[str]:
     """The search's table, where there was a search; a short engine needs none."""
     from gms_rt.precision.recipe import read_recipe
 
-    rows = read_recipe(folder).blocks if manifest.precision == "int8" else []
+    rows = read_recipe(folder).blocks if manifest.precision != "fp32" else []
     if not any(row["decision"] == "returned" for row in rows):
         return []
     shown = sorted(rows, key=lambda row: -(row["damage"] or 0))[:12]

@@ -13,6 +13,8 @@ from gms_rt.errors import MissingExtraError, UsageError
 from gms_rt.graph.write import stored_bytes
 from gms_rt.model.size import run_size
 
+_NO_VERDICT = "; no certificate rests on drawn pictures: name some of the model's own with --reference"
+
 
 @click.command("export")
 @click.argument("run", type=click.Path(path_type=Path))
@@ -22,18 +24,28 @@ from gms_rt.model.size import run_size
 @click.option(
     "--opset", type=int, default=18, show_default=True, help="ONNX operator set: 18 (JetPack 6 reads it) or 21."
 )
+@click.option("--reference", type=click.Path(path_type=Path), metavar="DIR|FILE", help="Pictures to store with "
+              "PyTorch's masks of them: a folder, or a text file of paths; 'phantoms' stores drawn ones only  [default:"
+              " up to 24 validation pictures of the run's own data]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def command(run: Path, out: Path | None, size: str | None, batch: str, opset: int, as_json: bool) -> None:
+def command(
+    run: Path, out: Path | None, size: str | None, batch: str, opset: int, reference: Path | None, as_json: bool
+) -> None:
     """Fuse a run's encoder, latent mapping and decoder into one ONNX graph.
 
-    Pixels go in as uint8 and probabilities come out as uint8. Reference results of the PyTorch pipeline are written
-    next to the graph.
+    Pixels go in as uint8 and probabilities come out as uint8. Reference pictures and the PyTorch pipeline's masks of
+    them are written next to the graph and travel with every engine that is built from it: its certificate is about
+    them. No certificate rests on drawn pictures.
 
     \b
     Examples:
       gms-rt export runs/busi --out busi.onnx
       gms-rt export runs/busi --size 256x320 --batch 1-8 --opset 21
+      gms-rt export runs/busi --reference unseen/            pictures of the model's domain
+      gms-rt export runs/busi --reference phantoms           store no picture of a patient
     """
+    from gms_rt.engine.golden import read_golden
+
     console = Console(json=as_json)
     height, width = run_size(run, size)
     low, high = _batch(batch)
@@ -48,12 +60,14 @@ def command(run: Path, out: Path | None, size: str | None, batch: str, opset: in
     check_run(run)
     console.note(f"exporting {run} at {height}x{width}")
     start = time.monotonic()
-    graph = graph_from_run(run, target, ExportOptions(height, width, (low, high), opset))
+    graph = graph_from_run(run, target, ExportOptions(height, width, (low, high), opset, reference))
     seconds = time.monotonic() - start
     total = stored_bytes(graph)
+    golden = read_golden(graph.with_suffix(".golden.npz"))
     facts = {
         "graph": str(graph),
         "golden": str(graph.with_suffix(".golden.npz")),
+        "reference": {"source": golden.source, "count": len(golden.images), "synthetic": golden.synthetic},
         "bytes": total,
         "height": height,
         "width": width,
@@ -62,7 +76,7 @@ def command(run: Path, out: Path | None, size: str | None, batch: str, opset: in
         "seconds": round(seconds, 2),
     }
     text = f"wrote {graph} ({total / 2**20:.1f} MiB) in {seconds:.1f} s; next: gms-rt build {graph} --precision fp16"
-    console.result(facts, text)
+    console.result(facts, f"{text}\nreference: {golden.source}{_NO_VERDICT if golden.synthetic else ''}")
 
 
 def _batch(text: str) -> tuple[int, int]:

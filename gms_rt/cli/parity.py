@@ -11,7 +11,7 @@ import click
 
 from gms_rt.cli.console import Console, table
 from gms_rt.cli.trust_options import plans_option
-from gms_rt.errors import GateError, UsageError
+from gms_rt.errors import GateError, GmsError, UsageError
 from gms_rt.precision.gate import GATE_MEAN, GATE_MIN, Gate
 
 _EXAMPLES = """\b
@@ -43,7 +43,8 @@ def command() -> None:
     """Certify that an engine's masks equal the reference: gms-rt parity ENGINE.
 
     Every case of the engine's golden.npz (or of --data) is compared with the FP32 reference on this device; the
-    certificate is written as parity.json into the engine's folder. Exit code 3 if the gate is not met.
+    certificate is written as parity.json into the engine's folder. Exit code 3 if the gate is not met, 1 if only drawn
+    pictures are known, on which no verdict rests.
     """
 
 
@@ -85,6 +86,9 @@ def certify_command(engine: Path | None, as_json: bool, device: str | None, out:
         folder, reference, gate=gate, device=device, out=out, trust_plans=given["trust_plans"]
     )
     Console(json=as_json).result(certificate, _screen(certificate, path))
+    if path is None:
+        fix = "name scans of its kind: gms-rt parity ENGINE --data SCANS --reference RUN"
+        raise GmsError(f"there is no verdict: {'; '.join(certificate['reasons'])}", where=folder, fix=fix)
     if certificate["verdict"] != "pass":
         raise GateError("; ".join(certificate["reasons"]), where=folder, fix="build with a higher precision")
 
@@ -108,7 +112,7 @@ def verify_command(certificate: Path, as_json: bool, **given: Any) -> int:
     return 0 if found.holds else GateError.exit_code
 
 
-def _screen(certificate: dict[str, Any], path: Path) -> str:
+def _screen(certificate: dict[str, Any], path: Path | None) -> str:
     from gms_rt.report.text import score
 
     summary = certificate["summary"]
@@ -131,7 +135,7 @@ def _screen(certificate: dict[str, Any], path: Path) -> str:
             f"lowest {score(summary['min'])} ({summary['worst']}), "
             f"{summary['flipped']} of {summary['pixels']} pixels flipped, {len(certificate['cases'])} cases",
             f"gate: mean >= {certificate['gate']['mean']}, lowest >= {certificate['gate']['min']}: "
-            f"{certificate['verdict'].upper()}",
-            f"wrote {path}",
+            f"{'NO VERDICT' if path is None else certificate['verdict'].upper()}",
+            *([] if path is None else [f"wrote {path}"]),
         ]
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from gms_rt.artifacts import atomic_folder, check_writable, sha256_file
 from gms_rt.class_lists import values_from_classes
-from gms_rt.engine.existing import existing_engine, has_recipe, is_complete
+from gms_rt.engine.existing import existing_engine, has_recipe, has_reference, is_complete
 from gms_rt.engine.folder import ONE_CLASS, UnfinishedEngine, class_notes
 from gms_rt.engine.images import build_images
 from gms_rt.engine.manifest import CERTIFICATE, EngineManifest, write_manifest
@@ -29,6 +29,8 @@ from gms_rt.engine.source import SourceGraph, read_source
 from gms_rt.engine.targets import check_cpu, default_targets, wanted_plans
 from gms_rt.errors import UsageError
 from gms_rt.precision import TARGETS
+from gms_rt.precision.gate import Gate
+from gms_rt.precision.images import ImageSet
 from gms_rt.precision.recipe import RECIPE_FILE, PrecisionRecipe, read_recipe
 from gms_rt.precision.recipe_from_graph import recipe_from_graph
 from gms_rt.precision.recipe_request import RecipeRequest
@@ -42,6 +44,9 @@ class BuiltEngine:
     folder: Path
     manifest: EngineManifest
     unchanged: bool
+    source: SourceGraph  # what it was built from
+    gate: Gate  # what was asked of it
+    gate_images: ImageSet | None  # masks were compared on these; None where there were none
 
 
 def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltEngine:
@@ -73,10 +78,10 @@ def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltE
     )
     if older is not None and (request.force or not has_recipe(older, wanted.key)):
         older = None  # built again from nothing
-    if older is not None and is_complete(older, out, targets, plans):
-        if older.classes == values_from_classes(source.classes):
-            return BuiltEngine(out, older, unchanged=True)
-        return BuiltEngine(out, _rename_classes(out, older, request, source), unchanged=False)
+    if older is not None and is_complete(older, out, targets, plans) and has_reference(older, images.reference):
+        same = older.classes == values_from_classes(source.classes)
+        manifest = older if same else _rename_classes(out, older, request, source)
+        return BuiltEngine(out, manifest, same, source, request.gate, images.gate)
     if older is not None and "cpu" in older.targets:
         targets = tuple(target for target in TARGETS if target in ("cpu", *targets))
     wanted = dataclasses.replace(wanted, targets=targets)
@@ -91,11 +96,11 @@ def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltE
             engine.write_plan(flavour, sm, progress)
         if older is not None:
             engine.keep_plans(older)
-        engine.write_reference()
+        engine.write_reference(images.reference)
         manifest = engine.finish(wanted.key, judged.gate, request.command)
     for finished in out.parent.glob(f"{checkpoint.stem}*.json"):
         finished.unlink(missing_ok=True)
-    return BuiltEngine(out, manifest, unchanged=False)
+    return BuiltEngine(out, manifest, False, source, request.gate, images.gate)
 
 
 def _rename_classes(out: Path, older: EngineManifest, request: BuildRequest, source: SourceGraph) -> EngineManifest:

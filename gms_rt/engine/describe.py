@@ -46,7 +46,7 @@ def describe_engine(folder: Path) -> EngineDescription:
         manifest,
         {path.name: path.stat().st_size for path in there} | {n: 0 for n in named if not (folder / n).is_file()},
         changed,
-        [] if changed else stages(read_graph(folder / manifest.model)),
+        [] if changed else stages(read_graph(folder / manifest.graph)),
         fits,
         any(way.fits for way in ways) and not any(fit["fits"] for fit in fits),
         [dataclasses.asdict(plan_trust(folder, plan)) for plan in manifest.plans],

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from gms_rt.engine.manifest import EngineManifest, is_engine, read_manifest, verify_files
+from gms_rt.engine.golden import Golden
+from gms_rt.engine.manifest import GOLDEN, EngineManifest, is_engine, read_manifest, verify_files
 from gms_rt.engine.tensorrt import timed_on
 from gms_rt.engine.trust import plan_trust
 from gms_rt.errors import GmsError, UsageError
@@ -28,6 +29,14 @@ def existing_engine(out: Path) -> EngineManifest | None:
 def has_recipe(engine: EngineManifest, key: str) -> bool:
     """Whether an engine was built from this very graph, these images and this gate."""
     return engine.source.get("recipe_key") == key
+
+
+def has_reference(engine: EngineManifest, reference: Golden | None) -> bool:
+    """Whether an engine has the reference pictures that it would get now; its graph may be exported anew."""
+    there = engine.files.get(GOLDEN)
+    if reference is None or not reference.sha256:  # a part of them, which follows from the recipe's images
+        return (there is None) == (reference is None)
+    return there == reference.sha256
 
 
 def is_complete(engine: EngineManifest, out: Path, targets: Collection[str], plans: list[tuple[str, int]]) -> bool:

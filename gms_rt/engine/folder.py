@@ -16,23 +16,23 @@ from gms_rt import __version__
 from gms_rt.artifacts import sha256_bytes, sha256_file
 from gms_rt.class_lists import values_from_classes
 from gms_rt.engine import openvino, tensorrt, timing_cache
-from gms_rt.engine.manifest import GOLDEN, MANIFEST, EngineManifest, Plan, write_manifest
+from gms_rt.engine.golden import Golden, write_golden_file
+from gms_rt.engine.manifest import GOLDEN, MANIFEST, MODEL, STEERED, EngineManifest, Plan, write_manifest
 from gms_rt.engine.plan_speed import plan_milliseconds
 from gms_rt.engine.source import SourceGraph
 from gms_rt.engine.trust import remember_plan
 from gms_rt.errors import GmsError
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.layer_counts import computing_layers, layer_counts
+from gms_rt.graph.openvino_ir import write_ir
 from gms_rt.graph.run import Session
 from gms_rt.graph.write import write_graph
 from gms_rt.precision.cpu_choice import CpuChoice, latencies
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.recipe import PrecisionRecipe, write_recipe
+from gms_rt.precision.returned import cpu_form
 from gms_rt.progress import OnProgress
 from gms_rt.runtime.device import probe
-
-MODEL = "model.onnx"
-
 
 ONE_CLASS = "the graph draws one mask"
 
@@ -59,6 +59,7 @@ class UnfinishedEngine:
     plans: list[Plan] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what a user should know
     counts: dict[str, Any] = field(default_factory=dict)  # layers by type: of the graph, of the CPU, of each plan
+    model: str = MODEL  # what a CPU opens
     _typed: dict[str, Graph] = field(default_factory=dict)
 
     def write_graph(self) -> None:
@@ -75,7 +76,11 @@ class UnfinishedEngine:
         self.counts["graph"] = layer_counts(typed)
         if "cpu" in self.targets:
             quantised = len(self.recipe.int8_nodes("cpu"))
-            self.counts["cpu"] = openvino.inspect_execution(typed, self.cpu, quantised)
+            self.counts["cpu"] = openvino.inspect_execution(typed, self.cpu, quantised, self.recipe)
+            form = cpu_form(self.recipe, written)
+            if form is not None:
+                write_ir(form, self.folder / STEERED)
+                self.model = STEERED
             self._note_execution()
             if self.recipe.precision == "int8" and self.gate_images is not None:
                 self._time_int8(typed, self.gate_images)
@@ -126,13 +131,16 @@ class UnfinishedEngine:
                 if plan.file in older.census:
                     self.counts[plan.file] = older.census[plan.file]
 
-    def write_reference(self) -> None:
-        """Take the reference along that the exporter left next to the graph."""
-        reference = self.source.reference
-        if reference.is_file():
-            shutil.copyfile(reference, self.folder / GOLDEN)
+    def write_reference(self, reference: Golden | None) -> None:
+        """Take along what the certificate is about: the reference that the exporter left, or the part that is left."""
+        place = self.source.reference
+        if reference is None:
+            why = "its pictures gave ranges or gate" if place.is_file() else f"there is no {place.name} next to it"
+            self.notes.append(f"the graph came without a PyTorch reference for parity: {why}")
+        elif reference.sha256:
+            shutil.copyfile(place, self.folder / GOLDEN)
         else:
-            self.notes.append(f"there is no {reference.name} next to the graph: parity has no PyTorch reference")
+            write_golden_file(self.folder / GOLDEN, reference)
 
     def finish(self, recipe_key: str, gate: dict[str, Any] | None, rebuild: str) -> EngineManifest:
         """Write the recipe and the manifest; `gate` is what the accuracy check found, if there was one."""
@@ -153,7 +161,7 @@ class UnfinishedEngine:
             height=height,
             width=width,
             batch=batch,
-            model=MODEL,
+            model=self.model,
             files=files,
             source={
                 "name": exported.get("gms_rt.name", source.path.name),

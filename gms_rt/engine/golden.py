@@ -1,18 +1,23 @@
 """The reference of an engine: pictures with the probabilities that the FP32 original gave for them.
 
-`golden.npz` is written when a graph is exported and copied into every engine that is built from it.
+`golden.npz` is written when a graph is exported and copied into every engine that is built from it, without the
+pictures that gave the build its ranges or its gate.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import zipfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gms_rt.arrays import U8
-from gms_rt.artifacts import sha256_file
+from gms_rt.artifacts import atomic_path, sha256_file
 from gms_rt.errors import ArtifactError
 
 
@@ -26,6 +31,20 @@ class Golden:
     names: tuple[str, ...]
     origin: str  # what the reference is, for the certificate
     sha256: str
+    synthetic: bool = False  # drawn because nothing else was known: no verdict rests on them
+    source: str = ""  # which pictures these are, in words; empty in files of earlier versions
+
+    def part(self, places: Collection[int]) -> Golden:
+        """Some of the pictures, as they will be in a file of their own."""
+        take = sorted(places)
+        return dataclasses.replace(
+            self,
+            images=self.images[take],
+            probabilities=self.probabilities[take],
+            truth=None if self.truth is None else self.truth[take],
+            names=tuple(self.names[place] for place in take),
+            sha256="",
+        )
 
 
 def read_golden(path: Path) -> Golden:
@@ -55,4 +74,30 @@ def read_golden(path: Path) -> Golden:
     names = tuple(str(n) for n in stored) if stored is not None else tuple(f"case {i + 1}" for i in range(len(images)))
     if len(names) != len(images):
         raise ArtifactError(f"contains {len(names)} names for {len(images)} images", where=path)
-    return Golden(images, probabilities, truth, names, "PyTorch FP32, stored at export", sha256_file(path))
+    source, synthetic = arrays.get("source"), arrays.get("synthetic")
+    return Golden(
+        images,
+        probabilities,
+        truth,
+        names,
+        "PyTorch FP32, stored at export",
+        sha256_file(path),
+        # Files of earlier versions do not say it: what their exporter drew had these names.
+        all(re.fullmatch(r"phantom-\d+", name) for name in names) if synthetic is None else bool(synthetic),
+        "" if source is None else str(source),
+    )
+
+
+def write_golden_file(path: Path, golden: Golden) -> None:
+    """Write a `golden.npz`; the reference is PyTorch's in every one."""
+    arrays: dict[str, Any] = {
+        "images": golden.images,
+        "probabilities": golden.probabilities,
+        "names": np.array(golden.names),
+        "synthetic": np.array(golden.synthetic),
+        "source": np.array(golden.source),
+    }
+    if golden.truth is not None:
+        arrays["truth"] = golden.truth
+    with atomic_path(path) as part, part.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)

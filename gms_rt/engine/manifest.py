@@ -17,6 +17,8 @@ from gms_rt.errors import ArtifactError
 from gms_rt.precision import PRECISIONS, TARGETS
 
 MANIFEST = "engine.json"
+# The typed graph, and the form of it that a CPU opens where single nodes keep f32, with its constants next to it.
+MODEL, STEERED = "model.onnx", "model.xml"
 GOLDEN, CERTIFICATE = "golden.npz", "parity.json"  # the reference and the certificate, in folders that have them
 ENGINE_FORMAT = "gms-rt-engine"
 ENGINE_VERSION = 1
@@ -80,6 +82,11 @@ class EngineManifest:
     classes: list[dict[str, Any]] = field(default_factory=list)
     format: str = ENGINE_FORMAT
     version: int = ENGINE_VERSION
+
+    @property
+    def graph(self) -> str:
+        """The file of the graph in ONNX, whatever it is that a CPU opens."""
+        return MODEL if self.model == STEERED else self.model
 
     @property
     def segment_classes(self) -> tuple[SegmentClass, ...]:

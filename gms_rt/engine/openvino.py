@@ -11,13 +11,17 @@ from gms_rt.graph.graph import Graph
 from gms_rt.graph.layer_counts import check_int8_execution, computing_layers
 from gms_rt.graph.run import Session
 from gms_rt.precision.cpu_choice import CpuChoice
+from gms_rt.precision.recipe import PrecisionRecipe
+from gms_rt.precision.returned import cpu_form, runs_in_f32
 from gms_rt.runtime.device import probe
 
 
-def inspect_execution(graph: Graph, choice: CpuChoice, quantised: int) -> dict[str, Any]:
+def inspect_execution(graph: Graph, choice: CpuChoice, quantised: int, recipe: PrecisionRecipe) -> dict[str, Any]:
     """Compile for this CPU and count its layers by arithmetic; refuse what is not the arithmetic that was chosen."""
     asked = choice.execution
-    session = Session(graph, execution=asked)
+    session = Session(graph, execution=asked, form=cpu_form(recipe, graph))
+    if not runs_in_f32(session, recipe.returned):
+        raise GmsError("the CPU runtime does not run the returned blocks in f32", fix="use --precision fp32")
     executed = session.executed_layers()
     found: dict[str, Any] = {"cpu": probe().processor, "asked": asked, "layers": executed}
     if choice.milliseconds:

@@ -56,8 +56,12 @@ class BuildRequest:
     @property
     def folder(self) -> Path:
         """Where the engine goes."""
-        name = "demo" if self.source is None else self.source.resolve().stem
-        return self.out or ENGINES / f"{name}-{self.precision}"
+        return self.out or ENGINES / f"{self.name}-{self.precision}"
+
+    @property
+    def name(self) -> str:
+        """What is built, by name."""
+        return "demo" if self.source is None else self.source.resolve().stem
 
     @property
     def command(self) -> str:

@@ -14,13 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gms_rt.arrays import U8
 from gms_rt.artifacts import atomic_path, sha256_file
 from gms_rt.class_lists import classes_from_run
 from gms_rt.classes import SegmentClass
-from gms_rt.demo.phantoms import phantom
-from gms_rt.demo.seeds import REFERENCE_SEEDS
 from gms_rt.errors import UsageError
+from gms_rt.export.reference import ReferencePictures, phantom_pictures, reference_from_place, reference_from_run
 from gms_rt.export.torch_to_onnx import ExportStage, export_stage
 from gms_rt.graph.finite import not_finite
 from gms_rt.graph.fold import fold_exactly
@@ -41,15 +39,9 @@ class ExportOptions:
     width: int = 224
     batch: tuple[int, int] = (1, 1)  # the smallest and the largest number of images at once
     opset: int = 18  # one of OPSETS
-
-
-@dataclass(frozen=True)
-class ReferencePictures:
-    """The pictures whose PyTorch masks are stored with a graph."""
-
-    images: U8  # [K,H,W,3] RGB at the graph's size
-    truth: U8 | None  # [K,H,W] masks of 0 and 255, where the truth is known
-    names: list[str]  # one for each picture, for reports
+    # Pictures whose masks are stored with a run's graph: a folder, or a text file of paths; "phantoms" stores drawn
+    # ones only. None: some validation pictures of the run's own data, phantoms where there are none.
+    reference: Path | None = None
 
 
 class PipelinePart(nn.Module):
@@ -65,11 +57,21 @@ class PipelinePart(nn.Module):
         return result
 
 
-def graph_from_run(run: Path, out: Path, options: ExportOptions | None = None) -> Path:
-    """Export a run folder to `out` with `<out>.golden.npz` next to it; returns the graph's path."""
+def graph_from_run(
+    run: Path, out: Path, options: ExportOptions | None = None, *, pictures: ReferencePictures | None = None
+) -> Path:
+    """Export a run folder to `out` with `<out>.golden.npz` next to it; returns the graph's path.
+
+    Without `pictures` the reference is what `options` names, else validation pictures of the run's own data.
+    """
+    options = options or ExportOptions()
     gms = load_run(run)
+    _check(gms, options)
+    if pictures is None and options.reference is not None:
+        pictures = reference_from_place(options.reference, options.height, options.width)
+    pictures = pictures or reference_from_run(run, options.height, options.width)
     source = {"kind": "run", "name": run.resolve().name, "sha256": sha256_file(run / WEIGHTS)}
-    return graph_from_gms(gms, out, source=source, options=options, classes=classes_from_run(run))
+    return graph_from_gms(gms, out, source=source, options=options, pictures=pictures, classes=classes_from_run(run))
 
 
 def graph_from_gms(
@@ -112,18 +114,12 @@ def graph_from_gms(
     return out
 
 
-def phantom_pictures(height: int, width: int) -> ReferencePictures:
-    """The reference pictures of a graph: phantoms that nothing was trained on."""
-    drawn = [phantom(seed, height, width) for seed in REFERENCE_SEEDS]
-    names = [f"phantom-{seed}" for seed in REFERENCE_SEEDS]
-    return ReferencePictures(np.stack([p.rgb for p in drawn]), np.stack([p.mask for p in drawn]), names)
-
-
 def write_golden(gms: Gms, path: Path, pictures: ReferencePictures) -> None:
     """Write pictures and what PyTorch in FP32 makes of them, the reference for every later engine."""
     images = pictures.images
     probabilities = np.concatenate([gms.segment(torch.from_numpy(image[None])).numpy() for image in images])
     arrays = {"images": images, "probabilities": probabilities, "names": np.array(pictures.names)}
+    arrays |= {"synthetic": np.array(pictures.synthetic), "source": np.array(pictures.source)}
     if pictures.truth is not None:
         arrays["truth"] = pictures.truth
     with atomic_path(path) as part, part.open("wb") as stream:

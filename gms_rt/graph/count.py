@@ -30,17 +30,7 @@ class Work:
 
 def work_from_file(path: Path, *, float_bytes: int = 4, batch: int = 1) -> Work:
     """Count the graph in a file. `float_bytes` is what the device keeps of a float (2 under bf16)."""
-    import onnx
-
-    try:
-        model = onnx.load(path, load_external_data=False)
-        for value in (*model.graph.input, *model.graph.output):
-            dims = value.type.tensor_type.shape.dim
-            if dims and not dims[0].HasField("dim_value"):
-                dims[0].dim_value = batch
-        graph = Graph(onnx.shape_inference.infer_shapes(model))
-    except Exception as error:  # protobuf's and onnx's errors have no common root
-        raise ArtifactError(f"cannot be counted ({reason_from_error(error)})", where=path) from error
+    graph = counted_graph(path, batch=batch)
     flop = moved = quantised = 0.0
     for node in graph.nodes:
         operations = node_flop(graph, node)
@@ -53,6 +43,21 @@ def work_from_file(path: Path, *, float_bytes: int = 4, batch: int = 1) -> Work:
         moved += (left + out) * (1 if int8 else float_bytes)
         moved += right * (1 if is_dequantised(graph, node.input[1]) else float_bytes)
     return Work(flop, moved, parameter_count(graph.model), quantised / flop if flop else 0.0)
+
+
+def counted_graph(path: Path, *, batch: int = 1) -> Graph:
+    """The graph in a file, foreign or ours, with its shapes as far as they can be known; its weights may be absent."""
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+        for value in (*model.graph.input, *model.graph.output):
+            dims = value.type.tensor_type.shape.dim
+            if dims and not dims[0].HasField("dim_value"):
+                dims[0].dim_value = batch
+        return Graph(onnx.shape_inference.infer_shapes(model))
+    except Exception as error:  # protobuf's and onnx's errors have no common root
+        raise ArtifactError(f"cannot be counted ({reason_from_error(error)})", where=path) from error
 
 
 def node_flop(graph: Graph, node: Any) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,18 +17,41 @@ from numpy.typing import NDArray
 from gms_rt.arrays import U8
 from gms_rt.errors import GmsError
 from gms_rt.graph.graph import INPUT, Graph
+from gms_rt.graph.openvino_ir import IrModel
 from gms_rt.runtime.signal_stack import keep_signal_stack
 from gms_rt.telemetry import quiet_module
+
+_REPORTED = ("layerType", "runtimePrecision", "originalLayersNames")
+_NO_WORK = ("Input", "Output", "Const", "Constant", "Result", "Parameter")
+
+
+@dataclass(frozen=True)
+class ExecutedLayer:
+    """One layer as the runtime runs it."""
+
+    name: str
+    kind: str  # OpenVINO's name: Convolution, MatMul, MVN, …
+    arithmetic: str  # f32, bf16, f16, u8, i8, …
+    parts: tuple[str, ...]  # the layers of the model that were fused into it
 
 
 class Session:
     """A compiled graph that all cores serve, one batch after the other.
 
     Several batches at once would gain nothing here, and a pinned thread waits for whatever else runs on its core.
-    `batch` gives a graph whose batch is open its size.
+    `batch` gives a graph whose batch is open its size; a graph in OpenVINO's form may keep nodes in f32. With `profile`
+    the time of each layer is measured.
     """
 
-    def __init__(self, graph: Graph, *, execution: str = "f32", batch: int = 0) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        execution: str = "f32",
+        batch: int = 0,
+        form: IrModel | None = None,
+        profile: bool = False,
+    ) -> None:
         try:
             core = quiet_module("openvino").Core()
         except ImportError as error:
@@ -39,9 +63,10 @@ class Session:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": execution,
             "ENABLE_CPU_PINNING": False,
+            "PERF_COUNT": profile,
         }
         try:
-            model = core.read_model(graph.bytes())
+            model = core.read_model(graph.bytes()) if form is None else _read_form(core, form)
             if batch:
                 model.reshape([batch, *model.input(0).partial_shape[1:]])
             with keep_signal_stack():
@@ -79,14 +104,36 @@ class Session:
     def executed_layers(self) -> dict[str, dict[str, int]]:
         """How many layers of each type run in which arithmetic, as the compiled model reports."""
         found: dict[str, Counter[str]] = {}
-        for op in self._compiled.get_runtime_model().get_ops():
-            info = op.get_rt_info()
-            if "layerType" not in info or "runtimePrecision" not in info:
-                continue
-            kind = str(info["layerType"].astype(str))
-            if kind not in ("Input", "Output", "Const", "Constant", "Result", "Parameter"):
-                found.setdefault(kind, Counter())[str(info["runtimePrecision"].astype(str))] += 1
+        for layer in self.layer_report():
+            found.setdefault(layer.kind, Counter())[layer.arithmetic] += 1
         return {kind: dict(sorted(found[kind].items())) for kind in sorted(found)}
+
+    def layer_report(self) -> list[ExecutedLayer]:
+        """What the compiled model reports of each layer that it runs, in the order in which they run."""
+        found = []
+        for op in self._compiled.get_runtime_model().get_ordered_ops():
+            info = {key: str(value.astype(str)) for key, value in op.get_rt_info().items() if key in _REPORTED}
+            if "layerType" not in info or "runtimePrecision" not in info or info["layerType"] in _NO_WORK:
+                continue
+            parts = tuple(name for name in info.get("originalLayersNames", "").split(",") if name)
+            name = op.get_friendly_name()
+            found.append(ExecutedLayer(name, info["layerType"], info["runtimePrecision"], parts))
+        return found
+
+    def layer_milliseconds(self, image: U8, *, runs: int = 15) -> dict[str, float]:
+        """Median time of each layer for one batch, by the layer's name; for a session with `profile`."""
+        request = self._compiled.create_infer_request()
+        samples: dict[str, list[float]] = {}
+        for number in range(runs + 3):
+            request.infer({INPUT: image}, share_inputs=True)
+            for entry in request.get_profiling_info() if number >= 3 else ():
+                samples.setdefault(entry.node_name, []).append(entry.real_time.total_seconds() * 1e3)
+        return {name: float(np.median(times)) for name, times in samples.items()}
+
+
+def _read_form(core: Any, form: IrModel) -> Any:
+    constants = np.frombuffer(form.constants, np.uint8)
+    return core.read_model(form.xml, quiet_module("openvino").Tensor(constants))
 
 
 def _batches(images: U8, size: int) -> list[tuple[int, U8, int]]:

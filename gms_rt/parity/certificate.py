@@ -21,7 +21,7 @@ from gms_rt.artifacts import check_format, read_json, sha256_file, write_json
 from gms_rt.engine.drift import stack_from_runner
 from gms_rt.engine.golden import Golden, read_golden
 from gms_rt.engine.loaded import Engine
-from gms_rt.engine.manifest import CERTIFICATE, GOLDEN, MANIFEST, verify_files
+from gms_rt.engine.manifest import CERTIFICATE, GOLDEN, MANIFEST, EngineManifest, verify_files
 from gms_rt.engine.select import load
 from gms_rt.errors import ArtifactError
 from gms_rt.precision.gate import Gate
@@ -29,8 +29,10 @@ from gms_rt.runtime.device import probe
 from gms_rt.scan.mask import FOREGROUND
 from gms_rt.statistics import bootstrap
 
+SYNTHETIC = "only drawn pictures are known, which are not what the model is for"
 FORMAT = "gms-rt-parity"
 VERSION = 1
+NO_VERDICT = "none"
 
 
 def certify(
@@ -41,15 +43,23 @@ def certify(
     write: bool = True,
     trust_plans: bool = False,
 ) -> dict[str, Any]:
-    """Compare an engine's masks with its stored reference on this device; writes `parity.json` into its folder."""
+    """Compare an engine's masks with its stored reference on this device; writes `parity.json` into its folder.
+
+    Figures on drawn pictures are not written: they are no verdict, and what is there may be one.
+    """
     golden = read_golden(engine / GOLDEN)
     with load(engine, device=device, trust_plans=trust_plans, trust_device=True) as opened:
         if GOLDEN in opened.manifest.files:
             verify_files(engine, opened.manifest, [GOLDEN])
         certificate = certificate_from_engine(opened, golden, gate)
-    if write:
+    if write and certificate["verdict"] != NO_VERDICT:
         write_json(engine / CERTIFICATE, certificate)
     return certificate
+
+
+def carries_verdict(manifest: EngineManifest, golden: Golden) -> bool:
+    """Whether a verdict may rest on these pictures: drawn ones are only what the bundled model is for."""
+    return not golden.synthetic or manifest.source.get("kind") == "bundled"
 
 
 def certificate_from_engine(engine: Engine, golden: Golden, gate: Gate | None = None) -> dict[str, Any]:
@@ -58,7 +68,8 @@ def certificate_from_engine(engine: Engine, golden: Golden, gate: Gate | None = 
     cases = _cases(golden, engine.runner.infer(golden.images))
     dices = [case["dice"] for case in cases]
     info, manifest = engine.runner.info, engine.manifest
-    reasons = _shortfalls(cases, gate)
+    drawn = not carries_verdict(manifest, golden)
+    reasons = [SYNTHETIC] if drawn else _shortfalls(cases, gate)
     interval = bootstrap(dices)
     return {
         "format": FORMAT,
@@ -75,6 +86,7 @@ def certificate_from_engine(engine: Engine, golden: Golden, gate: Gate | None = 
             "sha256": golden.sha256,
             "cases": len(cases),
             "truth": golden.truth is not None,
+            "pictures": golden.source,
         },
         "compared": {
             **stack_from_runner(info),
@@ -86,7 +98,7 @@ def certificate_from_engine(engine: Engine, golden: Golden, gate: Gate | None = 
         },
         "summary": _summary(cases, golden) | {"interval": dataclasses.asdict(interval)},
         "gate": {"mean": gate.mean, "min": gate.minimum},
-        "verdict": "fail" if reasons else "pass",
+        "verdict": NO_VERDICT if drawn else "fail" if reasons else "pass",
         "reasons": reasons,
         "cases": cases,
     }

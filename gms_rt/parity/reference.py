@@ -20,7 +20,7 @@ from gms_rt.engine.manifest import CERTIFICATE
 from gms_rt.engine.select import load
 from gms_rt.errors import InputError, UsageError
 from gms_rt.infer.sources import result_names
-from gms_rt.parity.certificate import certificate_from_engine, certify
+from gms_rt.parity.certificate import NO_VERDICT, certificate_from_engine, certify
 from gms_rt.peers.client import Peer
 from gms_rt.precision.gate import Gate
 from gms_rt.scan.mask import mask_from_probability
@@ -46,9 +46,10 @@ def write_certificate(
     device: str | None = None,
     out: Path | None = None,
     trust_plans: bool = False,
-) -> tuple[dict[str, Any], Path]:
+) -> tuple[dict[str, Any], Path | None]:
     """The certificate of an engine from its golden file or from data, and where it was written.
 
+    Nothing is written of figures on drawn pictures, which are no verdict; the place is None then.
     A certificate from data is written next to the engine's own, as `parity-<data>.json`.
     """
     if reference is None:
@@ -60,6 +61,8 @@ def write_certificate(
             golden = golden_from_data(reference, info.height, info.width)
             certificate = certificate_from_engine(opened, golden, gate)
         path = out or engine / f"parity-{reference.data.resolve().name}.json"
+    if certificate["verdict"] == NO_VERDICT:
+        return certificate, None
     write_json(path, certificate)
     return certificate, path
 

@@ -34,6 +34,12 @@ def verify_certificate(
     """Compute a certificate again on the same kind of device and compare every figure with what it claims."""
     claimed = read_certificate(certificate)
     folder = certificate.parent if engine is None else engine
+    if claimed["reference"].get("kept") is False:
+        raise ArtifactError(
+            "is about the build's gate pictures, which are not stored",
+            where=certificate,
+            fix="certify on pictures that you have: gms-rt parity ENGINE --data SCANS --reference RUN",
+        )
     if claimed["reference"].get("sha256") != (sha256_file(folder / GOLDEN) if (folder / GOLDEN).is_file() else None):
         raise ArtifactError(
             "was made with other reference masks than this engine's golden.npz",

@@ -6,7 +6,7 @@ a hash that names the set are ever recorded, never an image. Two sets that share
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,9 @@ import numpy as np
 
 from gms_rt.arrays import U8
 from gms_rt.artifacts import sha256_bytes
-from gms_rt.errors import InputError, UsageError
-from gms_rt.scan.reader import PICTURE_SUFFIXES, first_image, is_scan
-from gms_rt.scan.segmenter import prepare_image
+from gms_rt.errors import UsageError
+from gms_rt.scan.choose import evenly, image_from_scan, scans_from_place
+from gms_rt.scan.reader import PICTURE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class ImageSet:
 
     images: U8  # K×H×W×3, RGB
     source: str
+    synthetic: bool = False  # drawn, not taken of what the model is for: no certificate rests on them
 
     @property
     def sha256(self) -> str:
@@ -38,14 +39,15 @@ class ImageSet:
     def distinct(self) -> ImageSet:
         """This set, or each of its images once: one that is there again tells nothing new."""
         first = sorted(dict(reversed([(digest, i) for i, digest in enumerate(self.each_sha256())])).values())
-        return self if len(first) == len(self.images) else ImageSet(self.images[first], self.source)
+        return self if len(first) == len(self.images) else dataclasses.replace(self, images=self.images[first])
 
     def at_most(self, count: int | None) -> ImageSet:
         """This set, or so many of its images, evenly chosen; None: all."""
         given = len(self.images)
         if count is None or count >= given:
             return self
-        return ImageSet(self.images[[i * given // count for i in range(count)]], f"{self.source}, {count} of {given}")
+        chosen = self.images[[i * given // count for i in range(count)]]
+        return dataclasses.replace(self, images=chosen, source=f"{self.source}, {count} of {given}")
 
     def record(self) -> dict[str, object]:
         """What may be written down about the set."""
@@ -57,12 +59,12 @@ def read_images(path: Path, height: int, width: int, *, limit: int = 0, skip: fr
 
     Images whose content hash is in `skip` are left out, so that a gate set never shares an image with calibration.
     """
-    files = _scans(path)
-    if limit and len(files) > limit + len(skip):
-        files = [files[i * len(files) // (limit + len(skip))] for i in range(limit + len(skip))]
+    files = scans_from_place(path)
+    if limit:
+        files = evenly(files, limit + len(skip))
     images: list[U8] = []
     for file in files:
-        image = _read(file, height, width)
+        image = image_from_scan(file, height, width)
         if not skip or _sha256(image) not in skip:
             images.append(image)
         if limit and len(images) == limit:
@@ -111,28 +113,6 @@ def check_disjoint(others: ImageSet, gate: ImageSet, use: str = "calibration") -
             where=gate.source,
             fix="give other images with --gate-data",
         )
-
-
-def _scans(path: Path) -> Sequence[Path]:
-    if path.is_dir():
-        return sorted(p for p in path.rglob("*") if not p.name.startswith(".") and p.is_file() and is_scan(p))
-    if not path.is_file():
-        raise UsageError("does not exist", where=path, fix="give a folder of images or a text file that lists them")
-    if is_scan(path):
-        return [path]
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError("is neither a folder nor a list of images", where=path) from error
-    names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    return [Path(name) if Path(name).is_absolute() else path.parent / name for name in names]
-
-
-def _read(file: Path, height: int, width: int) -> U8:
-    try:
-        return prepare_image(first_image(file), height, width)
-    except InputError as error:
-        raise UsageError(error.what, where=file, fix=error.fix or "remove it from the folder or list") from error
 
 
 def _sha256(image: U8) -> str:

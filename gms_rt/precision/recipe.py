@@ -2,7 +2,7 @@
 
 - fp32: the graph as it is
 - fp16: FP16, with the `kept` nodes in FP32
-- bf16: BF16 for TensorRT; for a CPU the FP32 graph, whose runtime lowers it
+- bf16: BF16 for TensorRT; for a CPU the FP32 graph, whose runtime lowers it but for the `returned` nodes
 - int8: Q/DQ on the `int8` nodes, the remainder FP16 for TensorRT and FP32 for a CPU
 """
 
@@ -46,6 +46,7 @@ class PrecisionRecipe:
     calibration: dict[str, Any] | None = None  # which images gave the ranges: source, count, hash
     blocks: list[dict[str, Any]] = field(default_factory=list)  # the search's table
     weight_levels: int = WEIGHT_LEVELS  # steps of a weight on one side of zero
+    returned: list[str] = field(default_factory=list)  # of `kept`, those that a CPU runs in f32 among bf16 or f16
     format: str = RECIPE_FORMAT
     version: int = RECIPE_VERSION
 
@@ -84,7 +85,10 @@ def steps_from_text(channels: dict[str, str]) -> dict[str, list[int]]:
 
 def write_recipe(folder: Path, recipe: PrecisionRecipe) -> None:
     """Write `precision.json`."""
-    write_json(folder / RECIPE_FILE, dataclasses.asdict(recipe))
+    value = dataclasses.asdict(recipe)
+    if not recipe.returned:
+        del value["returned"]  # programs from before there was such a key refuse what they do not know
+    write_json(folder / RECIPE_FILE, value)
 
 
 def read_recipe(place: Path) -> PrecisionRecipe:

@@ -9,17 +9,18 @@ from gms_rt.arrays import U8
 from gms_rt.errors import GateError, UsageError
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.run import Session
-from gms_rt.precision.cpu_choice import CpuChoice, choose_execution, in_f32
+from gms_rt.precision.cpu_choice import NEEDED_GAIN, CpuChoice, choose_execution, in_f32, latencies
 from gms_rt.precision.equalise import equalise, exponents, links
 from gms_rt.precision.floating import float_tensors, fp32_nodes, summed_tensors
 from gms_rt.precision.fp32_masks import SHARED, Fp32Masks
-from gms_rt.precision.gate import judge
+from gms_rt.precision.gate import GateVerdict, judge
 from gms_rt.precision.images import check_disjoint
 from gms_rt.precision.int8 import quantisable
 from gms_rt.precision.int8_recipe import Ranges, int8_recipe, with_fallback
 from gms_rt.precision.ranges import Extremes
 from gms_rt.precision.recipe import PrecisionRecipe
 from gms_rt.precision.recipe_request import JudgedRecipe, RecipeRequest, gate_record, watched_extremes
+from gms_rt.precision.returned import BlockReturn, cpu_form
 from gms_rt.progress import OnProgress, silent
 
 
@@ -111,14 +112,20 @@ def _judge_recipe(
     reference = masks.of(graph, request.graph_sha256, images)
     progress("gate", 1, 2)
 
+    form = cpu_form(recipe, typed)  # of a recorded recipe whose search returned blocks
+
     def masks_in(execution: str) -> U8:
-        return Session(typed, execution=execution).probabilities(images.images)
+        return Session(typed, execution=execution, form=form).probabilities(images.images)
 
     # A recorded recipe may have been chosen by these very images.
     unseen, gate = request.recorded is None or request.recorded_apart, request.gate
     may_change = cpu.execution != "f32" and recipe.precision != "bf16"
     looks = gate.looks(len(images.images)) if may_change else 1
     verdict = judge(masks_in(cpu.execution), reference, gate, unseen=unseen, looks=looks)
+    if not verdict.passed and cpu.execution in ("bf16", "f16") and recipe.precision in ("bf16", "fp16"):
+        found = _with_returned(graph, recipe, request, cpu, verdict, reference, progress)
+        if found is not None:
+            return found
     if not verdict.passed and may_change and (gate.coverage is None or looks > 1):
         note = in_f32(recipe.precision, f"in {cpu.execution} {verdict.failure()}")
         cpu = CpuChoice("f32", note, milliseconds=cpu.milliseconds)
@@ -133,3 +140,34 @@ def _judge_recipe(
     if recipe.precision == "int8" and cpu.execution == "bf16":
         return with_fallback(JudgedRecipe(recipe, record, cpu), judge(masks_in("f32"), reference, request.gate))
     return JudgedRecipe(recipe, record, cpu)
+
+
+def _with_returned(
+    graph: Graph, recipe: PrecisionRecipe, request: RecipeRequest, cpu: CpuChoice, verdict: GateVerdict, reference: U8,
+    progress: OnProgress,
+) -> JudgedRecipe | None:  # fmt: skip
+    """The recipe with blocks in f32, chosen by the gate's images; None for FP16, which f32 can take the place of."""
+    assert request.gate_images is not None
+    if request.recorded is not None or request.gate.coverage is not None:
+        return None  # nothing is chosen by images here, or what they chose promises nothing
+    images = request.gate_images
+    progress(f"the gate is missed in {cpu.execution}, returning blocks", 0, 1)
+    search = BlockReturn(graph, recipe, cpu.execution, images.images, reference, request.gate, progress)
+    try:
+        chosen, found = search.run(verdict)
+    except GateError:
+        if recipe.precision == "fp16":
+            return None
+        raise
+    typed = chosen.apply(graph, "cpu")
+    mixed = Session(typed, execution=cpu.execution, form=cpu_form(chosen, typed))
+    full_ms, mixed_ms = latencies(Session(graph), mixed, images.images[:1].repeat(graph.size[0], 0))
+    if recipe.precision == "fp16" and mixed_ms * NEEDED_GAIN > full_ms:
+        return None
+    note = (
+        f"all in {cpu.execution} {verdict.failure()}; so {len(chosen.returned)} convolutions and products stay in f32: "
+        f"{mixed_ms:.1f} ms, FP32 {full_ms:.1f} ms"
+    )
+    times = cpu.milliseconds | {"f32": round(full_ms, 3), cpu.execution: round(mixed_ms, 3)}
+    cpu = CpuChoice(cpu.execution, note, milliseconds=times)
+    return JudgedRecipe(chosen, gate_record(found, images, cpu.execution), cpu)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from support.plan_engines import PLAN, plan_engine
@@ -13,6 +14,8 @@ from support.precision_graphs import scenes, tiny_graph
 from gms_rt.cli.main import run
 from gms_rt.engine import trust
 from gms_rt.engine.manifest import read_manifest
+from gms_rt.graph.read import read_graph
+from gms_rt.graph.run import Session
 
 
 @pytest.fixture(autouse=True)
@@ -28,8 +31,6 @@ def graph(tmp_path):
 
 @pytest.fixture
 def pictures(tmp_path):
-    import cv2
-
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number, image in enumerate(scenes(9, seed=21)):
@@ -57,7 +58,6 @@ def test_build_then_inspect(graph, pictures, capsys):
     assert [row["stage"] for row in seen["stages"]] == ["input", "encoder", "lmm", "decoder", "output"]
     # Quantising changes how weights are stored, not how many there are.
     from gms_rt.graph.count import stages
-    from gms_rt.graph.read import read_graph
 
     plain = {row["stage"]: (row["flop"], row["parameters"]) for row in stages(read_graph(graph))}
     assert {row["stage"]: (row["flop"], row["parameters"]) for row in seen["stages"]} == plain
@@ -202,8 +202,77 @@ def test_help_has_examples(capsys):
 
 def test_golden_pictures_judge_without_calib(graph, capsys):
     images = scenes(6)
-    np.savez(graph.with_suffix(".golden.npz"), images=images, probabilities=images[..., 0])
+    masks = Session(read_graph(graph)).probabilities(images)
+    np.savez(graph.with_suffix(".golden.npz"), images=images, probabilities=masks)
     code, built = answer(capsys, "build", graph, "--target", "cpu", "--out", "engines/e")
     assert code == 0
     assert built["manifest"]["gate"]["data"]["source"].startswith("the graph's reference pictures")
     assert "golden.npz" in built["manifest"]["files"]
+    assert built["certificate"]["verdict"] == "pass" and built["certificate"]["reference"]["cases"] == 3
+
+
+def test_a_build_whose_certificate_fails_says_so_and_exits_3(graph, capsys):
+    images = scenes(6)
+    masks = Session(read_graph(graph)).probabilities(images)
+    np.savez(graph.with_suffix(".golden.npz"), images=images, probabilities=np.roll(masks, 9, axis=2))
+    words = ["build", str(graph), "--target", "cpu", "--out", "engines/e"]
+    assert run(words) == 3
+    said = capsys.readouterr()
+    assert "proof: fail, Dice mean 0." in said.out and "to PyTorch FP32, stored at export (3 pictures)" in said.out
+    assert "engines/e: the engine was built, but its certificate failed: mean Dice 0." in said.err
+    assert run(words) == 3, "nor does the second build, which changes nothing, hide it"
+
+
+def test_a_certificate_without_pictures_of_its_own_is_about_the_gates(graph, capsys, tmp_path):
+    """An INT8 build judged the model's own pictures; the drawn ones of the export say nothing about it."""
+    drawn = scenes(3, seed=5)
+    folders = {}
+    for name, seed in (("ranges", 6), ("gate", 7)):
+        folders[name] = tmp_path / name
+        folders[name].mkdir()
+        for number, picture in enumerate(scenes(4, seed=seed)):
+            assert cv2.imwrite(str(folders[name] / f"patient{number}.png"), picture)
+    for golden in (True, False):
+        if golden:  # wrong masks of drawn pictures: a verdict on them would fail
+            np.savez(
+                graph.with_suffix(".golden.npz"), images=drawn, probabilities=drawn[..., 0], synthetic=np.array(True)
+            )
+        else:
+            graph.with_suffix(".golden.npz").unlink()
+        out = f"engines/{golden}"
+        words = ["build", graph, "--target", "cpu", "--calib", folders["ranges"], "--gate-data", folders["gate"]]
+        code, built = answer(capsys, *words, "--out", out)
+        assert (code, built["certificate"]["verdict"]) == (0, "pass")
+        about = built["certificate"]["reference"]
+        assert about["what"] == "the FP32 graph (OpenVINO, f32) on the build's 4 gate pictures (gate)"
+        assert about["kept"] is False and about["data"]["count"] == about["cases"] == 4
+        stored = Path(out, "parity.json").read_text()
+        assert "patient" not in stored and json.loads(stored)["verdict"] == "pass"
+        assert run(["parity", "verify", f"{out}/parity.json"]) == 1
+        assert "about the build's gate pictures, which are not stored" in capsys.readouterr().err
+        assert run(["parity", out]) == 1, "drawn pictures are no verdict"
+        assert Path(out, "parity.json").read_text() == stored, "and do not take the place of one"
+        said = capsys.readouterr()
+        assert ("NO VERDICT" in said.out and "only drawn pictures are known" in said.err) == golden
+        code, again = answer(capsys, *words, "--out", out)
+        assert (code, again["unchanged"], again["certificate"]) == (0, True, built["certificate"])
+
+
+def test_phantoms_carry_no_verdict_for_a_model_that_is_not_for_them(graph, capsys):
+    drawn = scenes(3, seed=5)
+    np.savez(graph.with_suffix(".golden.npz"), images=drawn, probabilities=drawn[..., 0], synthetic=np.array(True))
+    code, built = answer(capsys, "build", graph, "--target", "cpu", "--gate-images", 2, "--out", "engines/e")
+    assert code == 0 and built["certificate"]["verdict"] is None
+    assert "only drawn pictures are known" in built["certificate"]["reason"]
+    assert not Path("engines/e/parity.json").exists()
+
+
+def test_a_graph_exported_anew_with_other_pictures_is_no_hit(graph, capsys):
+    images = scenes(4)
+    masks = Session(read_graph(graph)).probabilities(images)
+    words = ["build", graph, "--target", "cpu", "--precision", "fp32", "--out", "engines/e"]
+    for kept, unchanged in ((2, False), (2, True), (4, False), (4, True)):
+        np.savez(graph.with_suffix(".golden.npz"), images=images[:kept], probabilities=masks[:kept])
+        code, built = answer(capsys, *words)
+        assert (code, built["unchanged"]) == (0, unchanged)
+        assert built["certificate"]["reference"]["cases"] == kept

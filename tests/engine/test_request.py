@@ -15,6 +15,7 @@ from support.phantom_folders import write_tokenizer
 from support.precision_graphs import scenes, tiny_graph
 from support.small_builds import CALIBRATION, GATE
 
+from gms_rt.arrays import U8
 from gms_rt.artifacts import sha256_file
 from gms_rt.cli.build import command as verb
 from gms_rt.demo.bundled import demo_graph
@@ -91,11 +92,56 @@ def test_images_are_given_or_the_graphs_own_or_phantoms(graph: Path) -> None:
     np.savez(graph.with_suffix(".golden.npz"), images=pictures, probabilities=pictures[..., 0])
     own = images_of(BuildRequest(graph))
     assert own.gate is not None and own.gate.source.startswith("the graph's reference pictures")
-    assert "which the certificate is about" in own.note, "the same pictures give ranges and prove the masks"
+    assert own.calibration is not None and own.reference is not None
+    parts = [{*each.each_sha256()} for each in (own.calibration, own.gate, ImageSet(own.reference.images, "proof"))]
+    assert [len(part) for part in parts] == [2, 1, 3] and len(set.union(*parts)) == 6
+    assert (
+        "of the graph's reference pictures 2 for ranges and 1 for gate, the certificate is about the others" in own.note
+    )
     # Images for one purpose only are split: none calibrates and judges.
     halves = images_of(BuildRequest(graph, calibration=ImageSet(pictures, "six")))
     assert halves.calibration is not None and halves.gate is not None
     assert (len(halves.calibration.images), len(halves.gate.images)) == (2, 4)
+
+
+def reference(graph: Path, pictures: U8, **more: object) -> None:
+    arrays = {"images": pictures, "probabilities": pictures[..., 0], **more}
+    np.savez(graph.with_suffix(".golden.npz"), **arrays)
+
+
+def test_reference_pictures_have_one_part_in_a_build_whoever_named_them(graph: Path) -> None:
+    pictures = scenes(12)
+    reference(graph, pictures)
+    bf16 = images_of(BuildRequest(graph, precision="bf16"))
+    assert bf16.calibration is None and bf16.gate is not None and bf16.reference is not None
+    assert (len(bf16.gate.images), len(bf16.reference.images)) == (6, 6)
+    given = images_of(BuildRequest(graph, calibration=CALIBRATION, gate_images=ImageSet(pictures[:5], "five of them")))
+    assert given.reference is not None and np.array_equal(given.reference.images, pictures[5:])
+    assert given.reference.names == tuple(f"case {number}" for number in range(6, 13))
+    used_up = images_of(BuildRequest(graph, calibration=CALIBRATION, gate_images=ImageSet(pictures, "all of them")))
+    assert used_up.reference is None
+    whole = images_of(BuildRequest(graph, calibration=CALIBRATION, gate_images=GATE))
+    assert whole.reference is not None and whole.reference.sha256, "nothing was taken, so the file is copied as it is"
+    twice = images_of(BuildRequest(graph, precision="bf16", gate_images=ImageSet(pictures[:3].repeat(2, 0), "twice")))
+    assert twice.reference is not None and len(twice.reference.images) == 9
+    reference(graph, np.repeat(pictures[:3], 5, axis=0))
+    few = images_of(BuildRequest(graph))
+    assert few.gate is not None and few.gate.synthetic, "three different pictures are too few to share out"
+    assert few.reference is not None and len(few.reference.images) == 15
+
+
+def test_drawn_reference_pictures_give_neither_ranges_nor_gate(graph: Path) -> None:
+    pictures = scenes(8)
+    for said in ({"names": np.array([f"phantom-{n}" for n in range(8)])}, {"synthetic": np.array(True)}):
+        reference(graph, pictures, **said)
+        images = images_of(BuildRequest(graph))
+        assert images.gate is not None and images.gate.synthetic and "phantoms" in images.gate.source
+        assert images.reference is not None and images.reference.synthetic
+        assert images_of(BuildRequest(graph, precision="bf16")).gate is None
+    named = {"names": np.array([f"phantom-{n}" for n in range(8)]), "synthetic": np.array(False)}
+    reference(graph, pictures, **named)
+    own = images_of(BuildRequest(graph))
+    assert own.gate is not None and not own.gate.synthetic, "a file that says so is believed, whatever the names"
 
 
 def test_a_promise_has_images_of_its_own_in_every_kind_of_build(graph: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from gms_rt.errors import GateError, GmsError
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.read import read_graph
 from gms_rt.graph.run import Session
-from gms_rt.precision import cpu_choice, int8_recipe, recipe_from_graph, search
+from gms_rt.precision import cpu_choice, int8_recipe, recipe_from_graph, returned, search
 from gms_rt.precision.cpu_choice import CpuChoice, choose_execution, latencies
 from gms_rt.precision.fp32_masks import Fp32Masks
 from gms_rt.precision.gate import Gate, GateVerdict, judge
@@ -43,7 +43,7 @@ class Fake(Session):
     refuses = False
     asked: list[str] = []  # noqa: RUF012
 
-    def __init__(self, graph: Graph, *, execution: str = "f32", batch: int = 0) -> None:
+    def __init__(self, graph: Graph, *, execution: str = "f32", batch: int = 0, form: object = None) -> None:
         Fake.asked.append(execution)
         if execution != "f32" and self.refuses:
             raise GmsError("OpenVINO cannot compile the graph (no kernel)")
@@ -65,6 +65,7 @@ def able(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         monkeypatch.setattr(module, "cpu_arithmetic", lambda: CpuArithmetic(True, False))
     monkeypatch.setattr(cpu_choice, "Session", Fake)
     monkeypatch.setattr(recipe_from_graph, "Session", Fake)
+    monkeypatch.setattr(returned, "Session", Fake)
     monkeypatch.setattr(cpu_choice, "latencies", lambda *_: (10.0, 5.0))
     monkeypatch.setattr(Fake, "asked", [])
     return monkeypatch
@@ -150,6 +151,17 @@ def test_without_a_cpu_target_nothing_is_measured(graph: Graph) -> None:
     judged = recipe_from_graph.recipe_from_graph(graph, elsewhere, None, None, Fp32Masks())
     assert judged.cpu == CpuChoice() and "f16" not in Fake.asked
     assert judged.gate is not None and judged.gate["arithmetic"] == "f32"
+
+
+def test_where_bf16_would_be_faster_than_fp16_stored_in_f32_the_build_says_so(
+    graph: Graph, able: pytest.MonkeyPatch
+) -> None:
+    for module in (arithmetic, cpu_choice):
+        able.setattr(module, "cpu_arithmetic", lambda: CpuArithmetic(False, True))
+    note = choose_execution(graph, "fp16").note
+    assert note.endswith("stored as FP16; --precision bf16 would be faster here: 5.0 ms against 10.0 ms")
+    able.setattr(cpu_choice, "latencies", lambda *_: (10.0, 9.9))
+    assert "bf16" not in choose_execution(graph, "fp16").note
 
 
 def test_latencies_are_of_each_session(graph: Graph) -> None:

@@ -249,10 +249,15 @@ static gmsrt_status read_and_compile(cpu_state *state, const char *path, const g
     const gmsrt_openvino *ov = &state->ov;
     ov_model_t *model = NULL;
     gmsrt_status status;
-    const int code = files->bytes != NULL ? ov->ov_core_read_model_from_memory_buffer(state->core, files->bytes,
-                                                                                      files->size, NULL, &model)
-                                          : ov->ov_core_read_model(state->core, path, NULL, &model);
+    const bool ir = files->bytes == NULL && gmsrt_is_ir(path);
+    char constants[4096 + 8];
+    int code;
 
+    if (ir && !gmsrt_ir_constants(path, constants, sizeof constants))
+        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "the path of the graph is too long");
+    code = files->bytes != NULL
+               ? ov->ov_core_read_model_from_memory_buffer(state->core, files->bytes, files->size, NULL, &model)
+               : ov->ov_core_read_model(state->core, path, ir ? constants : NULL, &model);
     if (code != 0) {
         char what[512];
 

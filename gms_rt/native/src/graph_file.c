@@ -1,4 +1,4 @@
-/* From what the caller gives, an .onnx file or an engine folder, to the graph's file and all the files it consists of. */
+/* From what the caller gives, a graph's file or an engine folder, to the graph's file and all the files it consists of. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -32,7 +32,8 @@ gmsrt_status gmsrt_find_graph(const char *graph, char **path, gmsrt_files *files
     memset(files, 0, sizeof *files);
     if ((status = locate(graph, found, sizeof found, files, built)) != GMSRT_OK) return status;
     hashed = files->items[0].hex[0] != '\0';
-    if ((status = gmsrt_read_onnx(found, files)) != GMSRT_OK) return status;
+    status = gmsrt_is_ir(found) ? gmsrt_read_ir(found, files) : gmsrt_read_onnx(found, files);
+    if (status != GMSRT_OK) return status;
     for (size_t i = 0; hashed && i < files->count; i++)
         if (files->items[i].hex[0] == '\0')
             return gmsrt_fail(GMSRT_BAD_GRAPH,

@@ -96,8 +96,8 @@ typedef struct gmsrt_built {
     bool falls_back; /* it may run in f32 on a CPU without that arithmetic: f16 always, bf16 if engine.json says so */
 } gmsrt_built;
 
-/* graph_file.c: turn a file or engine folder into the path of an ONNX file, and list its files; those of an engine
- * folder have their hashes. `path` and `files` must be freed, also after a failure. */
+/* graph_file.c: turn a file or engine folder into the path of a graph's file, and list its files; those of an
+ * engine folder have their hashes. `path` and `files` must be freed, also after a failure. */
 gmsrt_status gmsrt_find_graph(const char *graph, char **path, gmsrt_files *files, gmsrt_built *built);
 /* The same for a graph in memory, all of whose weights are in it; `name` is what messages call it. */
 gmsrt_status gmsrt_take_graph(const char *name, const void *bytes, size_t size, char **path, gmsrt_files *files,
@@ -109,6 +109,12 @@ gmsrt_status gmsrt_graph_of_engine(const char *folder, char *path, size_t size, 
 /* onnx_file.c: whether it is an ONNX file, or ONNX in memory where `files` says so; the files with its outside weights
  * are added to `files`. */
 gmsrt_status gmsrt_read_onnx(const char *path, gmsrt_files *files);
+
+/* ir_file.c: whether a path names a graph in OpenVINO's own form, the path of its constants (false: too long), and
+ * whether it is one; the file of its constants is added to `files`. */
+bool gmsrt_is_ir(const char *path);
+bool gmsrt_ir_constants(const char *path, char *found, size_t size);
+gmsrt_status gmsrt_read_ir(const char *path, gmsrt_files *files);
 
 /* trial.c: run the graph once in a process of its own, unless it is remembered that this was done. `openvino` is the
  * file of the library, `runtime` and `device` are what would run the graph here. */
