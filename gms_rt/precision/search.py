@@ -46,9 +46,9 @@ WIN_BACK = 4
 CLEAR = 0.5
 # Share of all damage below which a part of the graph is not taken apart.
 CALM = 0.08
-# Blocks with this many times the average damage by time saved are returned in any case, up to a share of what INT8
-# saves altogether.
-FREE_DENSITY, FREE_SHARE = 2.0, 0.1
+# Blocks with more than this many times the average damage by time saved are returned in any case, up to a share of what
+# INT8 saves altogether.
+FREE_DENSITY, FREE_SHARE = 1.0, 0.1
 
 
 @dataclass(frozen=True)
