@@ -100,7 +100,7 @@ class _Choice:
 def engine_fits(manifest: EngineManifest, machine: Machine | None = None, *, gpu: int | None = None) -> list[Fit]:
     """Every way to run this engine, GPU plans first, each with the reason where it does not fit.
 
-    `gpu` asks for one GPU by number; otherwise the first that a plan was built for is taken.
+    `gpu` asks for one GPU by number; otherwise the one that a plan was timed on is taken, else the first of its SM.
     """
     here = machine or probe()
     found = [_plan_fit(plan, here, gpu) for plan in manifest.plans]
@@ -111,7 +111,8 @@ def engine_fits(manifest: EngineManifest, machine: Machine | None = None, *, gpu
 
 def _plan_fit(plan: Plan, machine: Machine, wanted: int | None) -> Fit:
     candidates = [g for g in machine.gpus if wanted in (None, g.index)]
-    gpu = next((g.index for g in candidates if g.sm == plan.sm), None)
+    same = sorted((g for g in candidates if g.sm == plan.sm), key=lambda g: g.name != plan.device)
+    gpu = same[0].index if same else None  # where two GPUs are of that SM, the one that its kernels were timed on
     installed = tensorrt_version(plan.target)
     if not machine.gpus:
         reason = machine.driver_note

@@ -1,7 +1,7 @@
 """The batch of each step: from cached latents, or augmented and encoded on the way. Same seed and step, same batch.
 
-A GPU is fed by as many threads as there are cores, several steps ahead, from pinned memory; a CPU, which has better
-uses for its cores, by two threads and one step ahead.
+A GPU is fed by several processes, steps ahead, from pinned memory; a CPU, which has better uses for its cores, by two
+threads and one step ahead.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from gms_rt.train.latents import LatentCache, encode_masks
 from gms_rt.train.recipe import TrainingRecipe
 from gms_rt.train.samples import Samples, mask_tensor
 from gms_rt.train.schedule import Schedule
+from gms_rt.train.view_readers import ViewReaders
 
 _ORDER, _VIEWS, _NOISE = 0x6F72, 0x7669, 0x6E6F
 _EXAMPLES = 256  # mask latents that the linear decoder is fitted to
@@ -131,9 +132,9 @@ class LiveBatches:
     ) -> None:
         self._gms, self._samples, self._schedule, self._device = gms, samples, schedule, device
         self._cuda, self._half = device.type == "cuda", half
-        threads, self._steps = readers(device, schedule.recipe.batch)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="views")
-        self._ahead: dict[int, list[Future[Any]]] = {}
+        count, self._steps = readers(device, schedule.recipe.batch)
+        self._readers = ViewReaders(samples, count, processes=self._cuda)
+        self._ahead: dict[int, list[Future[tuple[U8, U8]]]] = {}
 
     def batch(self, step: int) -> Batch:
         """The batch of this step."""
@@ -157,7 +158,7 @@ class LiveBatches:
     def _ask(self, step: int) -> list[Future[Any]]:
         # View 0 is the plain picture, which only validation sees.
         view = self._schedule.place(step).epoch + 1
-        return [self._pool.submit(self._samples.view, int(n), view) for n in case_numbers(self._schedule, step)]
+        return [self._readers.ask(int(n), view) for n in case_numbers(self._schedule, step)]
 
     def _stack(self, pictures: Sequence[U8]) -> Tensor:
         """The pictures on the device, as they are."""
@@ -191,7 +192,7 @@ class LiveBatches:
 
     def close(self) -> None:
         """End the readers."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._readers.close()
 
 
 def case_numbers(schedule: Schedule, step: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""A `--device` value for torch, refused where the machine lacks it; its arithmetic, and the threads that feed it."""
+"""A `--device` value for torch, refused where the machine lacks it; its arithmetic, and the readers that feed it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import torch
 from gms_rt.errors import DeviceError
 from gms_rt.runtime.device import cpu_from_files, parse_device
 
-_VIEWS_AHEAD = 4  # per reading thread, for a GPU
+_VIEWS_AHEAD = 4  # per reader, for a GPU
+_GPU_READERS = 8  # at most: twice as many read no faster
 
 
 def torch_device(name: str) -> str:
@@ -36,12 +37,12 @@ def forward_type(precision: str, device: torch.device) -> torch.dtype:
 
 
 def readers(device: torch.device, batch: int) -> tuple[int, int]:
-    """Threads that read views for this device, and how many steps ahead.
+    """How many read views for this device at once, and how many steps ahead.
 
     >>> readers(torch.device("cpu"), 8)
     (2, 1)
     """
     if device.type != "cuda":
         return 2, 1
-    threads = cpu_from_files().cores
-    return threads, -(-threads * _VIEWS_AHEAD // batch)
+    count = min(_GPU_READERS, cpu_from_files().cores)
+    return count, -(-count * _VIEWS_AHEAD // batch)

@@ -32,6 +32,7 @@ from gms_rt.train.request import TrainingRequest
 from gms_rt.train.samples import Samples, mask_tensor
 from gms_rt.train.schedule import Schedule
 from gms_rt.train.start import first_weights
+from gms_rt.train.view_readers import ViewReaders
 
 SMALL = ("size=32", "width=8", "groups=4", "multipliers=[1,2]", "views=3", "batch=4")
 
@@ -330,11 +331,24 @@ def test_a_gpu_gets_the_same_batches(
     ahead.close()
 
 
-def test_a_gpu_is_read_for_by_every_core() -> None:
+def test_a_gpu_is_read_for_by_several() -> None:
     assert readers(torch.device("cpu"), 8) == (2, 1)
-    threads, steps = readers(torch.device("cuda"), 8)
-    assert threads == cpu_from_files().cores
-    assert steps * 8 >= 4 * threads
+    count, steps = readers(torch.device("cuda"), 8)
+    assert count == min(8, cpu_from_files().cores)
+    assert steps * 8 >= 4 * count
+
+
+def test_processes_read_the_views_that_threads_read(phantoms: Path) -> None:
+    given = samples(phantoms, "size=32", "rotate=30.0")
+    asked = [(number, view) for number in range(4) for view in (1, 2)]
+    found = []
+    for processes in (False, True):
+        reading = ViewReaders(given, 2, processes=processes)
+        found.append([future.result(60) for future in [reading.ask(*one) for one in asked]])
+        reading.close()
+    for (image, mask), (other_image, other_mask) in zip(*found, strict=True):
+        assert np.array_equal(image, other_image)
+        assert np.array_equal(mask, other_mask)
 
 
 def test_the_linear_decoder_draws_masks_from_latents_that_hold_them(phantoms: Path) -> None:
