@@ -1,12 +1,13 @@
-"""Dice, IoU and HD95: the only definition in the project.
+"""Dice, IoU, HD95, surface Dice and lesions found: the only definition in the project.
 
-Masks are 2-D arrays; any non-zero pixel is foreground. Two empty masks agree (Dice = IoU = 1, HD95 = 0); one empty
-mask against a non-empty one is a miss (Dice = IoU = 0, HD95 = infinity).
+Masks are 2-D arrays; any non-zero pixel is foreground. Two empty masks agree (Dice = IoU = surface Dice = 1, HD95 = 0);
+one empty mask against a non-empty one is a miss (Dice = IoU = surface Dice = 0, HD95 = infinity).
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,6 +16,17 @@ from numpy.typing import NDArray
 from gms_rt.errors import UsageError
 
 Mask = NDArray[np.generic]
+
+TOLERANCE = 2.0  # of the surface Dice, in units of the spacing
+LESION_IOU = 0.1  # least overlap with which a region counts as a lesion found
+
+
+class LesionCounts(NamedTuple):
+    """Regions of one image, matched one to one."""
+
+    lesions: int  # regions of the truth
+    found: int  # of these, matched by a region of the prediction
+    false_alarms: int  # regions of the prediction that match none
 
 
 def dice(a: Mask, b: Mask) -> float:
@@ -53,20 +65,88 @@ def hd95(a: Mask, b: Mask, spacing: tuple[float, float] = (1.0, 1.0)) -> float:
     """Symmetric 95th-percentile Hausdorff distance between surfaces, in units of `spacing` (row, column).
 
     For each surface the distances of its pixels to the other surface are taken; the larger of the two 95th
-    percentiles is the result.
+    percentiles is the result, as in MONAI. medpy takes one percentile of both together, which gives other numbers.
 
     >>> square = np.zeros((9, 9), np.uint8); square[3:6, 3:6] = 1
     >>> hd95(square, np.roll(square, 1, axis=1))
     1.0
     """
+    return hd95_from_distances(surface_distances(a, b, spacing))
+
+
+def surface_dice(a: Mask, b: Mask, tolerance: float = TOLERANCE, spacing: tuple[float, float] = (1.0, 1.0)) -> float:
+    """Normalised surface Dice (NSD): the share of both surfaces' pixels that lie within `tolerance` of the other.
+
+    >>> square = np.zeros((9, 9), np.uint8); square[3:6, 3:6] = 1
+    >>> surface_dice(square, np.roll(square, 1, axis=1), 1.0), surface_dice(square, np.roll(square, 1, axis=1), 0.5)
+    (1.0, 0.5)
+    """
+    return surface_dice_from_distances(surface_distances(a, b, spacing), tolerance)
+
+
+class SurfaceDistances(NamedTuple):
+    """Of each surface pixel of either mask, the distance to the other mask's surface; empty where a mask is."""
+
+    to_second: NDArray[np.float64]
+    to_first: NDArray[np.float64]
+    agree: bool  # both masks are empty, or neither
+
+
+def surface_distances(a: Mask, b: Mask, spacing: tuple[float, float] = (1.0, 1.0)) -> SurfaceDistances:
+    """What HD95 and surface Dice are made of, for those who want both."""
     left, right = _pair(a, b)
     if len(spacing) != 2 or not all(math.isfinite(s) and s > 0 for s in spacing):
-        raise UsageError(f"spacing {spacing} is not two positive numbers", where="hd95")
+        raise UsageError(f"spacing {spacing} is not two positive numbers", where="surface_distances")
     if not left.any() or not right.any():
-        return 0.0 if left.any() == right.any() else math.inf
+        nothing = np.empty(0, np.float64)
+        return SurfaceDistances(nothing, nothing, bool(left.any() == right.any()))
     here, there = _surface(left), _surface(right)
-    to_there, to_here = _distances(here, there, spacing), _distances(there, here, spacing)
-    return float(max(np.percentile(to_there, 95), np.percentile(to_here, 95)))
+    return SurfaceDistances(_distances(here, there, spacing), _distances(there, here, spacing), True)
+
+
+def hd95_from_distances(distances: SurfaceDistances) -> float:
+    """The larger of the two 95th percentiles."""
+    if not len(distances.to_second):
+        return 0.0 if distances.agree else math.inf
+    return float(max(np.percentile(distances.to_second, 95), np.percentile(distances.to_first, 95)))
+
+
+def surface_dice_from_distances(distances: SurfaceDistances, tolerance: float = TOLERANCE) -> float:
+    """The share of all surface pixels within the tolerance."""
+    if not (math.isfinite(tolerance) and tolerance >= 0):
+        raise UsageError(f"tolerance {tolerance} is not a number from 0", where="surface Dice")
+    both = np.concatenate([distances.to_second, distances.to_first])
+    if not len(both):
+        return 1.0 if distances.agree else 0.0
+    return float(np.count_nonzero(both <= tolerance) / len(both))
+
+
+def match_lesions(truth: Mask, found: Mask, least_iou: float = LESION_IOU) -> LesionCounts:
+    """Lesions found and false alarms.
+
+    A lesion is a region of the truth whose pixels touch, corners included. Pairs of a lesion and a region of `found`
+    that overlap with at least this IoU are matched one to one, the largest IoU first; equal ones in reading order.
+
+    >>> truth = np.array([[1, 1, 0, 0, 1]]); found = np.array([[1, 1, 0, 0, 0]])
+    >>> match_lesions(truth, found)
+    LesionCounts(lesions=2, found=1, false_alarms=0)
+    """
+    if not 0 < least_iou <= 1:
+        raise UsageError(f"IoU {least_iou} is not above 0 and at most 1", where="lesions")
+    left, right = (side.astype(np.uint8) for side in _pair(truth, found))
+    lesions, lesion_of = cv2.connectedComponents(left, connectivity=8)
+    regions, region_of = cv2.connectedComponents(right, connectivity=8)
+    shared = np.bincount((lesion_of * regions + region_of).ravel(), minlength=lesions * regions)
+    shared = shared.reshape(lesions, regions)
+    union = shared.sum(axis=1, keepdims=True) + shared.sum(axis=0, keepdims=True) - shared
+    overlap = (shared / np.maximum(union, 1))[1:, 1:]
+    pairs = np.argwhere(overlap >= least_iou)
+    free_lesions, free_regions = set(range(lesions - 1)), set(range(regions - 1))
+    for lesion, region in sorted(map(tuple, pairs.tolist()), key=lambda pair: -overlap[pair]):
+        if lesion in free_lesions and region in free_regions:
+            free_lesions.remove(lesion)
+            free_regions.remove(region)
+    return LesionCounts(lesions - 1, lesions - 1 - len(free_lesions), len(free_regions))
 
 
 def _pair(a: Mask, b: Mask) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -68,6 +68,22 @@ def bootstrap_ratio(
     return _interval(above / below, level)
 
 
+def bootstrap_share(
+    parts: Sequence[float] | F64, wholes: Sequence[float] | F64, *, level: float = 0.95, seed: int = _SEED
+) -> Interval:
+    """The interval of sum(parts) / sum(wholes), resampled in pairs; pairs with an empty whole are left out.
+
+    >>> bootstrap_share([1, 2, 0], [1, 2, 0])
+    Interval(low=1.0, high=1.0, level=0.95)
+    """
+    above, below = _as_samples(parts), _as_samples(wholes)
+    if above.size != below.size or (below < 0).any() or not (below > 0).any():
+        raise UsageError("a share needs as many parts as wholes, and one that is not empty", where="bootstrap_share")
+    above, below = above[below > 0], below[below > 0]
+    picked = np.random.default_rng(seed).integers(0, below.size, (_RESAMPLES, below.size))
+    return _interval(above[picked].sum(axis=1) / below[picked].sum(axis=1), level)
+
+
 def tolerance_bound(values: Sequence[float] | F64, coverage: float, confidence: float = 0.95) -> float | None:
     """The value that at least the share `coverage` of all such values reaches, with this confidence; None if too few.
 

@@ -21,6 +21,20 @@ from gms_rt.runtime.kernel_files import kernel_number, kernel_text
 _CPU = Path("sys/devices/system/cpu")
 OTHERS_LIMIT, STOLEN_LIMIT = 10.0, 2.0  # percent of all cores
 _CLOCK_DROP = 0.05
+_REASONS = "GPU throttle reasons"
+# By NVML's bit: idle, what somebody has set, and what holds the clock down against everybody's wish.
+_REASON_WORDS = {
+    0x1: "idle",
+    0x2: "application clocks",
+    0x4: "power cap",
+    0x8: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "too warm",
+    0x40: "too hot",
+    0x80: "power brake",
+    0x100: "display clock",
+}
+_HELD_DOWN = ("power cap", "hardware slowdown", "too warm", "too hot", "power brake")
 
 
 @dataclass(frozen=True)
@@ -102,6 +116,9 @@ def warnings(before: Snapshot, after: Snapshot, load: Load) -> list[str]:
         lines.append(f"the CPU governor is '{governor}': clocks may change during the run")
     if before.gpu and f"not {LOCKED}" in before.values.get("GPU SM clock", ""):
         lines.append("the GPU's clock is not locked and may change during the run: sudo jetson_clocks locks it")
+    held = [word for word in _HELD_DOWN if word in after.values.get(_REASONS, "")]
+    if held:
+        lines.append(f"the GPU's clock was held down at the end of the run: {', '.join(held)}")
     for name in ("CPU frequency", "GPU SM clock"):
         first, last = _leading(before.values.get(name)), _leading(after.values.get(name))
         if first and last and last < first * (1 - _CLOCK_DROP):
@@ -229,7 +246,17 @@ def _nvml_readings(nvml: Nvml, values: dict[str, str], absent: dict[str, str]) -
             values[f"GPU {figure}"] = f"{now / scale:.0f}{f' of {top}' if top else ''} {unit}"
     reasons = nvml.read("throttle reasons")
     if reasons is not None:
-        values["GPU throttle reasons"] = f"0x{reasons:x}"
+        values[_REASONS] = throttle_text(reasons)
+
+
+def throttle_text(bits: int) -> str:
+    """NVML's reasons for a clock below the highest, in words.
+
+    >>> throttle_text(0x44)
+    'power cap, too hot (0x44)'
+    """
+    words = [word for bit, word in _REASON_WORDS.items() if bits & bit]
+    return f"{', '.join(words) or 'others'} (0x{bits:x})" if bits else "none"
 
 
 def _leading(text: str | None) -> float | None:

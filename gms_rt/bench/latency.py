@@ -35,14 +35,16 @@ from gms_rt.engine.loaded import Engine
 from gms_rt.engine.select import LoadOptions, load
 from gms_rt.errors import GmsError, UsageError
 from gms_rt.peers.client import Peer
-from gms_rt.runtime.base import Timings
+from gms_rt.runtime.base import RunnerInfo, Timings
 from gms_rt.runtime.device import probe
+from gms_rt.runtime.options import GraphUse
 from gms_rt.statistics import bootstrap, median
 
 SECONDS, WARMUP, ROUNDS = 3.0, 0.2, 7
 COV_LIMIT = 2.5  # percent, trtexec's
 _MIN_SAMPLES, _P99_SAMPLES = 10, 100
 _SETTINGS = {"batch_lanes": "images side by side in a long batch"}
+_UNTOLD = ("open_ms", "notice")  # elsewhere in the report: cold start, warnings
 
 Opener = Callable[..., Engine]
 Say = Callable[[str], None]
@@ -61,6 +63,7 @@ class TimingOptions:
     cold: bool = True  # whether each engine is also opened in a fresh process
     trust_plans: bool = False  # whether plans are loaded whoever built them
     trust_device: bool = False  # whether an engine certified on another device is timed without looking at its masks
+    cuda_graph: GraphUse = "auto"  # whether plans are replayed as CUDA graphs
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.seconds) and self.seconds > 0 and self.rounds >= 1 and self.warmup >= 0):
@@ -109,7 +112,12 @@ def measure(
             if how.cold:
                 cold = cold_start(folder, device=how.device, threads=how.threads, trust_plans=how.trust_plans)
             opened = LoadOptions(
-                how.device, how.threads, how.lanes, trust_plans=how.trust_plans, trust_device=how.trust_device
+                how.device,
+                how.threads,
+                how.lanes,
+                trust_plans=how.trust_plans,
+                trust_device=how.trust_device,
+                cuda_graph=how.cuda_graph,
             )
             engine = stack.enter_context(opener(folder, **opened.keywords()))
             notices += [engine.notice] if engine.notice else []
@@ -121,7 +129,7 @@ def measure(
 
 def _timed(subjects: list[Subject], pictures: U8, options: TimingOptions, say: Say) -> BenchResult:
     fitted = {s.label: fit_images(pictures, s.info.height, s.info.width) for s in subjects}
-    gpu = _gpu_of(subjects)
+    gpu = gpu_of_runners([subject.info for subject in subjects])
     power, why = open_meter(gpu=gpu)
     tallies = {s.label: _Tally(EnergyAccount(power, why)) for s in subjects}
     idle = EnergyAccount(power, why)
@@ -213,7 +221,7 @@ def _measured(subject: Subject, tally: _Tally, idle: EnergyAccount) -> Measured:
         cold=subject.cold,
         energy=tally.account.energy(count, idle),
         settings=tuple(
-            f"{_SETTINGS.get(key, key)}: {value}" for key, value in info.details.items() if key != "open_ms"
+            f"{_SETTINGS.get(key, key)}: {value}" for key, value in info.details.items() if key not in _UNTOLD
         ),
         warnings=tuple(_doubts(total, timed)),
     )
@@ -233,8 +241,7 @@ def _doubts(total: Latency, timed: float) -> list[str]:
     return lines
 
 
-def _gpu_of(subjects: Sequence[Subject]) -> int | None:
-    for subject in subjects:
-        if subject.info.backend.startswith("tensorrt"):
-            return int(subject.info.details.get("gpu", 0))
-    return None
+def gpu_of_runners(runners: Sequence[RunnerInfo]) -> int | None:
+    """The number of the GPU that the first TensorRT runner is on; None where all run on the processor."""
+    found = (info.details.get("gpu", 0) for info in runners if info.backend.startswith("tensorrt"))
+    return next(map(int, found), None)

@@ -24,6 +24,7 @@ from gms_rt.engine.select import LoadOptions, load
 from gms_rt.errors import ArtifactError, GmsError
 from gms_rt.graph.count import work_from_file
 from gms_rt.peers.client import Peer
+from gms_rt.runtime.options import GraphUse
 
 _CEILING_SECONDS = 0.6
 
@@ -47,6 +48,7 @@ class BenchOptions:
     certify: bool = True  # whether an engine without a fitting certificate gets one
     trust_plans: bool = False  # whether plans are loaded whoever built them
     trust_device: bool = False  # whether an engine certified on another device is timed without looking at its masks
+    cuda_graph: GraphUse = "auto"  # whether plans are replayed as CUDA graphs
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
         options.streams,
         trust_plans=options.trust_plans,
         trust_device=options.trust_device,
+        cuda_graph=options.cuda_graph,
     )
     with contextlib.ExitStack() as stack:
         lost: list[str] = []
@@ -93,6 +96,7 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
             device=options.device,
             threads=options.threads,
             trust_plans=options.trust_plans,
+            cuda_graph=options.cuda_graph,
         )
         points, why = sweep(options.engines, images, how, progress=say)
     say("ceilings of this machine")
@@ -116,7 +120,13 @@ def _peer_options(options: BenchOptions) -> PeerOptions:
 
 
 def _proof_and_waterfall(measured: Measured, options: BenchOptions, images: U8) -> tuple[Proof, Waterfall]:
-    how = LoadOptions(options.device, options.threads, trust_plans=options.trust_plans, trust_device=True)
+    how = LoadOptions(
+        options.device,
+        options.threads,
+        trust_plans=options.trust_plans,
+        trust_device=True,
+        cuda_graph=options.cuda_graph,
+    )
     with load(Path(measured.source), **how.keywords()) as engine:
         info = engine.runner.info
         picture = fit_images(images[:1], info.height, info.width)[0]

@@ -24,6 +24,7 @@ from gms_rt.engine.select import load
 from gms_rt.errors import ArtifactError
 from gms_rt.graph.read import takes_any_batch
 from gms_rt.runtime.device import probe
+from gms_rt.runtime.options import GraphUse
 
 BATCHES = (2, 4, 8)
 _ITERATIONS, _MIN_ITERATIONS = 10, 3
@@ -41,6 +42,7 @@ class SweepOptions:
     device: str | None = None  # "cpu" or "cuda[:N]"
     threads: int = 0  # CPU threads (0: the runtime's choice)
     trust_plans: bool = False  # whether plans are loaded whoever built them
+    cuda_graph: GraphUse = "auto"  # whether plans are replayed as CUDA graphs
 
 
 def sweep(
@@ -57,7 +59,13 @@ def sweep(
     """
     how = options or SweepOptions()
     # `measure` has loaded these engines before, and looked at their masks.
-    shared = {"device": how.device, "threads": how.threads, "trust_plans": how.trust_plans, "trust_device": True}
+    shared = {
+        "device": how.device,
+        "threads": how.threads,
+        "trust_plans": how.trust_plans,
+        "trust_device": True,
+        "cuda_graph": how.cuda_graph,
+    }
     points: list[SweepPoint] = []
     reasons = []
     for folder, label in zip(engines, labels([str(e) for e in engines]), strict=True):

@@ -9,10 +9,11 @@ import click
 
 from gms_rt.artifacts import check_apart, write_json
 from gms_rt.cli.console import Console, StageBars, table
-from gms_rt.cli.eval import HEADER, result_row
+from gms_rt.cli.eval_text import HEADER, metric_notes, published_row, result_row
 from gms_rt.errors import UsageError
 
 if TYPE_CHECKING:
+    from gms_rt.train.recipe import TrainingRecipe
     from gms_rt.train.request import TrainingRequest
 
 
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
     help="Frozen autoencoder, as for gms-rt train; repeat it for the tokenizer grid.",
 )
 @click.option(
-    "--recipe", default="paper", show_default=True, help="How to train: paper, official, fast or a TOML file."
+    "--recipe",
+    default="paper",
+    show_default=True,
+    help="How to train: fast, paper, official, official-ham10000 or a TOML file.",
 )
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
 @click.option(
@@ -60,7 +64,7 @@ def command(
     \b
     Examples:
       gms-rt ablate loss busi/ --tokenizer sd-vae --device cuda --out runs/ablate-loss
-      gms-rt ablate tokenizer busi/ --tokenizer vq:vq-f8/ --tokenizer sd-vae --out runs/ablate-tokenizer
+      gms-rt ablate tokenizer busi/ --tokenizer vq --tokenizer sd-vae --out runs/ablate-tokenizer
     """
     if len(tokenizers) < 2 if grid == "tokenizer" else len(tokenizers) != 1:
         raise UsageError(
@@ -73,7 +77,7 @@ def command(
     train_extra("an ablation")
     from gms_rt.data.layouts import recognise
     from gms_rt.data.splits import split_dataset
-    from gms_rt.evaluate.published import LOSS, TOKENIZER, key_of, row
+    from gms_rt.evaluate.published import LOSS, TOKENIZER, key_of
     from gms_rt.model.loading import load_tokenizer
     from gms_rt.train.device import torch_device
     from gms_rt.train.recipe import load_recipe
@@ -87,28 +91,43 @@ def command(
     published = TOKENIZER if grid == "tokenizer" else LOSS
     rows: list[list[str]] = []
     values: dict[str, Any] = {}
-    # The linear decoder's mask loss would stand in for the one that the grid leaves out.
-    fixed = ("linear_decoder=0",) if grid == "loss" else ()
+    if grid == "loss":
+        _check_losses(load_recipe(recipe, settings))
     for loss, tokenizer in cells:
         label = tokenizer if grid == "tokenizer" else loss
         folder = out / "".join(c if c.isalnum() or c in "-_" else "_" for c in label)
         console.note(f"{grid}: {label}")
-        how = load_recipe(recipe, (*settings, *fixed, f"loss={loss}"))
+        how = load_recipe(recipe, (*settings, f"loss={loss}"))
         split = split_dataset(dataset, file=splits, seed=how.seed, validation=how.validation)
-        request = TrainingRequest(dataset, split, load_tokenizer(tokenizer), how, folder, device=where, resume=True)
+        cache = out / "latents" if grid == "loss" else None  # the losses differ, the latents do not
+        frozen = load_tokenizer(tokenizer, note=console.note)
+        request = TrainingRequest(dataset, split, frozen, how, folder, device=where, resume=True, cache=cache)
         values[label] = summary = _train_and_test(request, splits, console)
         rows.append(result_row(label, summary))
         known = published.get(label.partition(":")[0], {}).get(name)
         if known is not None:
-            rows.append(row(f"  published (paper, table {5 if grid == 'tokenizer' else 4})", known))
+            rows.append(published_row(f"  published (paper, table {5 if grid == 'tokenizer' else 4})", known))
     write_json(out / "ablation.json", {"grid": grid, "data": name, "cells": values})
-    console.result(values, table(rows, header=HEADER))
+    notes = metric_notes(next(iter(values.values())), published=len(rows) > len(values))
+    console.result(values, "\n".join([table(rows, header=HEADER), *notes]))
+
+
+def _check_losses(recipe: TrainingRecipe) -> None:
+    """Refuse a recipe with steps in which every cell would learn the same loss."""
+    if recipe.latent_epochs:
+        every = recipe.latent_epochs + recipe.epochs
+        raise UsageError(
+            f"{recipe.latent_epochs} of its {every} epochs learn from latents alone, whichever loss a cell is named "
+            "after",
+            where="--recipe",
+            fix=f"use --recipe paper, or --set latent_epochs=0 --set epochs={every}, which keeps the cached views",
+        )
 
 
 def _train_and_test(request: TrainingRequest, splits: Path | None, console: Console) -> dict[str, Any]:
     """Train one cell, or go on with it, and test it."""
     from gms_rt.evaluate.choice import chosen_cases
-    from gms_rt.evaluate.dataset import evaluate
+    from gms_rt.evaluate.dataset import Judge, evaluate
     from gms_rt.train.loop import train
     from gms_rt.train.predict import segmenter_from_run
 
@@ -119,5 +138,5 @@ def _train_and_test(request: TrainingRequest, splits: Path | None, console: Cons
     cases, source = chosen_cases(dataset, "test", file=splits, run=run)
     facts = {"run": str(run), "data": dataset.name, "split": "test", "split_source": source}
     with console.progress("eval", len(cases)) as bar:
-        result = evaluate(cases, segmenter, run / "test", facts=facts, progress=bar.advance)
+        result = evaluate(cases, segmenter, run / "test", Judge(facts=facts, progress=bar.advance))
     return result.summary

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from gms_rt.cli.console import Console, table
-from gms_rt.cli.trust_options import trust_options
+from gms_rt.cli.trust_options import graph_option, trust_options
 from gms_rt.errors import UsageError
 
 _EXAMPLES = """\b
@@ -31,6 +31,7 @@ Examples:
 @click.option("--image", type=click.Path(path_type=Path), help="The file that is followed to its mask.")
 @click.option("--device", help="Device to run on: cpu, cuda or cuda:N.")
 @trust_options
+@graph_option
 @click.option(
     "--seconds", type=click.FloatRange(0.1, 3600), default=3.0, show_default=True, help="Timed seconds per engine."
 )

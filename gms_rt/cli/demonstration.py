@@ -20,6 +20,7 @@ from gms_rt.engine.targets import default_targets
 from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases
 from gms_rt.infer.summary import Summary
 from gms_rt.parity.certificate import certify
+from gms_rt.precision.int8_probe import cpu_runs_int8
 from gms_rt.report.assemble import bench_report, case_card
 from gms_rt.report.model import Card, Command, Gallery, Report
 from gms_rt.report.pictures import difference_legend, overlay_legend
@@ -70,7 +71,7 @@ def demonstrate(out: Path, build: BuildRequest, seconds: float, say: Callable[[s
 
 def _precisions() -> tuple[tuple[str, ...], str]:
     """What is built here, and what is not and why."""
-    if "cpu" in default_targets("int8") or probe().gpus:
+    if cpu_runs_int8() or (probe().gpus and "cpu" not in default_targets("int8")):
         return DEMO_PRECISIONS, ""
     return DEMO_PRECISIONS[:1], f"INT8 was left out: OpenVINO runs no convolution in INT8 on {probe().cpu.name}."
 

@@ -19,14 +19,22 @@ from gms_rt.precision.int8_probe import cpu_runs_int8
 from gms_rt.runtime.arithmetic import cpu_arithmetic
 from gms_rt.runtime.board import Board
 from gms_rt.runtime.device import Machine, package_version, probe
-from gms_rt.runtime.tensorrt_module import MODULES, how_to_install, tensorrt_version
+from gms_rt.runtime.tensorrt_module import (
+    MODULES,
+    driver_problem,
+    fitting_extra,
+    how_to_install,
+    tensorrt_version,
+)
 
 # What a person gains by installing an extra; its packages come from the distribution's own metadata.
 GAINS = {
     "train": "train models, export runs to graphs",
     "tensorrt": "TensorRT engines on NVIDIA GPUs and Jetson",
+    "tensorrt-cu12": "the same for drivers that have CUDA 12 only (r535 and newer)",
     "pycuda": "one CUDA context for gms-rt and a program that uses pycuda itself (compiled with the CUDA toolkit)",
     "tensorrt-rtx": "TensorRT-RTX plans for other machines' GPUs, built without one",
+    "tensorrt-rtx-cu12": "the same, to run them with drivers that have CUDA 12 only",
     "dicom-seg": "DICOM SEG output",
     "dicom-lossless": "DICOM input in lossless JPEG",
     "nifti": "NIfTI input",
@@ -75,6 +83,7 @@ def command(as_json: bool, clear_cache: bool) -> None:
         "native": _native(),
         "openvino": machine.packages["openvino"],
         "tensorrt": {flavour: tensorrt_version(flavour) for flavour in MODULES},
+        "tensorrt_fits": {flavour: _fit(flavour, machine) for flavour in MODULES},
         "arithmetic": _arithmetic(),
         "extras": _extras(machine),
         "cache": [_cache_facts(kind) for kind in cache_contents()],
@@ -140,13 +149,13 @@ def _screen(machine: Machine, facts: dict[str, Any]) -> str:
         f"driver        {'CUDA ' + machine.driver if machine.driver else 'none'}",
         f"C library     {native['version'] or 'not usable: ' + native['problem']}",
         f"OpenVINO      {facts['openvino'] or 'not installed'}",
-        *(f"{name:<14}{version or 'not installed'}" for name, version in facts["tensorrt"].items()),
+        *(_tensorrt_line(flavour, facts) for flavour in MODULES),
         "",
         "extras",
     ]
     for name, extra in facts["extras"].items():
         state = "installed" if not extra["missing"] else extra["install"]
-        lines.append(f"  {name:<14} {extra['adds']}: {state}")
+        lines.append(f"  {name:<17} {extra['adds']}: {state}")
     lines += ["", "cache (cleared by gms-rt doctor --clear-cache)"]
     lines += [f"  {kind.name:<14} {kind.what}: {_amount(kind)} in {kind.folder}" for kind in cache_contents()]
     lines += ["", "environment variables"]
@@ -154,6 +163,22 @@ def _screen(machine: Machine, facts: dict[str, Any]) -> str:
         state = "not set" if variable["value"] is None else f"set to {variable['value']}"
         lines.append(f"  {name:<14} {variable['does']}: {state}")
     return "\n".join(lines)
+
+
+def _fit(flavour: str, machine: Machine) -> dict[str, str | None]:
+    """The extra whose wheels this driver runs, and why what is installed would not run here."""
+    extra = None if machine.board is not None and machine.board.jetson else fitting_extra(flavour, machine)
+    return {"extra": extra, "problem": driver_problem(flavour, machine) or None}
+
+
+def _tensorrt_line(flavour: str, facts: dict[str, Any]) -> str:
+    version, fit = facts["tensorrt"][flavour], facts["tensorrt_fits"][flavour]
+    state = version or "not installed"
+    if fit["problem"]:
+        state += f", does not run with this driver: {fit['problem']}"
+    elif version is None and facts["machine"]["gpus"] and fit["extra"]:
+        state += f"; for this driver: {fit['extra']}"
+    return f"{flavour:<14}{state}"
 
 
 def _board_lines(board: Board | None) -> list[str]:

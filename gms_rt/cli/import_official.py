@@ -15,7 +15,8 @@ from gms_rt.errors import UsageError
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option(
     "--tokenizer", required=True, metavar="NAME",
-    help="Frozen autoencoder: sd-vae[:SOURCE], taesd:SOURCE, vq:SOURCE, onnx:FOLDER or compvis:FILE.",
+    help="Frozen autoencoder: a preset (sd-vae, sd-vae-ft-mse, sdxl-vae, taesd, vq), sd-vae:SOURCE, taesd:SOURCE, "
+    "vq:SOURCE (a folder or a hub id), onnx:FOLDER or compvis:FILE.",
 )  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Run folder to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
@@ -40,7 +41,8 @@ def command(checkpoint: Path, tokenizer: str, out: Path, as_json: bool) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError("already exists", where=f"--out {out}", fix="name a new folder")
     official = load_official(checkpoint)
-    gms = Gms(load_tokenizer(tokenizer), official.mapper)
+    console = Console(json=as_json)
+    gms = Gms(load_tokenizer(tokenizer, note=console.note), official.mapper)
     save_run(out, gms, {"origin": {"checkpoint": checkpoint.name, "sha256": sha256_file(checkpoint)}})
     parameters = sum(p.numel() for p in official.mapper.parameters())
     facts = {
@@ -54,4 +56,4 @@ def command(checkpoint: Path, tokenizer: str, out: Path, as_json: bool) -> None:
         f"wrote {out}: {parameters:,} parameters, all {official.keys} keys accounted for "
         f"({official.duplicates} stored twice); next: gms-rt export {out}"
     )
-    Console(json=as_json).result(facts, text)
+    console.result(facts, text)

@@ -30,6 +30,7 @@ from gms_rt.infer.outputs import check_place
 from gms_rt.infer.sources import FoundSources
 from gms_rt.interrupts import INTERRUPTS, handle_signals
 from gms_rt.runtime.device import parse_device
+from gms_rt.runtime.options import GraphUse
 
 OUT = Path("gms-rt-out")
 
@@ -77,6 +78,7 @@ def command(
     dicom_seg: bool | None,
     trust_plans: bool,
     trust_device: bool,
+    cuda_graph: GraphUse,
     **making: Any,
 ) -> int:
     """Segment files and folders. Not for clinical use.
@@ -108,7 +110,12 @@ def command(
     target = Path(out) if out else OUT / ("deidentified" if options.deidentify else _name(inputs, found))
     check_place(target, found)
     how = LoadOptions(
-        device=device, threads=threads, mode="throughput", trust_plans=trust_plans, trust_device=trust_device
+        device=device,
+        threads=threads,
+        mode="throughput",
+        trust_plans=trust_plans,
+        trust_device=trust_device,
+        cuda_graph=cuda_graph,
     )
     with _tuned(), OutFolder(target) as held, _opened(console, engine, how) as opened:
         announce(console, opened, target, None if watched_folder else found, deidentify=options.deidentify)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gms_rt.cli.trust_options import trust_options
+from gms_rt.cli.trust_options import graph_option, trust_options
 from gms_rt.infer.flips import FLIPS
 from gms_rt.infer.options import FOLDERS, LAYOUTS
 from gms_rt.scan import MAX_PIXELS
@@ -29,14 +29,18 @@ _OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
     click.option("--out", type=click.Path(), help="Output folder  [default: gms-rt-out/ and the name of the input]."),
     click.option("--device", help="Device to run on: cpu, cuda or cuda:N  [default: a GPU if the engine fits one]."),
     trust_options,
+    graph_option,
     click.option(
         "--threshold", type=float, default=0.5, show_default=True, help="Lowest probability that counts as foreground."
     ),
-    click.option("--tta", is_flag=True, help="Average over flips of each image, up to four times the work."),
+    click.option(
+        "--tta", is_flag=True, help="Average over flips of each image, for two, four or eight times the work."
+    ),
     click.option(
         "--flips",
         type=click.Choice(list(FLIPS)),
-        help="Flips that --tta averages over; horizontal where up and down differ, as in ultrasound  [default: both].",
+        help="Flips that --tta averages over: horizontal where up and down differ, as in ultrasound; quarter-turns "
+        "(eight views, square models only) where no direction differs, as under a microscope  [default: both].",
     ),
     click.option(
         "--tile",

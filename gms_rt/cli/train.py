@@ -16,9 +16,15 @@ if TYPE_CHECKING:
 
 @click.command("train")
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--tokenizer", required=True, metavar="NAME", help="Frozen autoencoder: sd-vae[:SOURCE], taesd:SOURCE, "
-              "vq:SOURCE, onnx:FOLDER or compvis:FILE.")  # fmt: skip
-@click.option("--recipe", default="fast", show_default=True, help="How to train: paper, official, fast or a TOML file.")
+@click.option("--tokenizer", required=True, metavar="NAME", help="Frozen autoencoder: a preset (sd-vae, sd-vae-ft-mse, "
+              "sdxl-vae, taesd, vq), sd-vae:SOURCE, taesd:SOURCE, vq:SOURCE (a folder or a hub id), onnx:FOLDER or "
+              "compvis:FILE.")  # fmt: skip
+@click.option(
+    "--recipe",
+    default="fast",
+    show_default=True,
+    help="How to train: fast, paper, official, official-ham10000 or a TOML file.",
+)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
 @click.option("--splits", type=click.Path(path_type=Path), help="File with the names of the train and test cases: JSON "
               "or the official pickle.")  # fmt: skip
@@ -82,7 +88,7 @@ def command(
     request = TrainingRequest(
         dataset,
         split,
-        load_tokenizer(tokenizer),
+        load_tokenizer(tokenizer, note=console.note),
         how,
         out,
         device=where,
@@ -104,6 +110,7 @@ def _values(outcome: Outcome) -> dict[str, object]:
         "epochs": outcome.epochs,
         "seconds": round(outcome.seconds, 1),
         "images_per_second": round(outcome.images_per_second, 2),
+        "parameters": outcome.parameters,
     }
 
 
@@ -112,6 +119,6 @@ def _screen(outcome: Outcome, data: Path, splits: Path | None) -> str:
     lists = f" --splits {splits}" if splits else ""
     return (
         f"{outcome.run}: {best} (epoch {outcome.best_epoch} of {outcome.epochs}), "
-        f"{outcome.seconds:.0f} s, {outcome.images_per_second:.1f} images/s\n"
+        f"{outcome.seconds:.0f} s, {outcome.images_per_second:.1f} images/s, {outcome.parameters:,} parameters\n"
         f"next: gms-rt eval {data} --run {outcome.run}{lists} --out {outcome.run}/test"
     )

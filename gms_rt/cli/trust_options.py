@@ -1,4 +1,4 @@
-"""The options of every verb that loads an engine: what the user vouches for."""
+"""The options of every verb that loads an engine: what the user vouches for, and how a GPU runs it."""
 
 from __future__ import annotations
 
@@ -25,3 +25,14 @@ def trust_options(command: _Command) -> _Command:
         help="Do not run the reference pictures first where device or runtime differ from the certificate's.",
     )
     return plans_option(device(command))
+
+
+def graph_option(command: _Command) -> _Command:
+    """Add `--cuda-graph` to a verb."""
+    return click.option(
+        "--cuda-graph",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        show_default=True,
+        help="Replay a TensorRT plan as a CUDA graph: where it can be captured, always (else fail), or never.",
+    )(command)

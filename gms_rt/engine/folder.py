@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import json
 import shutil
@@ -17,8 +18,10 @@ from gms_rt.class_lists import values_from_classes
 from gms_rt.engine import openvino, tensorrt, timing_cache
 from gms_rt.engine.golden import Golden, write_golden_file
 from gms_rt.engine.manifest import GOLDEN, MANIFEST, MODEL, STEERED, EngineManifest, Plan, write_manifest
+from gms_rt.engine.plan_speed import plan_milliseconds
 from gms_rt.engine.source import SourceGraph
 from gms_rt.engine.trust import remember_plan
+from gms_rt.errors import GmsError
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.layer_counts import computing_layers, layer_counts
 from gms_rt.graph.openvino_ir import write_ir
@@ -115,6 +118,8 @@ class UnfinishedEngine:
             **({} if built.inspected is None else {"engine": built.inspected}),
             **({"warnings": built.warnings[:5]} if built.warnings else {}),
         }
+        if self.recipe.precision == "int8":
+            self._time_int8_plan(plan, built.data, progress)
 
     def keep_plans(self, older: EngineManifest) -> None:
         """Take over plans for other devices that an earlier build made from the same recipe."""
@@ -204,6 +209,28 @@ class UnfinishedEngine:
         self.counts["cpu"].setdefault("milliseconds", {}).update(fp32=round(full, 3), int8=round(quick, 3))
         if quick >= full:
             self.notes.append(f"INT8 is not faster here: {quick:.1f} ms against {full:.1f} ms FP32")
+
+    def _time_int8_plan(self, plan: Plan, data: bytes, progress: OnProgress) -> None:
+        """Where the plan's GPU is here: build the graph in FP16 too, time both, and tell if INT8 gains nothing."""
+        gpu = tensorrt.gpu_of_sm(probe(), plan.sm)
+        if gpu is None:
+            return
+        progress(f"{plan.target} SM{plan.sm}: compare with FP16", 0, 1)
+        half = dataclasses.replace(self.recipe, precision="fp16", int8=[], ranges={}, skips=[], cpu_only=[])
+        images = np.zeros((*self.source.graph.size, 3), np.uint8)
+        try:
+            other = tensorrt.build_plan(half.apply(self.source.graph, plan.target), plan.target, plan.sm)
+            where = self.folder / plan.file
+            quick, full = plan_milliseconds((data, other.data), where, plan.target, images, gpu)
+        except GmsError as error:
+            self.notes.append(f"{plan.file}: whether INT8 is faster than FP16 is not known: {error.what}")
+            return
+        self.counts[plan.file]["milliseconds"] = {"fp16": round(full, 3), "int8": round(quick, 3)}
+        if quick >= full:
+            self.notes.append(
+                f"INT8 is not faster than FP16 on {gpu.name}: {quick:.2f} ms against {full:.2f} ms;"
+                " --precision fp16 is closer to the reference"
+            )
 
 
 def _object_from_json(text: str | None) -> dict[str, Any]:

@@ -152,7 +152,8 @@ def _check_types(manifest: EngineManifest, path: Path) -> None:
         raise ArtifactError(f"has unknown precision {manifest.precision!r}", where=path)
     if manifest.classes:
         classes_from_values(manifest.classes, where=f"{path}: classes", error=ArtifactError)
-    unknown = [name for name in [*manifest.targets, *(p.target for p in manifest.plans)] if name not in TARGETS]
+    unknown = [name for name in manifest.targets if name not in TARGETS]
+    unknown += [plan.target for plan in manifest.plans if plan.target not in TARGETS or plan.target == "cpu"]
     if unknown:
         raise ArtifactError(f"has unknown target {unknown[0]!r}", where=path, fix=fix)
 

@@ -25,7 +25,8 @@ from gms_rt.errors import ArtifactError, DeviceError, GmsError, NativeError, Usa
 from gms_rt.runtime.arithmetic import cpu_arithmetic, lacks_bf16
 from gms_rt.runtime.base import Runner
 from gms_rt.runtime.device import Machine, parse_device, probe
-from gms_rt.runtime.tensorrt_module import how_to_install, tensorrt_version
+from gms_rt.runtime.options import GraphUse
+from gms_rt.runtime.tensorrt_module import driver_problem, how_to_install, tensorrt_version
 
 if TYPE_CHECKING:
     from typing_extensions import TypedDict, Unpack
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         trial: Literal["auto", "always", "never"]
         trust_plans: bool
         trust_device: bool
+        cuda_graph: GraphUse
 
 
 ENGINES = Path("engines")
@@ -62,6 +64,9 @@ class LoadOptions:
     # Whether the reference pictures are left out that are otherwise run once where the processor, GPU, driver, OpenVINO
     # or TensorRT differ from those of the engine's certificate.
     trust_device: bool = False
+    # Whether a plan is captured into a CUDA graph and replayed: where that is possible, always (else it is an error),
+    # or never. A graph saves the time that the processor needs to queue the plan's kernels one by one.
+    cuda_graph: GraphUse = "auto"
 
     def keywords(self) -> LoadKeywords:
         """The same as keywords of `load`."""
@@ -95,7 +100,7 @@ class _Choice:
 def engine_fits(manifest: EngineManifest, machine: Machine | None = None, *, gpu: int | None = None) -> list[Fit]:
     """Every way to run this engine, GPU plans first, each with the reason where it does not fit.
 
-    `gpu` asks for one GPU by number; otherwise the first that a plan was built for is taken.
+    `gpu` asks for one GPU by number; otherwise the one that a plan was timed on is taken, else the first of its SM.
     """
     here = machine or probe()
     found = [_plan_fit(plan, here, gpu) for plan in manifest.plans]
@@ -106,7 +111,8 @@ def engine_fits(manifest: EngineManifest, machine: Machine | None = None, *, gpu
 
 def _plan_fit(plan: Plan, machine: Machine, wanted: int | None) -> Fit:
     candidates = [g for g in machine.gpus if wanted in (None, g.index)]
-    gpu = next((g.index for g in candidates if g.sm == plan.sm), None)
+    same = sorted((g for g in candidates if g.sm == plan.sm), key=lambda g: g.name != plan.device)
+    gpu = same[0].index if same else None  # where two GPUs are of that SM, the one that its kernels were timed on
     installed = tensorrt_version(plan.target)
     if not machine.gpus:
         reason = machine.driver_note
@@ -120,11 +126,13 @@ def _plan_fit(plan: Plan, machine: Machine, wanted: int | None) -> Fit:
     elif installed not in (plan.version, "unknown"):
         reason = f"built with {plan.target} {plan.version}, installed is {installed}"
     else:
-        reason = ""
+        reason = driver_problem(plan.target, machine)
     return Fit(plan.target, plan, gpu, reason)
 
 
 def _cpu_reason(manifest: EngineManifest) -> str:
+    if not cpu_arithmetic().installed:
+        return "needs OpenVINO: pip install openvino"
     # An f16 engine is the same graph in f32, so it runs on any CPU. An INT8 engine with a bf16 remainder does if its
     # gate was met in f32 too; a bf16 engine would be the FP32 engine by another name.
     needed = manifest.execution == "bf16" and manifest.fallback != "f32"
@@ -154,10 +162,10 @@ def load(path: str | Path | None = None, **options: Unpack[LoadKeywords]) -> Eng
     if choice.fit.plan is not None:
         if how.batch not in (0, manifest.batch):
             raise _fixed_batch(folder, manifest, how.batch)
-        runner: Runner = _tensorrt_runner(folder, manifest, choice.fit, how.lanes)
+        runner: Runner = _tensorrt_runner(folder, manifest, choice.fit, how)
     else:
         runner = _cpu_runner(folder, manifest, how)
-    notice = _f32_notice(folder, manifest, runner)
+    notice = _f32_notice(folder, manifest, runner) or _graph_notice(folder, runner)
     if notice:
         _say_once(notice)
     if not how.trust_device:
@@ -178,6 +186,12 @@ def _f32_notice(folder: Path, manifest: EngineManifest, runner: Runner) -> str:
     return (
         f"{folder}: was built to run in {built}, which OpenVINO does not have on {info.device}: it runs in f32{judged}"
     )
+
+
+def _graph_notice(folder: Path, runner: Runner) -> str:
+    """What to say of a plan that could not be captured into a CUDA graph, and so is queued anew for each inference."""
+    notice = runner.info.details.get("notice")
+    return f"{folder}: {notice}" if notice else ""
 
 
 @functools.cache
@@ -275,7 +289,7 @@ def _fixed_batch(folder: Path, manifest: EngineManifest, batch: int) -> UsageErr
     )
 
 
-def _tensorrt_runner(folder: Path, manifest: EngineManifest, choice: Fit, lanes: int) -> Runner:
+def _tensorrt_runner(folder: Path, manifest: EngineManifest, choice: Fit, how: LoadOptions) -> Runner:
     from gms_rt.runtime.kernel_cache import KeptKernels
     from gms_rt.runtime.options import CudaSettings
     from gms_rt.runtime.tensorrt import TensorRtRunner
@@ -284,7 +298,12 @@ def _tensorrt_runner(folder: Path, manifest: EngineManifest, choice: Fit, lanes:
         raise DeviceError("this plan has no GPU to run on", where=folder)
     kernels = compiled_kernels()
     settings = CudaSettings(
-        batch=manifest.batch, height=manifest.height, width=manifest.width, device=choice.gpu, lanes=lanes
+        batch=manifest.batch,
+        height=manifest.height,
+        width=manifest.width,
+        device=choice.gpu,
+        lanes=how.lanes,
+        cuda_graph=how.cuda_graph,
     )
     return TensorRtRunner(
         folder / choice.plan.file,

@@ -9,7 +9,7 @@ from gms_rt.errors import DeviceError, UsageError
 from gms_rt.precision.int8_probe import cpu_runs_int8
 from gms_rt.runtime.arithmetic import cpu_arithmetic, cpu_execution
 from gms_rt.runtime.device import Machine, probe
-from gms_rt.runtime.tensorrt_module import load_tensorrt, tensorrt_installed
+from gms_rt.runtime.tensorrt_module import driver_problem, load_tensorrt, tensorrt_installed
 
 # Why the ahead-of-time compiler leaves an SM out, and what to do instead.
 _REFUSED = {
@@ -22,14 +22,22 @@ _REFUSED = {
 def default_targets(precision: str, machine: Machine | None = None) -> tuple[str, ...]:
     """What a bare build is for: this CPU, its GPUs' TensorRT, and TensorRT-RTX where its wheels are installed."""
     here = machine or probe()
-    found = ["cpu"]
+    found = ["cpu"] if cpu_arithmetic().installed else []
     if (precision == "bf16" and not cpu_arithmetic().bf16) or (precision == "int8" and not cpu_runs_int8()):
         found = []
     if here.gpus and tensorrt_installed("tensorrt"):
         found.append("tensorrt")
-    if tensorrt_installed("tensorrt-rtx") and "tensorrt" not in found:
+    if tensorrt_installed("tensorrt-rtx") and "tensorrt" not in found and _rtx_is_of_use(here):
         found.append("tensorrt-rtx")
     return tuple(found) or ("cpu",)  # the CPU's refusal names the reason and the alternatives
+
+
+def _rtx_is_of_use(machine: Machine) -> bool:
+    """Not beside GPUs that it does not run on: plans for other machines are asked for by name."""
+    if not machine.gpus:
+        return True
+    known = ahead_of_time_sms(load_tensorrt("tensorrt-rtx", "building for tensorrt-rtx"))
+    return any(gpu.sm in known for gpu in machine.gpus)
 
 
 def check_cpu(precision: str) -> None:
@@ -64,6 +72,12 @@ def choose_sms(flavour: str, trt: Any, asked: tuple[int, ...], machine: Machine 
         for sm in asked:
             check_ahead_of_time(trt, sm)
         fitting = tuple(sm for sm in own if sm in known)
+        if own and not fitting and not asked:
+            raise DeviceError(
+                f"TensorRT-RTX does not run on this machine's GPU ({here.gpus[0].name}, SM{own[0]})",
+                where="--target tensorrt-rtx",
+                fix=f"{_REFUSED.get(own[0], 'use --target tensorrt')}; for other machines name their --sm, say 86,89",
+            )
         return asked or fitting or tuple(sm for sm in (89,) if sm in known) or known[-1:]
     if not own:
         raise DeviceError(
@@ -71,6 +85,9 @@ def choose_sms(flavour: str, trt: Any, asked: tuple[int, ...], machine: Machine 
             where="--target tensorrt",
             fix="build on the device itself, or use --target tensorrt-rtx --sm 80,86,89 from here",
         )
+    problem = driver_problem(flavour, here)
+    if problem:
+        raise DeviceError(problem, where="--target tensorrt")
     missing = [sm for sm in asked if sm not in own]
     if missing:
         raise DeviceError(

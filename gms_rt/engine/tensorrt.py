@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,11 @@ from gms_rt.engine.targets import check_ahead_of_time
 from gms_rt.errors import DeviceError, GmsError
 from gms_rt.graph.graph import INPUT, Graph
 from gms_rt.progress import OnProgress
-from gms_rt.runtime.device import Machine, probe
-from gms_rt.runtime.tensorrt_module import load_tensorrt, tensorrt_logger
+from gms_rt.runtime.cuda import current_device
+from gms_rt.runtime.device import Gpu, Machine, probe
+from gms_rt.runtime.tensorrt_module import Heard, TensorRtLog, load_tensorrt, tensorrt_log
+
+_SHARE_OF_INTEGRATED = 2  # a half of the memory for what TensorRT tries out, the rest for the system and the network
 
 
 @dataclass(frozen=True)
@@ -48,47 +52,76 @@ def plan_name(flavour: str, version: str, sm: int) -> str:
 def build_plan(
     graph: Graph, flavour: str, sm: int, *, earlier: bytes = b"", progress: OnProgress | None = None
 ) -> BuiltPlan:
-    """Build one plan. `earlier` is the timing cache of an earlier build, which goes before the user's shared one."""
+    """Build one plan. `earlier` is the timing cache of an earlier build, which goes before the user's shared one.
+
+    Where this machine has a GPU of that SM, it is the current device meanwhile: full TensorRT times its kernels there.
+    """
     trt = load_tensorrt(flavour, f"building for {flavour}")
     machine = probe()
     if flavour == "tensorrt-rtx":
         check_ahead_of_time(trt, sm)
-    log = tensorrt_logger(trt)
-    builder = trt.Builder(log)
+    gpu = gpu_of_sm(machine, sm)
+    log = tensorrt_log(trt)
+    with log.listening() as heard, current_device(gpu.index) if gpu else nullcontext():
+        return _built(trt, log, heard, _Order(graph, flavour, sm, earlier, progress, machine, gpu))
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What `build_plan` was asked for, and where."""
+
+    graph: Graph
+    flavour: str
+    sm: int
+    earlier: bytes
+    progress: OnProgress | None
+    machine: Machine
+    gpu: Gpu | None  # the GPU of this machine that the plan is for
+
+
+def _built(trt: Any, log: TensorRtLog, heard: Heard, order: _Order) -> BuiltPlan:
+    flavour, sm, progress = order.flavour, order.sm, order.progress
+    builder = trt.Builder(log.logger)
     network = builder.create_network(_network_flags(trt))
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse(graph.bytes()):
+    parser = trt.OnnxParser(network, log.logger)
+    if not parser.parse(order.graph.bytes()):
         first = parser.get_error(0) if parser.num_errors else None
-        raise GmsError(f"{flavour} refuses the graph ({first.desc() if first else _tail(log)})")
+        raise GmsError(f"{flavour} refuses the graph ({first.desc() if first else _tail(heard)})")
     config = builder.create_builder_config()
-    _configure(trt, builder, config, network, graph, flavour, sm)
+    _configure(trt, builder, config, network, order)
     version = str(trt.__version__)
     # TensorRT-RTX measures nothing at build: its kernels are chosen on the device, and it has no timings to keep.
-    shared = timing_cache.shared_path(flavour, version, sm) if flavour == "tensorrt" else None
+    shared = timing_cache.shared_path(flavour, version, sm, order.machine) if flavour == "tensorrt" else None
     if shared is not None:
-        cache = config.create_timing_cache(earlier or timing_cache.read_timing_cache(shared))
-        config.set_timing_cache(cache, True)  # a cache of another device is ignored rather than refused
+        cache = config.create_timing_cache(order.earlier or timing_cache.read_timing_cache(shared))
+        config.set_timing_cache(cache, True)  # one of another version is set aside rather than refused
     if progress and hasattr(config, "progress_monitor"):
         config.progress_monitor = _monitor(trt, f"{flavour} SM{sm}", progress)
     start = time.monotonic()
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise GmsError(f"{flavour} could not build for SM{sm} ({_tail(log)})")
+        raise GmsError(f"{flavour} could not build for SM{sm} ({_tail(heard)})")
     seconds = time.monotonic() - start
     kept = b""
     if shared is not None:
         kept = bytes(config.get_timing_cache().serialize())
         timing_cache.keep(shared, kept)
     data = bytes(plan)
+    inspected = None if order.gpu is None else _inspected(trt, log.logger, data)
     return BuiltPlan(
-        data, sm, version, seconds, machine.driver, kept, _layers(trt, network), _inspected(trt, log, data, machine),
-        log.warnings, timed_on(machine, sm) if flavour == "tensorrt" else None,
+        data, sm, version, seconds, order.machine.driver, kept, _layers(trt, network), inspected,
+        list(heard.warnings), timed_on(order.machine, sm) if flavour == "tensorrt" else None,
     )  # fmt: skip
+
+
+def gpu_of_sm(machine: Machine, sm: int) -> Gpu | None:
+    """The first GPU of a machine that runs plans of an SM."""
+    return next((gpu for gpu in machine.gpus if gpu.sm == sm), None)
 
 
 def timed_on(machine: Machine, sm: int) -> str | None:
     """What full TensorRT times its kernels on: the board with its power mode, else the GPU of that SM."""
-    gpu = next((gpu for gpu in machine.gpus if gpu.sm == sm), None)
+    gpu = gpu_of_sm(machine, sm)
     if gpu is None:
         return None
     return machine.board.in_words if machine.board and gpu.integrated else gpu.name
@@ -115,22 +148,28 @@ def _network_flags(trt: Any) -> int:
     return flags
 
 
-def _configure(trt: Any, builder: Any, config: Any, network: Any, graph: Graph, flavour: str, sm: int) -> None:
+def _configure(trt: Any, builder: Any, config: Any, network: Any, order: _Order) -> None:
     if hasattr(trt, "ProfilingVerbosity"):
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if any(size < 0 for size in network.get_input(0).shape):
         profile = builder.create_optimization_profile()
-        profile.set_shape(INPUT, *[graph.shape[INPUT]] * 3)
+        profile.set_shape(INPUT, *[order.graph.shape[INPUT]] * 3)
         config.add_optimization_profile(profile)
-    if flavour == "tensorrt-rtx":
+    if order.gpu is not None and order.gpu.integrated:
+        # The usual limit is all of the device's memory, which on such a board is the system's own.
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, order.gpu.memory_bytes // _SHARE_OF_INTEGRATED)
+    if order.flavour == "tensorrt-rtx":
+        if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+            # Without, the runtime allocates during an inference, which then cannot be captured into a CUDA graph.
+            config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
         config.num_compute_capabilities = 1
-        if not config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{sm}"), 0):
-            raise DeviceError(f"TensorRT-RTX cannot build for SM{sm}", where="--sm")
+        if not config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{order.sm}"), 0):
+            raise DeviceError(f"TensorRT-RTX cannot build for SM{order.sm}", where="--sm")
 
 
-def _tail(log: Any) -> str:
-    lines = log.errors or log.warnings
-    return "; ".join(" ".join(line.split()) for line in lines[-2:]) or "it gave no reason"
+def _tail(heard: Heard) -> str:
+    lines = heard.errors or heard.warnings
+    return "; ".join(" ".join(line.split()) for line in list(lines)[-2:]) or "it gave no reason"
 
 
 def _monitor(trt: Any, label: str, progress: OnProgress) -> Any:
@@ -165,10 +204,8 @@ def _layers(trt: Any, network: Any) -> dict[str, dict[str, int]]:
     return {kind: dict(sorted(found[kind].items())) for kind in sorted(found)}
 
 
-def _inspected(trt: Any, log: Any, plan: bytes, machine: Machine) -> dict[str, int] | None:
-    if not machine.gpus:
-        return None
-    engine = trt.Runtime(log).deserialize_cuda_engine(plan)
+def _inspected(trt: Any, logger: Any, plan: bytes) -> dict[str, int] | None:
+    engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
     if engine is None:
         return None
     import json

@@ -1,7 +1,9 @@
-"""TensorRT's timing cache: the measured kernel choices of earlier builds, so that a rebuild picks the same.
+"""TensorRT's timing cache: measured times of kernels from earlier builds, so that a rebuild is quick.
 
-One lies in each engine folder, next to the plans it explains and listed with its hash, and a shared one per flavour,
-SM, board and power mode in the user's cache folder. A cache of another version or device is set aside, never an error.
+It is no promise that a rebuild picks the same kernels: NVIDIA's users report that it may not, so a rebuilt plan is a
+new engine, and is certified anew. One lies in each engine folder, next to the plans it explains and listed with its
+hash, and a shared one per flavour, GPU, board and power mode in the user's cache folder. A cache of another version is
+set aside, never an error.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ TIMING_CACHE = "timing.cache"
 
 
 def shared_path(flavour: str, version: str, sm: int, machine: Machine | None = None) -> Path:
-    """The shared cache of a flavour, version and SM; boards and power modes with the same SM measure other times."""
+    """The shared cache of a flavour, version and GPU; GPUs, boards and power modes of one SM measure other times."""
     here = machine or probe()
-    board = f"-{here.name}" if here.board else ""
-    return cache_root() / "timing" / f"{flavour}-{version}-sm{sm}{board}.cache"
+    gpu = next((gpu.name for gpu in here.gpus if gpu.sm == sm), "")
+    measured = here.name if here.board else "-".join("".join(c if c.isalnum() else " " for c in gpu.lower()).split())
+    return cache_root() / "timing" / f"{flavour}-{version}-sm{sm}{f'-{measured}' if measured else ''}.cache"
 
 
 def read_timing_cache(place: Path) -> bytes:

@@ -1,7 +1,9 @@
 """How good the masks are against the truth. No torch in here.
 
 choice.py       which cases are taken
-dataset.py      every case measured: cases.csv, summary.json, the worst cases as pictures
+measure.py      one case, by one model or by the mean of several
+case_result.py  what was measured of it, and the table cases.csv
+dataset.py      every case: cases.csv, summary.json, the worst cases as pictures (gallery.py)
 summary.py      numbers over cases, with intervals and a policy for empty masks
 comparison.py   two evaluations of the same cases, paired
 published.py    the paper's own numbers

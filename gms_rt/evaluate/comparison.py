@@ -11,7 +11,7 @@ import numpy as np
 
 from gms_rt.arrays import F64
 from gms_rt.errors import UsageError
-from gms_rt.evaluate.dataset import CaseResult
+from gms_rt.evaluate.case_result import CaseResult
 from gms_rt.statistics import bootstrap
 
 _EXACT_UP_TO = 25
@@ -35,7 +35,7 @@ def compare_evaluations(first: Sequence[CaseResult], second: Sequence[CaseResult
         raise UsageError("the two evaluations share no case", fix="evaluate both on the same data and split")
     only = (len(first) - len(pairs), len(second) - len(pairs))
     found: dict[str, Any] = {"pairs": len(pairs), "only_in_first": only[0], "only_in_second": only[1]}
-    for name in ("dice", "iou", "hd95", "dice_224", "iou_224", "hd95_224"):
+    for name in ("dice", "iou", "hd95", "nsd", "dice_224", "iou_224", "hd95_224", "nsd_224"):
         values = np.array([[getattr(a, name), getattr(b, name)] for a, b in pairs], np.float64)
         found[name] = _difference(values[np.isfinite(values).all(axis=1)])
     areas = np.array([[a.predicted_pixels, b.predicted_pixels] for a, b in pairs], np.float64)

@@ -1,6 +1,7 @@
 """The paper's own numbers (Huo et al., Generative Medical Segmentation), for tables that show them next to ours.
 
-DSC and IoU in percent, HD95 in pixels at 224x224, in the papers' column order.
+DSC and IoU in percent, HD95 in pixels at 224x224, in the papers' column order. The paper does not say how its HD95
+counts a missed lesion.
 """
 
 from __future__ import annotations
@@ -64,9 +65,3 @@ def key_of(dataset: str) -> str:
     """
     plain = dataset.lower().replace("_", "-")
     return _SPELLINGS.get(plain.replace("-", ""), plain)
-
-
-def row(label: str, numbers: Numbers | None) -> list[str]:
-    """A table row of DSC, IoU and HD95."""
-    cells = ["-"] * 3 if numbers is None else ["-" if n is None else f"{n:.2f}" for n in numbers]
-    return [label, *cells]

@@ -2,7 +2,8 @@
 
 Dice and IoU: both masks empty is 1, one empty is 0. HD95 of a miss or a false alarm has no distance, so the mean is
 given twice: over the cases where both masks have pixels (`hd95`), and with the picture's diagonal for every miss and
-false alarm (`hd95_penalised`). Every outcome is counted.
+false alarm (`hd95_penalised`). Every outcome is counted. Lesions are counted one by one: which share is found
+(sensitivity), and how many false alarms there are per image.
 """
 
 from __future__ import annotations
@@ -14,16 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gms_rt.statistics import bootstrap
+from gms_rt import metrics
+from gms_rt.statistics import bootstrap, bootstrap_share
 
 if TYPE_CHECKING:
-    from gms_rt.evaluate.dataset import CaseResult
+    from gms_rt.evaluate.case_result import CaseResult
 
 POLICY = (
     "Dice and IoU: both empty 1, one empty 0. HD95: mean over cases where both masks have pixels (hd95), and with the "
     "picture's diagonal for misses and false alarms, 0 for both empty (hd95_penalised). Failed cases are counted in "
     "cases.failed and are in no mean."
 )
+DEFINITIONS = {
+    "hd95": "the larger of the 95th percentiles of both surfaces' distances to the other (MONAI's; medpy's takes one "
+    "percentile of both together)",
+    "nsd": "share of both surfaces within nsd_tolerance of the other, in units of spacing at source size and in pixels "
+    "at 224x224",
+    "lesions": f"regions of the truth, corners touching, at source size; one is found if a region of the prediction "
+    f"overlaps it with an IoU of at least {metrics.LESION_IOU:g}, matched one to one, the largest IoU first; other "
+    "regions of the prediction are false alarms",
+}
 OUTCOMES = ("hit", "miss", "false alarm", "both empty", "failed")
 
 
@@ -36,6 +47,7 @@ def summarise(results: Sequence[CaseResult]) -> dict[str, Any]:
         "empty_mask_policy": POLICY,
         "source_size": _summary_at(good, ""),
         "at_224": _summary_at(good, "_224"),
+        "lesions": _lesions(good),
         "seconds_per_image_median": round(float(np.median([r.seconds for r in good])), 4) if good else None,
     }
 
@@ -63,8 +75,26 @@ def _summary_at(results: Sequence[CaseResult], ending: str) -> dict[str, Any]:
     return {
         "dice": describe_values([float(getattr(r, f"dice{ending}")) for r in results]),
         "iou": describe_values([float(getattr(r, f"iou{ending}")) for r in results]),
+        "nsd": describe_values([n for r in results if math.isfinite(n := float(getattr(r, f"nsd{ending}")))]),
         "hd95": describe_values([d for r, d in distances if math.isfinite(d) and r.outcome == "hit"]),
         "hd95_penalised": describe_values([d if math.isfinite(d) else _diagonal(r, ending) for r, d in distances]),
+    }
+
+
+def _lesions(results: Sequence[CaseResult]) -> dict[str, Any]:
+    wholes, parts = [r.lesions for r in results], [r.lesions_found for r in results]
+    sensitivity = None
+    if sum(wholes):
+        interval = bootstrap_share(parts, wholes)
+        sensitivity = {
+            "mean": round(sum(parts) / sum(wholes), 6),
+            "interval95": [round(interval.low, 6), round(interval.high, 6)],
+        }
+    return {
+        "all": sum(wholes),
+        "found": sum(parts),
+        "sensitivity": sensitivity,
+        "false_alarms_per_image": describe_values([float(r.false_regions) for r in results]),
     }
 
 

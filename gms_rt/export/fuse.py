@@ -45,15 +45,15 @@ class ExportOptions:
 
 
 class PipelinePart(nn.Module):
-    """One step of the pipeline as a module of one input and one output."""
+    """One step of the pipeline as a module."""
 
     def __init__(self, gms: Gms, step: str) -> None:
         super().__init__()
         self.gms, self.step = gms, step
 
-    def forward(self, value: Tensor) -> Tensor:
+    def forward(self, value: Tensor, *more: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Take the step."""
-        result: Tensor = getattr(self.gms, self.step)(value)
+        result: Tensor | tuple[Tensor, ...] = getattr(self.gms, self.step)(value, *more)
         return result
 
 
@@ -91,13 +91,14 @@ def graph_from_gms(
     _check(gms, options)
     height, width, batch = options.height, options.width, options.batch
     spec, low = gms.tokenizer.spec, max(batch[0], min(2, batch[1]))
-    grid = (low, spec.channels, height // spec.stride, width // spec.stride)
+    picture = torch.zeros(low, height, width, 3, dtype=torch.uint8)
+    encoded = tuple(
+        torch.zeros(low, channels, height // spec.stride, width // spec.stride) for channels in gms.mapper.config.parts
+    )
     stages = [
-        ExportStage(
-            "encoder", PipelinePart(gms, "encode_levels"), torch.zeros(low, height, width, 3, dtype=torch.uint8)
-        ),
-        ExportStage("lmm", PipelinePart(gms, "map"), torch.zeros(grid)),
-        ExportStage("decoder", PipelinePart(gms, "draw_levels"), torch.zeros(grid)),
+        ExportStage("encoder", PipelinePart(gms, "encode_parts"), (picture,), len(encoded)),
+        ExportStage("lmm", PipelinePart(gms, "map_parts"), encoded),
+        ExportStage("decoder", PipelinePart(gms, "draw_levels"), encoded[:1]),
     ]
     gms.eval()
     graph = Graph(join_stages([export_stage(stage, options.opset, batch) for stage in stages], INPUT, OUTPUT))

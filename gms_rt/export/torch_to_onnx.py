@@ -1,4 +1,4 @@
-"""One torch module of one input and one output to ONNX, every name in it beginning with its stage's."""
+"""One torch module to ONNX, every name in it beginning with its stage's."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from gms_rt.telemetry import quiet_module
 
 @dataclass(frozen=True)
 class ExportStage:
-    """One part of the pipeline as a module of one input and one output."""
+    """One part of the pipeline as a module whose `forward` takes `value, *more`."""
 
     name: str
     module: nn.Module
-    example: Tensor  # an input of the right shape and type; only these matter
+    examples: tuple[Tensor, ...]  # inputs of the right shapes and types; only these matter
+    outputs: int = 1  # how many tensors come out
 
 
 def export_stage(stage: ExportStage, opset: int, batch: tuple[int, int]) -> Any:
@@ -35,15 +36,19 @@ def export_stage(stage: ExportStage, opset: int, batch: tuple[int, int]) -> Any:
     except ImportError as error:
         raise MissingExtraError("export", "train") from error
     low, high = batch
-    shapes = None if low == high else ({0: torch.export.Dim("batch", min=low, max=high)},)
+    shapes: tuple[Any, ...] | None = None
+    if low < high:
+        several = {0: torch.export.Dim("batch", min=low, max=high)}
+        more = tuple(several for _ in stage.examples[1:])  # one argument to the exporter
+        shapes = (several, more) if more else (several,)
     with _silence(), torch.no_grad():
         program = torch.onnx.export(
             stage.module,
-            (stage.example,),
+            stage.examples,
             dynamo=True,
             opset_version=opset,
-            input_names=["in"],
-            output_names=["out"],
+            input_names=_numbered("in", len(stage.examples)),
+            output_names=_numbered("out", stage.outputs),
             dynamic_shapes=shapes,
             verbose=False,
         )
@@ -60,6 +65,10 @@ def export_stage(stage: ExportStage, opset: int, batch: tuple[int, int]) -> Any:
     if model.functions:
         raise GmsError("torch left functions in the graph", where=f"stage {stage.name}")
     return onnx.compose.add_prefix(model, f"{stage.name}/")
+
+
+def _numbered(name: str, count: int) -> list[str]:
+    return [name, *(f"{name}{number}" for number in range(1, count))]
 
 
 def _simplify(model: Any) -> Any:

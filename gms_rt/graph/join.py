@@ -1,6 +1,7 @@
 """Stage graphs become one: chained, named by stage, and described.
 
-A stage graph has one input and one output, and every name in it begins with the stage's.
+Every name in a stage graph begins with the stage's. The first has one input and the last one output; in between, a
+stage takes as many values as the one before it gives.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ GRAPH_FORMAT = "1"
 
 
 def join_stages(models: Sequence[Any], inputs: str, outputs: str) -> Any:
-    """Chain stage graphs, each one's output the next one's input; `inputs` and `outputs` name what is left open."""
+    """Chain stage graphs, each one's outputs the next one's inputs; `inputs` and `outputs` name what is left open."""
     import onnx
 
     joined = models[0]
     for following in models[1:]:
-        wires = [(joined.graph.output[0].name, following.graph.input[0].name)]
+        given, taken = joined.graph.output, following.graph.input
+        wires = [(a.name, b.name) for a, b in zip(given, taken, strict=True)]
         joined = onnx.compose.merge_models(joined, following, io_map=wires)
     unite_opsets(joined)
     _rename_value(joined.graph, joined.graph.input[0].name, inputs)

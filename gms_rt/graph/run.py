@@ -52,7 +52,13 @@ class Session:
         form: IrModel | None = None,
         profile: bool = False,
     ) -> None:
-        core = quiet_module("openvino").Core()
+        try:
+            core = quiet_module("openvino").Core()
+        except ImportError as error:
+            raise GmsError(
+                f"running a graph on the CPU needs OpenVINO, which cannot be loaded ({error})",
+                fix="pip install openvino",
+            ) from error
         config = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": execution,

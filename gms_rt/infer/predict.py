@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
 
 from gms_rt.arrays import U8
 from gms_rt.engine.loaded import Engine
-from gms_rt.infer.flips import mean_over_flips
+from gms_rt.infer.flips import infer_over_flips
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.tiles import predict_in_tiles
-from gms_rt.scan.segmenter import Segmenter
+from gms_rt.scan.segmenter import Infer, Segmenter
 
 
 class Predictor(Segmenter):
     """An engine with the options that decide what it sees. It may be called from many threads."""
 
     def __init__(self, engine: Engine, options: InferOptions) -> None:
-        infer = engine.runner.infer
-        averaged = partial(mean_over_flips, infer, which=options.flips or "both")
-        super().__init__(averaged if options.tta else infer, engine.height, engine.width)
+        infer: Infer = engine.runner.infer
+        if options.tta:
+            infer = infer_over_flips(infer, options.flips or "both", engine.height, engine.width)
+        super().__init__(infer, engine.height, engine.width)
         self.engine = engine
         self.options = options
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gms_rt.errors import ArtifactError, MissingExtraError, UsageError, reason_from_error
+from gms_rt.model.hub import folder_from_hub
+from gms_rt.model.presets import preset_from_repository
 from gms_rt.model.tokenizer import Tokenizer, TokenizerSpec
 from gms_rt.telemetry import quiet_module
 
@@ -32,6 +35,11 @@ class DiffusersTokenizer(Tokenizer):
             latent = quant(latent)
         return latent[:, : self.spec.channels]
 
+    def latent_and_inner(self, image: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+        """The encoder with what its downsampling and its last convolution read."""
+        with _seen(level_readers(self.autoencoder.encoder)) as inner:
+            return self.latent_mean(image), inner
+
     def decode(self, latent: Tensor) -> Tensor:
         """Decoder; a VQModel first snaps the latent to its codebook, straight-through for gradients."""
         if self.spec.kind == "vq":
@@ -39,6 +47,39 @@ class DiffusersTokenizer(Tokenizer):
         post_quant = getattr(self.autoencoder, "post_quant_conv", None)
         image: Tensor = self.autoencoder.decoder(latent if post_quant is None else post_quant(latent))
         return image
+
+
+def level_readers(encoder: Any) -> dict[int, nn.Module]:
+    """The module of an encoder of diffusers that reads the last activation at each stride."""
+    found: dict[int, nn.Module] = {}
+    stride = 1
+    if hasattr(encoder, "layers"):  # AutoencoderTiny: blocks between plain convolutions
+        for layer in encoder.layers:
+            if isinstance(layer, nn.Conv2d):
+                found[stride] = layer
+                stride *= layer.stride[0]
+        return found
+    for block in encoder.down_blocks:
+        for layer in block.downsamplers or ():
+            found[stride] = layer
+            stride *= 2
+    return {**found, stride: encoder.conv_out}
+
+
+@contextmanager
+def _seen(readers: dict[int, nn.Module]) -> Iterator[dict[int, Tensor]]:
+    """Collects by stride what these modules read meanwhile."""
+    seen: dict[int, Tensor] = {}
+
+    def keep(stride: int, module: nn.Module) -> Any:
+        return module.register_forward_pre_hook(lambda _, given: seen.update({stride: given[0]}))
+
+    handles = [keep(stride, module) for stride, module in readers.items()]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def snap_to_codebook(latent: Tensor, codebook: Tensor) -> Tensor:
@@ -91,25 +132,9 @@ def load_diffusers(kind: str, source: str, revision: str | None = None) -> Diffu
     elif folder.exists() or source.count("/") != 1 or source.startswith((".", "~", "/")):
         raise UsageError("is neither a tokenizer folder nor a hub id", where=source, fix=_wanted(kind))
     else:
-        autoencoder = _from_hub(layout, kind, source, revision)
+        hub_folder = folder_from_hub(preset_from_repository(kind, source, revision))
+        autoencoder = _load(layout, hub_folder, {"local_files_only": True})
     return wrap_autoencoder(autoencoder, kind, source, revision)
-
-
-def _from_hub(layout: Any, kind: str, source: str, revision: str | None) -> Any:
-    for subfolder in (None, "vae"):
-        options = {"revision": revision} if subfolder is None else {"revision": revision, "subfolder": subfolder}
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the hub's client warns about diffusers' own arguments
-                return layout.from_pretrained(source, **options)
-        except (OSError, ValueError) as error:
-            last = error
-    raise UsageError(
-        f"the hub did not give this tokenizer ({reason_from_error(last)})",
-        where=source,
-        fix=f"offline, fetch config.json and diffusion_pytorch_model.safetensors of {source} (folder vae, if it "
-        f"has one) elsewhere, put them into a folder and name it: --tokenizer {kind}:FOLDER",
-    ) from last
 
 
 def _load(layout: Any, folder: Path, options: dict[str, Any]) -> Any:

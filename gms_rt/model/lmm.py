@@ -2,12 +2,17 @@
 
 Four encoder and four decoder blocks of two convolutions and one attention over all positions, joined by
 concatenation. With deep supervision every decoder block has a head; the last head is the output.
+
+With `levels`, inner activations of the tokenizer's encoder come in beside the image latent: standardised by fixed
+statistics, and added to the first convolution's output through a 1x1 convolution.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +21,8 @@ from torch.nn import functional as F
 from gms_rt.errors import ConfigError
 
 _EPS = 1e-6  # of every group normalisation
+_QUIET = 0.01  # of a level's mean deviation, which no channel's falls below: silent channels are not blown up
+_LATER = ("levels", "pooling", "level_channels")  # keys that earlier versions did not know, written where they are set
 
 
 @dataclass(frozen=True)
@@ -27,8 +34,16 @@ class LmmConfig:
     multipliers: tuple[int, ...] = (1, 2, 4, 4)  # channels of each encoder block, as multiples of `width`
     groups: int = 16  # of every group normalisation; divides `width`
     deep_supervision: bool = True  # a head on every decoder block, else on the last alone
+    levels: tuple[int, ...] = ()  # strides of the encoder's inner activations that come in, too
+    pooling: Literal["average", "max", "both"] = "average"  # how they are brought to the latent's grid
+    level_channels: tuple[int, ...] = ()  # of each level, pooled; the tokenizer decides
 
     def __post_init__(self) -> None:
+        if len(self.level_channels) != len(self.levels) or min((*self.levels, *self.level_channels, 1)) < 1:
+            raise ConfigError(
+                f"levels {list(self.levels)} do not go with level_channels {list(self.level_channels)}",
+                fix="give positive strides, and as many numbers of channels",
+            )
         if self.latent_channels < 1 or self.width < 1 or len(self.multipliers) < 2 or min(self.multipliers) < 1:
             raise ConfigError(
                 f"a latent mapping model cannot have {self.latent_channels} latent channels, "
@@ -40,6 +55,16 @@ class LmmConfig:
                 f"width {self.width} does not divide into {self.groups} groups",
                 fix="make the width a multiple of the groups",
             )
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """The channels of what comes in: the latent's, then each level's."""
+        return (self.latent_channels, *self.level_channels)
+
+    def to_values(self) -> dict[str, Any]:
+        """Plain values for `config.toml`, without later keys that are not set."""
+        unset = {field.name: field.default for field in fields(self) if field.name in _LATER}
+        return {key: value for key, value in asdict(self).items() if unset.get(key, MISSING) != value}
 
 
 class Attention(nn.Module):
@@ -96,8 +121,35 @@ class Head(nn.Sequential):
         )
 
 
+class LevelInput(nn.Module):
+    """The encoder's inner activations, standardised channel by channel, to the first convolution's width."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("deviation", torch.ones(1, channels, 1, 1))
+        self.mix = nn.Conv2d(channels, width, 1, bias=False)
+
+    def forward(self, level: Tensor) -> Tensor:
+        """What this level adds. A 1x1 convolution takes mean and deviation in without a loss at export."""
+        mixed: Tensor = self.mix((level - self.mean) / self.deviation)
+        return mixed
+
+    @torch.no_grad()
+    def fit(self, level: Tensor) -> None:
+        """Take the statistics of these examples."""
+        deviation = level.std(dim=(0, 2, 3), keepdim=True)
+        self.mean.copy_(level.mean(dim=(0, 2, 3), keepdim=True))
+        self.deviation.copy_(deviation.clamp(min=max(float(deviation.mean()) * _QUIET, _EPS)))
+
+
 class LatentMapper(nn.Module):
-    """The latent mapping model (LMM)."""
+    """The latent mapping model (LMM).
+
+    It takes one tensor, the image latent with the pooled levels behind it, or each of them by itself.
+    """
 
     def __init__(self, config: LmmConfig | None = None) -> None:
         super().__init__()
@@ -112,22 +164,29 @@ class LatentMapper(nn.Module):
             below = skip
         headed = list(reversed(widths[:-1])) if config.deep_supervision else [config.width]
         self.heads = nn.ModuleList(Head(w, config.latent_channels, config.groups) for w in headed)
+        self.levels = nn.ModuleList(LevelInput(channels, config.width) for channels in config.level_channels)
         self._initialise()
 
-    def forward(self, latent: Tensor) -> Tensor:
+    def forward(self, *encoded: Tensor) -> Tensor:
         """The mask latent."""
-        return self._head(-1, self.features(latent)[-1])
+        return self._head(-1, self.features(*encoded)[-1])
 
-    def supervised_latents(self, latent: Tensor) -> list[Tensor]:
+    def supervised_latents(self, *encoded: Tensor) -> list[Tensor]:
         """The latents that training supervises, the output first: all heads but the deepest, or just one."""
-        features = self.features(latent)
+        features = self.features(*encoded)
         if not self.config.deep_supervision:
             return [self._head(-1, features[-1])]
         return [self._head(i, features[i]) for i in range(len(features) - 1, 0, -1)]
 
-    def features(self, latent: Tensor) -> list[Tensor]:
+    def fit_levels(self, encoded: Tensor) -> None:
+        """Take the levels' statistics from these examples."""
+        _, *found = torch.split(encoded, list(self.config.parts), dim=1)
+        for level, given in zip(self._level_inputs(), found, strict=True):
+            level.fit(given)
+
+    def features(self, *encoded: Tensor) -> list[Tensor]:
         """The outputs of the decoder blocks, deepest first."""
-        skips = [self.stem(latent)]
+        skips = [self._first(encoded)]
         for block in self.down:
             skips.append(block(skips[-1]))
         below = skips.pop()
@@ -136,6 +195,19 @@ class LatentMapper(nn.Module):
             below = block(torch.cat([skips.pop(), below], dim=1))
             found.append(below)
         return found
+
+    def _first(self, encoded: Sequence[Tensor]) -> Tensor:
+        if not self.levels:
+            first: Tensor = self.stem(*encoded)
+            return first
+        latent, *found = encoded if len(encoded) > 1 else torch.split(encoded[0], list(self.config.parts), dim=1)
+        first = self.stem(latent)
+        for level, given in zip(self.levels, found, strict=True):
+            first = first + level(given)
+        return first
+
+    def _level_inputs(self) -> list[LevelInput]:
+        return [module for module in self.levels if isinstance(module, LevelInput)]
 
     def _head(self, index: int, features: Tensor) -> Tensor:
         latent: Tensor = self.heads[index](features)
@@ -147,3 +219,5 @@ class LatentMapper(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="leaky_relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        for level in self._level_inputs():  # standardised input keeps its size, whatever the number of channels
+            nn.init.kaiming_normal_(level.mix.weight, mode="fan_in", nonlinearity="linear")

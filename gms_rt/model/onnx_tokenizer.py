@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from gms_rt.artifacts import read_json
@@ -27,6 +28,17 @@ class OnnxTokenizer(Tokenizer):
         """The encoder graph; of mean and variance channels, the mean."""
         latent: Tensor = self.encoder(image)
         return latent[:, : self.spec.channels]
+
+    def latent_and_inner(self, image: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+        """The encoder graph with what its convolutions read."""
+        latent, read = self.encoder.output_and_read(image)
+        inner = {}
+        for stride in range(1, self.spec.stride + 1):
+            size = torch.Size(side // stride for side in image.shape[2:])
+            found = [tensor for tensor in read if tensor.shape[2:] == size]
+            if found and all(side % stride == 0 for side in image.shape[2:]):
+                inner[stride] = found[-1]
+        return latent[:, : self.spec.channels], inner
 
     def decode(self, latent: Tensor) -> Tensor:
         """The decoder graph."""

@@ -58,12 +58,22 @@ class OnnxModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The graph's output for x."""
+        result: Tensor = self._run(x)[self._output]
+        return result
+
+    def output_and_read(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The graph's output for x, and what its convolutions read, in the graph's order."""
+        values = self._run(x)
+        read = [values[inputs[0]] for operator, inputs, _, _ in self._program if operator is _conv]
+        return values[self._output], read
+
+    def _run(self, x: Tensor) -> dict[str, Any]:
+        """Every value of the graph by name."""
         values: dict[str, Any] = {self._input: x, "": None, **self._fixed}
         values |= {name: getattr(self, buffer) for name, buffer in self._buffer_of.items()}
         for operator, inputs, output, attributes in self._program:
             values[output] = operator([values[name] for name in inputs], attributes)
-        result: Tensor = values[self._output]
-        return result
+        return values
 
     def _register(self, weights: dict[str, Tensor]) -> None:
         # Shapes and scales steer operators and must be plain numbers; everything else is a buffer.

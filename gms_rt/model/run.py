@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -35,7 +35,7 @@ def save_run(
 
     `tables` are more tables of `config.toml`, such as how it was trained; `weights` stand in for the mapper's own.
     """
-    write_bytes(folder / CONFIG, toml_text({"model": asdict(gms.mapper.config), **(tables or {})}).encode())
+    write_bytes(folder / CONFIG, toml_text({"model": gms.mapper.config.to_values(), **(tables or {})}).encode())
     spec = replace(gms.tokenizer.spec, sha256=gms.tokenizer.weights_sha256())
     write_json(folder / TOKENIZER, spec.to_json())
     write_weights(folder / WEIGHTS, weights or gms.mapper.state_dict())

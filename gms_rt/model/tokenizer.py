@@ -3,18 +3,21 @@
 A tokenizer never trains: its weights take no gradient and it stays in eval mode. `encode` runs without a graph;
 `decode` lets gradients through to the latent, so that a loss on the drawn mask reaches the latent mapping model.
 Both work in the tokenizer's own image range and on unscaled latents; `gms.py` does the scaling, once.
+
+The encoder's inner activations are there too, by stride: at each, the last one that a convolution reads.
 """
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 
-from gms_rt.errors import ConfigError
+from gms_rt.errors import ConfigError, UsageError
 
 JsonValue = str | int | float | list[float] | None
 
@@ -58,6 +61,32 @@ class Tokenizer(nn.Module, ABC):
     @abstractmethod
     def latent_mean(self, image: Tensor) -> Tensor:
         """What `encode` computes, traceable."""
+
+    @abstractmethod
+    def latent_and_inner(self, image: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+        """The latent mean, and by stride the last inner activation that a convolution reads, traceable."""
+
+    def latent_and_levels(self, image: Tensor, strides: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        """The latent mean and the encoder's inner activations at these strides, from one pass of the encoder."""
+        latent, inner = self.latent_and_inner(image)
+        missing = [str(stride) for stride in strides if stride not in inner]
+        if missing:
+            raise UsageError(
+                f"the encoder has no inner activations at stride {', '.join(missing)}",
+                where=self.spec.source,
+                fix=f"choose levels among {', '.join(str(stride) for stride in sorted(inner))}",
+            )
+        return latent, [inner[stride] for stride in strides]
+
+    def level_channels(self, strides: Sequence[int]) -> tuple[int, ...]:
+        """How many channels the inner activations at these strides have."""
+        if not strides:
+            return ()
+        parameter = next(iter(self.state_dict().values()))
+        side = 4 * self.spec.stride
+        with torch.no_grad():
+            _, found = self.latent_and_levels(torch.zeros(1, 3, side, side, device=parameter.device), strides)
+        return tuple(each.shape[1] for each in found)
 
     @abstractmethod
     def decode(self, latent: Tensor) -> Tensor:

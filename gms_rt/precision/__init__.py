@@ -10,6 +10,7 @@ calibrators.py        where INT8 clips
 floating.py           FP16 and BF16: what stays FP32, and the typing
 equalise.py           channels evened out before INT8
 int8.py               the INT8 graph of a target
+rounding.py           weights rounded together
 concat_as_sum.py      around a bug of OpenVINO with Concat
 upsampling.py         INT8 upsampling as a CPU does it fast
 cpu_choice.py         the arithmetic in which this CPU runs the typed graph

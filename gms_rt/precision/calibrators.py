@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gms_rt.arrays import F64
 from gms_rt.errors import UsageError
+from gms_rt.precision.int8 import INT8_LEVELS, Int8Values
 from gms_rt.precision.ranges import Histogram
-
-INT8_LEVELS = 127  # steps on one side of zero
 
 
 def clip(histogram: Histogram, method: str) -> float:
@@ -33,6 +33,18 @@ def clip(histogram: Histogram, method: str) -> float:
 def clips_from_histograms(histograms: Mapping[str, Histogram], method: str) -> dict[str, float]:
     """The clipping magnitude of each tensor."""
     return {name: clip(histogram, method) for name, histogram in histograms.items()}
+
+
+def int8_values(
+    histograms: Mapping[str, Histogram], method: str, rounded: Mapping[str, NDArray[np.int8]]
+) -> Int8Values:
+    """What an INT8 graph takes from the histograms of its tensors, with weights that were rounded together."""
+    return Int8Values(clips_from_histograms(histograms, method), spans_from_histograms(histograms), rounded)
+
+
+def spans_from_histograms(histograms: Mapping[str, Histogram]) -> dict[str, tuple[float, float]]:
+    """The lowest and highest value of each tensor where they are known."""
+    return {name: histogram.span for name, histogram in histograms.items() if histogram.span is not None}
 
 
 def minmax_clip(histogram: Histogram) -> float:

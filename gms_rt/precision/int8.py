@@ -1,13 +1,16 @@
 """Explicit INT8: pairs of QuantizeLinear and DequantizeLinear around the convolutions that are to run in INT8.
 
-Signed and symmetric everywhere (zero point 0), one scale per tensor for activations, one per output channel for
-weights; biases stay as they are. Weights are stored as int8. What is outside the pairs keeps its type, so the
-remainder is typed afterwards: FP16 for TensorRT, FP32 for a CPU.
+One scale per tensor for activations, one per output channel for weights; biases stay as they are. Weights are signed
+and symmetric, and stored as int8. So are activations for TensorRT, which knows nothing else. On a CPU a tensor whose
+values lie mostly on one side of zero, as behind every rectifier, is unsigned with a zero point of its own: the 255
+steps then span what occurs, not twice the larger side. What is outside the pairs keeps its type, so the remainder is
+typed afterwards: FP16 for TensorRT, FP32 for a CPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,11 +19,23 @@ from numpy.typing import NDArray
 from gms_rt.graph.edit import add_constant, drop_unused, insert_nodes
 from gms_rt.graph.graph import Graph, attribute
 from gms_rt.graph.read import graph_from_model
-from gms_rt.precision.calibrators import INT8_LEVELS
 from gms_rt.precision.concat_as_sum import concats_as_sums
 from gms_rt.precision.upsampling import pointwise_upsampling
 
 QUANTISABLE = ("Conv", "ConvTranspose")
+INT8_LEVELS = 127  # steps on one side of zero
+# A tensor is unsigned on a CPU where its values need no more than this share of the signed range.
+_ONE_SIDED = 0.8
+_UNSIGNED_STEPS = 255
+
+
+@dataclass(frozen=True)
+class Int8Values:
+    """What calibration found out for an INT8 graph."""
+
+    clips: Mapping[str, float]  # clipping magnitude of each tensor
+    spans: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # lowest and highest value, for a CPU
+    rounded: Mapping[str, NDArray[np.int8]] = field(default_factory=dict)  # weights that are not at the nearest step
 
 
 def quantisable(graph: Graph) -> list[str]:
@@ -35,12 +50,13 @@ def quantisable(graph: Graph) -> list[str]:
 
 
 def int8_graph(
-    graph: Graph, nodes: Collection[str], clips: dict[str, float], target: str, *, levels: int, skips: Collection[str]
+    graph: Graph, nodes: Collection[str], values: Int8Values, target: str, *, levels: int, skips: Collection[str]
 ) -> Graph:
     """The INT8 graph of a target: `qdq_graph`, on a CPU without `skips` and in the form that OpenVINO runs best."""
     if target == "cpu":
-        return openvino_form(qdq_graph(graph, nodes, clips, levels=levels))
-    return qdq_graph(graph, nodes, clips, levels=levels, skips=skips)
+        return openvino_form(qdq_graph(graph, nodes, values, levels=levels))
+    everywhere = Int8Values(values.clips, rounded=values.rounded)
+    return qdq_graph(graph, nodes, everywhere, levels=levels, skips=skips)
 
 
 def openvino_form(typed: Graph) -> Graph:
@@ -51,18 +67,19 @@ def openvino_form(typed: Graph) -> Graph:
 def qdq_graph(
     graph: Graph,
     nodes: Collection[str],
-    clips: dict[str, float],
+    values: Int8Values | Mapping[str, float],
     *,
     levels: int = INT8_LEVELS,
     skips: Collection[str] = (),
 ) -> Graph:
-    """A copy in which `nodes` are quantised; `clips` gives each input's clipping magnitude.
+    """A copy in which `nodes` are quantised with `values`, or clipping magnitudes alone.
 
     `levels` below 127 keeps weights small enough that a processor which adds pairs of products in 16 bits cannot
     saturate. `skips` names tensors whose way into a residual Add is quantised as well.
     """
     from onnx import helper
 
+    found = values if isinstance(values, Int8Values) else Int8Values(values)
     typed = graph.copy().model
     by_name = {node.name: node for node in typed.graph.node}
     fresh: dict[str, list[Any]] = {}  # new nodes, by the node they stand before
@@ -72,11 +89,12 @@ def qdq_graph(
         source = node.input[0]
         if source not in taken:
             taken[source] = f"{source}/dq"
-            fresh.setdefault(name, []).extend(_pair(typed, source, clips[source] / INT8_LEVELS))
+            fresh.setdefault(name, []).extend(_pair(typed, source, found))
         node.input[0] = taken[source]
         axis = 1 if node.op_type == "ConvTranspose" else 0
         stored = f"{name}/{node.input[1]}"
-        quantised, scale = quantise_weights(graph.constant(node.input[1]), axis, levels)
+        nearest, scale = quantise_weights(graph.constant(node.input[1]), axis, levels)
+        quantised = found.rounded.get(name, nearest)
         add_constant(typed, f"{stored}/q", quantised)
         add_constant(typed, f"{stored}/scale", scale)
         add_constant(typed, f"{stored}/zero", np.zeros(len(scale), np.int8))
@@ -89,7 +107,7 @@ def qdq_graph(
         for node in typed.graph.node:
             if node.op_type == "Add" and name in node.input and name not in taken:
                 taken[name] = f"{name}/dq"
-                fresh.setdefault(node.name, []).extend(_pair(typed, name, clips[name] / INT8_LEVELS))
+                fresh.setdefault(node.name, []).extend(_pair(typed, name, found))
             if node.op_type == "Add" and name in node.input:
                 node.input[list(node.input).index(name)] = taken[name]
     insert_nodes(typed, fresh)
@@ -128,13 +146,37 @@ def quantise_weights(weights: NDArray[Any], axis: int, levels: int) -> tuple[NDA
     return rounded, scale.astype(np.float32)
 
 
-def _pair(model: Any, source: str, scale: float) -> list[Any]:
+def span(values: Int8Values, tensor: str) -> tuple[float, float] | None:
+    """The lowest and highest value that an unsigned tensor represents, zero among them; None: it is signed.
+
+    >>> span(Int8Values({"x": 2.0}, {"x": (-0.1, 3.0)}), "x")
+    (-0.1, 2.0)
+    >>> span(Int8Values({"x": 2.0}, {"x": (-1.9, 3.0)}), "x") is None
+    True
+    """
+    if tensor not in values.spans:
+        return None
+    (low, high), most = values.spans[tensor], values.clips[tensor]
+    low, high = max(min(low, 0.0), -most), min(max(high, 0.0), most)
+    return (low, high) if 0 < high - low <= 2 * most * _ONE_SIDED else None
+
+
+def _pair(model: Any, source: str, values: Int8Values) -> list[Any]:
     from onnx import helper
 
-    add_constant(model, f"{source}/scale", np.float32(scale))
-    add_constant(model, f"{source}/zero", np.int8(0))
+    ends = span(values, source)
+    scale, zero = _unsigned(*ends) if ends else (np.float32(values.clips[source] / INT8_LEVELS), np.int8(0))
+    add_constant(model, f"{source}/scale", scale)
+    add_constant(model, f"{source}/zero", zero)
     form = [f"{source}/scale", f"{source}/zero"]
     return [
         helper.make_node("QuantizeLinear", [source, *form], [f"{source}/q"], f"{source}/quantise"),
         helper.make_node("DequantizeLinear", [f"{source}/q", *form], [f"{source}/dq"], f"{source}/dequantise"),
     ]
+
+
+def _unsigned(low: float, high: float) -> tuple[np.float32, np.integer[Any]]:
+    """Scale and zero point with which 256 steps reach both ends; zero stays exact."""
+    zero = int(np.rint(-low / (high - low) * _UNSIGNED_STEPS))
+    scale = max(-low / zero if zero else 0.0, high / (_UNSIGNED_STEPS - zero) if zero < _UNSIGNED_STEPS else 0.0)
+    return np.float32(scale), np.uint8(zero)

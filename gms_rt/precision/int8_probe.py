@@ -15,7 +15,7 @@ from gms_rt.graph.graph import INPUT, OUTPUT, Graph
 from gms_rt.graph.layer_counts import int8_layers
 from gms_rt.graph.read import graph_from_model
 from gms_rt.graph.run import Session
-from gms_rt.precision.int8 import int8_graph, quantisable
+from gms_rt.precision.int8 import Int8Values, int8_graph, quantisable
 
 _SIDE, _CHANNELS = 32, 32
 
@@ -25,7 +25,7 @@ def cpu_runs_int8() -> bool:
     """Whether at least one convolution of a small INT8 graph runs in INT8 on this machine's CPU."""
     graph = _convolutions()
     clips = {node.input[0]: 4.0 for node in graph.nodes if node.op_type == "Conv"}
-    typed = int8_graph(graph, quantisable(graph), clips, "cpu", levels=64, skips=())
+    typed = int8_graph(graph, quantisable(graph), Int8Values(clips), "cpu", levels=64, skips=())
     try:
         return int8_layers(Session(typed).executed_layers()) > 0
     except (GmsError, ImportError):

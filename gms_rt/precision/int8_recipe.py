@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gms_rt.artifacts import sha256_json
 from gms_rt.errors import GateError, GmsError, UsageError
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.run import Session
-from gms_rt.precision.calibrators import clip, clips_from_histograms
+from gms_rt.precision.calibrators import clip, int8_values, spans_from_histograms
 from gms_rt.precision.cpu_choice import CpuChoice, choose_execution, in_f32
 from gms_rt.precision.fp32_masks import Fp32Masks
 from gms_rt.precision.gate import Gate, GateVerdict, judge
@@ -28,6 +29,7 @@ from gms_rt.precision.int8 import QUANTISABLE, int8_graph, quantisable, residual
 from gms_rt.precision.ranges import Extremes, Histogram, histograms
 from gms_rt.precision.recipe import WEIGHT_LEVELS, PrecisionRecipe
 from gms_rt.precision.recipe_request import JudgedRecipe, RecipeRequest, gate_record, watched_extremes
+from gms_rt.precision.rounding import InputMoments, differences
 from gms_rt.precision.search import AUTO, Search, SearchResult
 from gms_rt.progress import OnProgress
 
@@ -63,10 +65,17 @@ def int8_recipe(
     watched = list(dict.fromkeys([*(nodes[n].input[0] for n in candidates), *skips.values()]))
     missing = [name for name in watched if name not in known.tensors]
     ranges = known.tensors | (watched_extremes(graph, missing, request, progress) if missing else {})
-    counts = histograms(graph, {n: ranges[n].magnitude for n in watched}, request.calibration.images, progress)
+    moments = InputMoments(graph, candidates)
+    tops = {name: ranges[name].magnitude for name in watched}
+    counts = histograms(graph, tops, request.calibration.images, progress, moments.look)
+    progress("rounding", 0, 1)
+    rounded = moments.rounded(WEIGHT_LEVELS)
+    progress("rounding", 1, 1)
     # A recorded recipe that these images refused was a choice by them.
     seen = request.recorded is not None
-    choice = _Choice(graph, candidates, counts, request, request.gate_images, masks, checkpoint, progress, seen)
+    choice = _Choice(
+        graph, candidates, counts, rounded, request, request.gate_images, masks, checkpoint, progress, seen
+    )
     found, judged = choice.make()
     chosen = set(found.nodes)
     taken = [name for add, name in skips.items() if _feeds(graph, add, chosen)]
@@ -76,6 +85,8 @@ def int8_recipe(
         int8=found.nodes,
         kept=known.kept,
         ranges={**found.clips, **{name: clip(counts[name], found.calibrator) for name in taken}},
+        spans={name: list(ends) for name, ends in spans_from_histograms(counts).items() if name in found.clips},
+        rounding=differences(graph, {name: rounded[name] for name in found.nodes if name in rounded}, WEIGHT_LEVELS),
         skips=taken,
         calibrator=found.calibrator,
         calibration=request.calibration.record(),
@@ -102,6 +113,7 @@ class _Choice:
     graph: Graph
     candidates: list[str]
     counts: dict[str, Histogram]  # of the tensors that they take, and of the residual skips
+    rounded: dict[str, NDArray[np.int8]]  # their weights, rounded together
     request: RecipeRequest
     judges: ImageSet  # the gate's images
     masks: Fp32Masks
@@ -192,6 +204,7 @@ class _Choice:
             self.masks.of(self.graph, self.request.graph_sha256, images),
             gate,
             WEIGHT_LEVELS,
+            self.rounded,
             execution=execution,
             checkpoint=None if self.checkpoint is None else self.checkpoint.with_suffix(f".{key[:8]}.json"),
             key=key,
@@ -206,8 +219,8 @@ class _Choice:
         return judge(probabilities, reference, self.request.gate, unseen=not self.seen, looks=self.looks)
 
     def _typed(self, nodes: list[str], method: str) -> Graph:
-        clips = clips_from_histograms(self.counts, method)
-        return int8_graph(self.graph, nodes, clips, "cpu", levels=WEIGHT_LEVELS, skips=())
+        values = int8_values(self.counts, method, self.rounded)
+        return int8_graph(self.graph, nodes, values, "cpu", levels=WEIGHT_LEVELS, skips=())
 
 
 def _outer(graph: Graph) -> tuple[set[str], set[str]]:

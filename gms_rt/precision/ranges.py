@@ -7,7 +7,7 @@ that is what INT8 calibrators need.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,8 @@ SAMPLES = 1 << 15
 # Tensors asked for at once: this many bytes of output memory.
 _AT_ONCE = 256 << 20
 
+Look = Callable[[str, NDArray[Any]], None]  # a tensor's name, its value for one image
+
 
 @dataclass(frozen=True)
 class Extremes:
@@ -43,6 +45,7 @@ class Histogram:
 
     counts: NDArray[np.int64]
     top: float
+    span: tuple[float, float] | None = None  # the lowest and the highest value, where they were looked at
 
 
 def extremes(
@@ -90,21 +93,31 @@ def channel_peaks(graph: Graph, tensors: Sequence[str], images: U8) -> dict[str,
     return dict(zip(tensors, np.split(mean, ends[:-1]), strict=True))
 
 
-def histograms(graph: Graph, tops: dict[str, float], images: U8, progress: OnProgress = silent) -> dict[str, Histogram]:
-    """Magnitude histograms of the tensors in `tops`, whose largest magnitudes are known."""
+def histograms(
+    graph: Graph, tops: dict[str, float], images: U8, progress: OnProgress = silent, look: Look | None = None
+) -> dict[str, Histogram]:
+    """Magnitude histograms of the tensors in `tops`, whose largest magnitudes are known.
+
+    `look` is shown every tensor's value for every image.
+    """
     counts = {name: np.zeros(BINS, np.int64) for name in tops}
+    spans = dict.fromkeys(tops, (np.inf, -np.inf))
     groups = _groups(graph, list(tops))
     for part, names in enumerate(groups):
         session = Session(with_outputs(graph, names))
         for number in range(len(images)):
             values = session.outputs(_batch(images, number, session.batch))[1:]
             for name, value in zip(names, values, strict=True):
+                if look is not None:
+                    look(name, value)
+                low, high = spans[name]
+                spans[name] = min(low, float(value.min())), max(high, float(value.max()))
                 flat = value.reshape(-1)
                 flat = flat[:: -(-flat.size // SAMPLES)]
                 scaled = np.abs(flat) * np.float32(BINS / max(tops[name], 1e-30))
                 counts[name] += np.bincount(np.minimum(scaled.astype(np.int32), BINS - 1), minlength=BINS)
             progress("calibration", part * len(images) + number + 1, len(groups) * len(images))
-    return {name: Histogram(counts[name], tops[name]) for name in tops}
+    return {name: Histogram(counts[name], tops[name], spans[name]) for name in tops}
 
 
 def with_outputs(graph: Graph, names: Sequence[str]) -> Graph:

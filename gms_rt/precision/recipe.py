@@ -20,11 +20,12 @@ from gms_rt.graph.layer_counts import check_layer_counts
 from gms_rt.precision import PRECISIONS
 from gms_rt.precision.equalise import equalise
 from gms_rt.precision.floating import low_precision_graph, pixel_arithmetic_nodes
-from gms_rt.precision.int8 import int8_graph
+from gms_rt.precision.int8 import Int8Values, int8_graph
+from gms_rt.precision.rounding import weights_from_differences
 
 RECIPE_FILE = "precision.json"
 RECIPE_FORMAT = "gms-rt-precision"
-RECIPE_VERSION = 2  # 2 added `channels` and `cpu_only`
+RECIPE_VERSION = 3  # 2 added `channels` and `cpu_only`, 3 `spans` and `rounding`
 # Seven bits for weights. Processors without VNNI add pairs of u8·s8 products in 16 bits: 255·64·2 is the most that
 # cannot saturate. With it a graph gives the same masks on every processor, and those are the ones the gate has seen.
 WEIGHT_LEVELS = 64
@@ -39,6 +40,8 @@ class PrecisionRecipe:
     int8: list[str] = field(default_factory=list)  # nodes in INT8
     kept: dict[str, str] = field(default_factory=dict)  # node kept in FP32 among FP16: the reason
     ranges: dict[str, float] = field(default_factory=dict)  # clipping magnitude of each tensor that is quantised
+    spans: dict[str, list[float]] = field(default_factory=dict)  # lowest and highest value of a tensor, for a CPU
+    rounding: dict[str, str] = field(default_factory=dict)  # weights by node, as differences from the nearest rounding
     skips: list[str] = field(default_factory=list)  # tensors quantised on their way around a residual
     cpu_only: list[str] = field(default_factory=list)  # of `int8`, those that TensorRT keeps in its remainder
     channels: dict[str, str] = field(default_factory=dict)  # powers of two that even out a tensor: "0 -1 3"
@@ -61,13 +64,18 @@ class PrecisionRecipe:
         remainder, nodes = self.remainder(target), self.int8_nodes(target)
         even = typed = equalise(graph, steps_from_text(self.channels))
         if nodes:
-            typed = int8_graph(even, nodes, self.ranges, target, levels=self.weight_levels, skips=self.skips)
+            typed = int8_graph(even, nodes, self.values(even), target, levels=self.weight_levels, skips=self.skips)
         kept = set(self.kept) | pixel_arithmetic_nodes(even)
         if remainder != "fp32":
             typed = low_precision_graph(typed, remainder, kept)
         asked = remainder if self.precision == "bf16" else self.precision
         check_layer_counts(typed, asked, remainder, kept=kept, quantised=nodes)
         return typed
+
+    def values(self, even: Graph) -> Int8Values:
+        """What the INT8 graph takes from this recipe; `even` is the graph with its channels evened out."""
+        spans = {name: (float(low), float(high)) for name, (low, high) in self.spans.items()}
+        return Int8Values(self.ranges, spans, weights_from_differences(even, self.rounding, self.weight_levels))
 
     def int8_nodes(self, target: str) -> list[str]:
         """The nodes that are INT8 on a target."""

@@ -1,11 +1,17 @@
 """The search for an INT8 engine that keeps the masks: give precision back where it hurts, as little as possible.
 
-1. Quantise every candidate. If that passes the gate, done; else take the calibrator that does best on the images that
-   suffer most.
-2. Rank the blocks: quantise one block alone and look at the Dice it costs on those images. A stage that costs next to
-   nothing as a whole is one block, and stays INT8 while the others are ranked, which makes that faster.
-3. Return blocks to the higher precision in the order of damage by time saved, until the gate is passed (by bisection).
-4. Try to win back returned blocks, the most expensive first, and keep each that still passes.
+1. Quantise every candidate. If that passes the gate with room to spare, done; else take the calibrator that does best
+   on the images that suffer most.
+2. Rank the blocks: quantise a part of the graph alone and look at the damage on those images. A part that does next to
+   nothing stays one block, any other is divided in two, down to single blocks.
+3. Return the few blocks that do far more damage than they save time, whatever the gate says: on images to come they are
+   what breaks masks, and they cost next to nothing. Return more, in the order of damage by time saved, until the gate
+   is passed (by bisection).
+4. Try to win back what that returned, the most expensive first, and keep each that still passes.
+
+Damage is not Dice: Dice counts pixels that cross the threshold, on few images a matter of luck. It is the squared
+difference of the probabilities relative to the masks' size (the loss that a soft Dice is one minus of), which adds up
+over blocks whose errors know nothing of each other.
 
 Every judgement is stored at once, so that an interrupted search goes on where it stopped.
 """
@@ -13,7 +19,7 @@ Every judgement is stored at once, so that an interrupted search goes on where i
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,17 +33,22 @@ from gms_rt.errors import ArtifactError, GateError
 from gms_rt.graph.graph import Graph, stage
 from gms_rt.graph.run import Session
 from gms_rt.precision.blocks import PrecisionBlock, convolution_blocks
-from gms_rt.precision.calibrators import clips_from_histograms
+from gms_rt.precision.calibrators import clips_from_histograms, int8_values
 from gms_rt.precision.gate import Gate, GateVerdict, judge
 from gms_rt.precision.int8 import int8_graph
 from gms_rt.precision.ranges import Histogram
 from gms_rt.progress import OnProgress, silent
 
-AUTO = ("mse", "percentile:99.99", "minmax")
+AUTO = ("minmax", "mse", "percentile:99.99")
 RANKING_IMAGES = 16
-WIN_BACK = 8
-# Share of the gate's allowance below which a whole stage counts as harmless.
-HARMLESS = 0.5
+WIN_BACK = 4
+# Share of the gate's allowance within which plain INT8 is let through as it is.
+CLEAR = 0.5
+# Share of all damage below which a part of the graph is not taken apart.
+CALM = 0.08
+# Blocks with more than this many times the average damage by time saved are returned in any case, up to a share of what
+# INT8 saves altogether.
+FREE_DENSITY, FREE_SHARE = 1.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -64,12 +75,13 @@ class Search:
     reference: U8  # their FP32 probabilities
     gate: Gate
     levels: int  # steps of a weight on one side of zero
+    rounded: Mapping[str, NDArray[np.int8]] = field(default_factory=dict)  # weights that were rounded together
     checkpoint: Path | None = None  # the file that makes the search resumable
     execution: str = "f32"  # the arithmetic of what is not INT8
     key: str = ""  # names the search: a checkpoint of another one is ignored
     progress: OnProgress = silent
     evaluations: int = 0
-    _store: dict[str, list[float]] = field(default_factory=dict)  # Dice of each image, by assignment
+    _store: dict[str, list[float]] = field(default_factory=dict)  # Dice or damage of each image, by assignment
 
     def run(self, calibrators: Sequence[str] = AUTO) -> SearchResult:
         """Find the assignment, or raise GateError with the table."""
@@ -78,28 +90,34 @@ class Search:
         method = calibrators[0]
         verdict = self._judge(method, self.candidates)
         hardest = np.argsort(verdict.dice)[:RANKING_IMAGES]
-        if not verdict.passed and len(calibrators) > 1:
-            method = max(calibrators, key=lambda name: self._judge(name, self.candidates, hardest).mean)
+        clear = self._clear(verdict)
+        if not clear and len(calibrators) > 1:
+            method = min(calibrators, key=lambda name: self._damage(name, self.candidates, hardest))
             verdict = self._judge(method, self.candidates)
         self.progress("plain int8", 1, 1)
         units = convolution_blocks(self.graph, self.candidates)
-        if verdict.passed:
+        if clear or (len(units) == 1 and verdict.passed):
             rows = [self._row(unit, None, "int8") for unit in units]
-            found = self._found(list(self.candidates), method, verdict, rows)
-            return dataclasses.replace(found, plain=method == calibrators[0])
+            return dataclasses.replace(self._found(list(self.candidates), method, verdict, rows), plain=True)
         return self._search(units, method, hardest)
+
+    def _clear(self, verdict: GateVerdict) -> bool:
+        """Whether plain INT8 passes with room to spare."""
+        mean, tail = 1 - (1 - self.gate.mean) * CLEAR, 1 - (1 - self.gate.tail) * CLEAR
+        return verdict.passed and verdict.mean >= mean and verdict.minimum >= tail
 
     def _search(self, units: list[PrecisionBlock], method: str, hardest: NDArray[np.intp]) -> SearchResult:
         units, damage = self._rank(units, method, hardest)
-        # Return first what hurts most for the time it saves; the square keeps harmful blocks ahead of cheap ones.
-        order = sorted(units, key=lambda unit: -(damage[unit.name] ** 2) / max(unit.saves, 1))
-        kept, verdict = self._fewest_returned(order, method, hardest)
+        # Return first what hurts most for the time it saves.
+        order = sorted(units, key=lambda unit: -damage[unit.name] / max(unit.saves, 1))
+        free = _free(order, damage)
+        kept, verdict = self._fewest_returned(order, free, method, hardest)
         if kept is None:
             rows = [self._row(unit, damage[unit.name], "returned") for unit in units]
             raise GateError(
                 f"{verdict.failure()}; {_table(rows)}", fix="use --precision fp16, or more calibration images"
             )
-        chosen = self._win_back(kept, [u for u in order if u not in kept], method, hardest)
+        chosen = self._win_back(kept, [u for u in order[free:] if u not in kept], method, hardest)
         nodes = _nodes(self.candidates, chosen)
         verdict = self._judge(method, nodes)
         rows = [self._row(u, damage[u.name], "int8" if u in chosen else "returned") for u in units]
@@ -108,47 +126,52 @@ class Search:
     def _rank(
         self, units: list[PrecisionBlock], method: str, hardest: NDArray[np.intp]
     ) -> tuple[list[PrecisionBlock], dict[str, float]]:
-        """The Dice each block costs alone. A stage that costs next to nothing as a whole is not taken apart."""
+        """The damage each block does alone. A part that does next to nothing as a whole is not taken apart.
+
+        Of two halves only the first is tried: what one does not do of the damage of both, the other does.
+        """
+        ground = self._damage(method, [], hardest) if self.execution != "f32" else 0.0
+
+        def alone(members: list[PrecisionBlock]) -> float:
+            nodes = [node for unit in members for node in unit.nodes]
+            return max(0.0, self._damage(method, nodes, hardest) - ground)
+
         stages: dict[str, list[PrecisionBlock]] = {}
         for unit in units:
             stages.setdefault(stage(unit.name), []).append(unit)
-        damage: dict[str, float] = {}
-        calm: list[PrecisionBlock] = []
-        parts: list[PrecisionBlock] = []
-        for number, (name, members) in enumerate(stages.items()):
+        parts = []
+        for number, members in enumerate(stages.values()):
             self.progress("damage by stage", number, len(stages))
-            whole = PrecisionBlock(
-                f"{name}/* ({len(members)} blocks)",
-                tuple(node for unit in members for node in unit.nodes),
-                sum(unit.flop for unit in members),
-                sum(unit.saves for unit in members),
-            )
-            verdict = self._judge(method, whole.nodes, hardest)
-            harmless = (
-                1 - verdict.mean <= (1 - self.gate.mean) * HARMLESS
-                and 1 - verdict.minimum <= (1 - self.gate.tail) * HARMLESS
-            )
-            if harmless:
-                damage[whole.name] = 1 - verdict.mean
-                calm.append(whole)
-            else:
-                parts += members
-        always = [node for whole in calm for node in whole.nodes]
-        ground = 1 - self._judge(method, always, hardest).mean if calm else 0.0
-        for number, unit in enumerate(parts):
-            self.progress("damage by block", number, len(parts))
-            cost = 1 - self._judge(method, [*always, *unit.nodes], hardest).mean
-            damage[unit.name] = max(0.0, cost - ground)
-        self.progress("damage by block", len(parts), len(parts))
-        return [*calm, *parts], damage
+            parts.append((members, alone(members)))
+        total = sum(cost for _, cost in parts)
+        found: list[tuple[PrecisionBlock, float]] = []
+        while parts:
+            self.progress("damage by block", len(found), len(found) + len(parts))
+            members, cost = parts.pop(0)
+            if len(members) == 1 or cost <= CALM * total:
+                found.append((_united(members), cost))
+                continue
+            half = len(members) // 2
+            first = min(cost, alone(members[:half]))
+            parts += [(members[:half], first), (members[half:], cost - first)]
+        self.progress("damage by block", len(found), len(found))
+        place = {node: number for number, node in enumerate(self.candidates)}
+        found.sort(key=lambda pair: place[pair[0].nodes[0]])
+        return [unit for unit, _ in found], {unit.name: cost for unit, cost in found}
 
     def _fewest_returned(
-        self, order: list[PrecisionBlock], method: str, hardest: NDArray[np.intp]
+        self, order: list[PrecisionBlock], free: int, method: str, hardest: NDArray[np.intp]
     ) -> tuple[list[PrecisionBlock] | None, GateVerdict]:
-        """The shortest prefix of `order` to return so that the gate is passed, assuming that more is never worse."""
-        low, high = 0, len(order)  # `low` returned blocks do not suffice; `high` (all) would be no INT8 at all
+        """The shortest prefix of `order` to return so that the gate is passed, assuming that more is never worse.
+
+        The first `free` blocks are returned in any case.
+        """
+        verdict = self._judge(method, _nodes(self.candidates, order[free:]), first=hardest)
+        if verdict.passed:
+            return order[free:], verdict
+        low, high = free, len(order)  # `low` returned blocks do not suffice; `high` (all) would be no INT8 at all
         passing: list[PrecisionBlock] | None = None
-        worst = None
+        worst = verdict
         while high - low > 1:
             middle = (low + high) // 2
             self.progress("search", high - low, len(order))
@@ -158,12 +181,12 @@ class Search:
                 high, passing = middle, rest
             else:
                 low, worst = middle, verdict
-        if passing is None and order:
+        if passing is None:
             verdict = self._judge(method, _nodes(self.candidates, order[-1:]), first=hardest)
             if verdict.passed:
                 return order[-1:], verdict
             worst = verdict
-        return passing, worst if worst is not None else self._judge(method, self.candidates)
+        return passing, worst
 
     def _win_back(
         self, kept: list[PrecisionBlock], returned: list[PrecisionBlock], method: str, hardest: NDArray[np.intp]
@@ -181,26 +204,31 @@ class Search:
         """Clipping magnitudes of every candidate's input."""
         return clips_from_histograms(self.histograms, method)
 
-    def _judge(
-        self,
-        method: str,
-        nodes: Sequence[str],
-        which: NDArray[np.intp] | None = None,
-        *,
-        first: NDArray[np.intp] | None = None,
-    ) -> GateVerdict:
-        """Dice on all images or on those in `which`; only on those in `first` where they settle that the gate fails."""
-        images = self.images if which is None else self.images[which]
-        reference = self.reference if which is None else self.reference[which]
-        text = "\n".join([method, *sorted(nodes), *(map(str, which.tolist()) if which is not None else [])])
-        entry = sha256_bytes(text.encode())[:24]
-        if not self._settled(entry, len(images)):
-            typed = int8_graph(self.graph, nodes, self.clips(method), "cpu", levels=self.levels, skips=())
-            dice = self._dice(Session(typed, execution=self.execution), images, reference, first)
-            self._store[entry] = [round(float(value), 6) for value in dice]
-            self.evaluations += 1
-            if self.checkpoint is not None:
-                write_json(self.checkpoint, {"key": self.key, "dice": self._store})
+    def _typed(self, method: str, nodes: Sequence[str]) -> Graph:
+        values = int8_values(self.histograms, method, self.rounded)
+        return int8_graph(self.graph, nodes, values, "cpu", levels=self.levels, skips=())
+
+    def _damage(self, method: str, nodes: Sequence[str], which: NDArray[np.intp]) -> float:
+        """How far the probabilities of some images are from FP32's, relative to the masks' size."""
+        entry = _entry("damage", method, nodes, which)
+        if len(self._store.get(entry, ())) != len(which):
+            typed = self._typed(method, nodes) if nodes else self.graph
+            found = Session(typed, execution=self.execution).probabilities(self.images[which])
+            self._keep(entry, soft_dice_loss(found, self.reference[which]))
+        return float(np.mean(self._store[entry]))
+
+    def _keep(self, entry: str, values: NDArray[np.float64]) -> None:
+        self._store[entry] = [round(float(value), 8) for value in values]
+        self.evaluations += 1
+        if self.checkpoint is not None:
+            write_json(self.checkpoint, {"key": self.key, "dice": self._store})
+
+    def _judge(self, method: str, nodes: Sequence[str], *, first: NDArray[np.intp] | None = None) -> GateVerdict:
+        """Dice on all images; only on those in `first` where they settle that the gate fails."""
+        entry = _entry("dice", method, nodes)
+        if not self._settled(entry, len(self.images)):
+            session = Session(self._typed(method, nodes), execution=self.execution)
+            self._keep(entry, self._dice(session, self.images, self.reference, first))
         return GateVerdict(np.array(self._store[entry]), self.gate)
 
     def _settled(self, entry: str, total: int) -> bool:
@@ -247,6 +275,49 @@ class Search:
             "damage": None if damage is None else round(damage, 5),
             "decision": decision,
         }
+
+
+def soft_dice_loss(probabilities: U8, reference: U8) -> NDArray[np.float64]:
+    """The squared difference of each image's probabilities, relative to the sum of both squared.
+
+    >>> soft_dice_loss(np.full((1, 2, 2), 255, np.uint8), np.array([[[255, 255], [0, 0]]], np.uint8)).round(4).tolist()
+    [0.3333]
+    """
+    a, b = (levels.reshape(len(levels), -1).astype(np.float64) / 255 for levels in (probabilities, reference))
+    # What fills a hundredth of the image is no mask: the least that a difference is relative to.
+    size = np.maximum((a * a).sum(1) + (b * b).sum(1), 0.01 * a.shape[1])
+    return np.asarray(((a - b) ** 2).sum(1) / size)
+
+
+def _free(order: list[PrecisionBlock], damage: dict[str, float]) -> int:
+    """How many blocks from the front do so much damage by time saved that they are returned in any case."""
+    saves, total = sum(unit.saves for unit in order), sum(damage.values())
+    density = FREE_DENSITY * total / max(saves, 1)
+    count, returned = 0, 0.0
+    for unit in order[:-1]:
+        returned += unit.saves
+        if damage[unit.name] <= density * unit.saves or returned > FREE_SHARE * saves:
+            break
+        count += 1
+    return count
+
+
+def _united(members: list[PrecisionBlock]) -> PrecisionBlock:
+    """Several blocks as one, named after the first and the last."""
+    if len(members) == 1:
+        return members[0]
+    return PrecisionBlock(
+        f"{members[0].name} … {members[-1].name} ({len(members)} blocks)",
+        tuple(node for unit in members for node in unit.nodes),
+        sum(unit.flop for unit in members),
+        sum(unit.saves for unit in members),
+    )
+
+
+def _entry(kind: str, method: str, nodes: Sequence[str], which: NDArray[np.intp] | None = None) -> str:
+    """The name of a judgement in the store."""
+    text = "\n".join([kind, method, *sorted(nodes), *(map(str, which.tolist()) if which is not None else [])])
+    return sha256_bytes(text.encode())[:24]
 
 
 def _nodes(candidates: Sequence[str], units: Sequence[PrecisionBlock]) -> list[str]:

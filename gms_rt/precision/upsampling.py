@@ -79,6 +79,8 @@ def _as_convolution(typed: Graph, model: Any, node: Any) -> list[Any]:
         # Repeated in the graph, not in the file: a model's parameters are the same however it is run.
         times = add_constant(model, f"{node.name}/places", np.array([places], np.int64))
         repeated = f"{node.name}/bias"
+        while repeated in typed.initialisers:  # as folding names a bias
+            repeated += "_"
         first = [helper.make_node("Tile", [node.input[2], times], [repeated], repeated)]
         node.input[2] = repeated
     node.op_type = "Conv"

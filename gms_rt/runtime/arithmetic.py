@@ -25,6 +25,7 @@ class CpuArithmetic:
     capabilities: tuple[str, ...] = ()  # in OpenVINO's own words
     name: str = ""  # of the processor, as OpenVINO has it
     problem: str = ""  # why nothing is known, or ""
+    installed: bool = True  # whether there is an OpenVINO to ask
 
 
 @functools.cache
@@ -34,9 +35,9 @@ def cpu_arithmetic() -> CpuArithmetic:
     try:
         library, found = c.load_library(), c.find_openvino()
         path = None if found is None else os.fsencode(found)
-        status = library.gmsrt_probe_cpu(path, ctypes.byref(about))
+        status = library.gmsrt_probe_cpu(path, ctypes.byref(about), ctypes.sizeof(about))
         if status == c.NO_RUNTIME and found is None:
-            return CpuArithmetic(None, None, problem="OpenVINO is not installed")
+            return CpuArithmetic(None, None, problem="OpenVINO is not installed", installed=False)
         c.check_status(library, status)
     except GmsError as error:
         return CpuArithmetic(None, None, problem=error.line())

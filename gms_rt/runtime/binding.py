@@ -21,6 +21,7 @@ import numpy as np
 from gms_rt.arrays import U8
 from gms_rt.errors import GmsError, NativeError, UsageError
 from gms_rt.runtime import library as c
+from gms_rt.runtime.arithmetic import cpu_arithmetic
 from gms_rt.runtime.base import Owner, Timings, check_images, closed_error
 from gms_rt.runtime.cuda import Callbacks, LaneCalls
 from gms_rt.runtime.options import CpuSettings, CudaSettings, Trial, native_cpu_options, native_cuda_options
@@ -29,6 +30,8 @@ from gms_rt.runtime.options import CpuSettings, CudaSettings, Trial, native_cpu_
 SAMPLE = np.dtype([(name, np.float64) for name in ("total", "compute", "h2d", "d2h", "enqueue")])
 # Samples of one call of gmsrt_bench; a longer bench is several calls.
 CALL_SAMPLES = 1 << 16
+# How the library begins the notice of a runner that could not capture its work.
+NO_GRAPH = "no CUDA graph, every inference is queued anew"
 
 AnyNative = TypeVar("AnyNative", bound="NativeRunner")
 
@@ -49,6 +52,7 @@ class NativeInfo:
     execution: str  # the arithmetic of a CPU runner; "" on CUDA, where the plan decides
     device: str
     runtime: str  # "OpenVINO …" or "CUDA driver …"
+    notice: str = ""  # why there is no CUDA graph although one was wanted
 
 
 def check_graph(graph: Path, *, trial: Trial = "auto", batch: int = 0, openvino: Path | None = None) -> None:
@@ -56,9 +60,12 @@ def check_graph(graph: Path, *, trial: Trial = "auto", batch: int = 0, openvino:
 
     It must be an ONNX file whose weights are in it or in files below its folder. Unless `trial` is "never", OpenVINO
     then opens and runs it once in a process of its own, so that a graph on which OpenVINO crashes is an error here and
-    not the end of this process; with "auto" a graph that passed is remembered and not tried again.
+    not the end of this process; with "auto" a graph that passed is remembered and not tried again. Where OpenVINO is
+    not installed nothing can be tried, and "auto" checks the file alone.
     """
     library = c.load_library()
+    if trial == "auto" and openvino is None and not cpu_arithmetic().installed:
+        trial = "never"
     options = native_cpu_options(library, CpuSettings(trial=trial, batch=batch, openvino=openvino))
     c.check_status(library, library.gmsrt_open_cpu(_path_bytes(graph), ctypes.byref(options), None))
 
@@ -73,6 +80,7 @@ class NativeRunner:
         self._library = library
         self._handle: ctypes.c_void_p | None = handle
         self._callbacks = callbacks
+        self._refusal = ""
         self._owner = Owner()
         self._calls = 0
         self._changed = threading.Condition()
@@ -102,14 +110,19 @@ class NativeRunner:
                 raise callbacks.error
             raise NativeError(f"opening the device failed: {callbacks.error}") from callbacks.error
         c.check_status(library, status, cuda=True)
-        return cls(library, handle, callbacks)
+        runner = cls(library, handle, callbacks)
+        if callbacks.error is not None:  # it refused to be captured; C knows that, but not why
+            runner._refusal, callbacks.error = str(callbacks.error), None
+        return runner
 
     @property
     def info(self) -> NativeInfo:
         """Shapes, lanes, device and arithmetic of the opened graph."""
         about = c.Info()
         with self._call() as handle:
-            c.check_status(self._library, self._library.gmsrt_get_info(handle, ctypes.byref(about)))
+            c.check_status(
+                self._library, self._library.gmsrt_get_info(handle, ctypes.byref(about), ctypes.sizeof(about))
+            )
         return NativeInfo(
             backend="cuda" if about.backend == 1 else "cpu",
             batch=about.batch,
@@ -123,6 +136,7 @@ class NativeRunner:
             execution=about.execution.decode(errors="replace"),
             device=about.device.decode(errors="replace"),
             runtime=about.runtime.decode(errors="replace"),
+            notice=f"{NO_GRAPH}: {self._refusal}" if self._refusal else about.notice.decode(errors="replace"),
         )
 
     def infer(self, images: U8, masks: U8) -> None:
@@ -155,9 +169,10 @@ class NativeRunner:
         parts: list[np.ndarray[tuple[int], np.dtype[np.void]]] = []
         done, wall, warmed = 0, 0.0, 0.0
         while not parts or done < iterations or wall < seconds:
-            options = c.BenchLimits(warmup, seconds, iterations)
+            options = c.BenchLimits(ctypes.sizeof(c.BenchLimits), warmup, seconds, iterations)
             if parts:
-                options = c.BenchLimits(0.0, max(seconds - wall, 0.0), max(iterations - done, 1))
+                options.warmup_seconds, options.seconds = 0.0, max(seconds - wall, 0.0)
+                options.iterations = max(iterations - done, 1)
             result = c.BenchOutcome()
             with self._call() as handle:
                 status = self._library.gmsrt_bench(
@@ -168,6 +183,7 @@ class NativeRunner:
                     samples.ctypes.data,
                     len(samples),
                     ctypes.byref(result),
+                    ctypes.sizeof(result),
                 )
                 self._check_call(status)
             parts.append(samples[: result.samples].copy())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gms_rt.errors import UsageError
+from gms_rt.errors import DeviceError, UsageError
 from gms_rt.runtime import library as c
 
 
@@ -32,7 +33,9 @@ def probe_cuda(device: int = 0, *, driver: Path | None = None) -> CudaDevice:
         raise UsageError(f"there is no CUDA device {device}", fix="give 0 or more")
     about = c.Device()
     path = None if driver is None else os.fsencode(driver)
-    c.check_status(library, library.gmsrt_probe_cuda(path, device, ctypes.byref(about)), cuda=True)
+    c.check_status(
+        library, library.gmsrt_probe_cuda(path, device, ctypes.byref(about), ctypes.sizeof(about)), cuda=True
+    )
     return CudaDevice(
         ordinal=device,
         count=about.count,
@@ -44,6 +47,29 @@ def probe_cuda(device: int = 0, *, driver: Path | None = None) -> CudaDevice:
     )
 
 
+@contextmanager
+def current_device(device: int, *, driver: Path | None = None) -> Iterator[None]:
+    """Make a device's primary context the calling thread's, so that what uses "the current device" uses this one."""
+    cuda = ctypes.CDLL("libcuda.so.1" if driver is None else str(driver))
+    handle, context, popped = ctypes.c_int(0), ctypes.c_void_p(), ctypes.c_void_p()
+
+    def check(status: int, what: str) -> None:
+        if status:
+            raise DeviceError(f"CUDA device {device} cannot be used ({what} answers {status})", where=f"cuda:{device}")
+
+    check(cuda.cuInit(0), "cuInit")
+    check(cuda.cuDeviceGet(ctypes.byref(handle), device), "cuDeviceGet")
+    check(cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), handle), "cuDevicePrimaryCtxRetain")
+    try:
+        check(cuda.cuCtxPushCurrent_v2(context), "cuCtxPushCurrent")
+        try:
+            yield
+        finally:
+            cuda.cuCtxPopCurrent_v2(ctypes.byref(popped))
+    finally:
+        cuda.cuDevicePrimaryCtxRelease_v2(handle)
+
+
 @dataclass(frozen=True)
 class CudaLane:
     """One lane of a CUDA runner: its stream and device buffers, as integers that TensorRT takes."""
@@ -52,6 +78,7 @@ class CudaLane:
     stream: int  # CUstream, this lane's alone
     images: int  # device address of batch×height×width×3 bytes
     masks: int  # device address of batch×height×width bytes
+    capturing: bool = False  # whether what is queued now is captured into a graph, and runs at each replay
 
 
 @dataclass(frozen=True)
@@ -79,7 +106,7 @@ class Callbacks:
         def call(_user: int | None, pointer: object) -> int:
             lane: c.Lane = pointer.contents  # type: ignore[attr-defined]
             try:
-                function(CudaLane(lane.index, lane.stream or 0, lane.images, lane.masks))
+                function(CudaLane(lane.index, lane.stream or 0, lane.images, lane.masks, bool(lane.capturing)))
             except BaseException as error:  # nothing may unwind through C
                 self.error = error
                 return 1

@@ -21,6 +21,12 @@ from gms_rt.runtime.board import ROOT, Board, board_from_files
 from gms_rt.runtime.kernel_files import kernel_text
 
 _SM_MAJOR, _SM_MINOR, _INTEGRATED = 75, 76, 18  # CUdevice_attribute numbers
+_INIT_WORDS = {
+    3: "the NVIDIA driver does not work in a fork of a process that uses it",
+    100: "the NVIDIA driver lists no GPU; CUDA_VISIBLE_DEVICES may hide it",
+    802: "the NVIDIA driver is not ready; on a machine with NVSwitch nvidia-fabricmanager must run",
+    803: "the NVIDIA driver and its kernel module are of different versions: restart the machine",
+}
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,8 @@ _FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "av
              "amx_int8", "amx_fp16", "asimd", "asimddp", "asimdhp", "bf16", "i8mm", "sve")  # fmt: skip
 
 _PACKAGES = ("openvino", "onnx", "numpy", "opencv-python-headless", "pydicom", "torch", "diffusers", "onnxruntime",
-             "tensorrt", "tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings", "pycuda", "highdicom", "onnxsim",
+             "tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings",
+             "tensorrt-rtx-cu12-libs", "tensorrt-rtx-cu12-bindings", "pycuda", "highdicom", "onnxsim",
              "polygraphy")  # fmt: skip
 
 
@@ -124,12 +131,13 @@ def _gpus() -> tuple[tuple[Gpu, ...], str | None, str]:
         cuda = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return (), None, "no NVIDIA driver (libcuda.so.1 not found)"
+    number = ctypes.c_int(0)  # told without a device, too
+    driver = None
+    if cuda.cuDriverGetVersion(ctypes.byref(number)) == 0:
+        driver = f"{number.value // 1000}.{number.value % 1000 // 10}"
     status = cuda.cuInit(0)
     if status:
-        return (), None, f"the NVIDIA driver reports error {status} at cuInit"
-    number = ctypes.c_int(0)
-    cuda.cuDriverGetVersion(ctypes.byref(number))
-    driver = f"{number.value // 1000}.{number.value % 1000 // 10}"
+        return (), driver, _INIT_WORDS.get(status, f"the NVIDIA driver reports error {status} at cuInit")
     count = ctypes.c_int(0)
     cuda.cuDeviceGetCount(ctypes.byref(count))
     gpus = tuple(_gpu(cuda, index) for index in range(count.value))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gms_rt.errors import ArtifactError, DeviceError, GmsError, NativeError, UsageError
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 LIBRARY_VARIABLE = "GMS_RT_LIBRARY"
 OPENVINO_VARIABLE = "GMS_RT_OPENVINO"
 
@@ -27,7 +27,12 @@ _ERRORS: dict[int, type[GmsError]] = {
     5: DeviceError,
     6: DeviceError,
     10: DeviceError,
+    14: DeviceError,
+    15: DeviceError,
 }
+
+
+CancelCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
 
 
 class CpuOptions(ctypes.Structure):
@@ -37,14 +42,16 @@ class CpuOptions(ctypes.Structure):
         ("struct_size", ctypes.c_size_t),
         ("openvino", ctypes.c_char_p),
         ("cache", ctypes.c_char_p),
-        ("precision", ctypes.c_int),
-        ("mode", ctypes.c_int),
+        ("precision", ctypes.c_int32),
+        ("mode", ctypes.c_int32),
         ("threads", ctypes.c_uint32),
         ("lanes", ctypes.c_uint32),
         ("batch", ctypes.c_uint32),
-        ("trial", ctypes.c_int),
+        ("trial", ctypes.c_int32),
         ("trial_seconds", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
+        ("timeout_ms", ctypes.c_uint32),
+        ("cancelled", CancelCallback),
+        ("user", ctypes.c_void_p),
     )
 
 
@@ -53,10 +60,12 @@ class Lane(ctypes.Structure):
 
     _fields_ = (
         ("index", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
+        ("struct_size", ctypes.c_uint32),
         ("stream", ctypes.c_void_p),
         ("images", ctypes.c_uint64),
         ("masks", ctypes.c_uint64),
+        ("capturing", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
     )
 
 
@@ -76,8 +85,8 @@ class CudaOptions(ctypes.Structure):
         ("width", ctypes.c_uint32),
         ("lanes", ctypes.c_uint32),
         ("warmup", ctypes.c_uint32),
-        ("use_graph", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
+        ("use_graph", ctypes.c_int32),
+        ("wait_ms", ctypes.c_uint32),
         ("prepare", LaneCallback),
         ("enqueue", LaneCallback),
         ("release", ReleaseCallback),
@@ -90,7 +99,7 @@ class Info(ctypes.Structure):
 
     _fields_ = (
         ("struct_size", ctypes.c_size_t),
-        ("backend", ctypes.c_int),
+        ("backend", ctypes.c_int32),
         ("batch", ctypes.c_uint32),
         ("height", ctypes.c_uint32),
         ("width", ctypes.c_uint32),
@@ -102,6 +111,7 @@ class Info(ctypes.Structure):
         ("execution", ctypes.c_char * 16),
         ("device", ctypes.c_char * 128),
         ("runtime", ctypes.c_char * 128),
+        ("notice", ctypes.c_char * 256),
     )
 
 
@@ -136,6 +146,7 @@ class BenchLimits(ctypes.Structure):
     """gmsrt_bench_options."""
 
     _fields_ = (
+        ("struct_size", ctypes.c_size_t),
         ("warmup_seconds", ctypes.c_double),
         ("seconds", ctypes.c_double),
         ("iterations", ctypes.c_size_t),
@@ -146,6 +157,7 @@ class BenchOutcome(ctypes.Structure):
     """gmsrt_bench_result."""
 
     _fields_ = (
+        ("struct_size", ctypes.c_size_t),
         ("samples", ctypes.c_size_t),
         ("wall_seconds", ctypes.c_double),
         ("warmup_seconds", ctypes.c_double),
@@ -218,22 +230,24 @@ def load_library() -> ctypes.CDLL:
 
 def _declare(library: ctypes.CDLL) -> None:
     pointer, size, text, runner = ctypes.POINTER, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p
+    status = ctypes.c_int32
     functions: dict[str, tuple[object, list[object]]] = {
         "gmsrt_abi_version": (ctypes.c_uint32, []),
         "gmsrt_version": (text, []),
-        "gmsrt_status_name": (text, [ctypes.c_int]),
+        "gmsrt_status_name": (text, [status]),
         "gmsrt_last_error": (text, []),
-        "gmsrt_cpu_options_default": (None, [pointer(CpuOptions)]),
-        "gmsrt_cuda_options_default": (None, [pointer(CudaOptions)]),
-        "gmsrt_open_cpu": (ctypes.c_int, [text, pointer(CpuOptions), pointer(runner)]),
-        "gmsrt_open_cuda": (ctypes.c_int, [pointer(CudaOptions), pointer(runner)]),
-        "gmsrt_probe_cpu": (ctypes.c_int, [text, pointer(Processor)]),
-        "gmsrt_probe_cuda": (ctypes.c_int, [text, ctypes.c_uint32, pointer(Device)]),
-        "gmsrt_get_info": (ctypes.c_int, [runner, pointer(Info)]),
-        "gmsrt_set_lanes": (ctypes.c_int, [runner, ctypes.c_uint32]),
-        "gmsrt_infer": (ctypes.c_int, [runner, ctypes.c_void_p, size, ctypes.c_void_p]),
+        "gmsrt_cpu_options_init": (status, [pointer(CpuOptions), size]),
+        "gmsrt_cuda_options_init": (status, [pointer(CudaOptions), size]),
+        "gmsrt_bench_options_init": (status, [pointer(BenchLimits), size]),
+        "gmsrt_open_cpu": (status, [text, pointer(CpuOptions), pointer(runner)]),
+        "gmsrt_open_cuda": (status, [pointer(CudaOptions), pointer(runner)]),
+        "gmsrt_probe_cpu": (status, [text, pointer(Processor), size]),
+        "gmsrt_probe_cuda": (status, [text, ctypes.c_uint32, pointer(Device), size]),
+        "gmsrt_get_info": (status, [runner, pointer(Info), size]),
+        "gmsrt_set_lanes": (status, [runner, ctypes.c_uint32]),
+        "gmsrt_infer": (status, [runner, ctypes.c_void_p, size, ctypes.c_void_p]),
         "gmsrt_bench": (
-            ctypes.c_int,
+            status,
             [
                 runner,
                 ctypes.c_void_p,
@@ -242,6 +256,7 @@ def _declare(library: ctypes.CDLL) -> None:
                 ctypes.c_void_p,
                 size,
                 pointer(BenchOutcome),
+                size,
             ],
         ),
         "gmsrt_close": (None, [runner]),

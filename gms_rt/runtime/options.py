@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,13 @@ from gms_rt.runtime import library as c
 Execution = Literal["as built", "f32", "bf16", "f16"]
 Mode = Literal["latency", "throughput"]
 Trial = Literal["auto", "always", "never"]
+GraphUse = Literal["auto", "always", "never"]
 
 _EXECUTIONS: dict[str, int] = {"f32": 0, "bf16": 1, "f16": 3, "as built": 2}
 _MODES: dict[str, int] = {"latency": 0, "throughput": 1}
 _TRIALS: dict[str, int] = {"auto": 0, "always": 1, "never": 2}
+_GRAPH_USES: dict[str, int] = {"never": 0, "auto": 1, "always": 2}
+_LONGEST_WAIT = 4_000_000.0  # seconds; the C library counts milliseconds in 32 bits
 
 
 @dataclass(frozen=True)
@@ -61,23 +65,21 @@ class CudaSettings:
     lanes: int = 1
     # Inferences before the capture, at least one.
     warmup: int = 2
-    # Replay a captured graph; without, every inference is queued again, for work that cannot be captured.
-    cuda_graph: bool = True
+    # Replay a captured CUDA graph, or queue every inference again: "auto" goes on without a graph where none can be
+    # captured, and the runner's notice says why; "always" fails there; "never" does not try.
+    cuda_graph: GraphUse = "auto"
+    # A result that takes longer means that the device hangs, which is an error; 0 waits for ever.
+    wait_seconds: float = 60.0
     # The driver's library; None is libcuda.so.1.
     driver: Path | None = None
 
 
 def native_cpu_options(library: ctypes.CDLL, settings: CpuSettings) -> c.CpuOptions:
     """The settings as the C library takes them."""
-    choices = (("execution", _EXECUTIONS), ("mode", _MODES), ("trial", _TRIALS))
-    for name, allowed in choices:
-        if getattr(settings, name) not in allowed:
-            first, *rest = allowed
-            raise UsageError(
-                f"{name} {getattr(settings, name)!r}", fix=f"give {', '.join([first, *rest[:-1]])} or {rest[-1]}"
-            )
+    for name, allowed in (("execution", _EXECUTIONS), ("mode", _MODES), ("trial", _TRIALS)):
+        _check_choice(settings, name, allowed)
     options = c.CpuOptions()
-    library.gmsrt_cpu_options_default(ctypes.byref(options))
+    c.check_status(library, library.gmsrt_cpu_options_init(ctypes.byref(options), ctypes.sizeof(options)))
     found = settings.openvino or c.find_openvino()
     options.openvino = None if found is None else os.fsencode(found)
     options.cache = None if settings.cache is None else os.fsencode(settings.cache)
@@ -91,13 +93,25 @@ def native_cpu_options(library: ctypes.CDLL, settings: CpuSettings) -> c.CpuOpti
 
 def native_cuda_options(library: ctypes.CDLL, settings: CudaSettings) -> c.CudaOptions:
     """The settings as the C library takes them, without callbacks."""
+    _check_choice(settings, "cuda_graph", _GRAPH_USES)
+    if not 0 <= settings.wait_seconds <= _LONGEST_WAIT:
+        raise UsageError(f"a wait of {settings.wait_seconds} s is not possible", fix="give seconds, or 0 for no limit")
     options = c.CudaOptions()
-    library.gmsrt_cuda_options_default(ctypes.byref(options))
+    c.check_status(library, library.gmsrt_cuda_options_init(ctypes.byref(options), ctypes.sizeof(options)))
     for name in ("device", "batch", "height", "width", "lanes", "warmup"):
         setattr(options, name, _number(settings, name))
     options.driver = None if settings.driver is None else os.fsencode(settings.driver)
-    options.use_graph = int(settings.cuda_graph)
+    options.use_graph = _GRAPH_USES[settings.cuda_graph]
+    options.wait_ms = math.ceil(settings.wait_seconds * 1000)
     return options
+
+
+def _check_choice(settings: CpuSettings | CudaSettings, name: str, allowed: dict[str, int]) -> None:
+    if getattr(settings, name) not in allowed:
+        first, *rest = allowed
+        raise UsageError(
+            f"{name} {getattr(settings, name)!r}", fix=f"give {', '.join([first, *rest[:-1]])} or {rest[-1]}"
+        )
 
 
 def _number(settings: CpuSettings | CudaSettings, name: str) -> int:

@@ -6,6 +6,7 @@ process. A lane is one execution context on its own stream; addresses never chan
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
 from pathlib import Path
@@ -18,7 +19,7 @@ from gms_rt.runtime.binding import NativeRunner
 from gms_rt.runtime.cuda import CudaLane, LaneCalls, probe_cuda
 from gms_rt.runtime.kernel_cache import KeptKernels
 from gms_rt.runtime.options import CudaSettings
-from gms_rt.runtime.tensorrt_module import MODULES, load_tensorrt, tensorrt_logger
+from gms_rt.runtime.tensorrt_module import MODULES, load_tensorrt, tensorrt_log
 
 
 class TensorRtRunner(Runner):
@@ -55,10 +56,14 @@ class TensorRtRunner(Runner):
                 settings, LaneCalls(session.enqueue, session.prepare, session.release)
             )
             session.keep_kernels()
+        except BaseException:
+            session.abandon()
+            raise
         finally:
             if primary is not None:
                 primary.pop()
         self._primary = primary
+        self._session = session
         about = self._native.info
         super().__init__(
             RunnerInfo(
@@ -72,9 +77,11 @@ class TensorRtRunner(Runner):
                 details={
                     "runtime": about.runtime,
                     "version": session.version,
+                    "gpu": settings.device,
                     "sm": gpu.sm,
                     "cuda_graphs": about.graphs,
                     "open_ms": round(about.open_ms, 3),
+                    **({"notice": about.notice} if about.notice else {}),
                 },
             )
         )
@@ -87,6 +94,7 @@ class TensorRtRunner(Runner):
 
     def _close(self) -> None:
         self._native.close()
+        self._session.abandon()
         self._primary = None
 
 
@@ -99,7 +107,9 @@ class _Session:
         self.trt = module
         self.version = str(module.__version__)
         self.shape = (settings.batch, settings.height, settings.width)
-        self.logger = tensorrt_logger(module)
+        self.log = tensorrt_log(module)
+        self.heard = self.log.listen()
+        self.capturable: dict[int, bool] = {}  # by lane, as TensorRT says once it has run there
         self.runtime: Any = None
         self.engine: Any = None
         self.names = ("", "")
@@ -131,12 +141,19 @@ class _Session:
                 where=self.plan,
                 fix="build the engine again",
             )
+        if hasattr(context, "nvtx_verbosity"):  # marks for a profiler, which cost time on the host
+            context.nvtx_verbosity = self.trt.ProfilingVerbosity.NONE
         self.contexts[lane.index] = context
 
     def enqueue(self, lane: CudaLane) -> None:
         """Queue one inference; a refusal must not go unnoticed, or a graph without work would be replayed."""
+        # No name for the context here: the frame of an error would keep it alive when its device memory is gone.
+        if lane.capturing and not self.capturable.get(lane.index, True):
+            raise NativeError("TensorRT says that this plan cannot be captured", where=self.plan, fix="build it again")
         if not self.contexts[lane.index].execute_async_v3(lane.stream):
             raise NativeError(self._words("TensorRT refused to queue the inference"), where=self.plan)
+        if lane.index not in self.capturable and hasattr(self.contexts[lane.index], "is_stream_capturable"):
+            self.capturable[lane.index] = bool(self.contexts[lane.index].is_stream_capturable(lane.stream))
 
     def release(self) -> None:
         """Drop contexts, compiled kernels, engine and runtime, in this order."""
@@ -144,9 +161,16 @@ class _Session:
         self._compiled = None
         self.engine = None
         self.runtime = None
+        self.log.stop(self.heard)
+
+    def abandon(self) -> None:
+        """Keep for ever what was not released: a device that hangs uses it still, and freeing it would wait."""
+        self.log.stop(self.heard)
+        if self.contexts:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self))
 
     def _deserialise(self) -> None:
-        self.runtime = self.trt.Runtime(self.logger)
+        self.runtime = self.trt.Runtime(self.log.logger)
         self.engine = self.runtime.deserialize_cuda_engine(self.content)
         self.content = b""
         if self.engine is None:
@@ -195,7 +219,7 @@ class _Session:
                 self.kernels.write(self.stack, compiled)
 
     def _words(self, what: str) -> str:
-        said = "; ".join(self.logger.errors[-3:])
+        said = "; ".join(self.heard.last(3))
         return f"{what} ({said})" if said else what
 
 

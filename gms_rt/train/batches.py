@@ -1,23 +1,32 @@
-"""The batch of each step: from cached latents, or augmented and encoded on the way. Same seed and step, same batch."""
+"""The batch of each step: from cached latents, or augmented and encoded on the way. Same seed and step, same batch.
+
+A GPU is fed by several processes, steps ahead, from pinned memory; a CPU, which has better uses for its cores, by two
+threads and one step ahead.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from gms_rt.arrays import U8
 from gms_rt.model.gms import Gms
-from gms_rt.train.latents import LatentCache, encode, mask_image
+from gms_rt.model.tokenizer import Tokenizer
+from gms_rt.scan.mask import FOREGROUND
+from gms_rt.train.device import readers
+from gms_rt.train.latents import LatentCache, encode_masks
 from gms_rt.train.recipe import TrainingRecipe
 from gms_rt.train.samples import Samples, mask_tensor
 from gms_rt.train.schedule import Schedule
+from gms_rt.train.view_readers import ViewReaders
 
 _ORDER, _VIEWS, _NOISE = 0x6F72, 0x7669, 0x6E6F
 _EXAMPLES = 256  # mask latents that the linear decoder is fitted to
@@ -27,14 +36,21 @@ _EXAMPLES = 256  # mask latents that the linear decoder is fitted to
 class Batch:
     """Cases of one step."""
 
-    image: Tensor  # scaled latents of the images
+    image: Tensor  # the encoded images: scaled latents and, behind them, the levels that the model sees
     target: Tensor  # scaled latents of the masks
     mask: Tensor  # N×1×H×W of 0 and 1
     names: list[str]  # of the cases, for messages
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on this device."""
-        return Batch(self.image.to(device), self.target.to(device), self.mask.to(device), self.names)
+        """The same batch on this device; from pinned memory, without waiting for the copy."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> Batch:
+        """The same batch in memory that a GPU copies from by itself."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return replace(self, image=change(self.image), target=change(self.target), mask=change(self.mask))
 
 
 class BatchSource(Protocol):
@@ -75,54 +91,108 @@ class CachedBatches:
         """Nothing to release."""
 
 
-class LiveBatches:
-    """Batches of fresh views, encoded when they are asked for; the next step's pictures are read at the same time."""
+class ReadAhead:
+    """The batches of another source, read some steps ahead into pinned memory, for a GPU."""
 
-    def __init__(self, gms: Gms, samples: Samples, schedule: Schedule, device: torch.device) -> None:
+    def __init__(self, source: BatchSource, schedule: Schedule, threads: int = 2, ahead: int = 8) -> None:
+        self._source, self._schedule, self._steps = source, schedule, ahead
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="batches")
+        self._ahead: dict[int, Future[Batch]] = {}
+
+    def batch(self, step: int) -> Batch:
+        """The batch of this step."""
+        for number in range(step, min(step + 1 + self._steps, self._schedule.steps)):
+            if number not in self._ahead:
+                self._ahead[number] = self._pool.submit(self._source.batch, number)
+        return self._ahead.pop(step).result().pinned()
+
+    def examples(self) -> tuple[Tensor, Tensor]:
+        """Mask latents and masks of some cases, to fit the linear decoder to."""
+        return self._source.examples()
+
+    def close(self) -> None:
+        """End the readers, and release what they read."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._source.close()
+
+
+class LiveBatches:
+    """Batches of fresh views, encoded when they are asked for; the next steps' pictures are read at the same time.
+
+    On a GPU the encoder computes in `half`.
+    """
+
+    def __init__(
+        self,
+        gms: Gms,
+        samples: Samples,
+        schedule: Schedule,
+        device: torch.device,
+        half: torch.dtype = torch.float32,
+    ) -> None:
         self._gms, self._samples, self._schedule, self._device = gms, samples, schedule, device
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="views")
-        self._ahead: dict[int, list[Future[Any]]] = {}
+        self._cuda, self._half = device.type == "cuda", half
+        count, self._steps = readers(device, schedule.recipe.batch)
+        self._readers = ViewReaders(samples, count, processes=self._cuda)
+        self._ahead: dict[int, list[Future[tuple[U8, U8]]]] = {}
 
     def batch(self, step: int) -> Batch:
         """The batch of this step."""
         waiting = self._ahead.pop(step, None) or self._ask(step)
-        if step + 1 < self._schedule.steps and step + 1 not in self._ahead:
-            self._ahead[step + 1] = self._ask(step + 1)
+        for later in range(step + 1, min(step + 1 + self._steps, self._schedule.steps)):
+            if later not in self._ahead:
+                self._ahead[later] = self._ask(later)
         pairs = [future.result() for future in waiting]
-        images = torch.from_numpy(np.stack([image for image, _ in pairs])).to(self._device)
-        masks = [mask for _, mask in pairs]
-        drawn = torch.from_numpy(np.stack([mask_image(mask) for mask in masks])).to(self._device)
-        target = self._gms.encode_levels(drawn)
+        images, masks = (self._stack([pair[part] for pair in pairs]) for part in (0, 1))
+        drawn = masks[..., None].repeat(1, 1, 1, 3)  # a mask as the tokenizer sees it
+        image, target = self._latents(images, drawn, step)
         names = [self._samples.cases[n].name for n in case_numbers(self._schedule, step)]
-        return Batch(self._latent(images, step), target, mask_tensor(masks), names)
+        return Batch(image, target, (masks[:, None] >= FOREGROUND).to(torch.float32), names)
 
     def examples(self) -> tuple[Tensor, Tensor]:
         """Mask latents and masks of some cases, to fit the linear decoder to."""
         numbers = range(min(len(self._samples), _EXAMPLES))
         masks = [self._samples.view(number, 1)[1] for number in numbers]
-        return encode(self._gms, [mask_image(mask) for mask in masks]), mask_tensor(masks)
+        return encode_masks(self._gms, masks), mask_tensor(masks)
 
     def _ask(self, step: int) -> list[Future[Any]]:
         # View 0 is the plain picture, which only validation sees.
         view = self._schedule.place(step).epoch + 1
-        return [self._pool.submit(self._samples.view, int(n), view) for n in case_numbers(self._schedule, step)]
+        return [self._readers.ask(int(n), view) for n in case_numbers(self._schedule, step)]
 
-    def _latent(self, images: Tensor, step: int) -> Tensor:
+    def _stack(self, pictures: Sequence[U8]) -> Tensor:
+        """The pictures on the device, as they are."""
+        if not self._cuda:
+            return torch.from_numpy(np.stack(pictures))
+        held = torch.empty((len(pictures), *pictures[0].shape), dtype=torch.uint8, pin_memory=True)
+        np.stack(pictures, out=held.numpy())
+        return held.to(self._device, non_blocking=True)
+
+    @torch.no_grad()
+    def _latents(self, images: Tensor, drawn: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Scaled latents of images and masks."""
         recipe = self._schedule.recipe
-        if np.random.default_rng([recipe.seed, _NOISE, step]).random() >= recipe.latent_noise:
-            return self._gms.encode_levels(images)
-        with _moments(self._gms) as seen:
-            latent = self._gms.encode_levels(images)
-        if not seen:
-            return latent
-        spread = torch.exp(0.5 * seen[0][:, latent.shape[1] :].float().clamp(-30, 20)) * self._gms.tokenizer.spec.scale
+        noisy = bool(np.random.default_rng([recipe.seed, _NOISE, step]).random() < recipe.latent_noise)
+        half = self._cuda and self._half != torch.float32
+        with _moments(self._gms, noisy) as seen, torch.autocast(self._device.type, dtype=self._half, enabled=half):
+            latent = self._gms.encode_levels(images).float()
+        with torch.autocast(self._device.type, dtype=self._half, enabled=half):
+            target = self._gms.encode_masks(drawn).float()
+        if not noisy:
+            return latent, target
+        channels = target.shape[1]  # of a latent; levels follow it
+        spread = torch.exp(0.5 * seen[0][:, channels:].float().clamp(-30, 20))
+        if recipe.latent_noise_scaled:
+            spread = spread * self._gms.tokenizer.spec.scale
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-        noise = torch.randn(latent.shape, generator=generator).to(latent.device)
-        return latent + spread * noise
+        noise = torch.randn(spread.shape, generator=generator)
+        if self._cuda:
+            noise = noise.pin_memory().to(self._device, non_blocking=True)
+        return torch.cat([latent[:, :channels] + spread * noise, latent[:, channels:]], dim=1), target
 
     def close(self) -> None:
         """End the readers."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._readers.close()
 
 
 def case_numbers(schedule: Schedule, step: int) -> NDArray[np.int64]:
@@ -133,11 +203,20 @@ def case_numbers(schedule: Schedule, step: int) -> NDArray[np.int64]:
     return np.asarray(order[place.batch * recipe.batch : (place.batch + 1) * recipe.batch], np.int64)
 
 
+def posterior_layer(tokenizer: Tokenizer) -> nn.Module | None:
+    """The layer that gives a tokenizer's posterior, mean and log-variance; None where it encodes to a point."""
+    autoencoder: Any = getattr(tokenizer, "autoencoder", None)
+    if tokenizer.spec.kind not in ("sd-vae", "compvis") or autoencoder is None:
+        return None
+    quant: nn.Module | None = getattr(autoencoder, "quant_conv", None)
+    return autoencoder.encoder if quant is None else quant
+
+
 @contextmanager
-def _moments(gms: Gms) -> Iterator[list[Tensor]]:
-    """Collects the tokenizer's posterior (mean and log-variance) while it encodes; empty where it has none."""
+def _moments(gms: Gms, wanted: bool) -> Iterator[list[Tensor]]:
+    """Collects the tokenizer's posterior while it encodes."""
     seen: list[Tensor] = []
-    layer = getattr(getattr(gms.tokenizer, "autoencoder", None), "quant_conv", None)
+    layer = posterior_layer(gms.tokenizer) if wanted else None
     if layer is None:
         yield seen
         return

@@ -1,11 +1,14 @@
-"""A `--device` value for torch, refused where the machine lacks it, and the arithmetic that it trains in."""
+"""A `--device` value for torch, refused where the machine lacks it; its arithmetic, and the readers that feed it."""
 
 from __future__ import annotations
 
 import torch
 
 from gms_rt.errors import DeviceError
-from gms_rt.runtime.device import parse_device
+from gms_rt.runtime.device import cpu_from_files, parse_device
+
+_VIEWS_AHEAD = 4  # per reader, for a GPU
+_GPU_READERS = 8  # at most: twice as many read no faster
 
 
 def torch_device(name: str) -> str:
@@ -31,3 +34,15 @@ def forward_type(precision: str, device: torch.device) -> torch.dtype:
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def readers(device: torch.device, batch: int) -> tuple[int, int]:
+    """How many read views for this device at once, and how many steps ahead.
+
+    >>> readers(torch.device("cpu"), 8)
+    (2, 1)
+    """
+    if device.type != "cuda":
+        return 2, 1
+    count = min(_GPU_READERS, cpu_from_files().cores)
+    return count, -(-count * _VIEWS_AHEAD // batch)

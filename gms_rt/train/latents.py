@@ -2,7 +2,7 @@
 
 Cases are stored in shards. `index.json` names what the cache was made of (tokenizer, pictures, augmentation, seed) and
 the hash of every finished array; what is not listed or has changed is encoded again. View 0 is the picture as it is.
-Latents are stored as float16, masks as bits.
+Latents are stored as float16, masks as bits. Where the model sees levels, they stand behind the image latents.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gms_rt.arrays import U8
 from gms_rt.artifacts import atomic_path, read_json, sha256_file, sha256_json, write_json
 from gms_rt.errors import GmsError
 from gms_rt.model.gms import Gms
+from gms_rt.train.device import readers
+from gms_rt.train.recipe import VIEW_LATER
 from gms_rt.train.samples import Samples, mask_tensor
 
 INDEX = "index.json"
@@ -65,32 +68,46 @@ def cached_latents(gms: Gms, samples: Samples, folder: Path, progress: Progress 
         if not _whole(folder, shard, known.get(str(shard), {})):
             arrays = _encoded(gms, samples, numbers)
             known[str(shard)] = {part: _store(_file(folder, shard, part), arrays[part]) for part in _PARTS}
-            write_json(folder / INDEX, {"key": key, "shards": known})
+            write_json(folder / INDEX, {"key": key, **_levels(gms), "shards": known})
         if progress is not None:
             progress((numbers[-1] + 1) * recipe.views, total)
     return LatentCache(folder, len(samples), recipe.views, recipe.size)
 
 
 @torch.no_grad()
-def encode(gms: Gms, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """Scaled latents of uint8 images, in CPU memory."""
+def encode(gms: Gms, images: Sequence[U8]) -> Tensor:
+    """What the model maps, of uint8 images, in CPU memory."""
+    return _in_batches(gms, gms.encode_levels, images)
+
+
+@torch.no_grad()
+def encode_masks(gms: Gms, masks: Sequence[U8]) -> Tensor:
+    """Scaled latents of masks, in CPU memory."""
+    return _in_batches(gms, gms.encode_masks, [mask_image(mask) for mask in masks])
+
+
+def _in_batches(gms: Gms, how: Callable[[Tensor], Tensor], images: Sequence[U8]) -> Tensor:
     device = next(gms.mapper.parameters()).device
     batches = [torch.from_numpy(np.stack(images[i : i + _BATCH])) for i in range(0, len(images), _BATCH)]
-    return torch.cat([gms.encode_levels(batch.to(device)).float().cpu() for batch in batches])
+    return torch.cat([how(batch.to(device)).float().cpu() for batch in batches])
 
 
-def mask_image(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def mask_image(mask: U8) -> U8:
     """A mask as the tokenizer sees it: three equal channels."""
     return np.repeat(mask[..., None], 3, axis=2)
 
 
 def _encoded(gms: Gms, samples: Samples, numbers: range) -> dict[str, NDArray[Any]]:
     views = samples.recipe.views
-    pairs = [samples.view(n, v) if v else samples.plain(n) for n in numbers for v in range(views)]
+    threads, _ = readers(next(gms.mapper.parameters()).device, _BATCH)
+    with ThreadPoolExecutor(threads, thread_name_prefix="views") as pool:
+        # View by view, so that no two threads read the same case from disk.
+        made = {(n, v): pool.submit(samples.view_or_plain, n, v) for v in range(views) for n in numbers}
+        pairs = [made[n, v].result() for n in numbers for v in range(views)]
     masks = [mask for _, mask in pairs]
     latents = {
         "images": encode(gms, [image for image, _ in pairs]),
-        "masks": encode(gms, [mask_image(mask) for mask in masks]),
+        "masks": encode_masks(gms, masks),
     }
     for name, latent in latents.items():
         if not torch.isfinite(latent.half()).all():
@@ -111,7 +128,7 @@ def _store(path: Path, array: NDArray[Any]) -> str:
 
 
 def _key(gms: Gms, samples: Samples) -> str:
-    recipe = asdict(samples.recipe)
+    recipe = samples.recipe.to_values()
     sources = hashlib.sha256()
     for case in samples.cases:
         files = [case.image, *case.masks]
@@ -119,10 +136,19 @@ def _key(gms: Gms, samples: Samples) -> str:
     spec = gms.tokenizer.spec
     facts = {
         "tokenizer": [spec.kind, gms.tokenizer.weights_sha256(), spec.scale, spec.shift, spec.image_range],
-        "augmentation": {name: recipe[name] for name in _AUGMENT},
+        "augmentation": {name: recipe[name] for name in (*_AUGMENT, *VIEW_LATER) if name in recipe},
         "cases": sources.hexdigest(),
+        **_levels(gms),
     }
     return sha256_json(facts)
+
+
+def _levels(gms: Gms) -> dict[str, Any]:
+    """What stands behind the image latents; nothing, as in earlier versions, for a model without levels."""
+    config = gms.mapper.config
+    if not config.levels:
+        return {}
+    return {"levels": {"strides": config.levels, "pooling": config.pooling, "channels": config.level_channels}}
 
 
 def _known(folder: Path, key: str) -> dict[str, dict[str, str]]:

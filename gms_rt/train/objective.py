@@ -42,5 +42,6 @@ def losses(
     if place.phase == "latent" or recipe.loss == "latent":
         return Losses(latent, latent, nothing)
     heads = outputs if recipe.decoded == "all" else outputs[:1]
-    drawn = torch.stack([dice_loss(gms.probability(head).float(), batch.mask) for head in heads]).sum()
+    smooth = recipe.dice_smooth
+    drawn = torch.stack([dice_loss(gms.probability(head).float(), batch.mask, smooth) for head in heads]).sum()
     return Losses(drawn if recipe.loss == "dice" else recipe.latent_weight * latent + drawn, latent, drawn)

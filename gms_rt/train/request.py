@@ -41,3 +41,4 @@ class Outcome:
     epochs: int  # all epochs of the recipe
     seconds: float  # spent in steps and validation, over all resumes
     images_per_second: float  # over all epochs
+    parameters: int  # of the latent mapping model

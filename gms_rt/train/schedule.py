@@ -30,7 +30,14 @@ class Schedule:
     @property
     def batches(self) -> int:
         """Steps per epoch."""
+        if self.recipe.last_batch == "drop":
+            return max(1, self.cases // self.recipe.batch)  # fewer cases than a batch are one step all the same
         return -(-self.cases // self.recipe.batch)
+
+    @property
+    def images(self) -> int:
+        """Images per epoch."""
+        return min(self.cases, self.batches * self.recipe.batch)
 
     @property
     def epochs(self) -> int:
@@ -56,6 +63,8 @@ class Schedule:
         top = recipe.lr if latent or not recipe.finish_lr else recipe.finish_lr
         now = epoch if recipe.anneal == "epoch" else epoch + batch / self.batches
         warm = min(recipe.warmup, length / 2)
+        if now < warm and recipe.warmup_moves == "epoch":
+            return top * min(1.0, epoch / max(warm - 1, 1))
         if now < warm:
             # The first rate is not 0, or the first steps would be lost.
             return top * (epoch * self.batches + batch + 1) / (warm * self.batches)

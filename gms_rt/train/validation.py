@@ -11,21 +11,20 @@ from gms_rt.metrics import dice
 from gms_rt.model.gms import Gms
 from gms_rt.scan.mask import FOREGROUND
 from gms_rt.train.checkpoint import copy_weights
-from gms_rt.train.latents import encode, mask_image
+from gms_rt.train.latents import encode, encode_masks
 from gms_rt.train.losses import latent_loss
 from gms_rt.train.samples import Samples
 
 
 class Validation:
-    """The validation cases, encoded once: image latents, mask latents, masks."""
+    """The validation cases, encoded once: images, mask latents, masks."""
 
     def __init__(self, gms: Gms, samples: Samples) -> None:
         self._gms = gms
         self._cases: list[tuple[Tensor, Tensor, U8]] = []
         for number in range(len(samples)):
             image, mask = samples.plain(number)
-            latents = encode(gms, [image, mask_image(mask)])
-            self._cases.append((latents[:1], latents[1:], mask))
+            self._cases.append((encode(gms, [image]), encode_masks(gms, [mask]), mask))
 
     def __len__(self) -> int:
         return len(self._cases)

@@ -188,6 +188,15 @@ def test_a_saving_governor_and_falling_clocks_are_said():
     assert any("fell from 3000 to 2000 MHz" in w for w in words)
 
 
+@pytest.mark.parametrize(("bits", "told"), [(0x0, ""), (0x1, ""), (0x4, "power cap"), (0x61, "too warm, too hot")])
+def test_a_gpu_that_is_held_down_is_said(bits, told):
+    text = device_state.throttle_text(bits)
+    after = Snapshot({"GPU throttle reasons": text}, {}, None)
+    words = device_state.warnings(Snapshot({}, {}, None), after, device_state.load_between(after, after))
+    assert words == ([f"the GPU's clock was held down at the end of the run: {told}"] if told else [])
+    assert (text == "none") == (bits == 0)
+
+
 def test_power_mode_comes_from_nvpmodel(tmp_path, monkeypatch):
     tool = tmp_path / "nvpmodel"
     tool.write_text("#!/bin/sh\necho 'NV Power Mode: MAXN'\necho 0\n")

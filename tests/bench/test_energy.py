@@ -103,7 +103,7 @@ def test_a_gpu_is_read(gpu):
     assert found.values["GPU temperature"] == "47 °C"
     assert found.values["GPU power"] == "65 W"
     assert found.values["GPU utilisation"] == "93 %"
-    assert found.values["GPU throttle reasons"] == "0x4"
+    assert found.values["GPU throttle reasons"] == "power cap (0x4)"
     opened, _ = open_nvml()
     assert opened.read("memory") == 3 << 30
     opened.close()
@@ -236,7 +236,7 @@ def test_the_device_is_found_by_its_place_on_the_bus(gpu, monkeypatch):
 
 def test_a_bench_states_energy_and_idle_draw_in_every_rendering(gpu, clock, tmp_path):
     runner = ThresholdRunner(delay=0.002, clock=clock)
-    runner.info = RunnerInfo("tensorrt", 1, 32, 32, "a GPU", "f16", details={"gpu": 0})
+    runner.info = RunnerInfo("tensorrt", 1, 32, 32, "a GPU", "f16")
     result = measure(
         [engine_folder(tmp_path / "e")], TimingOptions(seconds=0.2, rounds=2, cold=False), opener=opener(e=runner)
     )

@@ -14,7 +14,7 @@ from support.trees import ROOT
 from gms_rt.cli import doctor
 from gms_rt.cli.main import run
 from gms_rt.errors import NativeError
-from gms_rt.runtime import device
+from gms_rt.runtime import device, tensorrt_module
 from gms_rt.runtime.arithmetic import CpuArithmetic
 from gms_rt.runtime.tensorrt_module import how_to_install
 
@@ -153,6 +153,31 @@ def test_a_tensorrt_that_this_environment_does_not_see_is_said(
     assert str(module.parent) in advice
     monkeypatch.setattr(doctor, "how_to_install", lambda name, machine: advice)
     assert advice in doctor_on(AGX_ORIN, monkeypatch, capsys)
+
+
+def test_it_says_which_tensorrt_fits_the_driver(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def shown(driver: str, **packages: str) -> tuple[str, dict[str, dict[str, str | None]]]:
+        known = {name.replace("_", "-"): version for name, version in packages.items()}
+        monkeypatch.setattr(tensorrt_module, "package_version", known.get)
+        gpu = device.Gpu(0, "L4", 89, 2**34)
+        machine = device.Machine(device.probe().cpu, (gpu,), driver, "", dict(device.probe().packages))
+        monkeypatch.setattr(doctor, "probe", lambda: machine)
+        assert run(["doctor"]) == 0
+        text = capsys.readouterr().out
+        assert run(["doctor", "--json"]) == 0
+        return text, json.loads(capsys.readouterr().out)["tensorrt_fits"]
+
+    text, fits = shown("12.4", tensorrt_rtx_cu13_libs="1.7")
+    assert "tensorrt      not installed; for this driver: tensorrt-cu12\n" in text
+    assert "tensorrt-rtx  1.7, does not run with this driver: tensorrt-rtx-cu13 needs NVIDIA's driver r580" in text
+    assert fits["tensorrt"] == {"extra": "tensorrt-cu12", "problem": None}
+    assert fits["tensorrt-rtx"]["extra"] == "tensorrt-rtx-cu12" and "r580" in str(fits["tensorrt-rtx"]["problem"])
+    text, fits = shown("13.0", tensorrt_rtx_cu13_libs="1.7")
+    assert "tensorrt-rtx  1.7\n" in text and fits["tensorrt-rtx"] == {"extra": "tensorrt-rtx", "problem": None}
+    text, fits = shown("11.4")
+    assert "tensorrt      not installed\n" in text and fits["tensorrt"] == {"extra": None, "problem": None}
 
 
 def test_a_tensorrt_without_package_metadata_counts_as_installed(

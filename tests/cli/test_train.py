@@ -12,6 +12,7 @@ from support.phantom_folders import write_phantoms, write_tokenizer
 from gms_rt.class_lists import classes_from_run
 from gms_rt.classes import SegmentClass
 from gms_rt.cli import ablate, train
+from gms_rt.config import read_toml
 from gms_rt.errors import DeviceError, UsageError
 from gms_rt.model.run import load_run
 
@@ -71,9 +72,25 @@ def test_the_loss_grid_sets_the_papers_table_beside(tmp_path: Path, tokenizer: s
     lines = [line.split() for line in done.output.splitlines()]
     labels = [line[0] for line in lines if line and line[0] in ("latent", "dice", "both")]
     assert labels == ["latent", "dice", "both"]
-    assert ["published", "(paper,", "table", "4)", "80.25", "71.26", "21.57"] in lines
+    assert ["published", "(paper,", "table", "4)", "80.25", "-", "71.26", "-", "21.57", "-"] in lines
     cells = json.loads((tmp_path / "g" / "ablation.json").read_text())["cells"]
     assert all(cell["cases"]["all"] == 2 for cell in cells.values())
+
+
+def test_the_loss_grid_refuses_steps_that_learn_the_same_in_every_cell(tmp_path: Path, tokenizer: str) -> None:
+    data = write_phantoms(tmp_path / "busi", 8)
+    arguments = ["loss", str(data), "--tokenizer", tokenizer, "--recipe", "fast", *SMALL, "--out", str(tmp_path / "g")]
+    done = CliRunner().invoke(ablate.command, arguments)
+    assert isinstance(done.exception, UsageError)
+    assert "300 of its 301 epochs learn from latents alone" in str(done.exception)
+    assert "--set latent_epochs=0 --set epochs=301" in str(done.exception)
+    assert not (tmp_path / "g").exists()
+    done = CliRunner().invoke(ablate.command, [*arguments, "--set", "latent_epochs=0", "--set", "views=2"])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "g" / "latents" / "index.json").is_file(), "one cache for all cells"
+    assert not list((tmp_path / "g").glob("*/latents"))
+    losses = {read_toml(run)["training"]["loss"] for run in (tmp_path / "g").glob("*/config.toml")}
+    assert losses == {"latent", "dice", "both"}
 
 
 def test_the_tokenizer_grid_needs_two(tmp_path: Path, tokenizer: str) -> None:

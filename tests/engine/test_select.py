@@ -40,6 +40,14 @@ def test_the_plan_for_this_gpu_fits_and_the_others_say_why_not() -> None:
     assert found[0].reason == "built for SM80, this machine has SM89 (L4)"
 
 
+def test_of_two_gpus_of_one_sm_the_one_that_a_plan_was_timed_on_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "tensorrt_version", lambda flavour: "11.4")
+    two = Machine(CPU, (Gpu(0, "RTX 3060", 86, 2**33), Gpu(1, "RTX 3090", 86, 2**34)), "13.0", "", {})
+    for device, index in (("RTX 3090", 1), ("RTX 3060", 0), ("RTX A6000", 0), (None, 0)):
+        plan = Plan("tensorrt", "p", "0" * 64, 1, 86, "11.4", 0.1, device=device)
+        assert select.engine_fits(manifest(plans=[plan]), two)[0].gpu == index
+
+
 def test_each_reason_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no NVIDIA driver" in select.engine_fits(manifest(), NONE)[0].reason
     assert "this machine has SM87 (Orin)" in select.engine_fits(manifest(), ORIN)[0].reason
@@ -48,6 +56,13 @@ def test_each_reason_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "built with tensorrt-rtx 1.7, installed is 1.8" in select.engine_fits(manifest(), TWO)[0].reason
     monkeypatch.setattr(select, "tensorrt_version", lambda flavour: None)
     assert "pip install 'gms-rt[tensorrt-rtx]'" in select.engine_fits(manifest(), TWO)[0].reason
+    monkeypatch.setattr(select, "tensorrt_version", lambda flavour: "1.7")
+    monkeypatch.setattr(select, "driver_problem", lambda flavour, machine: f"{flavour} is for another driver")
+    assert "tensorrt-rtx is for another driver" in select.engine_fits(manifest(), TWO)[0].reason
+    gone = CpuArithmetic(None, None, problem="OpenVINO is not installed", installed=False)
+    monkeypatch.setattr(select, "cpu_arithmetic", lambda: gone)
+    assert select.engine_fits(manifest(), NONE)[-1].reason == "needs OpenVINO: pip install openvino"
+    monkeypatch.setattr(select, "tensorrt_version", lambda flavour: None)
     monkeypatch.setattr(select, "cpu_arithmetic", lambda: CpuArithmetic(True, False, name="a CPU"))
     reason = select.engine_fits(manifest(precision="bf16", execution="bf16"), NONE)[-1].reason
     assert reason == "asks for bf16: OpenVINO has no BF16 arithmetic on this CPU (a CPU)"

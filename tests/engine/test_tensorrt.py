@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 import types
+from pathlib import Path
 
+import numpy as np
 import pytest
+from support.bench_runner import SIDE, ThresholdRunner
+from support.fake_builder import FakeBuilderModule
 from support.jetson_boards import AGX_ORIN, ORIN_NANO, machine_from_files
 from support.plan_engines import PLAN, plan_engine
 from support.small_builds import PLAIN_CPU, build, needs_rtx
@@ -13,15 +20,16 @@ from support.trees import plain_manifest
 
 from gms_rt.artifacts import sha256_bytes
 from gms_rt.cli.engine_text import plan_text
-from gms_rt.engine import existing, targets, tensorrt, timing_cache, user_cache
+from gms_rt.engine import existing, folder, plan_speed, targets, tensorrt, timing_cache, user_cache
 from gms_rt.engine.manifest import Plan, read_manifest, write_manifest
 from gms_rt.engine.trust import remember_plan
-from gms_rt.errors import DeviceError, GmsError, MissingExtraError
+from gms_rt.errors import DeviceError, GmsError, MissingExtraError, UsageError
 from gms_rt.graph.layer_counts import layer_counts
 from gms_rt.graph.read import read_graph
 from gms_rt.precision.floating import low_precision_graph
 from gms_rt.precision.recipe import read_recipe
 from gms_rt.runtime import tensorrt_module
+from gms_rt.runtime.arithmetic import CpuArithmetic
 from gms_rt.runtime.device import Gpu, Machine
 from gms_rt.runtime.tensorrt_module import load_tensorrt, tensorrt_installed
 
@@ -75,6 +83,169 @@ def test_ahead_of_time_builder_prefers_the_gpus_here():
     assert targets.choose_sms("tensorrt-rtx", trt, (), here) == (86,)
     bare = Machine(PLAIN_CPU, (), None, "no driver", {})
     assert targets.choose_sms("tensorrt-rtx", trt, (), bare) == (89,)
+
+
+WITHOUT_OPENVINO = """
+import importlib.util, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name == "openvino":
+            raise ModuleNotFoundError("No module named 'openvino'", name=name)
+sys.meta_path.insert(0, Absent())
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name == "openvino" else found(name, package)
+from gms_rt.cli.main import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+@needs_rtx
+def test_on_a_machine_without_openvino_only_what_runs_on_the_cpu_is_refused(graph, tmp_path):
+    def build_in_a_process(precision):
+        words = ["build", str(graph), "--precision", precision, "--target", "tensorrt-rtx", "--sm", "80"]
+        command = [sys.executable, "-c", WITHOUT_OPENVINO, *words, "--out", str(tmp_path / precision)]
+        clean = {name: value for name, value in os.environ.items() if name != "GMS_RT_OPENVINO"}
+        return subprocess.run(command, capture_output=True, text=True, env=clean)
+
+    done = build_in_a_process("fp32")
+    assert done.returncode == 0, done.stderr
+    assert read_manifest(tmp_path / "fp32").plans[0].sm == 80
+    done = build_in_a_process("fp16")  # its ranges and its gate are found on the CPU
+    assert done.returncode == 1
+    assert "running a graph on the CPU needs OpenVINO" in done.stderr and "pip install openvino" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@needs_rtx
+def test_a_gpu_that_tensorrt_rtx_does_not_know_is_not_built_for_in_silence(monkeypatch):
+    h200 = Machine(PLAIN_CPU, (Gpu(0, "NVIDIA H200", 90, 1),), "13.0", "", {})
+    trt = load_tensorrt("tensorrt-rtx", "testing")
+    with pytest.raises(DeviceError, match=r"does not run on this machine's GPU \(NVIDIA H200, SM90\)") as caught:
+        targets.choose_sms("tensorrt-rtx", trt, (), h200)
+    assert "full TensorRT" in caught.value.fix and "--sm" in caught.value.fix
+    assert targets.choose_sms("tensorrt-rtx", trt, (86,), h200) == (86,)  # for another machine
+    monkeypatch.setattr(targets, "tensorrt_installed", lambda flavour: flavour == "tensorrt-rtx")
+    assert targets.default_targets("fp32", h200) == ("cpu",)
+    assert targets.default_targets("fp32", Machine(PLAIN_CPU, (), None, "", {})) == ("cpu", "tensorrt-rtx")
+
+
+def test_a_bare_build_leaves_the_cpu_out_where_openvino_is_not_there(monkeypatch):
+    gone = CpuArithmetic(None, None, problem="OpenVINO is not installed", installed=False)
+    monkeypatch.setattr(targets, "cpu_arithmetic", lambda: gone)
+    monkeypatch.setattr(targets, "tensorrt_installed", lambda flavour: flavour == "tensorrt")
+    orin = Machine(PLAIN_CPU, (Gpu(0, "Orin", 87, 1),), "12.6", "", {})
+    assert targets.default_targets("fp32", orin) == ("tensorrt",)
+
+
+def fake_build(monkeypatch, graph, machine, sm, *, rtx=False):
+    module = FakeBuilderModule(rtx=rtx)
+    monkeypatch.setattr(tensorrt, "load_tensorrt", lambda *_: module)
+    monkeypatch.setattr(tensorrt, "probe", lambda: machine)
+    monkeypatch.setattr(tensorrt, "current_device", module.current_device)
+    return module, tensorrt.build_plan(read_graph(graph), "tensorrt-rtx" if rtx else "tensorrt", sm)
+
+
+@pytest.fixture
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("GMS_RT_CACHE", str(tmp_path / "c"))
+
+
+def test_of_several_gpus_the_plan_s_own_is_current_while_it_is_built(monkeypatch, graph, own_cache):
+    machine = Machine(PLAIN_CPU, (Gpu(0, "L4", 89, 1), Gpu(1, "A100", 80, 1)), "13.0", "", {})
+    module, plan = fake_build(monkeypatch, graph, machine, 80)
+    assert module.built_on == [(1,)] and module.current == []
+    assert plan.device == "A100" and module.asked["inspected"]
+    module, plan = fake_build(monkeypatch, graph, machine, 89)
+    assert module.built_on == [(0,)] and plan.device == "L4"
+
+
+def test_a_plan_for_another_machine_is_not_opened_here(monkeypatch, graph, own_cache):
+    machine = Machine(PLAIN_CPU, (Gpu(0, "L4", 89, 1),), "13.0", "", {})
+    module, plan = fake_build(monkeypatch, graph, machine, 80, rtx=True)
+    assert module.built_on == [()] and module.asked["sm"] == 80
+    assert plan.inspected is None and "inspected" not in module.asked
+
+
+def test_memory_that_the_system_needs_is_not_tensorrt_s(monkeypatch, graph, own_cache):
+    for integrated, limit in ((True, 2**32), (False, None)):
+        machine = Machine(PLAIN_CPU, (Gpu(0, "Orin", 87, 2**33, integrated=integrated),), "12.6", "", {})
+        module, _ = fake_build(monkeypatch, graph, machine, 87)
+        assert module.asked.get("workspace") == limit
+
+
+def test_tensorrt_rtx_plans_can_be_captured_and_full_tensorrt_has_no_such_flag(monkeypatch, graph, own_cache):
+    none = Machine(PLAIN_CPU, (), None, "", {})
+    module, _ = fake_build(monkeypatch, graph, none, 80, rtx=True)
+    assert module.asked["flags"] == ["user allocation"]
+    module, _ = fake_build(monkeypatch, graph, none, 80)
+    assert "flags" not in module.asked
+    assert len(set(map(id, module.loggers))) == 1  # builder and parser have the one logger
+
+
+@needs_rtx
+def test_the_real_tensorrt_rtx_builds_with_user_allocation(graph):
+    trt = load_tensorrt("tensorrt-rtx", "testing")
+    assert hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION") and hasattr(
+        trt.IExecutionContext, "is_stream_capturable"
+    )
+    assert len(tensorrt.build_plan(read_graph(graph), "tensorrt-rtx", 89).data) > 1000
+
+
+def int8_build(graph, tmp_path, monkeypatch, times, machine):
+    """An INT8 build where a GPU "is here", with fake plans that take so many milliseconds."""
+
+    def built_plan(typed, flavour, sm, **_):
+        quantised = any(node.op_type == "QuantizeLinear" for node in typed.nodes)
+        network = {"CONVOLUTION": {"HALF": 1}, "QUANTIZE": {"INT8": 9}}
+        return tensorrt.BuiltPlan(b"int8" if quantised else b"fp16", sm, "11.4", 1.0, "13.0", b"", network, None, [])
+
+    def milliseconds(plans, where, flavour, images, gpu):
+        assert plans == (b"int8", b"fp16") and images.shape[0] == 1 and gpu.name == "A100"
+        if isinstance(times, Exception):
+            raise times
+        return times
+
+    monkeypatch.setattr(folder, "probe", lambda: machine)
+    monkeypatch.setattr(folder, "plan_milliseconds", milliseconds)
+    monkeypatch.setattr(tensorrt, "build_plan", built_plan)
+    monkeypatch.setattr(targets, "load_tensorrt", lambda *_: FullTensorRt)
+    monkeypatch.setattr(targets, "probe", lambda: machine)
+    return build(graph, tmp_path / "e", "int8", ("tensorrt",), calibrator="minmax")
+
+
+A100 = Machine(PLAIN_CPU, (Gpu(0, "A100", 80, 1),), "13.0", "", {})
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        ((1.0, 2.0), ""),
+        ((2.5, 2.0), "INT8 is not faster than FP16 on A100: 2.50 ms against 2.00 ms"),
+        (GmsError("no such kernel"), "whether INT8 is faster than FP16 is not known: no such kernel"),
+    ],
+)
+def test_int8_that_gains_nothing_on_a_gpu_is_told_at_build(graph, tmp_path, monkeypatch, times, told):
+    manifest = int8_build(graph, tmp_path, monkeypatch, times, A100)
+    assert any(told in note for note in manifest.notes) if told else not any("FP16" in n for n in manifest.notes)
+    measured = manifest.census[manifest.plans[0].file].get("milliseconds")
+    assert measured == (None if isinstance(times, Exception) else {"fp16": times[1], "int8": times[0]})
+
+
+def test_two_plans_are_timed_in_turn(monkeypatch):
+    opened = []
+
+    class Timed(ThresholdRunner):
+        def __init__(self, where, flavour, settings, *, content):
+            super().__init__(delay={b"int8": 0.003, b"fp16": 0.002}[content])
+            assert (settings.batch, settings.height, settings.width, settings.device) == (2, SIDE, SIDE, 1)
+            opened.append(self)
+
+    monkeypatch.setattr(plan_speed, "TensorRtRunner", Timed)
+    images = np.zeros((2, SIDE, SIDE, 3), np.uint8)
+    times = plan_speed.plan_milliseconds((b"int8", b"fp16"), Path("p"), "tensorrt", images, Gpu(1, "A100", 80, 1))
+    assert times == pytest.approx((3.0, 2.0))
+    with pytest.raises(UsageError, match="closed"):
+        opened[0].infer(images)
 
 
 @needs_rtx
@@ -136,6 +307,9 @@ def test_timing_cache_places(monkeypatch, tmp_path):
     assert timing_cache.read_timing_cache(place) == b"times"
     machines = [Machine(PLAIN_CPU, (), None, "", {}), machine_from_files(AGX_ORIN), machine_from_files(ORIN_NANO)]
     assert len({timing_cache.shared_path("tensorrt", "10.3", 87, machine) for machine in machines}) == 3
+    cards = [Machine(PLAIN_CPU, (Gpu(0, name, 86, 1),), "13.0", "", {}) for name in ("RTX 3060", "RTX 3090")]
+    names = {timing_cache.shared_path("tensorrt", "10.3", 86, machine).name for machine in cards}
+    assert names == {"tensorrt-10.3-sm86-rtx-3060.cache", "tensorrt-10.3-sm86-rtx-3090.cache"}
     monkeypatch.delenv("GMS_RT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert user_cache.cache_root() == tmp_path / "gms-rt"

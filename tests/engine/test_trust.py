@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ from gms_rt.engine import select, trust
 from gms_rt.engine.manifest import read_manifest
 from gms_rt.engine.state import state_root
 from gms_rt.errors import ArtifactError, DeviceError, GmsError
+from gms_rt.runtime.options import CudaSettings
 
 CODE = sha256_bytes(b"native code")
 
@@ -199,3 +201,23 @@ def test_a_build_vouches_for_its_plan_and_builds_a_foreign_one_again(
     assert not trust.plan_trust(tmp_path / "e", manifest.plans[0]).trusted
     again = build(graph, tmp_path / "e", "fp32", ("cpu", "tensorrt-rtx"), sms=(89,))
     assert trust.plan_trust(tmp_path / "e", again.plans[0]).trusted
+
+
+def test_a_plan_that_cannot_be_captured_is_told_of_and_the_switch_reaches_the_runner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[str] = []
+
+    class Uncaptured(FakeRunner):
+        def __init__(self, plan: Path, flavour: str, settings: CudaSettings, **options: Any) -> None:
+            super().__init__(plan, **options)
+            asked.append(settings.cuda_graph)
+            self.info.details["notice"] = "no CUDA graph, every inference is queued anew: it allocates"
+
+    monkeypatch.setattr("gms_rt.runtime.tensorrt.TensorRtRunner", Uncaptured)
+    folder = plan_engine(tmp_path / "e")
+    with caplog.at_level(logging.WARNING), select.load(folder, trust_plans=True) as engine:
+        assert engine.notice == f"{folder}: no CUDA graph, every inference is queued anew: it allocates"
+    assert engine.notice in caplog.messages
+    select.load(folder, trust_plans=True, cuda_graph="never").close()
+    assert asked == ["auto", "never"]

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gms_rt.errors import UsageError
+from gms_rt.evaluate.case_result import CaseResult
 from gms_rt.evaluate.comparison import bland_altman, compare_evaluations, wilcoxon
-from gms_rt.evaluate.dataset import CaseResult
 
 stats = pytest.importorskip("scipy.stats")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +19,11 @@ from gms_rt.cli.eval import command
 from gms_rt.data.layouts import recognise
 from gms_rt.data.reading import read_case
 from gms_rt.errors import CasesFailedError, UsageError
+from gms_rt.evaluate.case_result import CaseResult, read_cases
 from gms_rt.evaluate.choice import chosen_cases
-from gms_rt.evaluate.dataset import CaseResult, evaluate, read_cases
+from gms_rt.evaluate.comparison import compare_evaluations
+from gms_rt.evaluate.dataset import AveragedModel, Judge, evaluate, evaluate_average
+from gms_rt.evaluate.measure import Scale
 from gms_rt.evaluate.published import CROSS, GMS, LOSS, TOKENIZER
 from gms_rt.evaluate.summary import summarise
 from gms_rt.scan.segmenter import Segmenter
@@ -60,6 +65,40 @@ def test_outcomes_are_counted_and_misses_stay_in_the_mean(squares: Path, tmp_pat
     at = summary["source_size"]
     assert at["hd95"]["mean"] == pytest.approx(by_name["hit"].hd95)
     assert at["hd95_penalised"]["mean"] == pytest.approx((by_name["hit"].hd95 + 2 * math.hypot(64, 96)) / 4, abs=1e-5)
+
+
+def test_lesions_and_surfaces_are_counted_with_intervals(squares: Path, tmp_path: Path) -> None:
+    cases = recognise(squares).cases
+    result = evaluate(cases, Segmenter(bright, *SIZE), tmp_path / "out", Judge(Scale(tolerance=4.0)))
+    by_name = {case.name: (case.lesions, case.lesions_found, case.false_regions) for case in result.cases}
+    assert by_name == {"hit": (1, 1, 0), "miss": (1, 0, 0), "alarm": (0, 0, 1), "nothing": (0, 0, 0)}
+    lesions = result.summary["lesions"]
+    assert (lesions["all"], lesions["found"], lesions["sensitivity"]["mean"]) == (2, 1, 0.5)
+    assert lesions["sensitivity"]["interval95"] == [0.0, 1.0]
+    assert lesions["false_alarms_per_image"]["mean"] == 0.25
+    assert result.summary["nsd_tolerance"] == 4.0
+    assert {"hd95", "nsd", "lesions"} <= result.summary["definitions"].keys()
+    assert [round(case.nsd) for case in result.cases] == [0, 1, 0, 1]  # alarm, hit, miss, nothing
+    assert result.summary["at_224"]["nsd"]["mean"] == pytest.approx(0.5, abs=0.01)
+    exact = evaluate(cases, Segmenter(bright, *SIZE), tmp_path / "exact", Judge(Scale(tolerance=0.0))).cases[1]
+    assert exact.nsd < result.cases[1].nsd
+
+
+def test_tables_of_earlier_versions_read_and_compare(squares: Path, tmp_path: Path) -> None:
+    result = evaluate(recognise(squares).cases, Segmenter(bright, *SIZE), tmp_path / "out")
+    newer = ("nsd", "nsd_224", "lesions", "lesions_found", "false_regions")
+    rows = list(csv.DictReader((tmp_path / "out" / "cases.csv").read_text().splitlines()))
+    kept = [name for name in rows[0] if name not in newer]
+    assert kept[-1] == "error", "the newer columns are the last"
+    with (tmp_path / "older.csv").open("w") as file:
+        table = csv.DictWriter(file, kept, extrasaction="ignore", lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    older = read_cases(tmp_path / "older.csv")
+    assert [case.dice for case in older] == [case.dice for case in result.cases]
+    found = compare_evaluations(older, result.cases)
+    assert found["dice"]["difference"] == 0
+    assert found["nsd"] is None
 
 
 def test_the_table_holds_each_case_and_reads_back(squares: Path, tmp_path: Path) -> None:
@@ -104,7 +143,7 @@ def test_spacing_scales_the_distance_at_source_size_only(squares: Path, tmp_path
         return np.roll(bright(images), 3, axis=2)
 
     plain = evaluate([case], Segmenter(shifted, *SIZE), tmp_path / "a").cases[0]
-    scaled = evaluate([case], Segmenter(shifted, *SIZE), tmp_path / "b", spacing=(0.5, 0.5)).cases[0]
+    scaled = evaluate([case], Segmenter(shifted, *SIZE), tmp_path / "b", Judge(Scale(spacing=(0.5, 0.5)))).cases[0]
     assert plain.hd95 > 0
     assert scaled.hd95 == pytest.approx(plain.hd95 / 2)
     assert scaled.hd95_224 == plain.hd95_224
@@ -119,10 +158,10 @@ def test_failed_cases_are_listed_not_dropped(squares: Path, tmp_path: Path) -> N
 
 
 def test_the_gallery_shows_the_worst_first(squares: Path, tmp_path: Path) -> None:
-    evaluate(recognise(squares).cases, Segmenter(bright, *SIZE), tmp_path / "out", gallery=2)
+    evaluate(recognise(squares).cases, Segmenter(bright, *SIZE), tmp_path / "out", Judge(gallery=2))
     names = sorted(path.name for path in (tmp_path / "out" / "failures").iterdir())
     assert [name[:13] for name in names] == ["01-dice0.000-", "02-dice0.000-"]
-    evaluate(recognise(squares).cases, Segmenter(bright, *SIZE), tmp_path / "out", gallery=1)
+    evaluate(recognise(squares).cases, Segmenter(bright, *SIZE), tmp_path / "out", Judge(gallery=1))
     assert len(list((tmp_path / "out" / "failures").iterdir())) == 1
 
 
@@ -131,6 +170,58 @@ def test_the_same_cases_give_the_same_interval() -> None:
     assert summarise(results) == summarise(results)
     low, high = summarise(results)["source_size"]["dice"]["interval95"]
     assert low < 0.45 < high
+
+
+def constant(value: int) -> Segmenter:
+    """A model that says the same everywhere, on pictures of its own size."""
+    return Segmenter(lambda images: np.full(images.shape[:3], value, np.uint8), *SIZE)
+
+
+def test_the_average_is_of_probabilities_and_each_model_runs_once(squares: Path, tmp_path: Path) -> None:
+    cases = recognise(squares).cases
+    calls: list[int] = []
+
+    def counted(images: np.ndarray) -> np.ndarray:
+        calls.append(len(images))
+        return bright(images)
+
+    # 255 where bright and 60 everywhere: their mean is foreground only where bright.
+    sharp = AveragedModel("sharp", Segmenter(counted, 40, 48), {"run": "sharp"})
+    models = [sharp, AveragedModel("faint", constant(60), {"run": "faint"})]
+    result = evaluate_average(cases, models, tmp_path / "out", Judge(facts={"data": "squares"}, gallery=0))
+    assert calls == [1] * len(cases)
+    alone = evaluate(cases, sharp.segmenter, tmp_path / "alone", Judge(gallery=0))
+    assert {c.predicted_pixels for c in result.each["faint"].cases} == {0}
+    for both, one in zip(result.average.cases, alone.cases, strict=True):
+        assert both.outcome == one.outcome
+        assert both.dice == pytest.approx(one.dice, abs=0.03)
+    loud = [sharp, *(AveragedModel(label, constant(200), {}) for label in ("loud", "louder"))]
+    everywhere = evaluate_average(cases, loud, tmp_path / "loud", Judge(gallery=0))
+    assert {case.predicted_pixels for case in everywhere.average.cases} == {64 * 96}
+
+    written = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [model["run"] for model in written["average_of"]] == ["sharp", "faint"]
+    assert read_cases(tmp_path / "out") == list(result.average.cases)
+    assert read_cases(tmp_path / "out" / "each" / "sharp") == list(result.each["sharp"].cases)
+    assert [c.dice for c in result.each["sharp"].cases] == [c.dice for c in alone.cases]
+    found = json.loads((tmp_path / "out" / "average.json").read_text())["average_minus_each"]
+    gains = [a.dice - b.dice for a, b in zip(result.average.cases, result.each["faint"].cases, strict=True)]
+    assert sorted(np.round(gains)) == [-1, 0, 0, 1], "the hit gained, the false alarm lost"
+    assert found["faint"]["dice"]["difference"] == pytest.approx(np.mean(gains), abs=1e-6)
+
+
+def test_a_case_that_one_of_the_averaged_models_cannot_segment_failed(squares: Path, tmp_path: Path) -> None:
+    def broken(images: np.ndarray) -> np.ndarray:
+        raise UsageError("does not run")
+
+    models = [
+        AveragedModel("good", Segmenter(bright, *SIZE), {}),
+        AveragedModel("bad", Segmenter(broken, *SIZE), {}),
+    ]
+    result = evaluate_average(recognise(squares).cases, models, tmp_path / "out")
+    assert {case.outcome for case in result.average.cases} == {"failed"}
+    assert result.each["good"].summary["cases"]["failed"] == 0
+    assert result.differences == {}
 
 
 def test_which_cases(tmp_path: Path) -> None:
@@ -201,9 +292,51 @@ def test_a_run_as_a_command(trained: tuple[Path, Path, Path], tmp_path: Path) ->
     assert summary["cases"]["all"] == 2
     assert "as trained" in summary["split_source"]
     text = invoke(first, "--run", run, "--compare", tmp_path / "a", "--out", tmp_path / "b")
-    assert "published (paper, SD-VAE, 224x224)  81.43  72.58  19.50" in text.output
+    published = ["published", "(paper,", "SD-VAE,", "224x224)", "81.43", "-", "72.58", "-", "19.50", "-"]
+    assert published in [line.split() for line in text.output.splitlines()]
+    head = next(line for line in text.output.splitlines() if "DSC" in line)
+    assert head.split() == ["DSC", "95", "%", "interval", "IoU", "HD95", "hits", "HD95", "all", "NSD"]
+    assert "MONAI's definition" in text.output
+    assert "The paper does not say how its HD95 counts a miss." in text.output
+    assert re.search(r"\d+ of \d+ lesions found \(sensitivity .*\), .* false alarms per image", text.output)
     assert "Dice +0.0000" in text.output
     assert json.loads((tmp_path / "b" / "comparison.json").read_text())["dice"]["wilcoxon_p"] == 1.0
+
+
+def test_the_average_of_runs_as_a_command(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    first, second, run = trained
+    twins = ["--average", "--run", run, "--run", run]
+    done = invoke(first, *twins, "--out", tmp_path / "average", "--json")
+    assert done.exit_code == 0, done.output
+    values = json.loads(done.stdout)
+    assert set(values["each"]) == {"run-1", "run-2"}
+    for label, one in values["each"].items():
+        assert one["at_224"] == values["at_224"], "the mean of two equal models is that model"
+        assert values["average_minus_each"][label]["dice"]["difference"] == 0
+        assert "as trained" in one["split_source"]
+    text = invoke(first, *twins, "--tta", "--flips", "quarter-turns", "--out", tmp_path / "turned").output
+    rows = [line.partition(", at 224x224 ")[0] for line in text.splitlines() if ", at 224x224 " in line]
+    assert rows == ["run-1", "run-2", "average"]
+    assert "average against run-1: Dice +0.0000" in text
+    assert json.loads((tmp_path / "turned" / "summary.json").read_text())["flips"] == "quarter-turns"
+
+    for wrong in ([first, "--average", "--run", run], [first, "--run", run, "--run", run],
+                  ["--matrix", "--average", first, second, "--run", run, "--run", run]):  # fmt: skip
+        assert isinstance(invoke(*wrong, "--out", tmp_path / "wrong").exception, UsageError), wrong
+
+
+def test_runs_that_keep_different_cases_are_not_averaged(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    first, _, run = trained
+    other = tmp_path / "other"
+    shutil.copytree(run, other, ignore=shutil.ignore_patterns("latents"))
+    lists = json.loads((run / "split.json").read_text())
+    lists["train"], lists["test"] = [*lists["test"], *lists["train"][2:]], lists["train"][:2]
+    (other / "split.json").write_text(json.dumps(lists))
+    both = [first, "--average", "--run", run, "--run", other]
+    refused = invoke(*both, "--out", tmp_path / "out").exception
+    assert isinstance(refused, UsageError)
+    assert "different cases" in str(refused)
+    assert invoke(*both, "--splits", run / "split.json", "--out", tmp_path / "named").exit_code == 0
 
 
 def test_the_matrix_sets_the_papers_numbers_beside(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
@@ -211,11 +344,34 @@ def test_the_matrix_sets_the_papers_numbers_beside(trained: tuple[Path, Path, Pa
     done = invoke("--matrix", first, second, "--run", run, "--run", run, "--out", tmp_path / "m")
     assert done.exit_code == 0, done.output
     assert "busi to bus" in done.output
-    assert ["published", "(paper,", "table", "3)", "80.31", "-", "18.55"] in [
-        line.split() for line in done.output.splitlines()
-    ]
+    lines = [line.split() for line in done.output.splitlines()]
+    assert ["published", "(paper,", "table", "3)", "80.31", "-", "-", "-", "18.55", "-"] in lines
+    interval = next(line for line in lines if line[:3] == ["busi", "to", "bus"])[4]
+    low, high = json.loads((tmp_path / "m" / "matrix.json").read_text())["busi to bus"]["at_224"]["dice"]["interval95"]
+    assert interval == f"{100 * low:.2f}-{100 * high:.2f}"
     assert set(json.loads((tmp_path / "m" / "matrix.json").read_text())) == {"busi to bus", "bus to busi"}
     assert isinstance(invoke("--matrix", first, "--run", run, "--out", tmp_path).exception, UsageError)
+
+
+def test_a_folder_without_a_run_is_foreign_and_taken_whole(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    first, second, run = trained
+    elsewhere = write_phantoms(tmp_path / "clinic" / "busi", 5, first=80)
+    done = invoke("--matrix", first, second, elsewhere, "--run", run, "--out", tmp_path / "m", "--json")
+    assert done.exit_code == 0, done.output
+    values = json.loads(done.stdout)
+    # Two folders of one name are told apart; nothing of a foreign folder was trained on, so no case is left out.
+    assert {name: value["cases"]["all"] for name, value in values.items()} == {
+        "busi-1 to bus": 10,
+        "busi-1 to busi-2": 5,
+    }
+    assert {value["split"] for value in values.values()} == {"all"}
+    part = ["--split", "test", "--out", tmp_path / "part", "--json"]
+    chosen = json.loads(invoke("--matrix", first, second, "--run", run, *part).stdout)
+    assert chosen["busi to bus"]["split"] == "test"
+    assert chosen["busi to bus"]["cases"]["all"] < 10
+    for wrong in ([first, second], [first, second, "--run", run, "--run", run, "--run", run],
+                  [first, second, "--run", run, "--engine", run]):  # fmt: skip
+        assert isinstance(invoke("--matrix", *wrong, "--out", tmp_path / "wrong").exception, UsageError)
 
 
 def test_failed_cases_make_exit_code_five(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:

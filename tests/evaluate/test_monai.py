@@ -1,4 +1,4 @@
-"""HD95 agrees with MONAI's, which stands for what the field calls HD95."""
+"""HD95 and surface Dice agree with MONAI's, which stands for what the field calls so."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from gms_rt.demo.phantoms import phantom
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    hausdorff = pytest.importorskip("monai.metrics", reason="MONAI is not installed").compute_hausdorff_distance
+    monai = pytest.importorskip("monai.metrics", reason="MONAI is not installed")
+    hausdorff, surface_dice = monai.compute_hausdorff_distance, monai.compute_surface_dice
 
 
 def theirs(a: np.ndarray, b: np.ndarray, spacing: tuple[float, float]) -> float:
@@ -51,3 +52,16 @@ def test_on_noise() -> None:
     for share in (0.02, 0.3, 0.7):
         a, b = (rng.random((24, 31)) < share for _ in range(2))
         assert metrics.hd95(a, b) == pytest.approx(theirs(a, b, (1.0, 1.0)), abs=1e-3)
+
+
+@pytest.mark.parametrize("tolerance", [0.5, 2.0, 5.0])
+def test_surface_dice(tolerance: float) -> None:
+    rng = np.random.default_rng(11)
+    pairs = [masks(seed) for seed in range(8)]
+    pairs += [(rng.random((24, 31)) < 0.3, rng.random((24, 31)) < 0.3) for _ in range(4)]
+    for number, (a, b) in enumerate(pairs):
+        both = [torch.from_numpy(np.asarray(mask) > 0)[None, None].float() for mask in (a, b)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            theirs = float(surface_dice(*both, class_thresholds=[tolerance], include_background=True))
+        assert metrics.surface_dice(a, b, tolerance) == pytest.approx(theirs, abs=1e-6), number

@@ -20,6 +20,7 @@ from support.infer_engine import SIZE, brightness_engine
 from gms_rt.errors import UsageError
 from gms_rt.infer.channel import Budget, Channel
 from gms_rt.infer.confidence import confidence
+from gms_rt.infer.flips import infer_over_flips
 from gms_rt.infer.measure import COLUMNS, CaseTable, as_text, measure_mask
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.outputs import draw_overlay, mask_png
@@ -186,6 +187,45 @@ def test_flips_are_averaged_and_flipped_back(tmp_path: Path) -> None:
     (mirrored,) = Predictor(engine, InferOptions(tta=True, flips="horizontal")).predict([images[0]])
     assert np.allclose(mirrored[: SIZE // 2], 100)
     assert not mirrored[SIZE // 2 :].any()
+
+
+def test_quarter_turns_are_averaged_and_turned_back(tmp_path: Path) -> None:
+    engine = brightness_engine(tmp_path)
+    image = np.random.default_rng(3).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+    plain = Predictor(engine, InferOptions()).predict([image])
+    turned = Predictor(engine, InferOptions(tta=True, flips="quarter-turns")).predict([image])
+    assert np.array_equal(plain[0], turned[0]), "a model without a sense of direction draws the same"
+
+    seen: list[bytes] = []
+
+    def strip_at_the_top(images: Any) -> Any:
+        seen.extend(one.tobytes() for one in images)
+        maps = np.zeros(images.shape[:3], np.uint8)
+        maps[:, : SIZE // 4] = 80
+        return maps
+
+    engine.runner.infer = strip_at_the_top  # type: ignore[method-assign]
+    (averaged,) = Predictor(engine, InferOptions(tta=True, flips="quarter-turns")).predict([image])
+    views = [np.rot90(side, turns) for side in (image, image[:, ::-1]) for turns in range(4)]
+    assert {np.ascontiguousarray(view).tobytes() for view in views} == set(seen), "each of the eight views once"
+    assert len(seen) == 8
+    # What a strip at the top gives: two of eight views put it along each border, and corners get both borders' share.
+    assert np.allclose(averaged[0, SIZE // 2], 20)
+    assert np.allclose(averaged[SIZE // 2, [0, -1]], 20)
+    assert np.allclose(averaged[0, 0], 40)
+    assert not averaged[SIZE // 2, SIZE // 2]
+
+
+def test_quarter_turns_of_a_model_that_is_not_square_are_refused() -> None:
+    def infer(images: Any) -> Any:
+        return images[..., 0]
+
+    with pytest.raises(UsageError, match="32x48") as refused:
+        infer_over_flips(infer, "quarter-turns", 32, 48)
+    assert "--flips both" in str(refused.value)
+    image = np.random.default_rng(4).integers(0, 256, (1, 32, 48, 3), np.uint8)
+    for which in ("both", "horizontal"):
+        assert np.allclose(infer_over_flips(infer, which, 32, 48)(image), image[..., 0])
 
 
 @pytest.mark.parametrize("options", [

@@ -121,7 +121,8 @@ def test_channels_must_fit(folder):
 
 
 @pytest.mark.parametrize(
-    "name", ["vq", "onnx:", "magic:x", "taesd:./nowhere", "sd-vae:/no/such", "onnx:/no", "compvis:/no"]
+    "name",
+    ["vq:", "onnx", "onnx:", "magic:x", "magic", "taesd:./nowhere", "sd-vae:/no/such", "onnx:/no", "compvis:/no"],
 )
 def test_wrong_names_are_refused(name):
     with pytest.raises(UsageError):
@@ -132,7 +133,9 @@ def test_offline_a_hub_id_says_what_to_fetch(monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UsageError, match=r"diffusion_pytorch_model\.safetensors of someone/absent"):
+    with pytest.raises(
+        UsageError, match=r"hf download someone/absent config\.json diffusion_pytorch_model\.safetensors"
+    ):
         load_tokenizer("sd-vae:someone/absent")
 
 

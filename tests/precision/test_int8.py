@@ -228,3 +228,19 @@ def test_nothing_passes_ends_with_the_table(graph, counted):
 def test_gate_values_are_checked():
     with pytest.raises(UsageError, match="--gate-mean"):
         Gate(mean=1.5)
+
+
+def test_a_block_that_ruins_masks_and_saves_nothing_is_returned_though_the_gate_is_passed(graph, counted):
+    """What hurts images to come is worth more than the little time that it saves."""
+    bad = next(n for n in graph.nodes if n.name == "lmm/attention.q").input[0]
+    takers = [n.name for n in graph.nodes if n.op_type == "Conv" and n.input[0] == bad]
+    worse = counted | {bad: Histogram(counted[bad].counts, counted[bad].top / 8)}
+    search = search_of(graph, worse, Gate(0.5, 0.1))
+    clear = search.run(["minmax"])
+    assert set(takers) <= set(clear.nodes), "with room to spare nothing is returned"
+    plain = clear.verdict
+    tight = Gate(plain.mean - 1e-3, plain.minimum - 1e-3)
+    found = search_of(graph, worse, tight).run(["minmax"])
+    assert not set(takers) & set(found.nodes)
+    assert found.verdict.passed and found.verdict.mean > plain.mean
+    assert not found.plain

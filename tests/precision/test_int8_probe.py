@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from gms_rt.cli import demonstration
 from gms_rt.cli.main import run
 from gms_rt.engine import targets
 from gms_rt.engine.manifest import read_manifest
@@ -41,6 +42,7 @@ def test_the_answer_is_what_the_convolutions_run_in(monkeypatch, layers, answer)
 def without_int8(monkeypatch):
     """This machine, if its CPU's runtime had no INT8 and there were no GPU."""
     monkeypatch.setattr(targets, "cpu_runs_int8", lambda: False)
+    monkeypatch.setattr("gms_rt.cli.demonstration.cpu_runs_int8", lambda: False)
     here = Machine(probe().cpu, (), None, "no NVIDIA driver", {})
     for module in ("engine.targets", "cli.demonstration"):
         monkeypatch.setattr(f"gms_rt.{module}.probe", lambda: here)
@@ -53,6 +55,13 @@ def test_an_int8_build_for_such_a_cpu_is_refused_before_calibration(tmp_path, ca
     (line,) = capsys.readouterr().err.splitlines()
     assert "runs no convolution in INT8 on this CPU" in line and "--precision fp16" in line
     assert not (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize("flavours", [(), ("tensorrt-rtx",)])
+@pytest.mark.usefixtures("without_int8")
+def test_the_demo_leaves_int8_out_whichever_tensorrt_is_installed(flavours, monkeypatch):
+    monkeypatch.setattr(targets, "tensorrt_installed", lambda flavour: flavour in flavours)
+    assert demonstration._precisions()[0] == ("fp16",)
 
 
 @pytest.mark.slow

@@ -67,6 +67,19 @@ def test_a_shuffle_gives_the_deconvolutions_values(kernel: int, axis: int) -> No
     assert np.abs(Session(after).probabilities(pictures()).astype(int) - wanted).mean() < 0.5
 
 
+def test_a_bias_may_have_the_name_that_folding_gives_it() -> None:
+    model = upsampling_model()
+    stored = next(tensor for tensor in model.graph.initializer if tensor.name == "up/b")
+    stored.name = "up/bias"
+    next(node for node in model.graph.node if node.name == "up").input[2] = "up/bias"
+    after = openvino_form(quantise(model))
+    onnx.checker.check_model(after.model, full_check=True)
+    assert kinds(after)["DepthToSpace"] == 1
+    assert np.array_equal(
+        by_onnxruntime(after, pictures()), by_onnxruntime(openvino_form(quantise(upsampling_model())), pictures())
+    )
+
+
 def test_the_values_move_as_bytes() -> None:
     after = openvino_form(quantise(upsampling_model()))
     shuffle = next(node for node in after.nodes if node.op_type == "DepthToSpace")

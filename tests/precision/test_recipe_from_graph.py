@@ -16,7 +16,8 @@ from gms_rt.graph.run import Session
 from gms_rt.precision.fp32_masks import Fp32Masks
 from gms_rt.precision.gate import Gate
 from gms_rt.precision.images import ImageSet
-from gms_rt.precision.recipe import PrecisionRecipe, read_recipe, write_recipe
+from gms_rt.precision.int8 import Int8Values, int8_graph
+from gms_rt.precision.recipe import RECIPE_VERSION, PrecisionRecipe, read_recipe, write_recipe
 from gms_rt.precision.recipe_from_graph import recipe_from_graph
 from gms_rt.precision.recipe_request import RecipeRequest
 
@@ -76,7 +77,20 @@ def test_recipe_survives_the_disk_and_refuses_the_future(tmp_path: Path) -> None
     write_recipe(tmp_path, recipe)
     assert read_recipe(tmp_path) == recipe
     data = json.loads((tmp_path / "precision.json").read_text())
-    for change in ({"version": 3}, {"format": "other"}, {"surprise": 1}, {"precision": "fp8"}):
+    for change in ({"version": RECIPE_VERSION + 1}, {"format": "other"}, {"surprise": 1}, {"precision": "fp8"}):
         (tmp_path / "precision.json").write_text(json.dumps(data | change))
         with pytest.raises(ArtifactError):
             read_recipe(tmp_path)
+
+
+def test_a_recipe_of_version_2_still_applies(tmp_path: Path, graph: Graph) -> None:
+    """It has neither `spans` nor `rounding`: its tensors are signed, its weights at the nearest steps."""
+    name = "lmm/down.1.conv2"
+    source = next(node.input[0] for node in graph.nodes if node.name == name)
+    recipe = PrecisionRecipe("int8", "", int8=[name], ranges={source: 3.0})
+    write_recipe(tmp_path, recipe)
+    data = json.loads((tmp_path / "precision.json").read_text())
+    older = {key: value for key, value in data.items() if key not in ("spans", "rounding")} | {"version": 2}
+    (tmp_path / "precision.json").write_text(json.dumps(older))
+    typed = read_recipe(tmp_path).apply(graph, "cpu")
+    assert typed.bytes() == int8_graph(graph, [name], Int8Values({source: 3.0}), "cpu", levels=64, skips=()).bytes()

@@ -352,7 +352,7 @@ def test_library_of_another_abi_is_refused(tmp_path: Path) -> None:
     code = "import gms_rt.runtime.library as b\ntry: b.load_library()\nexcept Exception as error: print(error)\n"
     env = {**os.environ, "PYTHONPATH": str(NATIVE.parent.parent), "GMS_RT_LIBRARY": str(old)}
     said = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
-    assert "ABI version 99, this package needs 2" in said
+    assert "ABI version 99, this package needs 3" in said
 
 
 def test_structures_have_the_size_of_the_header(tmp_path: Path) -> None:
@@ -362,6 +362,7 @@ def test_structures_have_the_size_of_the_header(tmp_path: Path) -> None:
         "gmsrt_cuda_options": library.CudaOptions,
         "gmsrt_info": library.Info,
         "gmsrt_device": library.Device,
+        "gmsrt_processor": library.Processor,
         "gmsrt_bench_options": library.BenchLimits,
         "gmsrt_bench_result": library.BenchOutcome,
     }

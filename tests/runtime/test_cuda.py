@@ -13,8 +13,8 @@ from support.native_graphs import images
 
 from gms_rt.errors import ArtifactError, DeviceError, NativeError, UsageError
 from gms_rt.runtime.binding import NativeRunner
-from gms_rt.runtime.cuda import CudaLane, LaneCalls, probe_cuda
-from gms_rt.runtime.options import CudaSettings
+from gms_rt.runtime.cuda import CudaLane, LaneCalls, current_device, probe_cuda
+from gms_rt.runtime.options import CudaSettings, GraphUse
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def open_runner(driver: FakeDriver, calls: dict[str, Any] | None = None, **optio
     return NativeRunner.open_cuda(settings, LaneCalls(**{"enqueue": driver.enqueue(settings.batch)} | (calls or {})))
 
 
-@pytest.mark.parametrize("cuda_graph", [True, False])
+@pytest.mark.parametrize("cuda_graph", ["auto", "always", "never"])
 @pytest.mark.parametrize(("batch", "lanes"), [(1, 1), (2, 3)])
-def test_masks_come_back(driver: FakeDriver, batch: int, lanes: int, cuda_graph: bool) -> None:
+def test_masks_come_back(driver: FakeDriver, batch: int, lanes: int, cuda_graph: GraphUse) -> None:
     prepared: list[CudaLane] = []
     released: list[bool] = []
     with open_runner(
@@ -45,7 +45,7 @@ def test_masks_come_back(driver: FakeDriver, batch: int, lanes: int, cuda_graph:
         about = runner.info
         assert (about.backend, about.device, about.lanes) == ("cuda", "Fake GPU", lanes)
         assert about.runtime == "CUDA driver 13.1"
-        assert about.graphs == (lanes if cuda_graph else 0)
+        assert about.graphs == (0 if cuda_graph == "never" else lanes) and about.notice == ""
         assert [lane.index for lane in prepared] == list(range(lanes))
         for count in (1, 2, 7):
             rgb = images(count, HEIGHT, WIDTH)
@@ -85,8 +85,64 @@ def test_an_exception_in_enqueue_is_the_cause(driver: FakeDriver) -> None:
         driver.enqueue()(lane)
 
     with pytest.raises(NativeError, match="no kernel") as caught:
-        open_runner(driver, {"enqueue": enqueue})
+        open_runner(driver, {"enqueue": enqueue}, cuda_graph="always")
     assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_work_that_cannot_be_captured_runs_without_a_graph(driver: FakeDriver) -> None:
+    captured: list[int] = []
+
+    def enqueue(lane: CudaLane) -> None:
+        if lane.capturing:
+            captured.append(lane.index)
+            if lane.index == 1:
+                raise RuntimeError("this allocates")
+        driver.enqueue(2)(lane)
+
+    with open_runner(driver, {"enqueue": enqueue}, batch=2, lanes=3) as runner:
+        assert captured == [0, 1]  # once it is known, no other lane tries
+        assert runner.info.graphs == 0
+        assert runner.info.notice == "no CUDA graph, every inference is queued anew: this allocates"
+        rgb = images(7, HEIGHT, WIDTH)
+        masks = np.zeros((7, HEIGHT, WIDTH), np.uint8)
+        runner.infer(rgb, masks)
+        np.testing.assert_array_equal(masks, expected(rgb, 2))
+
+
+def test_a_device_that_hangs_is_left_alone(driver: FakeDriver) -> None:
+    released: list[bool] = []
+    runner = open_runner(driver, {"release": lambda: released.append(True)}, wait_seconds=0.05)
+    driver.library.fake_cuda_hang(True)
+    rgb, masks = images(1, HEIGHT, WIDTH), np.zeros((1, HEIGHT, WIDTH), np.uint8)
+    with pytest.raises(DeviceError, match=r"50 ms.*end the process"):
+        runner.infer(rgb, masks)
+    runner.close()
+    assert released == []
+    driver.library.fake_cuda_hang(False)
+
+
+def test_a_device_that_another_process_has_is_busy(driver: FakeDriver) -> None:
+    with open_runner(driver):
+        log = [driver.library.fake_cuda_call(i) for i in range(40)]
+    driver.library.fake_cuda_reset()
+    driver.library.fake_cuda_fail(log.index(b"cuDevicePrimaryCtxRetain") + 1, 46)
+    with pytest.raises(DeviceError, match="another process has the device") as caught:
+        open_runner(driver)
+    assert "new process" not in str(caught.value)
+
+
+def test_a_device_is_made_current_and_left(driver: FakeDriver) -> None:
+    with current_device(0, driver=driver.path):
+        assert driver.library.fake_cuda_depth() == 1 and driver.library.fake_cuda_contexts() == 1
+    assert driver.library.fake_cuda_depth() == 0
+    with pytest.raises(ValueError, match="anything"), current_device(0, driver=driver.path):
+        raise ValueError("anything")
+    assert driver.library.fake_cuda_depth() == 0
+    with (
+        pytest.raises(DeviceError, match=r"cuda:3: CUDA device 3 cannot be used \(cuDeviceGet answers 101\)"),
+        current_device(3, driver=driver.path),
+    ):
+        pass
 
 
 def test_an_exception_during_infer_leaves_the_runner_usable(driver: FakeDriver) -> None:
@@ -97,7 +153,7 @@ def test_an_exception_during_infer_leaves_the_runner_usable(driver: FakeDriver) 
             raise RuntimeError("once")
         driver.enqueue()(lane)
 
-    with open_runner(driver, {"enqueue": enqueue}, cuda_graph=False) as runner:
+    with open_runner(driver, {"enqueue": enqueue}, cuda_graph="never") as runner:
         rgb, masks = images(1, HEIGHT, WIDTH), np.zeros((1, HEIGHT, WIDTH), np.uint8)
         failing = True
         with pytest.raises(NativeError, match="once"):
@@ -146,6 +202,7 @@ def test_probe(driver: FakeDriver) -> None:
 
 
 def test_wrong_numbers_are_refused(driver: FakeDriver) -> None:
-    for name, value in (("batch", 0), ("height", -1), ("width", 2**31), ("lanes", 0), ("lanes", 65), ("warmup", 0)):
+    for name, value in (("batch", 0), ("height", -1), ("width", 2**31), ("lanes", 0), ("lanes", 65), ("warmup", 0),
+                        ("wait_seconds", -1), ("wait_seconds", 5e6), ("cuda_graph", "perhaps")):  # fmt: skip
         with pytest.raises(UsageError):
             open_runner(driver, {"enqueue": driver.enqueue()}, **{name: value})

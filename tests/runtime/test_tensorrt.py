@@ -6,6 +6,7 @@ driver, so capture, replay, lanes and lifetimes are exercised for real; only Ten
 
 from __future__ import annotations
 
+import gc
 import sys
 import types
 from collections.abc import Iterator
@@ -18,11 +19,13 @@ import pytest
 from support.fake_cuda import HEIGHT, WIDTH, FakeDriver, expected
 from support.native_graphs import expected_mean, images, mean_graph
 
+from gms_rt.bench.latency import gpu_of_runners
 from gms_rt.errors import ArtifactError, DeviceError, MissingExtraError, NativeError, UsageError
 from gms_rt.runtime.cuda import probe_cuda
 from gms_rt.runtime.kernel_cache import KeptKernels
-from gms_rt.runtime.options import CudaSettings
+from gms_rt.runtime.options import CudaSettings, GraphUse
 from gms_rt.runtime.tensorrt import TensorRtRunner
+from gms_rt.runtime.tensorrt_module import tensorrt_log
 
 
 class FakeTensorRt(types.ModuleType):
@@ -43,6 +46,15 @@ class FakeTensorRt(types.ModuleType):
             def __init__(self) -> None:
                 self.addresses: dict[str, int] = {}
                 module.events.append("context")
+
+            @property
+            def nvtx_verbosity(self) -> str:
+                return "detailed"
+
+            @nvtx_verbosity.setter
+            def nvtx_verbosity(self, value: str) -> None:
+                assert value == "none"
+                module.events.append("no marks")
 
             def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
                 return name == "image" and shape == (module.batch, HEIGHT, WIDTH, 3)
@@ -65,6 +77,11 @@ class FakeTensorRt(types.ModuleType):
             def __del__(self) -> None:
                 module.events.append("context dropped")
 
+        class RtxContext(Context):
+            def is_stream_capturable(self, stream: int) -> bool:
+                assert stream and "execute" in module.events
+                return bool(module.script.get("capturable", True))
+
         class Engine:
             num_io_tensors = 2
 
@@ -85,7 +102,7 @@ class FakeTensorRt(types.ModuleType):
                     assert config.cuda_graph_strategy == "disabled"
                 else:
                     assert config is None
-                return Context()
+                return RtxContext() if module.rtx else Context()
 
             def __del__(self) -> None:
                 module.events.append("engine dropped")
@@ -131,6 +148,7 @@ class FakeTensorRt(types.ModuleType):
         self.ILogger, self.Runtime = ILogger, Runtime
         self.TensorIOMode = types.SimpleNamespace(INPUT="in", OUTPUT="out")
         self.DataType = types.SimpleNamespace(UINT8="u8")
+        self.ProfilingVerbosity = types.SimpleNamespace(NONE="none", DETAILED="detailed")
         if rtx:
             self.DynamicShapesKernelSpecializationStrategy = types.SimpleNamespace(EAGER="eager")
             self.CudaGraphStrategy = types.SimpleNamespace(DISABLED="disabled")
@@ -163,9 +181,9 @@ def open_runner(plan: Path, driver: FakeDriver, flavour: str = "tensorrt", **opt
 
 
 @pytest.mark.parametrize("rtx", [False, True])
-@pytest.mark.parametrize("cuda_graph", [False, True])
+@pytest.mark.parametrize("cuda_graph", ["never", "auto"])
 def test_both_flavours(
-    monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path, rtx: bool, cuda_graph: bool
+    monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path, rtx: bool, cuda_graph: GraphUse
 ) -> None:
     module = install(monkeypatch, driver, batch=2, rtx=rtx)
     flavour = "tensorrt-rtx" if rtx else "tensorrt"
@@ -174,15 +192,28 @@ def test_both_flavours(
         assert runner.info.device == "Fake GPU"
         assert runner.info.lanes == 2
         assert runner.info.details["version"] == "11.4.0"
-        assert runner.info.details["cuda_graphs"] == (2 if cuda_graph else 0)
+        assert runner.info.details["cuda_graphs"] == (2 if cuda_graph == "auto" else 0)
+        assert runner.info.details["gpu"] == 0
+        assert module.events.count("no marks") == 2
         executed = module.events.count("execute")
         rgb = images(7, HEIGHT, WIDTH)
         np.testing.assert_array_equal(runner.infer(rgb), expected(rgb, 2))
-        assert module.events.count("execute") - executed == (0 if cuda_graph else 4)
+        assert module.events.count("execute") - executed == (0 if cuda_graph == "auto" else 4)
         timings = runner.bench(rgb, seconds=0, iterations=5, warmup=0)
         assert len(timings.total) == 5 and timings.batch == 2 and timings.lanes == 2
         assert (timings.h2d > 0).all() and (timings.compute > 0).all() and (timings.d2h > 0).all()
     assert module.events[-3:] == ["context dropped", "context dropped", "engine dropped"]
+
+
+def test_the_report_s_gpu_is_the_one_that_the_runner_is_on(
+    monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path
+) -> None:
+    install(monkeypatch, driver)
+    driver.library.fake_cuda_devices(2)
+    with open_runner(plan, driver, device=1) as second, open_runner(plan, driver) as first:
+        assert gpu_of_runners([second.info, first.info]) == 1
+        assert gpu_of_runners([first.info]) == 0
+        assert gpu_of_runners([replace(first.info, backend="cpu")]) is None
 
 
 def test_a_damaged_plan(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path) -> None:
@@ -209,13 +240,86 @@ def test_a_foreign_plan(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, pla
         open_runner(plan, driver)
 
 
-@pytest.mark.parametrize("call", [1, 2, 3])
-def test_a_refused_execution(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path, call: int) -> None:
+@pytest.mark.parametrize(("call", "cuda_graph"), [(1, "auto"), (2, "auto"), (3, "always")])
+def test_a_refused_execution(
+    monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path, call: int, cuda_graph: GraphUse
+) -> None:
     module = install(monkeypatch, driver)
     module.script["refuse"] = call
     with pytest.raises(NativeError, match="no such kernel"):
-        open_runner(plan, driver)
+        open_runner(plan, driver, cuda_graph=cuda_graph)
     assert "context dropped" in module.events and "engine dropped" in module.events
+
+
+def test_a_refused_capture_is_told_of_and_done_without(
+    monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path
+) -> None:
+    module = install(monkeypatch, driver)
+    module.script["refuse"] = 3  # two warm-ups, then the capture
+    rgb = images(3, HEIGHT, WIDTH)
+    with open_runner(plan, driver) as runner:
+        assert runner.info.details["cuda_graphs"] == 0
+        assert "no such kernel" in str(runner.info.details["notice"])
+        np.testing.assert_array_equal(runner.infer(rgb), expected(rgb, 1))
+
+
+def test_tensorrt_is_asked_whether_it_can_be_captured(
+    monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path
+) -> None:
+    module = install(monkeypatch, driver, rtx=True)
+    module.script["capturable"] = False
+    rgb = images(3, HEIGHT, WIDTH)
+    with open_runner(plan, driver, flavour="tensorrt-rtx", lanes=2) as runner:
+        executed = module.events.count("execute")
+        assert executed == 2 + 1 + 2  # the capture itself called nothing: two warm-ups a lane, and one more try
+        assert runner.info.details["cuda_graphs"] == 0
+        assert "cannot be captured" in str(runner.info.details["notice"])
+        np.testing.assert_array_equal(runner.infer(rgb), expected(rgb, 1))
+    with pytest.raises(NativeError, match="cannot be captured"):
+        open_runner(plan, driver, flavour="tensorrt-rtx", cuda_graph="always")
+
+
+def test_one_logger_serves_every_runner(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path) -> None:
+    module = install(monkeypatch, driver)
+    with open_runner(plan, driver):
+        first = module.logger
+    module.script["refuse"] = module.events.count("execute") + 1
+    with pytest.raises(NativeError, match=r"\(no such kernel\)$"):
+        open_runner(plan, driver)
+    assert module.logger is first is tensorrt_log(module).logger
+    # An error of one runner is not told to the next.
+    module.script.clear()
+    plan.write_bytes(b"half a p")
+    with pytest.raises(ArtifactError) as caught:
+        open_runner(plan, driver)
+    assert "no such kernel" not in str(caught.value)
+
+
+def test_what_is_heard_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver) -> None:
+    module = install(monkeypatch, driver)
+    log = tensorrt_log(module)
+    with log.listening() as heard:
+        for number in range(1000):
+            log.logger.log(module.ILogger.ERROR, f"error\n  {number}")
+            log.logger.log(module.ILogger.WARNING, "again")
+    log.logger.log(module.ILogger.ERROR, "too late")
+    assert len(heard.errors) < 100 and heard.last(2) == ["error 998", "error 999"]
+    assert list(heard.warnings) == ["again"]
+
+
+def test_a_device_that_hangs_keeps_what_it_uses(
+    monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path
+) -> None:
+    module = install(monkeypatch, driver)
+    runner = open_runner(plan, driver, wait_seconds=0.05)
+    driver.library.fake_cuda_hang(True)
+    with pytest.raises(DeviceError, match="a kernel does not end"):
+        runner.infer(images(1, HEIGHT, WIDTH))
+    runner.close()
+    del runner
+    gc.collect()
+    assert "context dropped" not in module.events  # its destructor would wait for the device
+    driver.library.fake_cuda_hang(False)
 
 
 def test_tensorrt_is_not_touched_without_a_device(monkeypatch: pytest.MonkeyPatch, plan: Path) -> None:
@@ -299,7 +403,7 @@ def test_a_real_plan(tmp_path: Path) -> None:
         with pytest.raises(DeviceError, match="CUDA"):
             TensorRtRunner(plan, "tensorrt-rtx", settings)
         return
-    for cuda_graph in (True, False):
+    for cuda_graph in ("auto", "never"):
         with TensorRtRunner(plan, "tensorrt-rtx", replace(settings, cuda_graph=cuda_graph)) as runner:
             np.testing.assert_array_equal(runner.infer(images(5)), expected_mean(images(5)))
             assert len(runner.bench(images(2), seconds=0.1, iterations=10).total) >= 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import subprocess
 import tempfile
@@ -37,6 +38,31 @@ def fake(name: str) -> Path:
     source = NATIVE / "tests" / f"fake_{name}.c"
     run([compiler(), *FLAGS, "-fPIC", "-shared", "-fvisibility=hidden", str(source), "-o", str(target), "-lpthread"])
     return target
+
+
+@functools.cache
+def installed_library() -> Path:
+    """The library as `cmake --install --prefix` puts it below a folder, which was moved afterwards; or a skip."""
+    cmake = shutil.which("cmake")
+    if cmake is None:
+        pytest.skip("no cmake")
+    compiler()
+    build, first, moved = (scratch() / name for name in ("build", "first", "moved"))
+    run([cmake, "-S", str(NATIVE), "-B", str(build), "-DGMSRT_STRICT=ON", "-DCMAKE_INSTALL_LIBDIR=lib"])
+    run([cmake, "--build", str(build)])
+    run([cmake, "--install", str(build), "--prefix", str(first)])
+    first.rename(moved)
+    return moved
+
+
+def pkg_config(name: str, *wanted: str) -> list[str]:
+    """What pkg-config says of a package of the installed library, or a skip."""
+    program = shutil.which("pkg-config")
+    if program is None:
+        pytest.skip("no pkg-config")
+    env = {**os.environ, "PKG_CONFIG_PATH": str(installed_library() / "lib" / "pkgconfig")}
+    said = subprocess.run([program, *wanted, name], env=env, capture_output=True, text=True, check=True).stdout
+    return said.split()
 
 
 def run(command: list[str], **options: object) -> None:

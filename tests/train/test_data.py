@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +14,25 @@ import torch
 from support.phantom_folders import write_phantoms, write_tokenizer
 
 from gms_rt.data.layouts import recognise
-from gms_rt.errors import ConfigError
+from gms_rt.data.splits import split_dataset
+from gms_rt.errors import ConfigError, UsageError
 from gms_rt.metrics import dice
 from gms_rt.model.gms import Gms
 from gms_rt.model.loading import load_tokenizer
+from gms_rt.runtime.device import cpu_from_files
+from gms_rt.train import batches
 from gms_rt.train.augment import augment
-from gms_rt.train.batches import CachedBatches, LiveBatches, case_numbers
+from gms_rt.train.batches import Batch, BatchSource, CachedBatches, LiveBatches, ReadAhead, case_numbers
+from gms_rt.train.device import readers
 from gms_rt.train.latents import INDEX, cached_latents
 from gms_rt.train.linear_decoder import draw_linear, fit_linear_decoder, linear_decoder_loss
+from gms_rt.train.loop import train
 from gms_rt.train.recipe import TrainingRecipe, load_recipe, recipe_names
+from gms_rt.train.request import TrainingRequest
 from gms_rt.train.samples import Samples, mask_tensor
 from gms_rt.train.schedule import Schedule
 from gms_rt.train.start import first_weights
+from gms_rt.train.view_readers import ViewReaders
 
 SMALL = ("size=32", "width=8", "groups=4", "multipliers=[1,2]", "views=3", "batch=4")
 
@@ -49,17 +57,32 @@ def model(tokenizer: str, recipe: TrainingRecipe) -> Gms:
 
 
 def test_recipes_are_what_the_paper_and_the_program_say() -> None:
-    assert recipe_names() == ["fast", "official", "paper"]
+    assert recipe_names() == ["fast", "official", "official-ham10000", "paper"]
     paper, official = load_recipe("paper"), load_recipe("official")
     for recipe in (paper, official):
         assert (recipe.epochs, recipe.batch, recipe.lr, recipe.size, recipe.anneal) == (1000, 8, 2e-3, 224, "epoch")
+        assert (recipe.precision, recipe.dice_smooth, recipe.latent_weight) == ("fp32", 1e-5, 1)
     assert (paper.loss, paper.decoded, paper.latent_epochs) == ("both", "output", 0)
-    assert (official.decoded, official.deep_supervision, official.warmup, official.latent_noise) == (
+    assert (official.loss, official.decoded, official.deep_supervision, official.last_batch) == (
+        "both",
         "all",
         True,
-        5,
-        0.5,
+        "drop",
     )
+    assert (official.warmup, official.warmup_moves) == (5, "epoch")
+    assert (official.latent_noise, official.latent_noise_scaled) == (0.5, False)
+    assert (official.augment_at, official.image_resize, official.mask_resize) == ("native", "bilinear", "nearest")
+    assert load_recipe("official-ham10000") == replace(official, epochs=150)
+
+
+def test_a_recipe_can_be_based_on_another(tmp_path: Path) -> None:
+    file = tmp_path / "glas.toml"
+    file.write_text('base = "official-ham10000"\nquarter_turns = 1\nsketch = 0.5\n')
+    wanted = replace(load_recipe("official"), epochs=150, quarter_turns=1.0, linear_decoder=0.5)
+    assert load_recipe(str(file)) == wanted
+    file.write_text('base = "glas"\n')
+    with pytest.raises(ConfigError, match=r"glas.toml: unknown base 'glas'; name one of fast, official"):
+        load_recipe(str(file))
 
 
 @pytest.mark.parametrize(
@@ -70,13 +93,17 @@ def test_recipes_are_what_the_paper_and_the_program_say() -> None:
         (["batch=0"], "batch is 0"),
         (["views=0"], "latent_epochs need cached views"),
         (["views=2", "latent_noise=0.5"], "cached views have no posterior"),
+        (["quarter_turns=1.5"], r"quarter_turns is 1.5; give a share"),
+        (["flip_share=-1"], "flip_share is -1"),
+        (["scale=1"], "scale is 1"),
+        (["dice_smooth=0"], "dice_smooth is 0"),
         (["loss=everything"], "is not one of"),
     ],
 )
 def test_bad_settings_are_refused(settings: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_recipe("fast", settings)
-    with pytest.raises(ConfigError, match="unknown recipe 'quick'; use fast, official, paper"):
+    with pytest.raises(ConfigError, match="unknown recipe 'quick'; use fast, official, official-ham10000, paper"):
         load_recipe("quick")
 
 
@@ -166,8 +193,9 @@ def test_another_cache_is_made_for_other_settings_or_pictures(phantoms: Path, to
 
     base = key(samples(phantoms, count=4))
     assert key(samples(phantoms, "lr=0.1", "latent_epochs=9", count=4)) == base, "not what the latents depend on"
-    others = {key(samples(phantoms, setting, count=4)) for setting in ("rotate=1", "seed=5", "views=2", "size=40")}
-    assert len(others | {base, key(samples(phantoms, count=3))}) == 6
+    settings = ("rotate=1", "seed=5", "views=2", "size=40", "quarter_turns=0.5", "mask_resize=nearest")
+    others = {key(samples(phantoms, setting, count=4)) for setting in settings}
+    assert len(others | {base, key(samples(phantoms, count=3))}) == 8
     assert len(list(tmp_path.glob("*.npy"))) == 3, "old arrays do not pile up"
 
 
@@ -180,6 +208,16 @@ def test_every_epoch_takes_each_case_once(phantoms: Path) -> None:
         assert sorted(numbers.tolist()) == list(range(10))
         orders.append(numbers.tolist())
     assert orders[0] != orders[1]
+
+
+def test_the_last_cases_of_an_epoch_are_kept_or_dropped(phantoms: Path) -> None:
+    drop = Schedule(load_recipe("fast", [*SMALL, "last_batch=drop"]), 10)
+    assert (drop.batches, drop.images) == (2, 8)
+    assert [len(case_numbers(drop, step)) for step in range(4)] == [4, 4, 4, 4]
+    keep = Schedule(load_recipe("fast", SMALL), 10)
+    assert (keep.batches, keep.images) == (3, 10)
+    few = Schedule(load_recipe("fast", [*SMALL, "last_batch=drop"]), 3)
+    assert (few.batches, few.images, len(case_numbers(few, 0))) == (1, 3, 3)
 
 
 def test_both_sources_give_the_same_kind_of_batch(phantoms: Path, tokenizer: str, tmp_path: Path) -> None:
@@ -211,9 +249,16 @@ def test_the_learning_rate_warms_up_and_anneals() -> None:
     assert max(rates[20:]) <= 4e-4
     assert [fast.place(step).phase for step in (0, 19, 20, 27)] == ["latent", "latent", "image", "image"]
     assert all(math.isfinite(rate) and rate > 0 for rate in rates)
+    # As the official scheduler moves: nothing in the first epoch, a quarter more in each, a cosine after the fifth.
+    official = Schedule(load_recipe("official", ["epochs=105"]), 16)
+    rates = [official.place(2 * epoch).lr / 2e-3 for epoch in range(105)]
+    assert rates[:6] == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1])
+    assert rates[55] == pytest.approx(0.5)
+    assert all(official.place(2 * epoch + 1).lr == official.place(2 * epoch).lr for epoch in range(105))
 
 
-def test_posterior_noise_comes_with_its_share(phantoms: Path, tmp_path: Path) -> None:
+def write_variational(folder: Path, *, quant: bool = True) -> str:
+    """A tiny autoencoder with a posterior; `quant`: behind a quantisation convolution, as Stable Diffusion's."""
     from diffusers import AutoencoderKL
 
     torch.manual_seed(0)
@@ -223,21 +268,87 @@ def test_posterior_noise_comes_with_its_share(phantoms: Path, tmp_path: Path) ->
         block_out_channels=(8, 8),
         norm_num_groups=4,
         sample_size=32,
-    ).save_pretrained(tmp_path / "kl")
-    recipe = load_recipe("official", ["size=32", "width=8", "groups=4", "multipliers=[1,2]", "batch=2", "epochs=20"])
+        use_quant_conv=quant,
+        use_post_quant_conv=quant,
+    ).save_pretrained(folder)
+    return f"sd-vae:{folder}"
+
+
+@pytest.mark.parametrize("quant", [True, False])
+def test_posterior_noise_comes_with_its_share(phantoms: Path, tmp_path: Path, quant: bool) -> None:
+    tiny = ["size=32", "width=8", "groups=4", "multipliers=[1,2]", "batch=2", "epochs=20"]
+    recipe = load_recipe("official", tiny)
     given = Samples(recognise(phantoms).cases[:4], recipe)
-    gms = model(f"sd-vae:{tmp_path / 'kl'}", recipe)
+    gms = model(write_variational(tmp_path / "kl", quant=quant), recipe)
     source = LiveBatches(gms, given, Schedule(recipe, 4), torch.device("cpu"))
+    scaled = LiveBatches(gms, given, Schedule(replace(recipe, latent_noise_scaled=True), 4), torch.device("cpu"))
     noisy = 0
     for step in range(20):
         batch = source.batch(step)
         assert torch.equal(batch.image, source.batch(step).image), "the same step draws the same noise"
         numbers = case_numbers(Schedule(recipe, 4), step)
         plain = np.stack([given.view(int(n), step // 2 + 1)[0] for n in numbers])
-        clean = gms.encode(torch.from_numpy(plain).permute(0, 3, 1, 2) / 255)
-        noisy += not torch.allclose(batch.image, clean, atol=1e-4)
+        with torch.no_grad():
+            clean = gms.encode(torch.from_numpy(plain).permute(0, 3, 1, 2) / 255)
+        noise = batch.image - clean
+        noisy += not torch.allclose(noise, torch.zeros(()), atol=1e-4)
+        assert torch.allclose(scaled.batch(step).image - clean, noise * gms.tokenizer.spec.scale, atol=1e-4)
     source.close()
+    scaled.close()
+    assert gms.tokenizer.spec.scale == pytest.approx(0.18215)
     assert 5 <= noisy <= 15
+
+
+def test_noise_needs_a_posterior(tokenizer: str, phantoms: Path, tmp_path: Path) -> None:
+    recipe = load_recipe("official", ["size=32", "epochs=1"])
+    dataset = recognise(phantoms)
+    split = split_dataset(dataset, validation=0.2)
+    with pytest.raises(UsageError, match=r"taesd encodes to a point.*--set latent_noise=0"):
+        train(TrainingRequest(dataset, split, load_tokenizer(tokenizer), recipe, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ["live", "cached"])
+def test_a_gpu_gets_the_same_batches(
+    phantoms: Path, tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    given = samples(phantoms, "epochs=2", "latent_epochs=0")
+    gms, schedule, cpu = model(tokenizer, given.recipe), Schedule(given.recipe, len(given)), torch.device("cpu")
+    if kind == "live":
+        plain = LiveBatches(gms, given, schedule, cpu)
+        monkeypatch.setattr(batches, "readers", lambda device, batch: (8, 5))
+        ahead: BatchSource = LiveBatches(gms, given, schedule, cpu)
+    else:
+        cached = CachedBatches(cached_latents(gms, given, tmp_path), given, schedule)
+        plain, ahead = cached, ReadAhead(cached, schedule)
+        monkeypatch.setattr(Batch, "pinned", lambda self: self)  # there is no GPU to pin for
+    for step in range(schedule.steps):
+        one, other = plain.batch(step), ahead.batch(step)
+        assert one.names == other.names
+        for name in ("image", "target", "mask"):
+            assert torch.equal(getattr(one, name), getattr(other, name))
+    plain.close()
+    ahead.close()
+
+
+def test_a_gpu_is_read_for_by_several() -> None:
+    assert readers(torch.device("cpu"), 8) == (2, 1)
+    count, steps = readers(torch.device("cuda"), 8)
+    assert count == min(8, cpu_from_files().cores)
+    assert steps * 8 >= 4 * count
+
+
+def test_processes_read_the_views_that_threads_read(phantoms: Path) -> None:
+    given = samples(phantoms, "size=32", "rotate=30.0")
+    asked = [(number, view) for number in range(4) for view in (1, 2)]
+    found = []
+    for processes in (False, True):
+        reading = ViewReaders(given, 2, processes=processes)
+        found.append([future.result(60) for future in [reading.ask(*one) for one in asked]])
+        reading.close()
+    for (image, mask), (other_image, other_mask) in zip(*found, strict=True):
+        assert np.array_equal(image, other_image)
+        assert np.array_equal(mask, other_mask)
 
 
 def test_the_linear_decoder_draws_masks_from_latents_that_hold_them(phantoms: Path) -> None:

@@ -100,7 +100,10 @@ void gmsrt_cache_open(gmsrt_cache *cache, const char *path, gmsrt_files *files, 
     for (size_t i = 0; i < files->count; i++) gmsrt_sha256_add(&sum, files->items[i].hex, 64);
     gmsrt_sha256_end(&sum, cache->key);
     cache->folder = open(options->cache, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (cache->folder >= 0 && !gmsrt_is_own(cache->folder)) gmsrt_cache_close(cache);
+    if (cache->folder >= 0 && !gmsrt_is_own(cache->folder)) {
+        gmsrt_log(GMSRT_LOG_WARNING, "the cache %s is not used: others than you can write there", options->cache);
+        gmsrt_cache_close(cache);
+    }
 }
 
 void gmsrt_cache_close(gmsrt_cache *cache)
@@ -184,6 +187,8 @@ ov_compiled_model_t *gmsrt_cache_find(const gmsrt_cache *cache, const gmsrt_open
         info->height = start.height;
         info->width = start.width;
     } else {
+        gmsrt_log(GMSRT_LOG_WARNING, "a compiled graph in the cache was damaged or not usable: it is deleted (%s)",
+                  name);
         unlinkat(cache->folder, name, 0);
     }
     close(file);

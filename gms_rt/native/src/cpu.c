@@ -8,8 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
+#include "cpu.h"
 #include "openvino.h"
 
 typedef struct cpu_lane {
@@ -201,40 +201,6 @@ static void cpu_close(gmsrt_runner *runner)
 
 static const gmsrt_backend_hooks cpu_hooks = {cpu_submit, cpu_finish, NULL, NULL, cpu_close};
 
-static gmsrt_status check_options(const gmsrt_cpu_options *options)
-{
-    struct stat about;
-
-    if (options->struct_size != sizeof *options)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT,
-                          "gmsrt_cpu_options has %zu bytes, it must have %zu; call gmsrt_cpu_options_default first",
-                          options->struct_size, sizeof *options);
-    if (options->precision != GMSRT_F32 && options->precision != GMSRT_BF16 && options->precision != GMSRT_F16 &&
-        options->precision != GMSRT_AS_BUILT)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT,
-                          "precision %d is neither GMSRT_AS_BUILT nor GMSRT_F32 nor GMSRT_BF16 nor GMSRT_F16",
-                          (int)options->precision);
-    if (options->mode != GMSRT_LATENCY && options->mode != GMSRT_THROUGHPUT)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "mode %d is neither GMSRT_LATENCY nor GMSRT_THROUGHPUT",
-                          (int)options->mode);
-    if (options->lanes > GMSRT_MAX_LANES)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "%u lanes were asked for, at most %u can be open", options->lanes,
-                          GMSRT_MAX_LANES);
-    if (options->threads > 4096) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "%u threads are too many", options->threads);
-    if (options->batch > GMSRT_MAX_BATCH)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "batch %u is too large, at most %u", options->batch, GMSRT_MAX_BATCH);
-    if (options->trial != GMSRT_TRIAL_AUTO && options->trial != GMSRT_TRIAL_ALWAYS &&
-        options->trial != GMSRT_TRIAL_NEVER)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT,
-                          "trial %d is neither GMSRT_TRIAL_AUTO nor GMSRT_TRIAL_ALWAYS nor GMSRT_TRIAL_NEVER",
-                          (int)options->trial);
-    if (options->trial_seconds > 1000000)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "a trial of %u seconds is too long", options->trial_seconds);
-    if (options->cache != NULL && (stat(options->cache, &about) != 0 || !S_ISDIR(about.st_mode)))
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "the cache %s is not a folder; create it", options->cache);
-    return GMSRT_OK;
-}
-
 /* Load OpenVINO, find out what it and the CPU are, and whether that has the arithmetic. An engine that falls
  * back runs in f32 where there is none: its graph is the same, and was judged in f32 or is closer to its reference. The
  * caller's own wish is refused. */
@@ -277,19 +243,21 @@ static bool take_compiled(cpu_state *state, const gmsrt_cache *cache, const gmsr
     return state->compiled != NULL;
 }
 
-static gmsrt_status read_and_compile(cpu_state *state, const char *path, const gmsrt_cpu_options *options,
-                                     gmsrt_info *info)
+static gmsrt_status read_and_compile(cpu_state *state, const char *path, const gmsrt_files *files,
+                                     const gmsrt_cpu_options *options, gmsrt_info *info)
 {
     const gmsrt_openvino *ov = &state->ov;
     ov_model_t *model = NULL;
     gmsrt_status status;
-    const bool ir = gmsrt_is_ir(path);
+    const bool ir = files->bytes == NULL && gmsrt_is_ir(path);
     char constants[4096 + 8];
     int code;
 
     if (ir && !gmsrt_ir_constants(path, constants, sizeof constants))
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "the path of the graph is too long");
-    code = ov->ov_core_read_model(state->core, path, ir ? constants : NULL, &model);
+    code = files->bytes != NULL
+               ? ov->ov_core_read_model_from_memory_buffer(state->core, files->bytes, files->size, NULL, &model)
+               : ov->ov_core_read_model(state->core, path, ir ? constants : NULL, &model);
     if (code != 0) {
         char what[512];
 
@@ -323,36 +291,46 @@ static gmsrt_status open_lanes(cpu_state *state, const gmsrt_cpu_options *option
 }
 
 static gmsrt_status open_graph(cpu_state *state, const char *path, gmsrt_files *files, const gmsrt_cpu_options *options,
-                               gmsrt_info *info)
+                               gmsrt_info *info, bool *kept)
 {
     gmsrt_status status = GMSRT_OK;
     char abilities[512] = "";
     gmsrt_cache cache;
-    bool kept;
 
     if (options->cache != NULL) read_property(state, "OPTIMIZATION_CAPABILITIES", abilities, sizeof abilities);
     gmsrt_cache_open(&cache, path, files, options, info, abilities);
-    kept = take_compiled(state, &cache, options, info);
-    if (!kept) status = read_and_compile(state, path, options, info);
+    *kept = take_compiled(state, &cache, options, info);
+    if (!*kept) status = read_and_compile(state, path, files, options, info);
     if (status == GMSRT_OK) status = open_lanes(state, options, info);
-    if (status == GMSRT_OK && !kept) gmsrt_cache_keep(&cache, &state->ov, state->compiled, path, files, info);
+    if (status == GMSRT_OK && !*kept) gmsrt_cache_keep(&cache, &state->ov, state->compiled, path, files, info);
     gmsrt_cache_close(&cache);
     return status;
 }
 
-void gmsrt_cpu_options_default(gmsrt_cpu_options *options)
+/* What was done and cannot be seen from outside. */
+static void log_opened(const gmsrt_info *info, const char *path, bool kept, gmsrt_precision built)
 {
-    if (options == NULL) return;
-    memset(options, 0, sizeof *options);
-    options->struct_size = sizeof *options;
-    options->precision = GMSRT_AS_BUILT;
+    if (built == GMSRT_BF16 || built == GMSRT_F16) {
+        const char *word = built == GMSRT_F16 ? "f16" : "bf16";
+
+        if (strcmp(info->execution, word) != 0)
+            gmsrt_log(GMSRT_LOG_WARNING, "%s was built to run in %s, which OpenVINO does not have on %s: it runs in %s",
+                      path, word, info->device, info->execution);
+    }
+    gmsrt_log(GMSRT_LOG_INFO, "opened %s in %.0f ms (%s): %s on %s, %s, %u lanes", path, info->open_ms,
+              kept ? "compiled before" : "compiled now", info->runtime, info->device, info->execution, info->lanes);
 }
 
-gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options, gmsrt_runner **runner)
+static gmsrt_status stopped(const char *path)
+{
+    return gmsrt_fail(GMSRT_CANCELLED, "%s: opening it was given up", path);
+}
+
+gmsrt_status gmsrt_cpu_open_now(const gmsrt_source *source, const gmsrt_cpu_options *given, gmsrt_runner **runner)
 {
     const double began = gmsrt_now();
     double trial;
-    gmsrt_cpu_options resolved;
+    gmsrt_cpu_options options = *given;
     gmsrt_built built;
     gmsrt_info info;
     cpu_state *state = NULL;
@@ -360,35 +338,29 @@ gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options,
     stack_t signals;
     char *path = NULL;
     gmsrt_status status;
-    bool opened = false, as_built;
+    bool opened = false, kept = false, as_built;
     /* OpenVINO gives the calling thread a signal stack of its own, and frees it with the runtime: after runtimes that
      * were not closed in reverse order a signal would be handled on freed memory. */
     const bool known = sigaltstack(NULL, &signals) == 0;
 
-    if (runner != NULL) *runner = NULL;
-    if (graph == NULL) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_open_cpu: a null pointer");
-    gmsrt_cpu_options_default(&resolved);
-    if (options == NULL) options = &resolved;
-    if ((status = check_options(options)) != GMSRT_OK) return status;
-    resolved = *options;
-    options = &resolved;
-
     memset(&info, 0, sizeof info);
     info.struct_size = sizeof info;
     info.backend = GMSRT_CPU;
-    status = gmsrt_find_graph(graph, &path, &files, &built);
-    as_built = resolved.precision == GMSRT_AS_BUILT;
-    if (as_built) resolved.precision = built.precision;
-    if (status == GMSRT_OK && (runner != NULL || options->trial != GMSRT_TRIAL_NEVER)) {
+    status = source->bytes != NULL ? gmsrt_take_graph(source->path, source->bytes, source->size, &path, &files, &built)
+                                   : gmsrt_find_graph(source->path, &path, &files, &built);
+    as_built = options.precision == GMSRT_AS_BUILT;
+    if (as_built) options.precision = built.precision;
+    if (status == GMSRT_OK && (runner != NULL || options.trial != GMSRT_TRIAL_NEVER)) {
         state = calloc(1, sizeof *state);
-        status = state != NULL ? start(state, &resolved, as_built && built.falls_back, &info)
+        status = state != NULL ? start(state, &options, as_built && built.falls_back, &info)
                                : gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory");
         trial = gmsrt_now();
         if (status == GMSRT_OK)
-            status = gmsrt_try_graph(path, &files, options, state->ov.file, info.runtime, info.device);
+            status = gmsrt_try_graph(path, &files, &options, state->ov.file, info.runtime, info.device);
         trial = gmsrt_now() - trial;
+        if (status == GMSRT_OK && gmsrt_is_stopped()) status = stopped(path);
         if (status == GMSRT_OK && runner != NULL) {
-            status = open_graph(state, path, &files, options, &info);
+            status = open_graph(state, path, &files, &options, &info, &kept);
             /* OpenVINO reads the files by their names: they must still be those that were hashed and tried. */
             if (status == GMSRT_OK) status = gmsrt_files_same(&files, path);
             info.open_ms = gmsrt_now() - began - trial;
@@ -396,6 +368,7 @@ gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options,
             opened = status == GMSRT_OK;
         }
     }
+    if (opened) log_opened(&info, path, kept, as_built ? built.precision : GMSRT_F32);
     gmsrt_files_free(&files);
     free(path);
     if (!opened && state != NULL) free_state(state);

@@ -2,11 +2,16 @@
  *
  * A lane is a stream with its own buffers and its own graph. One inference is: copy to the device, graph launch, copy
  * back, with an event before, between and after; the copies stay outside the graph so that they can be timed. */
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cuda_driver.h"
+
+#define WAIT_MS 60000u
+#define SPIN_MS 20.0 /* as the driver does; what takes longer loses nothing by a short sleep */
 
 typedef struct cuda_lane {
     gmsrt_cuda_lane seen; /* what the callbacks see */
@@ -26,7 +31,9 @@ typedef struct cuda_state {
     int device;
     gmsrt_cu_context context; /* primary, retained */
     bool used_callbacks;
-    int lost; /* atomic: the code that ended the context */
+    int lost;  /* atomic: the code that ended the context */
+    bool hung; /* atomic: something on the device does not end */
+    char notice[sizeof((gmsrt_info *)NULL)->notice];
     uint32_t lane_count;
     cuda_lane lanes[GMSRT_MAX_LANES];
     size_t image_bytes, mask_bytes; /* of one image */
@@ -37,6 +44,50 @@ static gmsrt_status lane_failed(cuda_state *state, unsigned code, const char *wh
 {
     if (gmsrt_cu_ends_context(code)) __atomic_store_n(&state->lost, (int)code, __ATOMIC_RELEASE);
     return gmsrt_cu_failed(&state->cu, code, what);
+}
+
+static bool is_hung(const cuda_state *state)
+{
+    return __atomic_load_n(&state->hung, __ATOMIC_ACQUIRE);
+}
+
+/* Wait for an event, or for a whole stream where it is NULL, at most for wait_ms: then the code is NOT_READY. */
+static unsigned wait_for(cuda_state *state, gmsrt_cu_stream stream, gmsrt_cu_event event)
+{
+    const gmsrt_cuda *cu = &state->cu;
+    const double start = gmsrt_now(), limit = state->options.wait_ms;
+    const struct timespec moment = {0, 100000};
+
+    if (is_hung(state)) return GMSRT_CU_NOT_READY;
+    if (limit <= 0) return event != NULL ? cu->cuEventSynchronize(event) : cu->cuStreamSynchronize(stream);
+    for (;;) {
+        const unsigned code = event != NULL ? cu->cuEventQuery(event) : cu->cuStreamQuery(stream);
+        const double waited = gmsrt_now() - start;
+
+        if (code != GMSRT_CU_NOT_READY) return code;
+        if (waited >= limit) {
+            __atomic_store_n(&state->hung, true, __ATOMIC_RELEASE);
+            return code;
+        }
+        if (waited < SPIN_MS)
+            sched_yield();
+        else
+            nanosleep(&moment, NULL);
+    }
+}
+
+static gmsrt_status hung_status(const cuda_state *state)
+{
+    return gmsrt_fail(GMSRT_DEVICE_HUNG,
+                      "the device gave no result within %u ms (wait_ms): a kernel does not end; close this "
+                      "runner and end the process",
+                      state->options.wait_ms);
+}
+
+/* The status of a wait. */
+static gmsrt_status wait_failed(cuda_state *state, unsigned code, const char *what)
+{
+    return code == GMSRT_CU_NOT_READY ? hung_status(state) : lane_failed(state, code, what);
 }
 
 /* Free whatever a lane has; errors are of no use any more. */
@@ -59,7 +110,8 @@ static void free_state(cuda_state *state)
     const gmsrt_cuda *cu = &state->cu;
     gmsrt_cu_context popped;
 
-    if (state->context != NULL) {
+    /* Whatever frees memory of a device that hangs waits for it, and so would a destructor that release calls. */
+    if (state->context != NULL && !is_hung(state)) {
         /* Without the context nothing can be freed one by one; releasing the context takes everything along. */
         const bool pushed = cu->cuCtxPushCurrent_v2(state->context) == GMSRT_CU_SUCCESS;
 
@@ -83,26 +135,32 @@ static gmsrt_status call_enqueue(cuda_state *state, const cuda_lane *lane)
     return gmsrt_fail(GMSRT_CALLBACK_FAILED, "enqueue on lane %u returned %d", lane->seen.index, result);
 }
 
+/* Queue one inference and wait for it. */
+static gmsrt_status run_once(cuda_state *state, cuda_lane *lane)
+{
+    const gmsrt_status status = call_enqueue(state, lane);
+    const unsigned code = wait_for(state, lane->stream, NULL);
+
+    if (status != GMSRT_OK) return status;
+    return code == GMSRT_CU_SUCCESS ? GMSRT_OK : wait_failed(state, code, "the warm-up failed");
+}
+
 static gmsrt_status warm_up(cuda_state *state, cuda_lane *lane)
 {
     const gmsrt_cuda *cu = &state->cu;
     const size_t bytes = state->options.batch * state->image_bytes;
+    gmsrt_status status = GMSRT_OK;
     unsigned code;
 
     memset(lane->host_images, 0, bytes);
     code = cu->cuMemcpyHtoDAsync_v2(lane->images, lane->host_images, bytes, lane->stream);
-    if (code != GMSRT_CU_SUCCESS) return gmsrt_cu_failed(cu, code, "the first copy to the device failed");
-    for (uint32_t i = 0; i < state->options.warmup; i++) {
-        const gmsrt_status status = call_enqueue(state, lane);
-
-        code = cu->cuStreamSynchronize(lane->stream);
-        if (status != GMSRT_OK) return status;
-        if (code != GMSRT_CU_SUCCESS) return gmsrt_cu_failed(cu, code, "the warm-up failed");
-    }
-    return GMSRT_OK;
+    if (code != GMSRT_CU_SUCCESS) return lane_failed(state, code, "the first copy to the device failed");
+    for (uint32_t i = 0; status == GMSRT_OK && i < state->options.warmup; i++) status = run_once(state, lane);
+    return status;
 }
 
-static gmsrt_status capture(cuda_state *state, cuda_lane *lane)
+/* Capture a lane's graph. `empty` where enqueue queued nothing on the lane's stream: then it is wrong without, too. */
+static gmsrt_status capture(cuda_state *state, cuda_lane *lane, bool *empty)
 {
     const gmsrt_cuda *cu = &state->cu;
     gmsrt_cu_graph graph = NULL;
@@ -110,31 +168,56 @@ static gmsrt_status capture(cuda_state *state, cuda_lane *lane)
     size_t nodes = 0;
     unsigned code = cu->cuStreamBeginCapture_v2(lane->stream, GMSRT_CU_CAPTURE_THREAD_LOCAL);
 
-    if (code != GMSRT_CU_SUCCESS) return gmsrt_cu_failed(cu, code, "the capture of a CUDA graph cannot begin");
+    if (code != GMSRT_CU_SUCCESS) return lane_failed(state, code, "the capture of a CUDA graph cannot begin");
+    lane->seen.capturing = 1;
     status = call_enqueue(state, lane);
+    lane->seen.capturing = 0;
     code = cu->cuStreamEndCapture(lane->stream, &graph); /* also after a failure: it frees the stream */
     if (status == GMSRT_OK && code != GMSRT_CU_SUCCESS)
-        status = gmsrt_cu_failed(cu, code, "the capture of a CUDA graph failed; open without a graph (use_graph = 0)");
+        status = lane_failed(state, code, "the capture of a CUDA graph failed");
     if (status == GMSRT_OK) {
         code = graph != NULL ? cu->cuGraphGetNodes(graph, NULL, &nodes) : GMSRT_CU_SUCCESS;
         if (code != GMSRT_CU_SUCCESS)
-            status = gmsrt_cu_failed(cu, code, "the captured CUDA graph cannot be read");
-        else if (nodes == 0) /* it would replay nothing and leave the former mask in place */
+            status = lane_failed(state, code, "the captured CUDA graph cannot be read");
+        else if (nodes == 0) { /* it would replay nothing and leave the former mask in place */
+            *empty = true;
             status = gmsrt_fail(GMSRT_CALLBACK_FAILED, "enqueue on lane %u queued nothing on the lane's stream",
                                 lane->seen.index);
+        }
     }
     if (status == GMSRT_OK) {
         code = cu->cuGraphInstantiateWithFlags(&lane->exec, graph, 0);
         if (code != GMSRT_CU_SUCCESS) {
             lane->exec = NULL;
-            status = gmsrt_cu_failed(cu, code, "the CUDA graph cannot be instantiated");
+            status = lane_failed(state, code, "the CUDA graph cannot be instantiated");
         }
     }
     if (graph != NULL) cu->cuGraphDestroy(graph);
     if (status != GMSRT_OK) return status;
     code = cu->cuGraphLaunch(lane->exec, lane->stream);
-    if (code == GMSRT_CU_SUCCESS) code = cu->cuStreamSynchronize(lane->stream);
-    return code == GMSRT_CU_SUCCESS ? GMSRT_OK : gmsrt_cu_failed(cu, code, "the first launch of the CUDA graph failed");
+    if (code == GMSRT_CU_SUCCESS) code = wait_for(state, lane->stream, NULL);
+    return code == GMSRT_CU_SUCCESS ? GMSRT_OK : wait_failed(state, code, "the first launch of the CUDA graph failed");
+}
+
+/* Capture, or go on without any graph where that fails and the options allow it. */
+static gmsrt_status capture_if_possible(cuda_state *state, cuda_lane *lane)
+{
+    const gmsrt_cuda *cu = &state->cu;
+    bool empty = false;
+    const gmsrt_status status = capture(state, lane, &empty);
+
+    if (status == GMSRT_OK || empty || state->options.use_graph != GMSRT_GRAPH_AUTO || is_hung(state) ||
+        __atomic_load_n(&state->lost, __ATOMIC_ACQUIRE) != 0)
+        return status;
+    snprintf(state->notice, sizeof state->notice, "no CUDA graph, every inference is queued anew: %s",
+             gmsrt_last_error());
+    state->options.use_graph = GMSRT_GRAPH_NEVER;
+    wait_for(state, lane->stream, NULL); /* whatever a failed first launch left */
+    for (uint32_t i = 0; i < state->lane_count; i++) {
+        if (state->lanes[i].exec != NULL) cu->cuGraphExecDestroy(state->lanes[i].exec);
+        state->lanes[i].exec = NULL;
+    }
+    return run_once(state, lane); /* what was tried in vain must not have spoiled it */
 }
 
 static gmsrt_status open_lane(cuda_state *state, uint32_t index)
@@ -157,9 +240,10 @@ static gmsrt_status open_lane(cuda_state *state, uint32_t index)
     if (code == GMSRT_CU_SUCCESS) code = cu->cuEventCreate(&lane->sent, GMSRT_CU_EVENT_DEFAULT);
     if (code == GMSRT_CU_SUCCESS) code = cu->cuEventCreate(&lane->computed, GMSRT_CU_EVENT_DEFAULT);
     if (code == GMSRT_CU_SUCCESS) code = cu->cuEventCreate(&lane->received, GMSRT_CU_EVENT_DEFAULT);
-    if (code != GMSRT_CU_SUCCESS) return gmsrt_cu_failed(cu, code, "stream and buffers of a lane cannot be created");
+    if (code != GMSRT_CU_SUCCESS) return lane_failed(state, code, "stream and buffers of a lane cannot be created");
 
     lane->seen.index = index;
+    lane->seen.struct_size = sizeof lane->seen;
     lane->seen.stream = lane->stream;
     lane->seen.images = lane->images;
     lane->seen.masks = lane->masks;
@@ -170,7 +254,7 @@ static gmsrt_status open_lane(cuda_state *state, uint32_t index)
         if (result != 0) return gmsrt_fail(GMSRT_CALLBACK_FAILED, "prepare of lane %u returned %d", index, result);
     }
     status = warm_up(state, lane);
-    if (status == GMSRT_OK && state->options.use_graph) status = capture(state, lane);
+    if (status == GMSRT_OK && state->options.use_graph != GMSRT_GRAPH_NEVER) status = capture_if_possible(state, lane);
     return status;
 }
 
@@ -180,6 +264,7 @@ static gmsrt_status cuda_enter(gmsrt_runner *runner)
     const int lost = __atomic_load_n(&state->lost, __ATOMIC_ACQUIRE);
     unsigned code;
 
+    if (is_hung(state)) return hung_status(state);
     if (lost != 0)
         return gmsrt_cu_failed(&state->cu, (unsigned)lost, "the device was lost in an earlier call; close this runner");
     code = state->cu.cuCtxPushCurrent_v2(state->context);
@@ -227,7 +312,7 @@ static gmsrt_status cuda_submit(gmsrt_runner *runner, uint32_t index, const uint
         if (code != GMSRT_CU_SUCCESS) status = lane_failed(state, code, "the inference cannot be queued");
     }
     /* Leave the lane idle: nothing may still read its buffers. */
-    if (status != GMSRT_OK) cu->cuStreamSynchronize(lane->stream);
+    if (status != GMSRT_OK) wait_for(state, lane->stream, NULL);
     return status;
 }
 
@@ -238,7 +323,7 @@ static gmsrt_status cuda_finish(gmsrt_runner *runner, uint32_t index, uint8_t *m
     const gmsrt_cuda *cu = &state->cu;
     cuda_lane *lane = &state->lanes[index];
     float h2d = 0, compute = 0, d2h = 0;
-    unsigned code = cu->cuEventSynchronize(lane->received);
+    unsigned code = wait_for(state, lane->stream, lane->received);
 
     if (code == GMSRT_CU_SUCCESS && sample != NULL) {
         code = cu->cuEventElapsedTime(&h2d, lane->before, lane->sent);
@@ -246,9 +331,9 @@ static gmsrt_status cuda_finish(gmsrt_runner *runner, uint32_t index, uint8_t *m
         if (code == GMSRT_CU_SUCCESS) code = cu->cuEventElapsedTime(&d2h, lane->computed, lane->received);
     }
     if (code != GMSRT_CU_SUCCESS) {
-        const gmsrt_status status = lane_failed(state, code, "the inference failed on the device");
+        const gmsrt_status status = wait_failed(state, code, "the inference failed on the device");
 
-        cu->cuStreamSynchronize(lane->stream);
+        wait_for(state, lane->stream, NULL);
         return status;
     }
     if (masks != NULL) memcpy(masks, lane->host_masks, count * state->mask_bytes);
@@ -271,10 +356,6 @@ static const gmsrt_backend_hooks cuda_hooks = {cuda_submit, cuda_finish, cuda_en
 
 static gmsrt_status check_options(const gmsrt_cuda_options *options)
 {
-    if (options->struct_size != sizeof *options)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT,
-                          "gmsrt_cuda_options has %zu bytes, it must have %zu; call gmsrt_cuda_options_default first",
-                          options->struct_size, sizeof *options);
     if (options->enqueue == NULL) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "the enqueue callback is missing");
     if (!gmsrt_shape_is_sane(options->batch, options->height, options->width))
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "batch %u, height %u, width %u: give positive sizes within reason",
@@ -284,8 +365,8 @@ static gmsrt_status check_options(const gmsrt_cuda_options *options)
                           GMSRT_MAX_LANES);
     if (options->warmup < 1 || options->warmup > 1000)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "%u warm-up runs were asked for; give 1 to 1000", options->warmup);
-    if (options->use_graph > 1)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "use_graph is %u; give 0 or 1", options->use_graph);
+    if (options->use_graph < GMSRT_GRAPH_NEVER || options->use_graph > GMSRT_GRAPH_ALWAYS)
+        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "use_graph is %d; give 0, 1 or 2", options->use_graph);
     return GMSRT_OK;
 }
 
@@ -320,30 +401,44 @@ static gmsrt_status open_state(cuda_state *state, const char *driver, gmsrt_info
     info->height = options->height;
     info->width = options->width;
     info->lanes = options->lanes;
-    info->graphs = options->use_graph ? options->lanes : 0;
+    info->graphs = options->use_graph != GMSRT_GRAPH_NEVER ? options->lanes : 0;
+    memcpy(info->notice, state->notice, sizeof info->notice);
     return status;
 }
 
-void gmsrt_cuda_options_default(gmsrt_cuda_options *options)
+static gmsrt_cuda_options default_options(void)
 {
-    if (options == NULL) return;
-    memset(options, 0, sizeof *options);
-    options->struct_size = sizeof *options;
-    options->batch = 1;
-    options->lanes = 1;
-    options->warmup = 2;
-    options->use_graph = 1;
+    gmsrt_cuda_options options;
+
+    memset(&options, 0, sizeof options);
+    options.struct_size = sizeof options;
+    options.batch = 1;
+    options.lanes = 1;
+    options.warmup = 2;
+    options.use_graph = GMSRT_GRAPH_AUTO;
+    options.wait_ms = WAIT_MS;
+    return options;
+}
+
+gmsrt_status gmsrt_cuda_options_init(gmsrt_cuda_options *options, size_t size)
+{
+    const gmsrt_cuda_options defaults = default_options();
+
+    return gmsrt_struct_init(options, size, &defaults, sizeof defaults, "gmsrt_cuda_options");
 }
 
 gmsrt_status gmsrt_open_cuda(const gmsrt_cuda_options *options, gmsrt_runner **runner)
 {
     const double start = gmsrt_now();
+    gmsrt_cuda_options taken = default_options();
     cuda_state *state;
     gmsrt_info info;
     gmsrt_status status;
 
     if (runner != NULL) *runner = NULL;
     if (options == NULL || runner == NULL) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_open_cuda: a null pointer");
+    if ((status = gmsrt_struct_take(&taken, sizeof taken, options, "gmsrt_cuda_options")) != GMSRT_OK) return status;
+    options = &taken;
     if ((status = check_options(options)) != GMSRT_OK) return status;
     state = calloc(1, sizeof *state);
     if (state == NULL) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory for a runner");

@@ -18,12 +18,15 @@ typedef unsigned long long gmsrt_cu_pointer;
 enum {
     GMSRT_CU_SUCCESS = 0,
     GMSRT_CU_OUT_OF_MEMORY = 2,
+    GMSRT_CU_NOT_INITIALIZED = 3,
     GMSRT_CU_DEINITIALIZED = 4,
     GMSRT_CU_DEVICE_UNAVAILABLE = 46,
     GMSRT_CU_NO_DEVICE = 100,
     GMSRT_CU_INVALID_DEVICE = 101,
     GMSRT_CU_ECC_UNCORRECTABLE = 214,
+    GMSRT_CU_NVLINK_UNCORRECTABLE = 220,
     GMSRT_CU_CONTAINED = 226,
+    GMSRT_CU_NOT_READY = 600,
     GMSRT_CU_ILLEGAL_ADDRESS = 700,
     GMSRT_CU_LAUNCH_TIMEOUT = 702,
     GMSRT_CU_CONTEXT_IS_DESTROYED = 709,
@@ -34,7 +37,10 @@ enum {
     GMSRT_CU_INVALID_ADDRESS_SPACE = 717,
     GMSRT_CU_INVALID_PC = 718,
     GMSRT_CU_LAUNCH_FAILED = 719,
-    GMSRT_CU_CAPTURE_INVALIDATED = 901
+    GMSRT_CU_TENSOR_MEMORY_LEAK = 721,
+    GMSRT_CU_SYSTEM_NOT_READY = 802,
+    GMSRT_CU_CAPTURE_INVALIDATED = 901,
+    GMSRT_CU_UNKNOWN = 999
 };
 
 #define GMSRT_CU_STREAM_NON_BLOCKING 1u
@@ -68,6 +74,7 @@ enum {
     X(cuStreamCreate, (gmsrt_cu_stream *, unsigned))                                                                   \
     X(cuStreamDestroy_v2, (gmsrt_cu_stream))                                                                           \
     X(cuStreamSynchronize, (gmsrt_cu_stream))                                                                          \
+    X(cuStreamQuery, (gmsrt_cu_stream))                                                                                \
     X(cuStreamBeginCapture_v2, (gmsrt_cu_stream, unsigned))                                                            \
     X(cuStreamEndCapture, (gmsrt_cu_stream, gmsrt_cu_graph *))                                                         \
     X(cuGraphGetNodes, (gmsrt_cu_graph, gmsrt_cu_node *, size_t *))                                                    \
@@ -79,6 +86,7 @@ enum {
     X(cuEventDestroy_v2, (gmsrt_cu_event))                                                                             \
     X(cuEventRecord, (gmsrt_cu_event, gmsrt_cu_stream))                                                                \
     X(cuEventSynchronize, (gmsrt_cu_event))                                                                            \
+    X(cuEventQuery, (gmsrt_cu_event))                                                                                  \
     X(cuEventElapsedTime, (float *, gmsrt_cu_event, gmsrt_cu_event))
 
 typedef struct gmsrt_cuda {

@@ -1,5 +1,6 @@
 /* The CUDA driver: opened at run time, its devices described, its failures as statuses. */
 #include <dlfcn.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "cuda_driver.h"
@@ -24,8 +25,8 @@ bool gmsrt_cu_ends_context(unsigned code)
 {
     switch (code) {
     case GMSRT_CU_DEINITIALIZED:
-    case GMSRT_CU_DEVICE_UNAVAILABLE:
     case GMSRT_CU_ECC_UNCORRECTABLE:
+    case GMSRT_CU_NVLINK_UNCORRECTABLE:
     case GMSRT_CU_CONTAINED:
     case GMSRT_CU_ILLEGAL_ADDRESS:
     case GMSRT_CU_LAUNCH_TIMEOUT:
@@ -36,23 +37,35 @@ bool gmsrt_cu_ends_context(unsigned code)
     case GMSRT_CU_MISALIGNED_ADDRESS:
     case GMSRT_CU_INVALID_ADDRESS_SPACE:
     case GMSRT_CU_INVALID_PC:
-    case GMSRT_CU_LAUNCH_FAILED: return true;
+    case GMSRT_CU_LAUNCH_FAILED:
+    case GMSRT_CU_TENSOR_MEMORY_LEAK:
+    case GMSRT_CU_SYSTEM_NOT_READY:
+    case GMSRT_CU_UNKNOWN: return true;
     default: return false;
     }
 }
 
 gmsrt_status gmsrt_cu_failed(const gmsrt_cuda *cu, unsigned code, const char *what)
 {
-    const char *name = NULL, *words = NULL;
+    const char *name = NULL, *words = NULL, *fix = "";
     gmsrt_status status = GMSRT_RUNTIME_FAILED;
 
     if (code == GMSRT_CU_OUT_OF_MEMORY) status = GMSRT_OUT_OF_MEMORY;
     if (code == GMSRT_CU_NO_DEVICE || code == GMSRT_CU_INVALID_DEVICE) status = GMSRT_NO_DEVICE;
-    if (gmsrt_cu_ends_context(code)) status = GMSRT_DEVICE_LOST;
+    if (code == GMSRT_CU_NOT_INITIALIZED)
+        fix = "; a fork of a process that uses CUDA cannot use it: the new process must start afresh, with exec";
+    if (code == GMSRT_CU_DEVICE_UNAVAILABLE) {
+        status = GMSRT_DEVICE_BUSY;
+        fix = "; another process has the device for itself: end it, or leave the exclusive compute mode";
+    }
+    if (gmsrt_cu_ends_context(code)) {
+        status = GMSRT_DEVICE_LOST;
+        fix = "; only a new process can use the device again";
+    }
     cu->cuGetErrorName(code, &name);
     cu->cuGetErrorString(code, &words);
-    return gmsrt_fail(status, "%s: %s (%u), %s", what, name != NULL ? name : "unknown CUDA error", code,
-                      words != NULL ? words : "no description");
+    return gmsrt_fail(status, "%s: %s (%u), %s%s", what, name != NULL ? name : "unknown CUDA error", code,
+                      words != NULL ? words : "no description", fix);
 }
 
 gmsrt_status gmsrt_cu_start(const char *path, uint32_t ordinal, gmsrt_cuda *cu, int *device, int *count)
@@ -61,7 +74,12 @@ gmsrt_status gmsrt_cu_start(const char *path, uint32_t ordinal, gmsrt_cuda *cu, 
     unsigned code;
 
     if (status != GMSRT_OK) return status;
-    if ((code = cu->cuInit(0)) != GMSRT_CU_SUCCESS) return gmsrt_cu_failed(cu, code, "the CUDA driver does not start");
+    if ((code = cu->cuInit(0)) == GMSRT_CU_SYSTEM_NOT_READY) /* nothing is lost yet: it may start later */
+        return gmsrt_fail(GMSRT_NO_DEVICE,
+                          "the CUDA driver is not ready (%u); on a machine with NVSwitch start "
+                          "nvidia-fabricmanager, then a new process",
+                          code);
+    if (code != GMSRT_CU_SUCCESS) return gmsrt_cu_failed(cu, code, "the CUDA driver does not start");
     if ((code = cu->cuDeviceGetCount(count)) != GMSRT_CU_SUCCESS)
         return gmsrt_cu_failed(cu, code, "the CUDA driver does not tell its devices");
     if (*count < 1) return gmsrt_fail(GMSRT_NO_DEVICE, "the CUDA driver finds no device");
@@ -93,23 +111,21 @@ gmsrt_status gmsrt_cu_describe(const gmsrt_cuda *cu, int device, gmsrt_device *r
     return GMSRT_OK;
 }
 
-gmsrt_status gmsrt_probe_cuda(const char *driver, uint32_t device, gmsrt_device *result)
+gmsrt_status gmsrt_probe_cuda(const char *driver, uint32_t device, gmsrt_device *result, size_t size)
 {
+    const gmsrt_layout layout = {sizeof *result, offsetof(gmsrt_device, name),
+                                 offsetof(gmsrt_device, name) + sizeof result->name};
     gmsrt_cuda cu;
     gmsrt_device found;
     int handle = 0, count = 0;
-    gmsrt_status status;
+    gmsrt_status status = gmsrt_struct_room(result, size, "gmsrt_device");
 
-    if (result == NULL) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_probe_cuda: a null pointer");
-    if (result->struct_size != 0 && result->struct_size != sizeof *result)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_device has %zu bytes here and %zu in the library",
-                          result->struct_size, sizeof *result);
+    if (status != GMSRT_OK) return status;
     memset(&found, 0, sizeof found);
     status = gmsrt_cu_start(driver, device, &cu, &handle, &count);
     if (status == GMSRT_OK) status = gmsrt_cu_describe(&cu, handle, &found);
     if (status != GMSRT_OK) return status;
-    found.struct_size = sizeof found;
     found.count = (uint32_t)count;
-    *result = found;
+    gmsrt_struct_give(result, size, &found, layout);
     return GMSRT_OK;
 }

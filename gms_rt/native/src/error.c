@@ -63,6 +63,11 @@ const char *gmsrt_status_name(gmsrt_status status)
     case GMSRT_CALLBACK_FAILED: return "GMSRT_CALLBACK_FAILED";
     case GMSRT_RUNTIME_FAILED: return "GMSRT_RUNTIME_FAILED";
     case GMSRT_DEVICE_LOST: return "GMSRT_DEVICE_LOST";
+    case GMSRT_TIMED_OUT: return "GMSRT_TIMED_OUT";
+    case GMSRT_CANCELLED: return "GMSRT_CANCELLED";
+    case GMSRT_BUSY: return "GMSRT_BUSY";
+    case GMSRT_DEVICE_BUSY: return "GMSRT_DEVICE_BUSY";
+    case GMSRT_DEVICE_HUNG: return "GMSRT_DEVICE_HUNG";
     }
     return "GMSRT_?";
 }

@@ -148,6 +148,7 @@ gmsrt_status gmsrt_files_hash(gmsrt_files *files, const char *graph)
 
 gmsrt_status gmsrt_files_same(const gmsrt_files *files, const char *graph)
 {
+    if (files->bytes != NULL) return GMSRT_OK;
     for (size_t i = 0; i < files->count; i++) {
         char path[4096 + GMSRT_MAX_FILE_NAME];
         gmsrt_file file = files->items[i];

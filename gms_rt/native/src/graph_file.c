@@ -44,3 +44,25 @@ gmsrt_status gmsrt_find_graph(const char *graph, char **path, gmsrt_files *files
     strcpy(*path, found);
     return GMSRT_OK;
 }
+
+gmsrt_status gmsrt_take_graph(const char *name, const void *bytes, size_t size, char **path, gmsrt_files *files,
+                              gmsrt_built *built)
+{
+    gmsrt_sha256_state sum;
+    gmsrt_file *file;
+
+    built->precision = GMSRT_F32;
+    built->falls_back = false;
+    memset(files, 0, sizeof *files);
+    *path = malloc(strlen(name) + 1);
+    file = gmsrt_files_add(files, "memory", strlen("memory"));
+    if (*path == NULL || file == NULL) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory for %s", name);
+    strcpy(*path, name);
+    files->bytes = bytes;
+    files->size = size;
+    file->size = size;
+    gmsrt_sha256_start(&sum);
+    gmsrt_sha256_add(&sum, bytes, size);
+    gmsrt_sha256_end(&sum, file->hex);
+    return gmsrt_read_onnx(name, files);
+}

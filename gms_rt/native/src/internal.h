@@ -13,12 +13,31 @@
 #define GMSRT_MAX_BATCH 4096u
 #define GMSRT_MAX_BYTES ((uint64_t)1 << 32) /* of one lane's images */
 
+/* log.c: tell the program's log, if it has one, what a status does not say. */
+void gmsrt_log(gmsrt_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* cpu_open.c: whether the open that this thread is at can be given up, and whether it was. */
+bool gmsrt_may_stop(void);
+bool gmsrt_is_stopped(void);
+
 /* error.c: keep the message for this thread and return the status. */
 gmsrt_status gmsrt_fail(gmsrt_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* While held, this thread keeps the message it has: clean-up after a failure must not hide the cause. */
 void gmsrt_hold_error(bool held);
 /* Copies with truncation at a whole character; control characters become spaces. */
 void gmsrt_copy_text(char *to, size_t size, const char *from);
+
+/* structs.c: structures of the header as a program of another version has them. `name` is the type's.
+ * init: fill the caller's options with defaults. take: the caller's options over the defaults that `to` has; nothing
+ * behind their size is read. room: whether a result may be written. give: write it, at most `size` bytes. */
+typedef struct gmsrt_layout {
+    size_t size;           /* of the structure in this library */
+    size_t text, text_end; /* where its texts begin and end */
+} gmsrt_layout;
+gmsrt_status gmsrt_struct_init(void *to, size_t size, const void *defaults, size_t known, const char *name);
+gmsrt_status gmsrt_struct_take(void *to, size_t known, const void *from, const char *name);
+gmsrt_status gmsrt_struct_room(const void *to, size_t size, const char *name);
+void gmsrt_struct_give(void *to, size_t size, const void *from, gmsrt_layout layout);
 
 /* environment.c: a variable's value; NULL where it is unset or empty, or must not be followed (a setuid program). */
 const char *gmsrt_environment(const char *name);
@@ -55,6 +74,8 @@ typedef struct gmsrt_file {
 typedef struct gmsrt_files {
     gmsrt_file *items;
     size_t count, room;
+    const char *bytes; /* of a graph in memory, which has no file; NULL: they are on the disk */
+    size_t size;
 } gmsrt_files;
 bool gmsrt_files_has(const gmsrt_files *files, const char *name);
 /* The file of this name, added if it is not there. NULL: no memory, or the name is too long. */
@@ -78,11 +99,15 @@ typedef struct gmsrt_built {
 /* graph_file.c: turn a file or engine folder into the path of a graph's file, and list its files; those of an
  * engine folder have their hashes. `path` and `files` must be freed, also after a failure. */
 gmsrt_status gmsrt_find_graph(const char *graph, char **path, gmsrt_files *files, gmsrt_built *built);
+/* The same for a graph in memory, all of whose weights are in it; `name` is what messages call it. */
+gmsrt_status gmsrt_take_graph(const char *name, const void *bytes, size_t size, char **path, gmsrt_files *files,
+                              gmsrt_built *built);
 
 /* manifest.c: the path of an engine folder's graph, and its files, after their hashes were compared with engine.json. */
 gmsrt_status gmsrt_graph_of_engine(const char *folder, char *path, size_t size, gmsrt_files *files, gmsrt_built *built);
 
-/* onnx_file.c: whether it is an ONNX file; the files with its outside weights are added to `files`. */
+/* onnx_file.c: whether it is an ONNX file, or ONNX in memory where `files` says so; the files with its outside weights
+ * are added to `files`. */
 gmsrt_status gmsrt_read_onnx(const char *path, gmsrt_files *files);
 
 /* ir_file.c: whether a path names a graph in OpenVINO's own form, the path of its constants (false: too long), and
@@ -98,7 +123,7 @@ gmsrt_status gmsrt_try_graph(const char *path, gmsrt_files *files, const gmsrt_c
 
 /* tried.c: graphs that passed their trial, by a key; nothing is remembered where there is no safe place for it. */
 bool gmsrt_was_tried(const char *key);
-void gmsrt_remember_tried(const char *key);
+bool gmsrt_remember_tried(const char *key);
 /* Whether an opened file or folder is this user's, and nobody else may write to it. */
 bool gmsrt_is_own(int file);
 
@@ -113,10 +138,15 @@ typedef struct gmsrt_backend_hooks {
     void (*close)(gmsrt_runner *runner); /* frees `state` */
 } gmsrt_backend_hooks;
 
+/* async.c: the queue of a runner and its threads; NULL: nothing was submitted. stop waits for what was. */
+typedef struct gmsrt_async gmsrt_async;
+void gmsrt_async_stop(gmsrt_async *async);
+
 struct gmsrt_runner {
     const gmsrt_backend_hooks *hooks;
     void *state;
     gmsrt_info info;
+    gmsrt_async *async; /* guarded by the mutex */
     /* lanes.c */
     pthread_mutex_t mutex;
     pthread_cond_t changed;

@@ -118,6 +118,9 @@ static gmsrt_status add_outside(walk *w, gmsrt_span span)
                           "%s has weights in '%s', which is not a plain path below the graph's folder; export it again "
                           "with its weights in one file next to it",
                           w->path, text);
+    if (w->files->bytes != NULL)
+        return gmsrt_fail(GMSRT_BAD_GRAPH, "%s has its weights in '%s', and memory has no files; open it as a file",
+                          w->path, place);
     if (gmsrt_files_has(w->files, place)) return GMSRT_OK;
     snprintf(path, sizeof path, "%.*s%s", folder, w->path, place);
     if (stat(path, &about) != 0 || !S_ISREG(about.st_mode))
@@ -204,11 +207,10 @@ static gmsrt_status read_model(walk *w)
     return fields < LEADING_FIELDS ? not_onnx(w, "is not an ONNX file or is cut short") : GMSRT_OK;
 }
 
-gmsrt_status gmsrt_read_onnx(const char *path, gmsrt_files *files)
+/* The file's size, after it was noted which file on the disk it is. */
+static gmsrt_status look_at_file(const char *path, gmsrt_files *files, uint64_t *size)
 {
-    gmsrt_status status;
     struct stat about;
-    walk *w;
 
     /* Looked at before it is opened: opening a pipe would wait for a writer. */
     if (stat(path, &about) != 0)
@@ -217,12 +219,26 @@ gmsrt_status gmsrt_read_onnx(const char *path, gmsrt_files *files)
         return gmsrt_fail(GMSRT_BAD_GRAPH, "%s is not a file; give an .onnx file or an engine folder", path);
     if (!gmsrt_file_see(&files->items[0], &about))
         return gmsrt_fail(GMSRT_BAD_GRAPH, "%s was changed while it was being opened; open it again", path);
-    if (about.st_size == 0) return gmsrt_fail(GMSRT_BAD_GRAPH, "%s is empty; export or copy it again", path);
+    *size = (uint64_t)about.st_size;
+    return GMSRT_OK;
+}
+
+gmsrt_status gmsrt_read_onnx(const char *path, gmsrt_files *files)
+{
+    uint64_t size = files->size;
+    gmsrt_status status = files->bytes != NULL ? GMSRT_OK : look_at_file(path, files, &size);
+    walk *w;
+
+    if (status != GMSRT_OK) return status;
+    if (size == 0) return gmsrt_fail(GMSRT_BAD_GRAPH, "%s is empty; export or copy it again", path);
     w = malloc(sizeof *w);
     if (w == NULL) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory to read %s", path);
     w->path = path;
     w->files = files;
-    if (gmsrt_reader_open(&w->reader, path)) {
+    if (files->bytes != NULL) {
+        gmsrt_reader_open_memory(&w->reader, files->bytes, files->size);
+        status = read_model(w);
+    } else if (gmsrt_reader_open(&w->reader, path)) {
         status = read_model(w);
         gmsrt_reader_close(&w->reader);
     } else {

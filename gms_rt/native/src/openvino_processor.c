@@ -1,6 +1,7 @@
 /* This machine's CPU as OpenVINO describes it: its name, and the arithmetic that OpenVINO computes in on it. */
 #define _XOPEN_SOURCE 700 /* sigaltstack */
 #include <signal.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "openvino.h"
@@ -48,8 +49,11 @@ void gmsrt_ov_describe(const gmsrt_openvino *ov, const ov_core_t *core, gmsrt_pr
     }
 }
 
-gmsrt_status gmsrt_probe_cpu(const char *openvino, gmsrt_processor *result)
+gmsrt_status gmsrt_probe_cpu(const char *openvino, gmsrt_processor *result, size_t size)
 {
+    const gmsrt_layout layout = {sizeof *result, offsetof(gmsrt_processor, name),
+                                 offsetof(gmsrt_processor, capabilities) + sizeof result->capabilities};
+    gmsrt_processor found;
     gmsrt_openvino ov;
     ov_core_t *core = NULL;
     stack_t signals;
@@ -58,15 +62,12 @@ gmsrt_status gmsrt_probe_cpu(const char *openvino, gmsrt_processor *result)
     gmsrt_status status;
     int code;
 
-    if (result == NULL) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_probe_cpu: a null pointer");
-    if (result->struct_size != 0 && result->struct_size != sizeof *result)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_processor has %zu bytes, it must have %zu",
-                          result->struct_size, sizeof *result);
-    status = gmsrt_ov_load(openvino, &ov);
-    if (status != GMSRT_OK) return status;
+    if ((status = gmsrt_struct_room(result, size, "gmsrt_processor")) != GMSRT_OK) return status;
+    if ((status = gmsrt_ov_load(openvino, &ov)) != GMSRT_OK) return status;
     code = ov.ov_core_create(&core);
     if (code == 0) {
-        gmsrt_ov_describe(&ov, core, result);
+        gmsrt_ov_describe(&ov, core, &found);
+        gmsrt_struct_give(result, size, &found, layout);
         ov.ov_core_free(core);
     } else {
         status = gmsrt_ov_failed(&ov, GMSRT_NO_RUNTIME, code, "OpenVINO does not start");

@@ -11,6 +11,7 @@ bool gmsrt_reader_open(gmsrt_reader *reader, const char *path)
 {
     struct stat about;
 
+    reader->memory = NULL;
     reader->file = open(path, O_RDONLY | O_CLOEXEC);
     if (reader->file < 0) return false;
     if (fstat(reader->file, &about) != 0) {
@@ -22,9 +23,17 @@ bool gmsrt_reader_open(gmsrt_reader *reader, const char *path)
     return true;
 }
 
+void gmsrt_reader_open_memory(gmsrt_reader *reader, const char *bytes, size_t size)
+{
+    reader->file = -1;
+    reader->memory = bytes;
+    reader->size = size;
+    reader->window_at = reader->window = 0;
+}
+
 void gmsrt_reader_close(gmsrt_reader *reader)
 {
-    close(reader->file);
+    if (reader->file >= 0) close(reader->file);
 }
 
 /* Bring the byte at `at` into the window. */
@@ -34,6 +43,14 @@ static bool fill(gmsrt_reader *reader, uint64_t at)
 
     if (at >= reader->size) return false;
     if (at >= reader->window_at && at - reader->window_at < reader->window) return true;
+    if (reader->memory != NULL) {
+        const uint64_t left = reader->size - at;
+
+        reader->window_at = at;
+        reader->window = left < sizeof reader->bytes ? (size_t)left : sizeof reader->bytes;
+        memcpy(reader->bytes, reader->memory + at, reader->window);
+        return true;
+    }
     do {
         got = pread(reader->file, reader->bytes, sizeof reader->bytes, (off_t)at);
     } while (got < 0 && errno == EINTR);

@@ -14,6 +14,7 @@
 
 typedef struct gmsrt_reader {
     int file;
+    const char *memory; /* instead of a file; NULL: a file */
     uint64_t size;
     uint64_t window_at;
     size_t window; /* bytes in it */
@@ -22,6 +23,8 @@ typedef struct gmsrt_reader {
 
 /* Open a file for reading; false with errno if it cannot be. */
 bool gmsrt_reader_open(gmsrt_reader *reader, const char *path);
+/* Read bytes instead, which must stay where they are. */
+void gmsrt_reader_open_memory(gmsrt_reader *reader, const char *bytes, size_t size);
 void gmsrt_reader_close(gmsrt_reader *reader);
 
 /* A part of the file: a message or a string. */

@@ -1,4 +1,5 @@
 /* The public calls on an opened runner: the same for every backend. */
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,21 +51,25 @@ gmsrt_status gmsrt_runner_create(const gmsrt_backend_hooks *hooks, void *state, 
 void gmsrt_close(gmsrt_runner *runner)
 {
     if (runner == NULL) return;
+    gmsrt_async_stop(runner->async);
     runner->hooks->close(runner);
     pthread_cond_destroy(&runner->changed);
     pthread_mutex_destroy(&runner->mutex);
     free(runner);
 }
 
-gmsrt_status gmsrt_get_info(const gmsrt_runner *runner, gmsrt_info *info)
+gmsrt_status gmsrt_get_info(const gmsrt_runner *runner, gmsrt_info *info, size_t size)
 {
-    if (runner == NULL || info == NULL) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_get_info: a null pointer");
-    if (info->struct_size != 0 && info->struct_size != sizeof *info)
-        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_info has %zu bytes here and %zu in the library",
-                          info->struct_size, sizeof *info);
-    *info = runner->info;
-    info->struct_size = sizeof *info;
-    info->used_lanes = gmsrt_lanes_limit((gmsrt_runner *)runner, 0);
+    const gmsrt_layout layout = {sizeof *info, offsetof(gmsrt_info, execution),
+                                 offsetof(gmsrt_info, runtime) + sizeof info->runtime};
+    gmsrt_info found;
+    gmsrt_status status;
+
+    if (runner == NULL) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_get_info: a null pointer");
+    if ((status = gmsrt_struct_room(info, size, "gmsrt_info")) != GMSRT_OK) return status;
+    found = runner->info;
+    found.used_lanes = gmsrt_lanes_limit((gmsrt_runner *)runner, 0);
+    gmsrt_struct_give(info, size, &found, layout);
     return GMSRT_OK;
 }
 
@@ -194,17 +199,26 @@ static gmsrt_status bench_on(gmsrt_runner *runner, uint32_t lane_count, const ui
     return status;
 }
 
-gmsrt_status gmsrt_bench(gmsrt_runner *runner, const uint8_t *images, size_t count, const gmsrt_bench_options *options,
-                         gmsrt_sample *samples, size_t capacity, gmsrt_bench_result *result)
+gmsrt_status gmsrt_bench_options_init(gmsrt_bench_options *options, size_t size)
+{
+    const gmsrt_bench_options defaults = {sizeof defaults, 0.0, 0.0, 1};
+
+    return gmsrt_struct_init(options, size, &defaults, sizeof defaults, "gmsrt_bench_options");
+}
+
+static gmsrt_status bench(gmsrt_runner *runner, const uint8_t *images, size_t count, const gmsrt_bench_options *given,
+                          gmsrt_sample *samples, size_t capacity, gmsrt_bench_result *result)
 {
     size_t image_bytes, ring_batches, ring_images, ignored;
+    gmsrt_bench_options taken = {sizeof taken, 0.0, 0.0, 1};
+    const gmsrt_bench_options *options = &taken;
     uint8_t *ring;
     uint32_t lane_count;
     gmsrt_status status;
 
-    if (result != NULL) memset(result, 0, sizeof *result);
-    if (runner == NULL || images == NULL || options == NULL || samples == NULL || result == NULL)
+    if (runner == NULL || images == NULL || given == NULL || samples == NULL)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_bench: a null pointer");
+    if ((status = gmsrt_struct_take(&taken, sizeof taken, given, "gmsrt_bench_options")) != GMSRT_OK) return status;
     if (count == 0 || capacity == 0)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_bench: needs at least one image and room for one sample");
     /* Written so that a NaN is refused too. */
@@ -239,5 +253,19 @@ gmsrt_status gmsrt_bench(gmsrt_runner *runner, const uint8_t *images, size_t cou
     free(ring);
     result->lanes = lane_count;
     result->batch = runner->info.batch;
+    return status;
+}
+
+gmsrt_status gmsrt_bench(gmsrt_runner *runner, const uint8_t *images, size_t count, const gmsrt_bench_options *options,
+                         gmsrt_sample *samples, size_t capacity, gmsrt_bench_result *result, size_t size)
+{
+    const gmsrt_layout layout = {sizeof *result, 0, 0};
+    gmsrt_bench_result found;
+    gmsrt_status status = gmsrt_struct_room(result, size, "gmsrt_bench_result");
+
+    if (status != GMSRT_OK) return status;
+    memset(&found, 0, sizeof found);
+    status = bench(runner, images, count, options, samples, capacity, &found);
+    gmsrt_struct_give(result, size, &found, layout);
     return status;
 }

@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #if defined(__linux__)
+#include <sys/auxv.h>
 #include <sys/syscall.h>
 #endif
 #include <sys/wait.h>
@@ -47,25 +48,52 @@ typedef struct child {
     pid_t process;
     int handle;            /* its pidfd; -1: none */
     stream verdict, noise; /* its standard output and error */
-    bool timed_out;
+    bool timed_out, given_up;
     bool ended;
     int signal, code; /* that ended it, 0: none; its exit status, -1: somebody else has collected it */
 } child;
 
+/* Where an installation has the program, as seen from the folder of the library: known where CMake has built it. */
+#ifdef GMSRT_TRIAL_FOLDER
+static const char *const places[] = {"", "/" GMSRT_TRIAL_FOLDER};
+#else
+static const char *const places[] = {""};
+#endif
+
 static char folders[2][4096]; /* where this library is: the folder of the file, and of the name that led to it */
+
+/* The file that holds this code. A program that is linked with the static library is named by the system: what its
+ * caller has said (argv[0]) may be another file, or none. */
+static bool name_of_self(char *name, size_t size)
+{
+    Dl_info self;
+
+    if (dladdr(folders, &self) == 0 || self.dli_fname == NULL) return false;
+#if defined(__linux__)
+    Dl_info program;
+
+    if (dladdr((const void *)(uintptr_t)getauxval(AT_PHDR), &program) != 0 && program.dli_fbase == self.dli_fbase) {
+        const ssize_t length = readlink("/proc/self/exe", name, size - 1);
+
+        if (length <= 0 || (size_t)length >= size - 1) return false;
+        name[length] = '\0';
+        return true;
+    }
+#endif
+    return snprintf(name, size, "%s", self.dli_fname) < (int)size;
+}
 
 /* At load, when a relative name still means the file that was loaded. */
 __attribute__((constructor)) static void find_folders(void)
 {
-    char name[4096];
-    Dl_info self;
+    char called[4096], name[4096];
 
-    if (dladdr(folders, &self) == 0 || self.dli_fname == NULL) return;
+    if (!name_of_self(called, sizeof called)) return;
     for (int i = 0; i < 2; i++) {
         const char *slash;
 
-        if (i == 0 && realpath(self.dli_fname, name) == NULL) continue;
-        if (i == 1 && snprintf(name, sizeof name, "%s", self.dli_fname) >= (int)sizeof name) continue;
+        if (i == 0 && realpath(called, name) == NULL) continue;
+        if (i == 1) memcpy(name, called, sizeof name);
         slash = strrchr(name, '/');
         if (slash == NULL) continue;
         name[slash == name ? 1 : slash - name] = '\0';
@@ -73,17 +101,21 @@ __attribute__((constructor)) static void find_folders(void)
     }
 }
 
-/* $GMS_RT_TRIAL, else next to this library, else next to the link that led to it: always an absolute path. */
+/* $GMS_RT_TRIAL, else next to this library or where the installation has it, else so for the link that led to it:
+ * always an absolute path. */
 static bool find_program(char *path, size_t size)
 {
     const char *chosen = gmsrt_environment("GMS_RT_TRIAL");
 
     if (chosen != NULL)
         return snprintf(path, size, "%s", chosen) < (int)size && path[0] == '/' && access(path, X_OK) == 0;
-    for (int i = 0; i < 2; i++)
-        if (folders[i][0] != '\0' && snprintf(path, size, "%s/%s", folders[i], PROGRAM) < (int)size &&
+    for (size_t i = 0; i < 2 * sizeof places / sizeof *places; i++) {
+        const char *folder = folders[i % 2], *place = places[i / 2];
+
+        if (folder[0] != '\0' && snprintf(path, size, "%s%s/%s", folder, place, PROGRAM) < (int)size &&
             access(path, X_OK) == 0)
             return true;
+    }
     if (folders[0][0] == '\0' || snprintf(path, size, "%s/%s", folders[0], PROGRAM) >= (int)size)
         snprintf(path, size, "%s", PROGRAM);
     return false;
@@ -109,8 +141,9 @@ static bool open_pipe(int ends[2])
     return false;
 }
 
-/* posix_spawn with the two pipes as output and error, no signal blocked and none ignored; 0 or an errno. */
-static int spawn(const char *program, char *const *arguments, int verdict, int noise, pid_t *process)
+/* posix_spawn with the two pipes as output and error, a graph in memory as file 3 (-1: there is none), no signal blocked
+ * and none ignored; 0 or an errno. */
+static int spawn(const char *program, char *const *arguments, int verdict, int noise, int graph, pid_t *process)
 {
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attributes;
@@ -129,6 +162,7 @@ static int spawn(const char *program, char *const *arguments, int verdict, int n
     code = posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
     if (code == 0) code = posix_spawn_file_actions_adddup2(&files, verdict, 1);
     if (code == 0) code = posix_spawn_file_actions_adddup2(&files, noise, 2);
+    if (code == 0 && graph >= 0) code = posix_spawn_file_actions_adddup2(&files, graph, 3);
     if (code == 0) code = posix_spawnattr_setsigmask(&attributes, &none);
     if (code == 0) code = posix_spawnattr_setsigdefault(&attributes, &usual);
     if (code == 0) code = posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
@@ -220,8 +254,12 @@ static void listen_to(child *c, uint32_t seconds)
         const bool ended = has_ended(c); /* asked first: what it has said before its end can be read then */
         struct pollfd waiting[3] = {
             {c->verdict.file, POLLIN, 0}, {c->noise.file, POLLIN, 0}, {ended ? -1 : c->handle, POLLIN, 0}};
-        const double left = end - gmsrt_now(), step = c->handle >= 0 ? 1000 : 20;
+        const double left = end - gmsrt_now(), step = c->handle >= 0 && !gmsrt_may_stop() ? 1000 : 20;
 
+        if (gmsrt_is_stopped()) {
+            c->given_up = true;
+            break;
+        }
         if (left <= 0) {
             c->timed_out = true;
             break;
@@ -245,7 +283,7 @@ static void collect(child *c)
         struct pollfd waiting = {c->handle, POLLIN, 0};
         const double passed = gmsrt_now() - begin;
 
-        if (!stopped && (c->timed_out || passed > GRACE)) {
+        if (!stopped && (c->timed_out || c->given_up || passed > GRACE)) {
             stop(c);
             stopped = true;
         }
@@ -266,6 +304,7 @@ static gmsrt_status judge(const child *c, const char *path, const char *runtime,
     char *words;
     long status;
 
+    if (c->given_up) return gmsrt_fail(GMSRT_CANCELLED, "%s: opening it was given up", path);
     if (c->timed_out || c->signal == SIGALRM || c->signal == SIGXCPU)
         return gmsrt_fail(GMSRT_BAD_GRAPH,
                           "%s: %.*s did not finish with this graph within %u seconds when it was tried in a process of "
@@ -302,6 +341,33 @@ static uint32_t megabytes(const gmsrt_files *files)
     return (uint32_t)(size >> 20) + 1;
 }
 
+/* A file without a name that holds a graph in memory; -1 with errno. It is never 3, which it is to become. */
+static int file_of(const gmsrt_files *files)
+{
+#if defined(__linux__) && defined(SYS_memfd_create)
+    int file = (int)syscall(SYS_memfd_create, "gms-rt graph", 1u /* MFD_CLOEXEC */);
+#else
+    char name[] = "/tmp/gms-rt-graph-XXXXXX";
+    int file = mkstemp(name);
+
+    if (file >= 0) unlink(name);
+#endif
+    const int moved = file >= 0 ? fcntl(file, F_DUPFD_CLOEXEC, 4) : -1;
+
+    if (file >= 0) close(file);
+    for (size_t done = 0; moved >= 0 && done < files->size;) {
+        const ssize_t wrote = write(moved, files->bytes + done, files->size - done);
+
+        if (wrote < 0 && errno == EINTR) continue;
+        if (wrote <= 0) {
+            close(moved);
+            return -1;
+        }
+        done += (size_t)wrote;
+    }
+    return moved;
+}
+
 static gmsrt_status run_program(const char *program, const char *path, const gmsrt_files *files,
                                 const gmsrt_cpu_options *options, const char *openvino, const char *runtime)
 {
@@ -310,8 +376,8 @@ static gmsrt_status run_program(const char *program, const char *path, const gms
                                 (uint32_t)options->mode, options->threads, options->lanes,
                                 options->batch,          megabytes(files), (uint32_t)getpid()};
     char text[9][12];
-    char *arguments[14] = {(char *)(uintptr_t)program};
-    int verdict[2], noise[2], code;
+    char *arguments[15] = {(char *)(uintptr_t)program};
+    int verdict[2], noise[2], memory = -1, code;
     child *c;
     gmsrt_status status;
 
@@ -322,6 +388,7 @@ static gmsrt_status run_program(const char *program, const char *path, const gms
     arguments[10] = (char *)(uintptr_t)path; /* posix_spawn does not change them */
     arguments[11] = (char *)(uintptr_t)openvino;
     arguments[12] = (char *)(uintptr_t)(options->cache != NULL ? options->cache : "");
+    arguments[13] = (char *)(uintptr_t)(files->bytes != NULL ? "3" : "");
     c = calloc(1, sizeof *c);
     if (c == NULL) return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory to try %s", path);
     if (!open_pipe(verdict)) {
@@ -335,7 +402,11 @@ static gmsrt_status run_program(const char *program, const char *path, const gms
         free(c);
         return status;
     }
-    code = spawn(program, arguments, verdict[1], noise[1], &c->process);
+    if (files->bytes != NULL && (memory = file_of(files)) < 0)
+        code = errno;
+    else
+        code = spawn(program, arguments, verdict[1], noise[1], memory, &c->process);
+    if (memory >= 0) close(memory);
     close(verdict[1]);
     close(noise[1]);
     c->verdict.file = verdict[0];
@@ -379,11 +450,13 @@ gmsrt_status gmsrt_try_graph(const char *path, gmsrt_files *files, const gmsrt_c
 {
     char program[4096], key[65];
     gmsrt_status status;
+    double began;
 
     if (options->trial == GMSRT_TRIAL_NEVER) return GMSRT_OK;
     if ((status = gmsrt_files_hash(files, path)) != GMSRT_OK) return status;
     make_key(files, options, runtime, device, key);
     if (options->trial == GMSRT_TRIAL_AUTO && gmsrt_was_tried(key)) return GMSRT_OK;
+    began = gmsrt_now();
     if (!find_program(program, sizeof program))
         return gmsrt_fail(GMSRT_NO_RUNTIME,
                           "%s %s; copy it next to libgms_rt.so or name it in GMS_RT_TRIAL, or open a graph that "
@@ -396,6 +469,11 @@ gmsrt_status gmsrt_try_graph(const char *path, gmsrt_files *files, const gmsrt_c
                           openvino != NULL ? openvino : "unknown");
     status = run_program(program, path, files, options, openvino, runtime);
     if (status == GMSRT_OK) status = gmsrt_files_same(files, path);
-    if (status == GMSRT_OK) gmsrt_remember_tried(key);
-    return status;
+    if (status != GMSRT_OK) return status;
+    gmsrt_log(GMSRT_LOG_INFO, "%s was opened and run in a process of its own, %.0f ms", path, gmsrt_now() - began);
+    if (!gmsrt_remember_tried(key))
+        gmsrt_log(GMSRT_LOG_WARNING,
+                  "that %s passed its trial cannot be remembered: there is no cache folder that only you can write",
+                  path);
+    return GMSRT_OK;
 }

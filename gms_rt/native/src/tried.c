@@ -3,6 +3,7 @@
  * An empty file is whole as soon as it is there, so nothing can be half written, and processes that write the same one
  * at once do not disturb each other. The folder is used only if it belongs to this user and nobody else may write to
  * it; without such a folder nothing is remembered. */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -59,13 +60,14 @@ bool gmsrt_was_tried(const char *key)
     return found;
 }
 
-void gmsrt_remember_tried(const char *key)
+bool gmsrt_remember_tried(const char *key)
 {
     const int folder = open_folder();
     int file;
 
-    if (folder < 0) return;
+    if (folder < 0) return false;
     file = openat(folder, key, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (file >= 0) close(file);
     close(folder);
+    return file >= 0 || errno == EEXIST;
 }

@@ -51,7 +51,9 @@ static bool started;
 static int poison;       /* after a fatal error every call answers so */
 static bool push_failed; /* then nobody can free what is in the context */
 static int capturing;    /* streams in capture */
-static int pending;      /* what is queued on all streams */
+static bool hanging;     /* what is queued never ends */
+static int devices = 1;
+static int pending; /* what is queued on all streams */
 static double device_clock;
 static struct {
     void *memory;
@@ -103,7 +105,15 @@ static void drop_all(void)
 
 static bool is_fatal(int code)
 {
-    return code == GMSRT_CU_LAUNCH_FAILED || code == GMSRT_CU_ILLEGAL_ADDRESS || code == GMSRT_CU_ECC_UNCORRECTABLE;
+    switch (code) {
+    case GMSRT_CU_LAUNCH_FAILED:
+    case GMSRT_CU_ILLEGAL_ADDRESS:
+    case GMSRT_CU_ECC_UNCORRECTABLE:
+    case GMSRT_CU_NVLINK_UNCORRECTABLE:
+    case GMSRT_CU_TENSOR_MEMORY_LEAK:
+    case GMSRT_CU_UNKNOWN: return true;
+    default: return false;
+    }
 }
 
 /* Record the call; a code other than 0 is the answer. */
@@ -235,6 +245,31 @@ void fake_cuda_reset(void)
     pending = 0;
     push_failed = false;
     started = false;
+    hanging = false;
+    devices = 1;
+    fake_leave(0);
+}
+
+/* The number of GPUs; all share the one context of this fake. */
+FAKE_API void fake_cuda_devices(int count);
+void fake_cuda_devices(int count)
+{
+    pthread_mutex_lock(&fake_mutex);
+    devices = count;
+    fake_leave(0);
+}
+
+/* From now on nothing that is queued ends; a real driver would then wait for ever in what is a mistake here. With
+ * false everything ends, and what was left behind goes with the context. */
+FAKE_API void fake_cuda_hang(bool hang);
+void fake_cuda_hang(bool hang)
+{
+    pthread_mutex_lock(&fake_mutex);
+    if (hanging && !hang) {
+        drop_all();
+        pending = primary.references = 0;
+    }
+    hanging = hang;
     fake_leave(0);
 }
 
@@ -273,6 +308,7 @@ DRIVER(cuGetErrorName, (unsigned code, const char **text))
     case GMSRT_CU_ECC_UNCORRECTABLE: *text = "CUDA_ERROR_ECC_UNCORRECTABLE"; return 0;
     case GMSRT_CU_CAPTURE_INVALIDATED: *text = "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"; return 0;
     case GMSRT_CU_NO_DEVICE: *text = "CUDA_ERROR_NO_DEVICE"; return 0;
+    case GMSRT_CU_DEVICE_UNAVAILABLE: *text = "CUDA_ERROR_DEVICE_UNAVAILABLE"; return 0;
     default: *text = NULL; return CUDA_INVALID_VALUE; /* as the driver does for a number it does not know */
     }
 }
@@ -303,7 +339,7 @@ DRIVER(cuDeviceGetCount, (int *count))
 {
     const int code = begin("cuDeviceGetCount", false);
 
-    if (code == 0) *count = 1;
+    if (code == 0) *count = devices;
     return end(code);
 }
 
@@ -312,7 +348,7 @@ DRIVER(cuDeviceGet, (int *device, int ordinal))
     const int code = begin("cuDeviceGet", false);
 
     if (code == 0) *device = ordinal;
-    return end(code != 0 ? code : ordinal == 0 ? 0 : GMSRT_CU_INVALID_DEVICE);
+    return end(code != 0 ? code : ordinal >= 0 && ordinal < devices ? 0 : GMSRT_CU_INVALID_DEVICE);
 }
 
 DRIVER(cuDeviceGetName, (char *name, int size, int device))
@@ -412,7 +448,10 @@ DRIVER(cuMemAlloc_v2, (gmsrt_cu_pointer * pointer, size_t bytes))
 
 DRIVER(cuMemFree_v2, (gmsrt_cu_pointer pointer))
 {
-    return end(release((void *)(uintptr_t)~pointer, false, begin("cuMemFree_v2", true)));
+    const int code = begin("cuMemFree_v2", true);
+
+    if (hanging) fake_mistake("freeing memory of a device that hangs");
+    return end(release((void *)(uintptr_t)~pointer, false, code));
 }
 
 DRIVER(cuMemHostAlloc, (void **memory, size_t bytes, unsigned flags))
@@ -486,12 +525,31 @@ DRIVER(cuStreamSynchronize, (gmsrt_cu_stream stream))
 {
     const int code = begin("cuStreamSynchronize", true);
 
+    if (hanging) fake_mistake("waiting for what does not end");
     if (stream->capture != NULL) {
         stream->spoiled = true;
         return end(CUDA_STREAM_CAPTURE_UNSUPPORTED);
     }
     if (poison == 0) {
         flush(stream); /* also where the call fails: the work was there already */
+    } else {
+        pending -= (int)stream->count;
+        stream->count = 0;
+    }
+    return end(code);
+}
+
+DRIVER(cuStreamQuery, (gmsrt_cu_stream stream))
+{
+    const int code = begin("cuStreamQuery", true);
+
+    if (stream->capture != NULL) {
+        stream->spoiled = true;
+        return end(CUDA_STREAM_CAPTURE_UNSUPPORTED);
+    }
+    if (hanging) return end(code != 0 ? code : stream->count > 0 ? GMSRT_CU_NOT_READY : 0);
+    if (poison == 0) {
+        flush(stream);
     } else {
         pending -= (int)stream->count;
         stream->count = 0;
@@ -616,11 +674,28 @@ DRIVER(cuEventSynchronize, (gmsrt_cu_event event))
 
     fake_pause();
     code = begin("cuEventSynchronize", true);
+    if (hanging) fake_mistake("waiting for what does not end");
     if (code != 0) return end(code);
     if (!event->recorded) {
         fake_mistake("waiting for an event that was not recorded");
         return end(CUDA_INVALID_HANDLE);
     }
+    flush(event->stream);
+    return end(0);
+}
+
+DRIVER(cuEventQuery, (gmsrt_cu_event event))
+{
+    int code;
+
+    fake_pause();
+    code = begin("cuEventQuery", true);
+    if (code != 0) return end(code);
+    if (!event->recorded) {
+        fake_mistake("asking for an event that was not recorded");
+        return end(CUDA_INVALID_HANDLE);
+    }
+    if (hanging) return end(event->reached ? 0 : GMSRT_CU_NOT_READY);
     flush(event->stream);
     return end(0);
 }

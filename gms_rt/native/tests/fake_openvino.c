@@ -47,6 +47,7 @@ struct ov_output_const_port {
 static port set_ports[2] = {{UINT8_NUMBER, 4, {1, 2, 2, 3, 0, 0, 0, 0}}, {UINT8_NUMBER, 4, {1, 2, 2, 1, 0, 0, 0, 0}}};
 static size_t set_inputs = 1, set_outputs = 1;
 static bool has_bf16, has_f16;
+static int inferences_held; /* atomic: they do not end */
 static char message[64];
 static char properties[512];
 
@@ -93,6 +94,13 @@ FAKE_API void fake_openvino_f16(int there);
 void fake_openvino_f16(int there)
 {
     has_f16 = there != 0;
+}
+
+/* While held, no inference ends. */
+FAKE_API void fake_openvino_hold_inferences(int now);
+void fake_openvino_hold_inferences(int now)
+{
+    __atomic_store_n(&inferences_held, now, __ATOMIC_RELEASE);
 }
 
 /* "KEY=value;" of the last compilation. */
@@ -242,6 +250,49 @@ static void misbehave(const char *path)
     }
 }
 
+static pthread_cond_t hold_changed = PTHREAD_COND_INITIALIZER;
+static int hold_wanted, hold_count;
+
+/* Whether reading a model waits until the test lets go, and how many are waiting. */
+FAKE_API void fake_openvino_hold(int hold);
+void fake_openvino_hold(int hold)
+{
+    pthread_mutex_lock(&fake_mutex);
+    hold_wanted = hold;
+    pthread_cond_broadcast(&hold_changed);
+    pthread_mutex_unlock(&fake_mutex);
+}
+
+FAKE_API int fake_openvino_held(void);
+int fake_openvino_held(void)
+{
+    int count;
+
+    pthread_mutex_lock(&fake_mutex);
+    count = hold_count;
+    pthread_mutex_unlock(&fake_mutex);
+    return count;
+}
+
+static void wait_while_held(void)
+{
+    pthread_mutex_lock(&fake_mutex);
+    hold_count++;
+    while (hold_wanted) pthread_cond_wait(&hold_changed, &fake_mutex);
+    hold_count--;
+    pthread_mutex_unlock(&fake_mutex);
+}
+
+/* Whether bytes stand somewhere in a text that may have zeros. */
+static bool has_word(const char *text, size_t size, const char *word)
+{
+    const size_t length = strlen(word);
+
+    for (size_t i = 0; i + length <= size; i++)
+        if (memcmp(text + i, word, length) == 0) return true;
+    return false;
+}
+
 static int read_model(const char *name, const port *input, const port *output, ov_model_t **model)
 {
     const int code = fake_enter(name);
@@ -259,6 +310,7 @@ OPENVINO(int, ov_core_read_model, (const ov_core_t *core, const char *path, cons
     (void)core;
     if (weights != NULL || path[0] == '\0') fake_mistake("a model with separate weights");
     misbehave(path);
+    wait_while_held();
     return read_model("ov_core_read_model", &set_ports[0], &set_ports[1], model);
 }
 
@@ -268,8 +320,12 @@ OPENVINO(int, ov_core_read_model_from_memory_buffer,
     static const port one = {UINT8_NUMBER, 1, {1, 0, 0, 0, 0, 0, 0, 0}};
 
     (void)core;
-    (void)text;
     if (weights != NULL || size < 16) fake_mistake("an odd model in memory");
+    if (!has_word(text, size, "Identity")) { /* not the one that only tells a type */
+        misbehave("memory");
+        wait_while_held();
+        return read_model("ov_core_read_model_from_memory_buffer", &set_ports[0], &set_ports[1], model);
+    }
     return read_model("ov_core_read_model_from_memory_buffer", &one, &one, model);
 }
 
@@ -601,7 +657,8 @@ OPENVINO(int, ov_infer_request_infer, (ov_infer_request_t * request))
     if (request->running) fake_mistake("two inferences at once on a request");
     request->running = true;
     pthread_mutex_unlock(&fake_mutex);
-    fake_pause();
+    do fake_pause();
+    while (__atomic_load_n(&inferences_held, __ATOMIC_ACQUIRE));
     code = fake_enter("ov_infer_request_infer");
     request->running = false;
     if (code == 0) compute(request);

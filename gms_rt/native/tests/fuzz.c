@@ -63,6 +63,7 @@ static void use(gmsrt_runner *runner, gmsrt_status status)
     gmsrt_sample samples[8];
     gmsrt_bench_result result;
     gmsrt_bench_options bench;
+    gmsrt_status ignored;
     size_t room;
 
     if (runner == NULL) {
@@ -71,26 +72,43 @@ static void use(gmsrt_runner *runner, gmsrt_status status)
         return;
     }
     opened++;
-    info.struct_size = below(2) ? 0 : sizeof info;
-    CHECK_OK(gmsrt_get_info(runner, &info));
+    ignored = gmsrt_get_info(runner, &info, below((uint32_t)sizeof info + 1));
+    CHECK_OK(gmsrt_get_info(runner, &info, sizeof info));
     room = BYTES / ((size_t)info.height * info.width * 3);
-    gmsrt_set_lanes(runner, number());
+    ignored = gmsrt_set_lanes(runner, number());
     if (room > 0) {
-        gmsrt_infer(runner, images, below((uint32_t)(room < 20 ? room : 20) + 1), masks);
-        gmsrt_infer(runner, below(4) ? images : NULL, below(2), below(4) ? masks : NULL);
+        ignored = gmsrt_infer(runner, images, below((uint32_t)(room < 20 ? room : 20) + 1), masks);
+        ignored = gmsrt_infer(runner, below(4) ? images : NULL, below(2), below(4) ? masks : NULL);
+        gmsrt_bench_options_init(&bench, sizeof bench);
         bench.seconds = below(3) ? 0.0 : duration();
         bench.warmup_seconds = below(3) ? 0.0 : duration();
         if (bench.warmup_seconds > 1e-3 && bench.warmup_seconds <= 1e9) bench.warmup_seconds = 0.0;
         bench.iterations = number();
-        gmsrt_bench(runner, images, below((uint32_t)(room < 20 ? room : 20) + 1), &bench, samples, below(9), &result);
+        ignored = gmsrt_bench(runner, images, below((uint32_t)(room < 20 ? room : 20) + 1), &bench, samples, below(9),
+                              &result, sizeof result);
     }
+    for (uint32_t left = room > 0 ? below(5) : 0; left > 0; left--) {
+        const size_t count = below((uint32_t)(room < 4 ? room : 4) + 1);
+        const int64_t time = below(3) ? -1 : (int64_t)below(2), other = below(3) ? -1 : (int64_t)any();
+        gmsrt_ticket ticket = 0;
+
+        ignored = gmsrt_wait(runner, (gmsrt_ticket)other, 0);
+        ignored = gmsrt_submit(runner, images, count, masks, NULL, NULL, &ticket);
+        if (left == 1 && time >= 0) break; /* the close waits for it */
+        if (ignored == GMSRT_OK && gmsrt_wait(runner, ticket, time) == GMSRT_TIMED_OUT)
+            ignored = gmsrt_wait(runner, ticket, -1);
+    }
+    (void)ignored;
     gmsrt_close(runner);
 }
 
 /* A copy of the graph with a random tail cut off, bytes changed, or a part repeated. */
+static uint8_t damaged[2 * MAX_GRAPH];
+static size_t damaged_size;
+
 static void damage(const uint8_t *graph, size_t size, const char *path)
 {
-    static uint8_t copy[2 * MAX_GRAPH];
+    uint8_t *const copy = damaged;
     size_t length = size;
     FILE *file;
 
@@ -109,11 +127,18 @@ static void damage(const uint8_t *graph, size_t size, const char *path)
     }
     default: break; /* whole */
     }
+    damaged_size = length;
     file = fopen(path, "wb");
     CHECK(file != NULL && fwrite(copy, 1, length, file) == length && fclose(file) == 0, "cannot write %s", path);
 }
 
 static char manifest[512];
+
+/* Sometimes another size of the options that stand at the beginning of a block of 4096 bytes. */
+static void resize(size_t *size)
+{
+    if (below(8) == 0) *size = below(3) ? 8 * below(513) : number();
+}
 
 /* An engine folder as it was built. */
 static void make_engine(const char *folder, const uint8_t *graph, size_t size)
@@ -136,14 +161,23 @@ static void make_engine(const char *folder, const uint8_t *graph, size_t size)
     CHECK(file != NULL && fputs(manifest, file) >= 0 && fclose(file) == 0, "cannot write %s", path);
 }
 
+static int sometimes(void *user)
+{
+    return --*(int *)user < 0;
+}
+
 static void fuzz_cpu(const char *openvino, const uint8_t *graph, size_t size, const char *folder)
 {
     const bool real = fail_openvino == NULL;
     char path[1024], engine[1024], inner[1100];
     const char *const places[] = {path, path, path, engine, engine, engine, "", "/dev/zero"};
-    gmsrt_cpu_options options;
+    union {
+        gmsrt_cpu_options cpu;
+        uint8_t bytes[4096];
+    } options;
     gmsrt_runner *runner = NULL;
     gmsrt_status status;
+    int left = (int)below(20);
 
     snprintf(path, sizeof path, "%s/fuzz.onnx", folder);
     damage(graph, size, path);
@@ -154,29 +188,47 @@ static void fuzz_cpu(const char *openvino, const uint8_t *graph, size_t size, co
         damage((const uint8_t *)manifest, strlen(manifest), inner);
     else if (below(3))
         damage(graph, size, inner);
-    gmsrt_cpu_options_default(&options);
-    options.openvino = openvino;
-    options.trial = real || below(32) == 0 ? GMSRT_TRIAL_ALWAYS : GMSRT_TRIAL_NEVER;
+    memset(&options, 0, sizeof options);
+    gmsrt_cpu_options_init(&options.cpu, below(2) ? sizeof options.cpu : sizeof options);
+    options.cpu.openvino = openvino;
+    options.cpu.trial = real || below(32) == 0 ? GMSRT_TRIAL_ALWAYS : GMSRT_TRIAL_NEVER;
     if (below(2)) {
-        options.precision = (gmsrt_precision)(below(6) ? below(4) : number());
-        options.mode = (gmsrt_mode)(below(6) ? below(2) : number());
-        options.threads = below(2) ? 0 : number() % 5000;
-        options.lanes = below(2) ? below(4) : number();
-        options.batch = below(2) ? 0 : number();
-        if (below(8) == 0) options.struct_size = number();
-        if (below(4) == 0) options.cache = below(4) ? folder : below(2) ? "" : "/nowhere";
-        if (below(8) == 0 && !real) options.trial = (gmsrt_trial)number();
-        if (below(8) == 0) options.trial_seconds = number();
-        if (options.trial_seconds < 100) options.trial_seconds = 0; /* a busy machine is no fault of the graph */
+        options.cpu.precision = (gmsrt_precision)(below(6) ? below(4) : number());
+        options.cpu.mode = (gmsrt_mode)(below(6) ? below(2) : number());
+        options.cpu.threads = below(2) ? 0 : number() % 5000;
+        options.cpu.lanes = below(2) ? below(4) : number();
+        options.cpu.batch = below(2) ? 0 : number();
+        if (below(8) == 0) {
+            options.cpu.cancelled = sometimes;
+            options.cpu.user = &left;
+        }
+        if (below(8) == 0) options.cpu.timeout_ms = below(2) ? 1 + below(50) : number();
+        resize(&options.cpu.struct_size);
+        if (below(4) == 0) options.cpu.cache = below(4) ? folder : below(2) ? "" : "/nowhere";
+        if (below(8) == 0 && !real) options.cpu.trial = (gmsrt_trial)number();
+        if (below(8) == 0) options.cpu.trial_seconds = number();
+        if (options.cpu.trial_seconds < 100)
+            options.cpu.trial_seconds = 0; /* a busy machine is no fault of the graph */
         /* A real OpenVINO would start so many threads for true. */
-        if (fail_openvino == NULL && options.threads > 4) options.threads = 4;
-        if (fail_openvino == NULL && options.lanes > 4 && options.lanes < 65) options.lanes = 4;
+        if (fail_openvino == NULL && options.cpu.threads > 4) options.cpu.threads = 4;
+        if (fail_openvino == NULL && options.cpu.lanes > 4 && options.cpu.lanes < 65) options.cpu.lanes = 4;
     }
     if (reset_openvino != NULL) {
         reset_openvino();
         if (below(2)) fail_openvino(1 + (int)below(60), -1);
     }
-    status = gmsrt_open_cpu(places[below(8)], below(10) ? &options : NULL, below(20) ? &runner : NULL);
+    if (below(3) == 0) {
+        uint8_t *exact = malloc(damaged_size + 1); /* a sanitizer stands behind it */
+
+        CHECK(exact != NULL, "no memory");
+        memcpy(exact, damaged, damaged_size);
+        exact = realloc(exact, damaged_size > 0 ? damaged_size : 1);
+        status =
+            gmsrt_open_cpu_memory(exact, damaged_size, below(10) ? &options.cpu : NULL, below(20) ? &runner : NULL);
+        free(exact);
+    } else {
+        status = gmsrt_open_cpu(places[below(8)], below(10) ? &options.cpu : NULL, below(20) ? &runner : NULL);
+    }
     use(runner, status);
 }
 
@@ -204,7 +256,7 @@ static void fuzz_outside(const char *folder)
     }
     snprintf(path, sizeof path, "%s/fuzz.onnx", folder);
     damage(model.data, model.size, path);
-    gmsrt_cpu_options_default(&options);
+    gmsrt_cpu_options_init(&options, sizeof options);
     options.trial = GMSRT_TRIAL_NEVER;
     use(NULL, gmsrt_open_cpu(path, &options, NULL));
 }
@@ -264,9 +316,108 @@ static void fuzz_manifest(const uint8_t *graph, size_t size, const char *folder)
     snprintf(path, sizeof path, "%s/engine.json", engine);
     file = fopen(path, "wb");
     CHECK(file != NULL && fwrite(text, 1, used, file) == used && fclose(file) == 0, "cannot write %s", path);
-    gmsrt_cpu_options_default(&options);
+    gmsrt_cpu_options_init(&options, sizeof options);
     options.trial = GMSRT_TRIAL_NEVER;
     use(NULL, gmsrt_open_cpu(engine, &options, NULL));
+}
+
+/* A whole engine folder whose manifest or certificate is damaged: described, judged and read, whatever it says. */
+static void fuzz_engine(const char *folder)
+{
+    static const char whole[] =
+        "{\"format\": \"gms-rt-engine\", \"version\": 1, \"name\": \"\\u00e9\\ud834\\udd1e\", \"precision\": \"int8\", "
+        "\"created\": \"\", \"gms_rt\": \"0.1.0\", \"height\": 64, \"width\": 64, \"batch\": 1, \"model\": "
+        "\"engine.json\", "
+        "\"files\": {\"engine.json\": \"00\", \"empty\": "
+        "\"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"}, \"source\": {}, \"tokenizer\": {}, "
+        "\"targets\": [\"cpu\", \"tensorrt\"], \"plans\": [{\"target\": \"tensorrt\", \"file\": \"a.plan\", "
+        "\"sha256\": "
+        "\"00\", \"bytes\": 1, \"sm\": 89, \"version\": \"10\", \"build_seconds\": 1.5e0, \"driver\": null}], "
+        "\"census\": "
+        "{}, \"gate\": null, \"execution\": \"f32\", \"rebuild\": \"\", \"notes\": [], \"classes\": [{\"name\": \"a\", "
+        "\"type\": {\"value\": \"1\", \"scheme\": \"SCT\", \"meaning\": \"m\"}, \"colour\": [1, 2, 3]}, {\"name\": "
+        "\"b\", \"colour\": \"#ff4040\"}]}";
+    static const char certificate[] =
+        "{\"format\": \"gms-rt-parity\", \"version\": 1, \"engine\": {\"manifest_sha256\": "
+        "\"0\"}, \"summary\": {\"mean\": 1, \"min\": 1e-3}, \"verdict\": \"pass\"}";
+    static const char *const devices[] = {NULL, "cpu", "cuda", "cuda:1", "cuda:", "x"};
+    static const char *const files[] = {"engine.json", "empty", "a.plan", "../engine.json", ""};
+    const uint32_t sms[] = {89, number(), number()};
+    char engine_folder[1024], path[1100];
+    gmsrt_select_options options;
+    gmsrt_engine *engine = NULL;
+    gmsrt_engine_info info;
+    gmsrt_status ignored;
+    gmsrt_class class;
+    gmsrt_plan plan;
+    void *content;
+    size_t size;
+
+    snprintf(engine_folder, sizeof engine_folder, "%s/fuzz-whole", folder);
+    mkdir(engine_folder, 0700);
+    snprintf(path, sizeof path, "%s/parity.json", engine_folder);
+    damage((const uint8_t *)certificate, sizeof certificate - 1, path);
+    snprintf(path, sizeof path, "%s/engine.json", engine_folder);
+    damage((const uint8_t *)whole, sizeof whole - 1, path);
+    if (gmsrt_engine_open(engine_folder, &engine) != GMSRT_OK) {
+        CHECK(engine == NULL && gmsrt_last_error()[0] != '\0', "a refusal without a message");
+        refused++;
+        return;
+    }
+    opened++;
+    CHECK_OK(gmsrt_engine_get_info(engine, &info, sizeof info));
+    CHECK(info.name != NULL && info.height > 0 && info.classes > 0, "a part is missing");
+    for (uint32_t i = 0; i < info.classes; i++) {
+        CHECK_OK(gmsrt_engine_get_class(engine, i, &class, sizeof class));
+        CHECK(class.name[0] != '\0' && class.colour <= 0xFFFFFF, "a class without a name");
+    }
+    gmsrt_select_options_init(&options, sizeof options);
+    options.device = devices[below(6)];
+    options.tensorrt = below(2) ? "10" : NULL;
+    options.sms = sms;
+    options.sm_count = below(4);
+    options.trust_plans = below(2);
+    for (uint32_t i = 0; i < info.plans; i++) {
+        ignored = gmsrt_engine_get_plan(engine, i, below(2) ? &options : NULL, &plan, sizeof plan);
+        if (ignored == GMSRT_OK) CHECK(plan.file[0] != '\0' && strchr(plan.file, '/') == NULL, "%s", plan.file);
+    }
+    ignored = gmsrt_engine_select(engine, &options, &plan, sizeof plan);
+    for (int i = 0; i < 5; i++) {
+        ignored = gmsrt_engine_read(engine, files[i], &content, &size);
+        CHECK(ignored == GMSRT_OK || (content == NULL && size == 0), "bytes of a failure");
+        gmsrt_free(content);
+    }
+    gmsrt_engine_close(engine);
+}
+
+static uint32_t side(void)
+{
+    return below(3) ? 1 + below(9) : 1 + below(70);
+}
+
+/* Random sizes, with a sanitizer right behind source and result. */
+static void fuzz_resize(void)
+{
+    const uint32_t high = side(), wide = side(), to_high = below(4) ? side() : high, to_wide = below(4) ? side() : wide;
+    const uint32_t channels = below(2) ? 1 : 3;
+    const double threshold = below(9) ? 0.5 : duration();
+    uint8_t *from = malloc((size_t)high * wide * channels), *to = malloc((size_t)to_high * to_wide * channels);
+    float *values = malloc((size_t)to_high * to_wide * sizeof *values);
+    gmsrt_status ignored;
+
+    CHECK(from != NULL && to != NULL && values != NULL, "no memory");
+    for (size_t i = 0; i < (size_t)high * wide * channels; i++) from[i] = (uint8_t)any();
+    CHECK_OK(gmsrt_resize_image(from, high, wide, channels, to, to_high, to_wide));
+    CHECK_OK(gmsrt_resize_mask(from, high, wide, to, to_high, to_wide));
+    CHECK_OK(gmsrt_resize_probability(from, high, wide, values, to_high, to_wide));
+    for (size_t i = 0; i < (size_t)to_high * to_wide; i++)
+        CHECK(values[i] >= 0 && values[i] <= 1, "%g", (double)values[i]);
+    ignored = gmsrt_mask_from_levels(from, high, wide, threshold, to, to_high, to_wide);
+    ignored = gmsrt_resize_image(from, number(), 0, number(), to, number(), number());
+    CHECK(ignored == GMSRT_INVALID_ARGUMENT, "an image without a width");
+    free(from);
+    free(to);
+    free(values);
 }
 
 static uint32_t lane_bytes;
@@ -278,28 +429,84 @@ static int enqueue(void *user, const gmsrt_cuda_lane *lane)
     return (int)copy_device(lane->masks, lane->images, lane_bytes, lane->stream);
 }
 
+/* A frame of random geometry: what it may read and write is memory of just that size, or it is refused. */
+static void fuzz_frame(void)
+{
+    static const uint32_t sizes[] = {3, 3, 4, 4, 1, 1, 1};
+    uint8_t *planes[3] = {NULL, NULL, NULL}, *rgb = NULL;
+    gmsrt_frame frame;
+    size_t stride;
+
+    CHECK(gmsrt_frame_init(&frame, sizeof frame) == GMSRT_OK, "no frame");
+    frame.format = below(9) > 0 ? (gmsrt_format)below(7) : (gmsrt_format)any();
+    frame.matrix = (gmsrt_matrix)below(2);
+    frame.range = (gmsrt_range)(below(20) > 0 ? below(2) : any());
+    frame.width = 1 + below(40);
+    frame.height = 1 + below(40);
+    frame.x = below(3) > 0 ? 0 : number();
+    frame.y = below(3) > 0 ? 0 : number();
+    frame.region_width = below(3) > 0 ? 0 : number();
+    frame.region_height = frame.region_width == 0 && below(4) > 0 ? 0 : number();
+    for (uint32_t i = 0; i < 3; i++) {
+        const bool halved = i > 0;
+        const size_t pixel = frame.format < 0 || frame.format > GMSRT_I420 ? 1
+                             : halved && frame.format == GMSRT_NV12        ? 2
+                                                                           : sizes[frame.format];
+        const size_t row = (halved ? (frame.width + 1) / 2 : frame.width) * pixel;
+        const size_t rows = halved ? (frame.height + 1) / 2 : frame.height;
+
+        frame.strides[i] = row + below(5);
+        planes[i] = malloc((rows - 1) * frame.strides[i] + row); /* not a byte behind the last row */
+        CHECK(planes[i] != NULL, "no memory");
+        memset(planes[i], (int)below(256), (rows - 1) * frame.strides[i] + row);
+        frame.planes[i] = planes[i];
+        if (below(30) == 0) frame.strides[i] = below(2) ? SIZE_MAX - below(9) : below((uint32_t)row);
+        if (below(50) == 0) frame.planes[i] = NULL;
+    }
+    stride = frame.region_width > 0 ? (size_t)frame.region_width * 3 : (size_t)frame.width * 3;
+    if (stride <= 40 * 3 && frame.region_height <= 40) {
+        const size_t rows = frame.region_height > 0 ? frame.region_height : frame.height;
+
+        rgb = malloc(rows * stride);
+        CHECK(rgb != NULL, "no memory");
+        if (gmsrt_rgb_from_frame(&frame, rgb, below(2) ? stride : 0) == GMSRT_OK)
+            opened++;
+        else
+            refused++;
+    } else {
+        CHECK(gmsrt_rgb_from_frame(&frame, images, 0) == GMSRT_INVALID_ARGUMENT, "a region outside its frame");
+        refused++;
+    }
+    free(rgb);
+    for (int i = 0; i < 3; i++) free(planes[i]);
+}
+
 static void fuzz_cuda(const char *driver)
 {
     static const int codes[] = {2, 719, 901, 214, 100, 77};
-    gmsrt_cuda_options options;
+    union {
+        gmsrt_cuda_options cuda;
+        uint8_t bytes[4096];
+    } options;
     gmsrt_runner *runner = NULL;
     gmsrt_status status;
 
-    gmsrt_cuda_options_default(&options);
-    options.driver = driver;
-    options.enqueue = below(20) ? enqueue : NULL;
-    options.device = below(8) ? 0 : number();
-    options.batch = below(4) ? 1 + below(4) : number();
-    options.height = below(4) ? 1 + below(64) : number();
-    options.width = below(4) ? 1 + below(64) : number();
-    options.lanes = below(4) ? 1 + below(4) : number();
-    options.warmup = below(4) ? 1 + below(3) : number();
-    options.use_graph = below(8) ? below(2) : number();
-    if (below(16) == 0) options.struct_size = number();
-    lane_bytes = options.batch * options.height * options.width;
+    memset(&options, 0, sizeof options);
+    gmsrt_cuda_options_init(&options.cuda, below(2) ? sizeof options.cuda : sizeof options);
+    options.cuda.driver = driver;
+    options.cuda.enqueue = below(20) ? enqueue : NULL;
+    options.cuda.device = below(8) ? 0 : number();
+    options.cuda.batch = below(4) ? 1 + below(4) : number();
+    options.cuda.height = below(4) ? 1 + below(64) : number();
+    options.cuda.width = below(4) ? 1 + below(64) : number();
+    options.cuda.lanes = below(4) ? 1 + below(4) : number();
+    options.cuda.warmup = below(4) ? 1 + below(3) : number();
+    options.cuda.use_graph = (gmsrt_graph_use)(below(8) ? below(3) : number());
+    resize(&options.cuda.struct_size);
+    lane_bytes = options.cuda.batch * options.cuda.height * options.cuda.width;
     reset_driver();
     if (below(2)) fail_driver(1 + (int)below(80), codes[below(6)]);
-    status = gmsrt_open_cuda(below(20) ? &options : NULL, below(20) ? &runner : NULL);
+    status = gmsrt_open_cuda(below(20) ? &options.cuda : NULL, below(20) ? &runner : NULL);
     use(runner, status);
 }
 
@@ -341,6 +548,12 @@ int main(int argc, char **argv)
             fuzz_outside(argv[5]);
         else if (below(2))
             fuzz_manifest(graph, size, argv[5]);
+        else if (below(2))
+            fuzz_engine(argv[5]);
+        else if (below(2))
+            fuzz_resize();
+        else if (below(2))
+            fuzz_frame();
         else
             fuzz_cpu(argv[3], graph, size, argv[5]);
     }

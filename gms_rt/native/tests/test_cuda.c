@@ -29,6 +29,7 @@ static struct {
     int (*contexts)(void);
     int (*depth)(void);
     int (*pending)(void);
+    void (*hang)(bool);
 } driver;
 
 typedef struct user {
@@ -37,6 +38,7 @@ typedef struct user {
     int fail_enqueue; /* the call that returns 7 */
     bool idle;        /* queue nothing */
     bool spoil;       /* wait within the capture */
+    int captured;     /* calls that were told that they are captured */
     unsigned (*wait)(void *);
 } user;
 
@@ -57,6 +59,7 @@ static int enqueue(void *data, const gmsrt_cuda_lane *lane)
     user *u = data;
     const int number = __atomic_add_fetch(&u->enqueued, 1, __ATOMIC_RELAXED);
 
+    if (lane->capturing) u->captured++;
     if (number == u->fail_enqueue) return 7;
     if (u->idle) return 0;
     if (u->spoil && u->wait != NULL) u->wait(lane->stream);
@@ -72,7 +75,7 @@ static gmsrt_cuda_options options_for(user *u, uint32_t batch, uint32_t lanes)
 {
     gmsrt_cuda_options options;
 
-    gmsrt_cuda_options_default(&options);
+    gmsrt_cuda_options_init(&options, sizeof options);
     options.driver = driver_path;
     options.batch = batch;
     options.height = HEIGHT;
@@ -112,7 +115,7 @@ static void expect_clean(void)
 
 static void test_results(void)
 {
-    for (uint32_t use_graph = 0; use_graph <= 1; use_graph++)
+    for (gmsrt_graph_use use_graph = GMSRT_GRAPH_NEVER; use_graph <= GMSRT_GRAPH_ALWAYS; use_graph++)
         for (uint32_t batch = 1; batch <= 3; batch++)
             for (uint32_t lanes = 1; lanes <= 3; lanes++) {
                 user u;
@@ -122,9 +125,11 @@ static void test_results(void)
 
                 options.use_graph = use_graph;
                 CHECK_OK(gmsrt_open_cuda(&options, &runner));
-                CHECK_OK(gmsrt_get_info(runner, &info));
+                CHECK_OK(gmsrt_get_info(runner, &info, sizeof info));
                 CHECK(info.lanes == lanes && info.batch == batch && info.backend == GMSRT_CUDA, "wrong info");
                 CHECK(info.graphs == (use_graph ? lanes : 0), "%u graphs", info.graphs);
+                CHECK(info.notice[0] == '\0', "a notice: %s", info.notice);
+                CHECK(u.captured == (use_graph ? (int)lanes : 0), "%d captured", u.captured);
                 CHECK(u.prepared == (int)lanes, "%d lanes prepared", u.prepared);
                 for (size_t count = 0; count <= IMAGES; count++) {
                     uint8_t masks[IMAGES * PIXELS];
@@ -145,9 +150,8 @@ static void test_results(void)
 static void test_order(void)
 {
     static const char *const expected[] = {
-        "cuCtxPushCurrent_v2", "cuEventRecord",      "cuMemcpyHtoDAsync_v2", "cuEventRecord",
-        "cuGraphLaunch",       "cuEventRecord",      "cuMemcpyDtoHAsync_v2", "cuEventRecord",
-        "cuEventSynchronize",  "cuCtxPopCurrent_v2",
+        "cuCtxPushCurrent_v2", "cuEventRecord",        "cuMemcpyHtoDAsync_v2", "cuEventRecord", "cuGraphLaunch",
+        "cuEventRecord",       "cuMemcpyDtoHAsync_v2", "cuEventRecord",        "cuEventQuery",  "cuCtxPopCurrent_v2",
     };
     uint8_t masks[PIXELS];
     user u;
@@ -168,7 +172,7 @@ static void test_order(void)
 
 static void test_bench(void)
 {
-    gmsrt_bench_options bench = {0.001, 0.0, 20};
+    gmsrt_bench_options bench = {sizeof bench, 0.001, 0.0, 20};
     gmsrt_sample samples[20];
     gmsrt_bench_result result;
     user u;
@@ -176,7 +180,7 @@ static void test_bench(void)
     gmsrt_runner *runner;
 
     CHECK_OK(gmsrt_open_cuda(&options, &runner));
-    CHECK_OK(gmsrt_bench(runner, images, 3, &bench, samples, 20, &result));
+    CHECK_OK(gmsrt_bench(runner, images, 3, &bench, samples, 20, &result, sizeof result));
     CHECK(result.samples == 20 && result.lanes == 2 && result.batch == 2, "%zu samples", result.samples);
     CHECK(result.wall_seconds > 0 && result.warmup_seconds > 0, "no wall time");
     for (int i = 0; i < 20; i++) {
@@ -184,7 +188,7 @@ static void test_bench(void)
               "sample %d has an empty part", i);
         CHECK(samples[i].total == samples[i].h2d + samples[i].compute + samples[i].d2h, "sample %d: wrong sum", i);
     }
-    CHECK_OK(gmsrt_bench(runner, images, 1, &bench, samples, 5, &result));
+    CHECK_OK(gmsrt_bench(runner, images, 1, &bench, samples, 5, &result, sizeof result));
     CHECK(result.samples == 5, "%zu samples in an array of 5", result.samples);
     gmsrt_close(runner);
     expect_clean();
@@ -201,7 +205,7 @@ static const char *last_name(void)
 /* Everything once; each step goes on even if an earlier one failed. The number of calls that returned a failure. */
 static int scenario(bool *opened, int *before_close)
 {
-    gmsrt_bench_options bench = {0.0, 0.0, 4};
+    gmsrt_bench_options bench = {sizeof bench, 0.0, 0.0, 4};
     gmsrt_sample samples[4];
     gmsrt_bench_result result;
     gmsrt_device device = {0};
@@ -220,14 +224,19 @@ static int scenario(bool *opened, int *before_close)
         CHECK(driver.depth() == 0, "a context is left on the thread's stack");                                         \
         CHECK(driver.pending() == 0 || strncmp(last_name(), "cuStreamSync", 12) == 0, "work is left on a stream");     \
     }
-    STEP(gmsrt_probe_cuda(driver_path, 0, &device))
+    STEP(gmsrt_probe_cuda(driver_path, 0, &device, sizeof device))
     STEP(gmsrt_open_cuda(&options, &runner))
     *opened = status == GMSRT_OK;
     CHECK((runner != NULL) == *opened, "runner and status disagree");
     if (*opened) {
+        gmsrt_info info = {0};
+
+        CHECK_OK(gmsrt_get_info(runner, &info, sizeof info));
+        CHECK((info.notice[0] != '\0') == (info.graphs == 0), "%u graphs, notice: %s", info.graphs, info.notice);
+        failures += info.graphs == 0; /* a capture that failed is told of */
         STEP(gmsrt_infer(runner, images, IMAGES, masks))
         if (status == GMSRT_OK) expect_masks(masks, IMAGES, 2);
-        STEP(gmsrt_bench(runner, images, 3, &bench, samples, 4, &result))
+        STEP(gmsrt_bench(runner, images, 3, &bench, samples, 4, &result, sizeof result))
         CHECK((result.samples == 4) == (status == GMSRT_OK), "%zu samples", result.samples);
         STEP(gmsrt_infer(runner, images, 1, masks))
         if (status == GMSRT_OK) expect_masks(masks, 1, 2);
@@ -242,8 +251,14 @@ static int scenario(bool *opened, int *before_close)
 /* One failure at every call of the scenario, of every kind. */
 static void test_failures(void)
 {
-    static const int codes[] = {GMSRT_CU_OUT_OF_MEMORY,     GMSRT_CU_LAUNCH_FAILED, GMSRT_CU_CAPTURE_INVALIDATED,
-                                GMSRT_CU_ECC_UNCORRECTABLE, GMSRT_CU_NO_DEVICE,     12345};
+    static const int codes[] = {GMSRT_CU_OUT_OF_MEMORY,
+                                GMSRT_CU_LAUNCH_FAILED,
+                                GMSRT_CU_CAPTURE_INVALIDATED,
+                                GMSRT_CU_ECC_UNCORRECTABLE,
+                                GMSRT_CU_NO_DEVICE,
+                                GMSRT_CU_DEVICE_UNAVAILABLE,
+                                GMSRT_CU_UNKNOWN,
+                                12345};
     bool opened;
     int total, before_close;
 
@@ -300,6 +315,51 @@ static void test_messages(void)
     gmsrt_close(runner);
     expect_clean();
 
+    /* What ends the context is told as such, with what helps; what only says that others use the device is not. */
+    {
+        static const struct {
+            int code;
+            gmsrt_status status;
+        } known[] = {
+            {GMSRT_CU_NVLINK_UNCORRECTABLE, GMSRT_DEVICE_LOST}, {GMSRT_CU_TENSOR_MEMORY_LEAK, GMSRT_DEVICE_LOST},
+            {GMSRT_CU_SYSTEM_NOT_READY, GMSRT_DEVICE_LOST},     {GMSRT_CU_UNKNOWN, GMSRT_DEVICE_LOST},
+            {GMSRT_CU_ILLEGAL_ADDRESS, GMSRT_DEVICE_LOST},      {GMSRT_CU_DEVICE_UNAVAILABLE, GMSRT_DEVICE_BUSY},
+        };
+
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+            driver.reset();
+            CHECK_OK(gmsrt_open_cuda(&options, &runner));
+            driver.fail(5, known[i].code);
+            CHECK(gmsrt_infer(runner, images, 1, masks) == known[i].status, "%d: %s", known[i].code,
+                  gmsrt_last_error());
+            CHECK((strstr(gmsrt_last_error(), "only a new process") != NULL) == (known[i].status == GMSRT_DEVICE_LOST),
+                  "%d: %s", known[i].code, gmsrt_last_error());
+            CHECK((gmsrt_infer(runner, images, 1, masks) == GMSRT_OK) == (known[i].status == GMSRT_DEVICE_BUSY),
+                  "%d: %s", known[i].code, gmsrt_last_error());
+            gmsrt_close(runner);
+            expect_clean();
+        }
+    }
+
+    /* At open: a device that another process has for itself, and a machine whose NVSwitch is not up yet. */
+    driver.reset();
+    for (int call = 1;; call++) {
+        driver.reset();
+        driver.fail(call, GMSRT_CU_DEVICE_UNAVAILABLE);
+        CHECK(gmsrt_open_cuda(&options, &runner) == GMSRT_DEVICE_BUSY && runner == NULL, "%s", gmsrt_last_error());
+        if (strcmp(driver.call(call - 1), "cuDevicePrimaryCtxRetain") == 0) break;
+    }
+    CHECK(strstr(gmsrt_last_error(), "another process") != NULL, "%s", gmsrt_last_error());
+    driver.reset();
+    driver.fail(1, GMSRT_CU_SYSTEM_NOT_READY);
+    CHECK(gmsrt_open_cuda(&options, &runner) == GMSRT_NO_DEVICE && runner == NULL, "%s", gmsrt_last_error());
+    CHECK(strstr(gmsrt_last_error(), "nvidia-fabricmanager") != NULL, "%s", gmsrt_last_error());
+    driver.reset();
+    driver.fail(1, GMSRT_CU_NOT_INITIALIZED); /* what the driver says in a fork */
+    CHECK(gmsrt_open_cuda(&options, &runner) == GMSRT_RUNTIME_FAILED && runner == NULL, "%s", gmsrt_last_error());
+    CHECK(strstr(gmsrt_last_error(), "fork") != NULL, "%s", gmsrt_last_error());
+    expect_clean();
+
     /* No device. */
     driver.reset();
     driver.fail(1, GMSRT_CU_NO_DEVICE);
@@ -318,6 +378,7 @@ static void test_callbacks(void)
 
     for (int call = 1; call <= 6; call++) { /* two warm-ups and a capture on two lanes */
         options = options_for(&u, 1, 2);
+        options.use_graph = GMSRT_GRAPH_ALWAYS;
         u.fail_enqueue = call;
         CHECK(gmsrt_open_cuda(&options, &runner) == GMSRT_CALLBACK_FAILED && runner == NULL, "call %d", call);
         CHECK(strstr(gmsrt_last_error(), "returned 7") != NULL, "%s", gmsrt_last_error());
@@ -345,19 +406,95 @@ static void test_callbacks(void)
     expect_clean();
 }
 
-/* An enqueue that waits for its own stream spoils the capture. */
+/* A runner that could not capture: it says so, has no graph at all, and its masks are right. */
+static void expect_without_graph(const gmsrt_cuda_options *options, user *u, const char *why)
+{
+    uint8_t masks[IMAGES * PIXELS];
+    gmsrt_runner *runner;
+    gmsrt_info info = {0};
+
+    CHECK_OK(gmsrt_open_cuda(options, &runner));
+    CHECK_OK(gmsrt_get_info(runner, &info, sizeof info));
+    CHECK(info.graphs == 0, "%u graphs", info.graphs);
+    CHECK(strstr(info.notice, "no CUDA graph") != NULL && strstr(info.notice, why) != NULL, "notice: %s", info.notice);
+    u->fail_enqueue = 0;
+    memset(masks, 1, sizeof masks);
+    CHECK_OK(gmsrt_infer(runner, images, IMAGES, masks));
+    expect_masks(masks, IMAGES, options->batch);
+    gmsrt_close(runner);
+    CHECK(u->released == 1, "released %d times", u->released);
+    expect_clean();
+}
+
+/* An enqueue that waits for its own stream spoils the capture; so does one that refuses to be captured. */
 static void test_spoiled_capture(unsigned (*wait)(void *))
 {
     user u;
-    gmsrt_cuda_options options = options_for(&u, 1, 1);
+    gmsrt_cuda_options options = options_for(&u, 1, 2);
     gmsrt_runner *runner;
 
     u.spoil = true;
     u.wait = wait;
+    options.use_graph = GMSRT_GRAPH_ALWAYS;
     CHECK(gmsrt_open_cuda(&options, &runner) != GMSRT_OK && runner == NULL, "a spoiled capture was accepted");
-    CHECK(strstr(gmsrt_last_error(), "use_graph = 0") != NULL || strstr(gmsrt_last_error(), "enqueue") != NULL, "%s",
+    CHECK(strstr(gmsrt_last_error(), "capture") != NULL || strstr(gmsrt_last_error(), "enqueue") != NULL, "%s",
           gmsrt_last_error());
     expect_clean();
+    options = options_for(&u, 1, 2);
+    u.spoil = true;
+    u.wait = wait;
+    expect_without_graph(&options, &u, "");
+    for (int call = 3; call <= 6; call += 3) { /* the capture on the first lane, and that on the second */
+        options = options_for(&u, 2, 2);
+        u.fail_enqueue = call;
+        expect_without_graph(&options, &u, "returned 7");
+    }
+    /* It is tried once more, not for ever: a callback that fails without a graph, too, is an error. */
+    options = options_for(&u, 1, 1);
+    options.warmup = 1;
+    u.fail_enqueue = 1;
+    CHECK(gmsrt_open_cuda(&options, &runner) == GMSRT_CALLBACK_FAILED && runner == NULL, "%s", gmsrt_last_error());
+    expect_clean();
+}
+
+/* A kernel that does not end: the call comes back, nothing waits for the device any more, and close returns. */
+static void test_hang(void)
+{
+    for (gmsrt_graph_use use_graph = GMSRT_GRAPH_NEVER; use_graph <= GMSRT_GRAPH_AUTO; use_graph++)
+        for (int at_open = 0; at_open <= 1; at_open++) {
+            uint8_t masks[IMAGES * PIXELS];
+            gmsrt_bench_options bench = {sizeof bench, 0.0, 0.0, 4};
+            gmsrt_sample samples[4];
+            gmsrt_bench_result result;
+            user u;
+            gmsrt_cuda_options options = options_for(&u, 1, 2);
+            gmsrt_runner *runner;
+
+            driver.reset();
+            options.wait_ms = 30;
+            options.use_graph = use_graph;
+            if (at_open) {
+                driver.hang(true);
+                CHECK(gmsrt_open_cuda(&options, &runner) == GMSRT_DEVICE_HUNG && runner == NULL, "%s",
+                      gmsrt_last_error());
+            } else {
+                CHECK_OK(gmsrt_open_cuda(&options, &runner));
+                driver.hang(true);
+                CHECK(gmsrt_infer(runner, images, IMAGES, masks) == GMSRT_DEVICE_HUNG, "%s", gmsrt_last_error());
+                CHECK(strstr(gmsrt_last_error(), "30 ms") != NULL, "%s", gmsrt_last_error());
+                CHECK(gmsrt_infer(runner, images, 1, masks) == GMSRT_DEVICE_HUNG, "%s", gmsrt_last_error());
+                CHECK(gmsrt_bench(runner, images, 1, &bench, samples, 4, &result, sizeof result) == GMSRT_DEVICE_HUNG,
+                      "%s", gmsrt_last_error());
+                CHECK(strstr(gmsrt_last_error(), "end the process") != NULL, "%s", gmsrt_last_error());
+                gmsrt_close(runner);
+            }
+            CHECK(driver.depth() == 0, "a context is still current");
+            CHECK(u.released == 0, "release was called while the lanes are in use");
+            CHECK(driver.mistake()[0] == '\0', "%s", driver.mistake());
+            driver.hang(false);
+            expect_clean();
+        }
+    driver.reset();
 }
 
 static void test_arguments(void)
@@ -374,6 +511,7 @@ static void test_arguments(void)
     runner = (gmsrt_runner *)&u;                                                                                       \
     CHECK(gmsrt_open_cuda(&bad, &runner) == GMSRT_INVALID_ARGUMENT && runner == NULL, "accepted: %s", #change)
     REFUSED(bad.struct_size = 8);
+    REFUSED(bad.use_graph = -1);
     REFUSED(bad.batch = 0);
     REFUSED(bad.height = 0);
     REFUSED(bad.width = 0xffffffffu);
@@ -381,15 +519,15 @@ static void test_arguments(void)
     REFUSED(bad.lanes = 0);
     REFUSED(bad.lanes = 65);
     REFUSED(bad.warmup = 0);
-    REFUSED(bad.use_graph = 2);
+    REFUSED(bad.use_graph = 3);
     REFUSED(bad.enqueue = NULL);
 #undef REFUSED
     CHECK(gmsrt_open_cuda(NULL, &runner) == GMSRT_INVALID_ARGUMENT, "no options");
     CHECK(gmsrt_open_cuda(&good, NULL) == GMSRT_INVALID_ARGUMENT, "no runner");
-    CHECK(gmsrt_probe_cuda(driver_path, 0, NULL) == GMSRT_INVALID_ARGUMENT, "no result");
-    CHECK(gmsrt_probe_cuda("/nowhere/libcuda.so", 0, &device) == GMSRT_NO_RUNTIME, "no driver");
+    CHECK(gmsrt_probe_cuda(driver_path, 0, NULL, sizeof device) == GMSRT_INVALID_ARGUMENT, "no result");
+    CHECK(gmsrt_probe_cuda("/nowhere/libcuda.so", 0, &device, sizeof device) == GMSRT_NO_RUNTIME, "no driver");
     CHECK(strstr(gmsrt_last_error(), "/nowhere/libcuda.so") != NULL, "%s", gmsrt_last_error());
-    CHECK_OK(gmsrt_probe_cuda(driver_path, 0, &device));
+    CHECK_OK(gmsrt_probe_cuda(driver_path, 0, &device, sizeof device));
     CHECK(device.count >= 1 && device.sm >= 50 && device.name[0] != '\0' && device.memory > 0, "an empty description");
 }
 
@@ -411,11 +549,11 @@ static void *work(void *data)
         expect_masks(masks, IMAGES, 2);
         if (i % 16 == 0) CHECK_OK(gmsrt_set_lanes(w->runner, 1 + (uint32_t)i % 3));
         if (i % 32 == 31) {
-            gmsrt_bench_options bench = {0.0, 0.0, 6};
+            gmsrt_bench_options bench = {sizeof bench, 0.0, 0.0, 6};
             gmsrt_sample samples[6];
             gmsrt_bench_result result;
 
-            CHECK_OK(gmsrt_bench(w->runner, images, 2, &bench, samples, 6, &result));
+            CHECK_OK(gmsrt_bench(w->runner, images, 2, &bench, samples, 6, &result, sizeof result));
         }
     }
     return NULL;
@@ -463,6 +601,7 @@ int main(int argc, char **argv)
     *(void **)&driver.contexts = symbol(library, "fake_cuda_contexts");
     *(void **)&driver.depth = symbol(library, "fake_cuda_depth");
     *(void **)&driver.pending = symbol(library, "fake_cuda_pending");
+    *(void **)&driver.hang = symbol(library, "fake_cuda_hang");
     *(void **)&wait = symbol(library, "cuStreamSynchronize");
     for (size_t i = 0; i < sizeof images; i++) images[i] = (uint8_t)(i * 37 + 11);
 
@@ -476,6 +615,7 @@ int main(int argc, char **argv)
         test_order();
         test_failures();
         test_messages();
+        test_hang();
     }
     return checks_passed(driver.fail != NULL ? "test_cuda (fake driver)" : "test_cuda (real driver)");
 }

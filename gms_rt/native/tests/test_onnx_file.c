@@ -17,7 +17,7 @@ static gmsrt_status look(const bytes *model)
     gmsrt_cpu_options options;
 
     write_bytes(path, model->data, model->size);
-    gmsrt_cpu_options_default(&options);
+    gmsrt_cpu_options_init(&options, sizeof options);
     options.trial = GMSRT_TRIAL_NEVER;
     return gmsrt_open_cpu(path, &options, NULL);
 }
@@ -276,7 +276,7 @@ static void test_many_files(void)
         size += model.size;
     }
     write_bytes(path, big, size);
-    gmsrt_cpu_options_default(&options);
+    gmsrt_cpu_options_init(&options, sizeof options);
     options.trial = GMSRT_TRIAL_NEVER;
     CHECK(gmsrt_open_cpu(path, &options, NULL) == GMSRT_BAD_GRAPH, "accepted");
     CHECK(strstr(gmsrt_last_error(), "too many files") != NULL, "%s", gmsrt_last_error());

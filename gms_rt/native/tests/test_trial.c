@@ -38,7 +38,8 @@ VISIBLE int posix_spawn(pid_t *process, const char *path, const posix_spawn_file
                 char *const *);
 
     *(void **)&real = dlsym(RTLD_NEXT, "posix_spawn");
-    snprintf(tried_with, sizeof tried_with, "%s", arguments[11]);
+    for (int i = 0; arguments[i] != NULL; i++)
+        if (i == 11) snprintf(tried_with, sizeof tried_with, "%s", arguments[i]);
     if (forks && (forked = fork()) == 0)
         for (;;) pause();
     return real(process, path, files, attributes, arguments, environment);
@@ -73,7 +74,7 @@ static gmsrt_status try_graph(gmsrt_trial trial, uint32_t seconds)
 {
     gmsrt_cpu_options options;
 
-    gmsrt_cpu_options_default(&options);
+    gmsrt_cpu_options_init(&options, sizeof options);
     options.openvino = openvino;
     options.trial = trial;
     options.trial_seconds = seconds;
@@ -149,7 +150,7 @@ static void test_message(void)
 {
     gmsrt_cpu_options options;
 
-    gmsrt_cpu_options_default(&options);
+    gmsrt_cpu_options_init(&options, sizeof options);
     options.openvino = openvino;
     options.batch = 5; /* the fake's graph has 1 */
     options.trial = GMSRT_TRIAL_ALWAYS;
@@ -305,7 +306,7 @@ static void test_replaced(void)
     CHECK(remembered() == 0, "another file was remembered");
     CHECK(access(other, F_OK) != 0, "nothing was replaced");
     /* Between the trial, or the hash where there is none, and OpenVINO in this process. */
-    gmsrt_cpu_options_default(&options);
+    gmsrt_cpu_options_init(&options, sizeof options);
     options.openvino = openvino;
     options.trial = GMSRT_TRIAL_NEVER;
     write_bytes(other, whole.data, whole.size);

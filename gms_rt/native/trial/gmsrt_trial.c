@@ -1,11 +1,12 @@
 /* gmsrt-trial: open a graph as its caller would, run it once on zeros, say how it went.
  *
- *     gmsrt-trial ABI SECONDS PRECISION MODE THREADS LANES BATCH MEGABYTES HOST GRAPH OPENVINO CACHE
+ *     gmsrt-trial ABI SECONDS PRECISION MODE THREADS LANES BATCH MEGABYTES HOST GRAPH OPENVINO CACHE FILE
  *
  * Started by libgms_rt before it opens a graph, so that a graph on which OpenVINO crashes ends this process and not the
  * caller's. The verdict goes to standard output: the number of a gmsrt_status, a space, its message. No verdict means a
  * crash. Of the arguments the library gives, "" stands for NULL; MEGABYTES is the size of the graph's files, HOST the
- * caller's process; CACHE is not used: a trial compiles what it is given.
+ * caller's process; CACHE is not used: a trial compiles what it is given. FILE is "3" for a graph in memory, which is
+ * that open file; GRAPH is its name for messages then.
  *
  * This is a guard against mistakes and crashes, not a sandbox: code that runs here has the rights of the user. The limits
  * below only keep a bad graph from taking more of the machine than a good one could. */
@@ -17,7 +18,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #if defined(__linux__)
 #include <sys/prctl.h>
@@ -139,15 +142,28 @@ static int keep_output(void)
     return verdict;
 }
 
-static gmsrt_status run_once(const char *graph, const gmsrt_cpu_options *options)
+/* All bytes of an open file; NULL if there is no memory for them. */
+static void *map_file(int file, size_t *size)
+{
+    struct stat about;
+    void *bytes;
+
+    if (fstat(file, &about) != 0 || about.st_size <= 0) return NULL;
+    *size = (size_t)about.st_size;
+    bytes = mmap(NULL, *size, PROT_READ, MAP_PRIVATE, file, 0);
+    return bytes != MAP_FAILED ? bytes : NULL;
+}
+
+static gmsrt_status run_once(const char *graph, const void *bytes, size_t size, const gmsrt_cpu_options *options)
 {
     gmsrt_runner *runner = NULL;
     gmsrt_info info = {0};
     uint8_t *images, *masks;
     size_t pixels;
-    gmsrt_status status = gmsrt_open_cpu(graph, options, &runner);
+    gmsrt_status status =
+        bytes != NULL ? gmsrt_open_cpu_memory(bytes, size, options, &runner) : gmsrt_open_cpu(graph, options, &runner);
 
-    if (status == GMSRT_OK) status = gmsrt_get_info(runner, &info);
+    if (status == GMSRT_OK) status = gmsrt_get_info(runner, &info, sizeof info);
     if (status != GMSRT_OK) return status;
     pixels = (size_t)info.batch * info.height * info.width;
     images = calloc(pixels, 3);
@@ -167,19 +183,23 @@ int main(int argc, char **argv)
     gmsrt_cpu_options options;
     uint32_t numbers[9];
     gmsrt_status status;
+    void *bytes = NULL;
+    size_t size = 0;
     int verdict;
 
-    if (argc != 13) {
+    if (argc != 14) {
         fputs("gmsrt-trial is a part of libgms_rt, which starts it to try a graph\n", stderr);
         return 2;
     }
     for (int i = 0; i < 9; i++) numbers[i] = (uint32_t)strtoul(argv[i + 1], NULL, 10);
     be_modest(numbers[1], numbers[7], (pid_t)numbers[8]);
+    if (strcmp(argv[13], "3") == 0 && (bytes = map_file(3, &size)) == NULL)
+        return end(1, GMSRT_OUT_OF_MEMORY, "no memory to try the graph in memory");
     verdict = keep_output();
     if (numbers[0] != gmsrt_abi_version())
         return end(verdict, GMSRT_NO_RUNTIME,
                    "gmsrt-trial is of another version than libgms_rt.so; install both again");
-    gmsrt_cpu_options_default(&options);
+    gmsrt_cpu_options_init(&options, sizeof options);
     options.precision = (gmsrt_precision)numbers[2];
     options.mode = (gmsrt_mode)numbers[3];
     options.threads = numbers[4];
@@ -187,6 +207,6 @@ int main(int argc, char **argv)
     options.batch = numbers[6];
     options.trial = GMSRT_TRIAL_NEVER;
     options.openvino = argv[11][0] != '\0' ? argv[11] : NULL;
-    status = run_once(argv[10], &options);
+    status = run_once(argv[10], bytes, size, &options);
     return end(verdict, status, status == GMSRT_OK ? "" : gmsrt_last_error());
 }

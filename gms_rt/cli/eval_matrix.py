@@ -1,0 +1,54 @@
+"""`gms-rt eval --matrix`: every run on every other data set, with intervals, beside the paper's cross-domain table."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from gms_rt.artifacts import write_json
+from gms_rt.cli.console import table
+from gms_rt.cli.eval_models import EvalOptions, evaluate_model, model_from_run, numbered_labels
+from gms_rt.cli.eval_text import HEADER, lesion_text, metric_notes, published_row, result_row
+from gms_rt.errors import UsageError
+
+
+def evaluate_matrix(
+    data: tuple[Path, ...], runs: tuple[Path, ...], splits: tuple[Path, ...], options: EvalOptions, out: Path
+) -> None:
+    """Evaluate and print the table. Each run was trained on the DATA in its place; DATA beyond the runs are foreign.
+
+    Of a foreign folder no run has seen anything, so every case is taken unless a part or a list says otherwise.
+    """
+    from gms_rt.data.layouts import recognise
+    from gms_rt.evaluate.published import CROSS, key_of
+
+    if len(data) < 2 or not 1 <= len(runs) <= len(data) or len(splits) not in (0, len(runs), len(data)):
+        raise UsageError(
+            f"{len(data)} data sets, {len(runs)} runs and {len(splits)} split files do not fit together",
+            where="--matrix",
+            fix="give two or more DATA, a --run for each or for the first of them, in their order, and --splits for "
+            "all, for those with a run, or for none",
+        )
+    names = numbered_labels([key_of(recognise(folder).name) for folder in data])
+    rows, lines, values = [], [], {}
+    published = False
+    for trained, (source, run) in zip(names, zip(data, runs, strict=False), strict=False):
+        # The lists of a run are of the data it was trained on.
+        model = dataclasses.replace(model_from_run(run, options.device), run=None)
+        for index, (tested, target) in enumerate(zip(names, data, strict=True)):
+            if target == source:
+                continue
+            name = f"{trained} to {tested}"
+            lists = splits[index] if index < len(splits) else None
+            foreign = index >= len(runs) and lists is None and options.part is None
+            chosen = dataclasses.replace(options, part="all") if foreign else options
+            result = evaluate_model(target, lists, model, chosen, out / name.replace(" ", "-"))
+            values[name] = result.summary
+            rows.append(result_row(name, result.summary))
+            lines.append(f"{name}: {result.summary['cases']['all']} cases, {lesion_text(result.summary)}")
+            if (trained, tested) in CROSS:
+                published = True
+                rows.append(published_row("  published (paper, table 3)", CROSS[trained, tested]))
+    write_json(out / "matrix.json", values)
+    notes = metric_notes(next(iter(values.values())), published=published)
+    options.console.result(values, "\n".join([table(rows, header=HEADER), *lines, *notes]))
