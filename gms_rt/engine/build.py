@@ -14,7 +14,7 @@ from the same recipe for other devices stay.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gms_rt.artifacts import atomic_folder, check_writable, sha256_file
@@ -44,9 +44,9 @@ class BuiltEngine:
     folder: Path
     manifest: EngineManifest
     unchanged: bool
-    source: SourceGraph  # what it was built from
-    gate: Gate  # what was asked of it
-    gate_images: ImageSet | None  # masks were compared on these; None where there were none
+    source: SourceGraph | None = None  # what it was built from
+    gate: Gate = field(default_factory=Gate)  # what was asked of it
+    gate_images: ImageSet | None = None  # masks were compared on these; None where there were none
 
 
 def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltEngine:

@@ -33,7 +33,7 @@ def certify_built(built: BuiltEngine) -> dict[str, Any]:
             found = read_json(path)
         elif (built.folder / GOLDEN).is_file() and carries_verdict(built.manifest, read_golden(built.folder / GOLDEN)):
             found = certify(built.folder, gate=gate)
-        elif built.gate_images is not None and not built.gate_images.synthetic:
+        elif built.source is not None and built.gate_images is not None and not built.gate_images.synthetic:
             found = _on_gate_images(built, built.gate_images, gate)
             write_json(path, found)
         else:
@@ -51,6 +51,7 @@ def certify_built(built: BuiltEngine) -> dict[str, Any]:
 
 def _on_gate_images(built: BuiltEngine, images: ImageSet, gate: Gate) -> dict[str, Any]:
     source = built.source
+    assert source is not None
     masks = SHARED.of(source.graph, source.sha256, images)
     names = tuple(f"gate picture {number + 1}" for number in range(len(masks)))  # a file's name can be a patient's
     origin = f"the FP32 graph (OpenVINO, f32) on the build's {len(masks)} gate pictures ({images.source})"
