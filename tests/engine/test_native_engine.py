@@ -410,8 +410,8 @@ class Fakes:
         self._library.fake_openvino_bf16(int(there))
 
 
-def machine(sms: tuple[int, ...]) -> Machine:
-    gpus = tuple(Gpu(i, f"GPU {i}", sm, 1 << 30) for i, sm in enumerate(sms))
+def machine(sms: tuple[int, ...], names: tuple[str, ...] = ()) -> Machine:
+    gpus = tuple(Gpu(i, names[i] if names else f"GPU {i}", sm, 1 << 30) for i, sm in enumerate(sms))
     return Machine(Cpu("cpu", "x86_64", 1, ()), gpus, "13.0" if gpus else None, "" if gpus else "no driver", {})
 
 
@@ -552,6 +552,33 @@ def test_the_driver_is_asked(tmp_path: Path) -> None:
         plan = engine.plan(0, Wanted(sms=None, driver=fake("cuda"), tensorrt="10.13.3.9", trust_plans=True))
         told = plan.reason.decode()
         assert plan.fits == 1 or "this machine has SM" in told
+
+
+def test_of_several_gpus_a_plan_takes_the_one_it_was_timed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler()
+    library = ctypes.CDLL(str(fake("cuda")))
+    library.fake_cuda_reset()
+    library.fake_cuda_devices(3)  # of one compute capability
+    monkeypatch.setattr(select, "probe", lambda: machine((80, 80, 80), ("Fake GPU", "Fake GPU 1", "Fake GPU 2")))
+    monkeypatch.setattr(select, "tensorrt_version", lambda flavour: "10.13.3.9")
+    monkeypatch.setattr(select, "driver_problem", lambda flavour, machine: "")
+    try:
+        for timed_on, device, gpu in (
+            ("Fake GPU 1", None, 1),
+            ("Fake GPU 2", "cuda", 2),
+            ("Fake GPU 2", "cuda:1", 1),
+            ("another", None, 0),
+            (None, None, 0),
+        ):
+            plan = plan_values(sm=80, device=timed_on)
+            folder = write(tmp_path / "engine", manifest_values(plans=[plan], targets=["tensorrt"]))
+            how = LoadOptions(device=device, trust_plans=True)
+            choice = select._choose(folder, read_manifest(folder), how, *parse_device(device))
+            wanted = Wanted(device, None, "10.13.3.9", driver=fake("cuda"), trust_plans=True)
+            with NativeEngine(folder) as engine:
+                assert engine.select(wanted).gpu == choice.fit.gpu == gpu
+    finally:
+        library.fake_cuda_reset()
 
 
 def test_structures_have_the_size_of_the_header(tmp_path: Path) -> None:

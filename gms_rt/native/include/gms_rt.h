@@ -468,10 +468,12 @@ GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_engine_get_plan(const gmsrt_engine 
                                                              size_t size);
 
 /* The way that the Python package would take: the first that fits, plans before the CPU. A plan fits a GPU of its
- * compute capability and the TensorRT version that built it, and is trusted if this user's `gms-rt build` made it or
+ * compute capability and the TensorRT version that built it; of several such GPUs it gets the one whose name is its
+ * `device`, else the first (with options->sms always the first). It is trusted if this user's `gms-rt build` made it or
  * options->trust_plans says so (signatures are checked by the Python package only). A CPU graph that asks for bf16 fits
- * where OpenVINO has that, or where the engine may fall back. GMSRT_NO_DEVICE with all reasons if none fits.
- * `options` may be NULL: then only the CPU's graph can fit. */
+ * where OpenVINO has that, or where the engine may fall back; any other fits, and gmsrt_open_cpu tells where there is no
+ * OpenVINO. Whether the driver is new enough for your program's TensorRT, TensorRT tells. GMSRT_NO_DEVICE with all
+ * reasons if none fits. `options` may be NULL: then only the CPU's graph can fit. */
 GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_engine_select(const gmsrt_engine *engine,
                                                            const gmsrt_select_options *options, gmsrt_plan *plan,
                                                            size_t size);
