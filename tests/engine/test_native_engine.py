@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from gms_rt.errors import DeviceError, GmsError
 from gms_rt.infer.options import InferOptions
 from gms_rt.runtime.arithmetic import CpuArithmetic
 from gms_rt.runtime.device import Cpu, Gpu, Machine, parse_device
+from gms_rt.runtime.library import load_library
 
 GOLDEN = ROOT / "tests/golden"
 BAD_GRAPH, NOT_FOUND, NO_DEVICE = 3, 2, 5
@@ -130,6 +132,39 @@ def test_certificates(tmp_path: Path) -> None:
     (folder / "parity.json").unlink()
     with NativeEngine(folder) as engine:
         assert engine.info.certificate == 0 and engine.info.certificate_sha256 == b""
+
+
+COMMA = """
+import locale, sys
+from pathlib import Path
+from support.native_engine import NativeEngine
+locale.setlocale(locale.LC_NUMERIC, "comma")
+assert locale.localeconv()["decimal_point"] == ","
+with NativeEngine(Path(sys.argv[1])) as engine:
+    print(repr(engine.info.dice_mean), repr(engine.info.dice_min))
+"""
+
+
+def test_numbers_are_read_alike_in_every_language(tmp_path: Path) -> None:
+    """A desktop program sets the user's language, and in many a decimal comma."""
+    localedef = shutil.which("localedef")
+    if localedef is None or not Path("/usr/share/i18n/locales/de_DE").exists():
+        pytest.skip("no sources of locales")
+    run([localedef, "-c", "-i", "de_DE", "-f", "UTF-8", str(tmp_path / "comma")])
+    folder = shutil.copytree(GOLDEN / "signature-v1/engine", tmp_path / "engine")
+    certificate = {"format": "gms-rt-parity", "version": 1, "verdict": "pass", "summary": {"mean": 0.9991, "min": 0.97}}
+    certificate |= {"engine": {"manifest_sha256": sha256_file(folder / MANIFEST)}}
+    (folder / "parity.json").write_text(json.dumps(certificate))
+    env = {**os.environ, "LOCPATH": str(tmp_path), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    command = [sys.executable, "-c", COMMA, str(folder)]
+    said = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert said.stdout == "0.9991 0.97\n", said.stderr
+
+
+def test_a_folder_without_a_name_is_not_the_root() -> None:
+    library, handle = load_library(), ctypes.c_void_p(1)
+    assert library.gmsrt_engine_open(b"", ctypes.byref(handle)) == NOT_FOUND and not handle.value
+    assert b"the name of the folder is empty" in library.gmsrt_last_error()
 
 
 def test_classes(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""An engine whose CPU graph is model.xml with model.xml.bin: the C library trusts, tries and runs it as it does ONNX."""
+"""An engine whose CPU graph is model.xml and model.xml.bin: the C library trusts, tries and runs it as ONNX."""
 
 from __future__ import annotations
 

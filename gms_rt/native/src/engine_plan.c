@@ -18,7 +18,7 @@ typedef struct machine {
     const gmsrt_select_options *options;
     uint32_t sms[MAX_GPUS], sm_count;
     char names[MAX_GPUS][sizeof((gmsrt_device *)NULL)->name]; /* "" where the caller named the sms */
-    char note[300]; /* why there is no GPU */
+    char note[300];                                           /* why there is no GPU */
 } machine;
 
 gmsrt_target gmsrt_target_of(const char *name)
