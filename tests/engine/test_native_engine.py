@@ -570,8 +570,9 @@ def test_reasons_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         for wanted, reason in cases:
             plan = engine.plan(0, wanted)
             assert reason in plan.reason.decode() and plan.fits == 0
-            with pytest.raises(NativeError, match="cannot run on cuda"):
+            with pytest.raises(NativeError, match="cannot run on cuda") as raised:
                 engine.select(dataclasses.replace(wanted, device=wanted.device or "cuda"))
+            assert f"(tensorrt.plan: {plan.reason.decode()})" in str(raised.value)
         chosen = engine.select(Wanted(sms=(89,), tensorrt="10.13.3.9"))
         assert chosen.target == 0 and "running the CPU graph" in chosen.reason.decode()
         assert engine.select(None).target == 0

@@ -150,7 +150,8 @@ typedef struct gmsrt_cpu_options {
     uint32_t batch;            /* only for a graph with a free batch size; 0: the graph's own, or 1 */
     gmsrt_trial trial;         /* default GMSRT_TRIAL_AUTO */
     uint32_t trial_seconds;    /* a trial that takes longer has failed; 0: 600 */
-    uint32_t timeout_ms;       /* the whole open fails with GMSRT_TIMED_OUT after so many milliseconds; 0: no limit */
+    /* The whole open fails with GMSRT_TIMED_OUT after so many milliseconds, looked at about every 20; 0: no limit. */
+    uint32_t timeout_ms;
     /* Asked about every 20 ms on the calling thread while the graph is opened; other than 0 ends the open with
      * GMSRT_CANCELLED. NULL: it cannot be cancelled. See gmsrt_open_cpu. */
     int (*cancelled)(void *user);

@@ -266,7 +266,7 @@ static void append(char *text, size_t size, const char *more)
 {
     const size_t used = strlen(text);
 
-    if (used + 1 < size) gmsrt_copy_text(text + used, size - used, more);
+    snprintf(text + used, size - used, "%s", more);
 }
 
 gmsrt_status gmsrt_engine_select(const gmsrt_engine *engine, const gmsrt_select_options *options, gmsrt_plan *plan,
