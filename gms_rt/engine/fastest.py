@@ -60,19 +60,20 @@ def build_fastest(
     work.mkdir(parents=True, exist_ok=True)
     made: dict[str, BuiltEngine] = {}
     tried: dict[str, TriedPrecision] = {}
+    refused: dict[str, GmsError] = {}
     for precision in _FASTEST_FIRST:
         one = dataclasses.replace(request, precision=precision, out=work / precision)
         try:
             built = build_engine(one, lambda phase, *rest, p=precision: progress(f"{p}: {phase}", *rest))
         except (GateError, DeviceError, UsageError) as error:
             tried[precision] = TriedPrecision(precision, error.what.partition("; block")[0])
+            refused[precision] = error
             continue
         tried[precision] = _judged(built)
         if not tried[precision].why:
             made[precision] = built
     if not made:
-        reasons = "; ".join(each.in_words for each in tried.values())
-        raise GmsError(f"no type could be built: {reasons}", where=out, fix="build one with --precision")
+        raise _why_none(refused, tried, out)
     progress("timing", 0, 1)
     times = _milliseconds({name: built.folder for name, built in made.items()})
     best = min(times, key=times.__getitem__)
@@ -82,6 +83,16 @@ def build_fastest(
     settled = _settled(made[best], dataclasses.replace(request, precision=best, out=out), table)
     shutil.rmtree(work, ignore_errors=True)
     return settled, table
+
+
+def _why_none(refused: dict[str, GmsError], tried: dict[str, TriedPrecision], out: Path) -> GmsError:
+    """What stops every type alike, as it was said; else that the gate was missed."""
+    alike = [error for error in refused.values() if error.what == refused["fp32"].what] if "fp32" in refused else []
+    if len(alike) > 1:
+        return alike[-1]
+    kind = GateError if any(isinstance(error, GateError) for error in refused.values()) else GmsError
+    reasons = "; ".join(each.in_words for each in tried.values())
+    return kind(f"no type could be built: {reasons}", where=out, fix="build one with --precision")
 
 
 def _judged(built: BuiltEngine) -> TriedPrecision:
@@ -120,4 +131,5 @@ def _settled(built: BuiltEngine, request: BuildRequest, table: tuple[TriedPrecis
     with atomic_folder(out) as folder:
         shutil.copytree(built.folder, folder, dirs_exist_ok=True)
         write_manifest(folder, manifest)
-    return dataclasses.replace(built, folder=out, manifest=manifest)
+    # Where an interrupted build goes on, its part may have been finished; the engine in this place is new all the same.
+    return dataclasses.replace(built, folder=out, manifest=manifest, unchanged=False)
