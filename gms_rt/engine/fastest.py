@@ -1,7 +1,8 @@
 """`--precision auto`: every type is built and judged, those that hold the gate are timed in turn, the fastest stays.
 
 What is timed is the engine as it would run here, opened by the C library. A type without a verdict is not known to hold
-the gate and is not taken; FP32 is what the others are compared with, so it always holds.
+the gate and is not taken, nor is one that was judged on drawn pictures alone; FP32 is what the others are compared
+with, so it always holds.
 """
 
 from __future__ import annotations
@@ -99,11 +100,20 @@ def _judged(built: BuiltEngine) -> TriedPrecision:
     manifest = built.manifest
     sizes = [(built.folder / name).stat().st_size for name in manifest.files if name.startswith(manifest.model)]
     gate = manifest.gate
-    why = "" if gate is not None or manifest.precision == "fp32" else "not judged: no pictures to compare masks on"
+    why = "" if manifest.precision == "fp32" else _why_unknown(built)
     plans = [plan.bytes for plan in manifest.plans]
     return TriedPrecision(
         manifest.precision, why, execution=manifest.execution, gate=gate, bytes=min(plans) if plans else sum(sizes)
     )
+
+
+def _why_unknown(built: BuiltEngine) -> str:
+    """Why the build's gate says nothing of the pictures that the model is for; empty where it does."""
+    if built.manifest.gate is None:
+        return "not judged: no pictures to compare masks on"
+    drawn = built.gate_images is not None and built.gate_images.synthetic
+    own = built.manifest.source.get("kind") == "bundled"  # drawn pictures are what the bundled model is for
+    return "judged on drawn pictures only: name others with --calib or --gate-data" if drawn and not own else ""
 
 
 def _milliseconds(folders: dict[str, Path]) -> dict[str, float]:

@@ -75,7 +75,14 @@ def test_a_type_without_a_verdict_is_not_taken(graph, tmp_path, timed):
     rows = {each.precision: each for each in table}
     assert "INT8 is calibrated on images like those it will see" in rows["int8"].why
     assert rows["bf16"].why and "bf16" not in timed[0], "no picture judged it, or this CPU has none"
+    assert rows["fp16"].why.startswith("judged on drawn pictures only") and timed == [{"fp32"}]
     assert rows["fp32"].why == ""
+
+
+def test_the_bundled_model_is_judged_on_the_pictures_that_it_is_for(tmp_path, timed):
+    _, table = build_fastest(BuildRequest(None, tmp_path / "e", "fp32", ("cpu",), gate_limit=2))
+    rows = {each.precision: each for each in table}
+    assert rows["fp16"].why == rows["int8"].why == "" and {"int8", "fp16", "fp32"} <= timed[0]
 
 
 def test_the_command_prints_the_table_and_an_interrupted_build_goes_on(graph, tmp_path, timed, monkeypatch, capsys):
