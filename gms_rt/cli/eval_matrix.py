@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from gms_rt.artifacts import write_json
 from gms_rt.cli.console import table
 from gms_rt.cli.eval_models import EvalOptions, evaluate_model, model_from_run, numbered_labels
 from gms_rt.cli.eval_text import HEADER, lesion_text, metric_notes, published_row, result_row
-from gms_rt.errors import UsageError
+from gms_rt.errors import CasesFailedError, UsageError
 
 
 def evaluate_matrix(
@@ -31,6 +32,7 @@ def evaluate_matrix(
         )
     names = numbered_labels([key_of(recognise(folder).name) for folder in data])
     rows, lines, values = [], [], {}
+    failed = 0
     published = False
     for trained, (source, run) in zip(names, zip(data, runs, strict=False), strict=False):
         # The lists of a run are of the data it was trained on.
@@ -44,11 +46,19 @@ def evaluate_matrix(
             chosen = dataclasses.replace(options, part="all") if foreign else options
             result = evaluate_model(target, lists, model, chosen, out / name.replace(" ", "-"))
             values[name] = result.summary
+            failed += result.summary["cases"]["failed"]
             rows.append(result_row(name, result.summary))
-            lines.append(f"{name}: {result.summary['cases']['all']} cases, {lesion_text(result.summary)}")
+            lines.append(f"{name}: {_cases_text(result.summary)}, {lesion_text(result.summary)}")
             if (trained, tested) in CROSS:
                 published = True
                 rows.append(published_row("  published (paper, table 3)", CROSS[trained, tested]))
     write_json(out / "matrix.json", values)
     notes = metric_notes(next(iter(values.values())), published=published)
     options.console.result(values, "\n".join([table(rows, header=HEADER), *lines, *notes]))
+    if failed:
+        raise CasesFailedError(f"{failed} cases failed; each table's cases.csv says which and why", where=out)
+
+
+def _cases_text(summary: dict[str, Any]) -> str:
+    counts = summary["cases"]
+    return f"{counts['all']} cases" + (f", {counts['failed']} of them failed" if counts["failed"] else "")

@@ -78,7 +78,7 @@ def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltE
     )
     if older is not None and (request.force or not has_recipe(older, wanted.key)):
         older = None  # built again from nothing
-    if older is not None and is_complete(older, out, targets, plans) and has_reference(older, images.reference):
+    if older is not None and is_complete(older, out, targets, plans) and has_reference(older, out, images.reference):
         same = older.classes == values_from_classes(source.classes)
         manifest = older if same else _rename_classes(out, older, request, source)
         return BuiltEngine(out, manifest, same, source, request.gate, images.gate)

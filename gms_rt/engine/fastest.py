@@ -1,7 +1,8 @@
 """`--precision auto`: every type is built and judged, those that hold the gate are timed in turn, the fastest stays.
 
 What is timed is the engine as it would run here, opened by the C library. A type without a verdict is not known to hold
-the gate and is not taken; FP32 is what the others are compared with, so it always holds.
+the gate and is not taken, nor is one that was judged on drawn pictures alone; FP32 is what the others are compared
+with, so it always holds.
 """
 
 from __future__ import annotations
@@ -60,19 +61,20 @@ def build_fastest(
     work.mkdir(parents=True, exist_ok=True)
     made: dict[str, BuiltEngine] = {}
     tried: dict[str, TriedPrecision] = {}
+    refused: dict[str, GmsError] = {}
     for precision in _FASTEST_FIRST:
         one = dataclasses.replace(request, precision=precision, out=work / precision)
         try:
             built = build_engine(one, lambda phase, *rest, p=precision: progress(f"{p}: {phase}", *rest))
         except (GateError, DeviceError, UsageError) as error:
             tried[precision] = TriedPrecision(precision, error.what.partition("; block")[0])
+            refused[precision] = error
             continue
         tried[precision] = _judged(built)
         if not tried[precision].why:
             made[precision] = built
     if not made:
-        reasons = "; ".join(each.in_words for each in tried.values())
-        raise GmsError(f"no type could be built: {reasons}", where=out, fix="build one with --precision")
+        raise _why_none(refused, tried, out)
     progress("timing", 0, 1)
     times = _milliseconds({name: built.folder for name, built in made.items()})
     best = min(times, key=times.__getitem__)
@@ -84,15 +86,34 @@ def build_fastest(
     return settled, table
 
 
+def _why_none(refused: dict[str, GmsError], tried: dict[str, TriedPrecision], out: Path) -> GmsError:
+    """What stops every type alike, as it was said; else that the gate was missed."""
+    alike = [error for error in refused.values() if error.what == refused["fp32"].what] if "fp32" in refused else []
+    if len(alike) > 1:
+        return alike[-1]
+    kind = GateError if any(isinstance(error, GateError) for error in refused.values()) else GmsError
+    reasons = "; ".join(each.in_words for each in tried.values())
+    return kind(f"no type could be built: {reasons}", where=out, fix="build one with --precision")
+
+
 def _judged(built: BuiltEngine) -> TriedPrecision:
     manifest = built.manifest
     sizes = [(built.folder / name).stat().st_size for name in manifest.files if name.startswith(manifest.model)]
     gate = manifest.gate
-    why = "" if gate is not None or manifest.precision == "fp32" else "not judged: no pictures to compare masks on"
+    why = "" if manifest.precision == "fp32" else _why_unknown(built)
     plans = [plan.bytes for plan in manifest.plans]
     return TriedPrecision(
         manifest.precision, why, execution=manifest.execution, gate=gate, bytes=min(plans) if plans else sum(sizes)
     )
+
+
+def _why_unknown(built: BuiltEngine) -> str:
+    """Why the build's gate says nothing of the pictures that the model is for; empty where it does."""
+    if built.manifest.gate is None:
+        return "not judged: no pictures to compare masks on"
+    drawn = built.gate_images is not None and built.gate_images.synthetic
+    own = built.manifest.source.get("kind") == "bundled"  # drawn pictures are what the bundled model is for
+    return "judged on drawn pictures only: name others with --calib or --gate-data" if drawn and not own else ""
 
 
 def _milliseconds(folders: dict[str, Path]) -> dict[str, float]:
@@ -120,4 +141,5 @@ def _settled(built: BuiltEngine, request: BuildRequest, table: tuple[TriedPrecis
     with atomic_folder(out) as folder:
         shutil.copytree(built.folder, folder, dirs_exist_ok=True)
         write_manifest(folder, manifest)
-    return dataclasses.replace(built, folder=out, manifest=manifest)
+    # Where an interrupted build goes on, its part may have been finished; the engine in this place is new all the same.
+    return dataclasses.replace(built, folder=out, manifest=manifest, unchanged=False)

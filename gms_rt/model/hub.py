@@ -38,7 +38,7 @@ def _folder(preset: Preset, *, cached: bool = False) -> Path:
         for file in preset.files:
             try:
                 path = _fetched(preset, folder, file.name, cached)
-            except _NotInRepository as error:
+            except _NotThere as error:
                 missing = missing or error.told
                 break
             _check(path, file)
@@ -48,8 +48,8 @@ def _folder(preset: Preset, *, cached: bool = False) -> Path:
     raise missing or UsageError("names no file", where=preset.repository)
 
 
-class _NotInRepository(Exception):
-    """The repository has no such file; another folder or name may have it."""
+class _NotThere(Exception):
+    """No such file in the repository or, where that cannot be asked, in the cache; another folder may have it."""
 
     def __init__(self, told: UsageError) -> None:
         self.told = told
@@ -59,7 +59,7 @@ class _NotInRepository(Exception):
 def _fetched(preset: Preset, folder: str, name: str, cached: bool) -> Path:
     try:
         return _download(preset, folder, name, cached)
-    except _NotInRepository:
+    except _NotThere:
         if name != WEIGHTS or preset.folder is not None:
             raise
         return _download(preset, folder, _PICKLED, cached)
@@ -72,7 +72,8 @@ def _download(preset: Preset, folder: str, name: str, cached: bool) -> Path:
     try:
         return Path(hub.hf_hub_download(preset.repository, name, **options))
     except errors.LocalEntryNotFoundError as error:
-        raise _refused("cannot be reached, and its files are not in the cache", preset, error) from error
+        told = _refused("cannot be reached, and its files are not in the cache", preset, error)
+        raise _NotThere(told) from error
     except errors.GatedRepoError as error:
         raise _refused("is open only to users who have accepted its terms", preset, error) from error
     except errors.RepositoryNotFoundError as error:
@@ -80,7 +81,7 @@ def _download(preset: Preset, folder: str, name: str, cached: bool) -> Path:
     except errors.RevisionNotFoundError as error:
         raise _refused(f"has no revision {preset.revision}", preset, error) from error
     except errors.EntryNotFoundError as error:
-        raise _NotInRepository(_refused(f"has no {_path(folder, name)}", preset, error)) from error
+        raise _NotThere(_refused(f"has no {_path(folder, name)}", preset, error)) from error
     except Exception as error:  # the client raises its transport's errors too, and has changed its transport
         raise _refused(f"did not give {_path(folder, name)} whole; the same command goes on", preset, error) from error
 

@@ -17,6 +17,7 @@ from gms_rt.demo.bundled import demo_graph
 from gms_rt.engine import build as build_module
 from gms_rt.engine import tensorrt
 from gms_rt.engine.build import build_engine
+from gms_rt.engine.golden import read_golden
 from gms_rt.engine.manifest import read_manifest, verify_files, write_manifest
 from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.select import engine_fits, load
@@ -207,6 +208,22 @@ def test_usage_mistakes(graph, tmp_path):
     assert (tmp_path / "mine/thesis.txt").read_text() == "precious"
 
 
+def test_an_engine_gets_the_reference_of_a_graph_that_was_exported_anew(graph, tmp_path):
+    pictures, others = scenes(6, seed=31), scenes(6, seed=32)
+    others[0] = pictures[0]
+    gate = ImageSet(np.concatenate([GATE.images, pictures[:1]]), "with one reference picture")
+
+    def exported(images):
+        np.savez(graph.with_suffix(".golden.npz"), images=images, probabilities=images[..., 0])
+
+    exported(pictures)
+    assert not built(graph, tmp_path / "e", gate_images=gate, gate=Gate(0.0, 0.0)).unchanged
+    assert built(graph, tmp_path / "e", gate_images=gate, gate=Gate(0.0, 0.0)).unchanged
+    exported(others)
+    assert not built(graph, tmp_path / "e", gate_images=gate, gate=Gate(0.0, 0.0)).unchanged
+    assert np.array_equal(read_golden(tmp_path / "e/golden.npz").images, others[1:])
+
+
 def test_golden_travels_with_its_hash(graph, tmp_path):
     images = scenes(2)
     np.savez(graph.with_suffix(".golden.npz"), images=images, probabilities=images[..., 0])
@@ -230,7 +247,7 @@ def test_golden_formats_are_still_read(tmp_path):
     recipe = read_recipe(folder)
     assert recipe.int8[0] == "encoder/down" and recipe.weight_levels == 64
     # What is read is written in the same form: nothing of the format is lost on the way.
-    later = {"cpu_only": [], "channels": {}, "returned": [], "spans": {}, "rounding": {}}  # what was added since
+    later = {"cpu_only": [], "channels": {}, "spans": {}, "rounding": {}, "returned": []}  # what was added since
     assert json.loads((folder / "precision.json").read_text()) | later == dataclasses.asdict(recipe)
     write_manifest(tmp_path, manifest)
     assert json.loads((tmp_path / "engine.json").read_text()) == json.loads((folder / "engine.json").read_text())

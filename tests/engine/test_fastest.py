@@ -75,7 +75,14 @@ def test_a_type_without_a_verdict_is_not_taken(graph, tmp_path, timed):
     rows = {each.precision: each for each in table}
     assert "INT8 is calibrated on images like those it will see" in rows["int8"].why
     assert rows["bf16"].why and "bf16" not in timed[0], "no picture judged it, or this CPU has none"
+    assert rows["fp16"].why.startswith("judged on drawn pictures only") and timed == [{"fp32"}]
     assert rows["fp32"].why == ""
+
+
+def test_the_bundled_model_is_judged_on_the_pictures_that_it_is_for(tmp_path, timed):
+    _, table = build_fastest(BuildRequest(None, tmp_path / "e", "fp32", ("cpu",), gate_limit=2))
+    rows = {each.precision: each for each in table}
+    assert rows["fp16"].why == rows["int8"].why == "" and {"int8", "fp16", "fp32"} <= timed[0]
 
 
 def test_the_command_prints_the_table_and_an_interrupted_build_goes_on(graph, tmp_path, timed, monkeypatch, capsys):
@@ -97,12 +104,29 @@ def test_the_command_prints_the_table_and_an_interrupted_build_goes_on(graph, tm
     assert run([*words, "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
     assert {row["precision"] for row in value["tried"]} == {"int8", "bf16", "fp16", "fp32"}
+    assert value["unchanged"] is False, "the engine is new, whatever was finished before the interruption"
     assert sum(row["chosen"] for row in value["tried"]) == 1 and not (tmp_path / ".auto-e").exists()
     assert run(words) == 0
     said = capsys.readouterr().out
     assert ("mean Dice  lowest" in said and "* int8" in said) or "* bf16" in said or "* fp16" in said
     assert run([*words, "--recipe", "e"]) == 2
     assert "a recipe is for one precision" in capsys.readouterr().err
+
+
+def test_what_stops_every_type_is_said_as_it_is(graph, tmp_path, timed, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(["build", str(graph), "--precision", "auto", "--target", "cpu", "--calib", "absent"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("gms-rt: absent: does not exist") and "no type" not in said
+
+    def missed(one, progress):
+        if one.precision == "fp32":
+            raise UsageError("this fp32 build compares no masks, so nothing can be promised")
+        raise GateError(f"{one.precision} misses")
+
+    monkeypatch.setattr(fastest, "build_engine", missed)
+    with pytest.raises(GateError, match=r"no type could be built: int8 not \(int8 misses\); .*fp32 not \(this fp32"):
+        build_fastest(request(graph, tmp_path / "e", Gate()))
 
 
 def test_what_is_not_an_engine_is_not_replaced(graph, tmp_path):

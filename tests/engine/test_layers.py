@@ -88,6 +88,8 @@ def test_without_quantised_activations_nothing_is_left_of_them(graph, tmp_path):
 
 
 def test_the_command_shows_it_as_text_and_json(graph, tmp_path, monkeypatch, capsys):
+    import onnx
+
     monkeypatch.chdir(tmp_path)
     built(graph, Path("e"), "fp32", calibration=None, gate_images=None)
     assert cv2.imwrite("scan.png", scenes(1)[0])
@@ -97,6 +99,14 @@ def test_the_command_shows_it_as_text_and_json(graph, tmp_path, monkeypatch, cap
     assert run(["inspect", "e", "--layers", "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
     assert value["layers"][0].keys() >= {"name", "stage", "kind", "arithmetic", "milliseconds", "gflop", "distance"}
+    model = onnx.load(graph)
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("encoder/conv_in."):
+            tensor.CopyFrom(onnx.numpy_helper.from_array(0 * onnx.numpy_helper.to_array(tensor), tensor.name))
+    onnx.save(model, "silent.onnx")
+    assert run(["inspect", "e", "--layers", "--reference", "silent.onnx", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["layers"]
+    assert next(row["distance"] for row in rows if "encoder/conv_in" in row["nodes"]) == 1.0, "JSON knows no infinity"
     assert run(["inspect", "e", "--image", "scan.png"]) == 2
     assert "--image: needs --layers" in capsys.readouterr().err
     content = bytearray(Path("e/model.onnx").read_bytes())

@@ -207,6 +207,32 @@ def test_a_run_of_a_repository_that_was_taken_down_finds_the_same_weights(
     assert not any(gone in path for _, path, _ in hub.asked), "its old home is not asked"
 
 
+def test_offline_a_folder_of_the_repository_is_found_in_the_cache_too(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vae_files: dict[str, bytes]
+) -> None:
+    from huggingface_hub import constants
+    from safetensors.torch import load
+
+    torch.save(load(vae_files[WEIGHTS]), tmp_path / "w.bin")
+    pickled = {
+        "config.json": vae_files["config.json"],
+        "diffusion_pytorch_model.bin": (tmp_path / "w.bin").read_bytes(),
+    }
+    hub.files["someone/other"] = {f"vae/{name}": data for name, data in vae_files.items()}
+    hub.files["someone/older"] = {f"vae/{name}": data for name, data in pickled.items()}
+    for name in ("someone/other", "someone/older"):
+        load_tokenizer(f"sd-vae:{name}")
+    asked = len(hub.asked)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for name in ("someone/other", "someone/older"):
+        assert load_tokenizer(f"sd-vae:{name}").spec.channels == 4
+    with pytest.raises(UsageError, match="cannot be reached, and its files are not in the cache"):
+        load_tokenizer("sd-vae:someone/never-fetched")
+    monkeypatch.setitem(MOVED, "someone/other", "sd-vae")
+    assert load_tokenizer("sd-vae:someone/other").spec.channels == 4, "what an earlier download left"
+    assert len(hub.asked) == asked, "offline asks nobody"
+
+
 def test_the_clients_own_variable_names_the_stand_in(vae_files: dict[str, bytes], tmp_path: Path) -> None:
     code = (
         "import sys; from gms_rt.model.loading import load_tokenizer;"
