@@ -45,6 +45,7 @@ def tensorrt_version(flavour: str) -> str | None:
 def fitting_extra(flavour: str, machine: Machine | None = None) -> str | None:
     """The extra whose wheels this machine's driver can run, None where the driver is too old for any.
 
+    >>> from gms_rt.runtime.device import Cpu
     >>> fitting_extra("tensorrt", Machine(Cpu("", "x86_64", 1, ()), (), "12.4", "", {}))
     'tensorrt-cu12'
     """
