@@ -79,6 +79,7 @@ def command(target_list: list[str], sm_list: list[str], **given: Any) -> None:
     from gms_rt.engine.request import BuildRequest
     from gms_rt.engine.targets import sms_from_text
     from gms_rt.parity.after_build import certify_built
+    from gms_rt.parity.certificate import NOTHING_PROVEN
 
     _refuse_unused(given)
     console = Console(json=given.pop("as_json"), quiet=given.pop("quiet"))
@@ -113,10 +114,13 @@ def command(target_list: list[str], sm_list: list[str], **given: Any) -> None:
     }
     console.result(value, build_text(built.folder, built.manifest, value))
     if certificate["verdict"] == "fail":
+        reasons = certificate["reasons"] or []
         raise GateError(
-            f"the engine was built, but its certificate failed: {'; '.join(certificate['reasons'] or [])}",
+            f"the engine was built, but its certificate failed: {'; '.join(reasons)}",
             where=built.folder,
-            fix="build with a higher precision, or calibrate on images like those it will see",
+            fix="export with --reference and images on which the model finds something"
+            if NOTHING_PROVEN in reasons
+            else "build with a higher precision, or calibrate on images like those it will see",
         )
 
 

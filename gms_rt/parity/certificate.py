@@ -33,6 +33,7 @@ SYNTHETIC = "only drawn pictures are known, which are not what the model is for"
 FORMAT = "gms-rt-parity"
 VERSION = 1
 NO_VERDICT = "none"
+NOTHING_PROVEN = "no reference mask has any foreground, so nothing was proven"
 
 
 def certify(
@@ -120,7 +121,7 @@ def _shortfalls(cases: list[dict[str, Any]], gate: Gate) -> list[str]:
         lines.append(f"Dice {worst['dice']:.5f} of '{worst['name']}' is below {gate.minimum}")
     if not any(case["foreground"] for case in cases):
         # Empty masks agree with each other whatever the engine does.
-        lines.append("no reference mask has any foreground, so nothing was proven")
+        lines.append(NOTHING_PROVEN)
     return lines
 
 

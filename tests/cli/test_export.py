@@ -72,7 +72,7 @@ def test_from_checkpoint_to_graph(ingredients, tmp_path, capsys, monkeypatch):
         (["export", ".", "--batch", "a"], 2, "1-8"),
         (["export", ".", "--out", "graph.bin"], 2, ".onnx"),
         (["import-official", "absent.pth", "--tokenizer", "taesd:tokenizer", "--out", "r"], 2, "is not a file"),
-        (["import-official", "best_model.pth", "--tokenizer", "wrong", "--out", "r"], 2, "choose sd-vae"),
+        (["import-official", "best_model.pth", "--tokenizer", "wrong", "--out", "r"], 2, "choose a preset (sd-vae,"),
         (["import-official", "best_model.pth", "--tokenizer", "taesd:tokenizer", "--out", "tokenizer"], 2, "exists"),
         (["import-official", "note.txt", "--tokenizer", "taesd:tokenizer", "--out", "r"], 1, "checkpoint"),
     ],

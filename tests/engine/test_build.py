@@ -247,7 +247,7 @@ def test_golden_formats_are_still_read(tmp_path):
     recipe = read_recipe(folder)
     assert recipe.int8[0] == "encoder/down" and recipe.weight_levels == 64
     # What is read is written in the same form: nothing of the format is lost on the way.
-    later = {"cpu_only": [], "channels": {}, "spans": {}, "rounding": {}, "returned": []}  # what was added since
+    later = {"cpu_only": [], "channels": {}, "returned": [], "spans": {}, "rounding": {}}  # what was added since
     assert json.loads((folder / "precision.json").read_text()) | later == dataclasses.asdict(recipe)
     write_manifest(tmp_path, manifest)
     assert json.loads((tmp_path / "engine.json").read_text()) == json.loads((folder / "engine.json").read_text())

@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from gms_rt.errors import DeviceError, GmsError
 from gms_rt.infer.options import InferOptions
 from gms_rt.runtime.arithmetic import CpuArithmetic
 from gms_rt.runtime.device import Cpu, Gpu, Machine, parse_device
+from gms_rt.runtime.library import load_library
 
 GOLDEN = ROOT / "tests/golden"
 BAD_GRAPH, NOT_FOUND, NO_DEVICE = 3, 2, 5
@@ -130,6 +132,39 @@ def test_certificates(tmp_path: Path) -> None:
     (folder / "parity.json").unlink()
     with NativeEngine(folder) as engine:
         assert engine.info.certificate == 0 and engine.info.certificate_sha256 == b""
+
+
+COMMA = """
+import locale, sys
+from pathlib import Path
+from support.native_engine import NativeEngine
+locale.setlocale(locale.LC_NUMERIC, "comma")
+assert locale.localeconv()["decimal_point"] == ","
+with NativeEngine(Path(sys.argv[1])) as engine:
+    print(repr(engine.info.dice_mean), repr(engine.info.dice_min))
+"""
+
+
+def test_numbers_are_read_alike_in_every_language(tmp_path: Path) -> None:
+    """A desktop program sets the user's language, and in many a decimal comma."""
+    localedef = shutil.which("localedef")
+    if localedef is None or not Path("/usr/share/i18n/locales/de_DE").exists():
+        pytest.skip("no sources of locales")
+    run([localedef, "-c", "-i", "de_DE", "-f", "UTF-8", str(tmp_path / "comma")])
+    folder = shutil.copytree(GOLDEN / "signature-v1/engine", tmp_path / "engine")
+    certificate = {"format": "gms-rt-parity", "version": 1, "verdict": "pass", "summary": {"mean": 0.9991, "min": 0.97}}
+    certificate |= {"engine": {"manifest_sha256": sha256_file(folder / MANIFEST)}}
+    (folder / "parity.json").write_text(json.dumps(certificate))
+    env = {**os.environ, "LOCPATH": str(tmp_path), "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    command = [sys.executable, "-c", COMMA, str(folder)]
+    said = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert said.stdout == "0.9991 0.97\n", said.stderr
+
+
+def test_a_folder_without_a_name_is_not_the_root() -> None:
+    library, handle = load_library(), ctypes.c_void_p(1)
+    assert library.gmsrt_engine_open(b"", ctypes.byref(handle)) == NOT_FOUND and not handle.value
+    assert b"the name of the folder is empty" in library.gmsrt_last_error()
 
 
 def test_classes(tmp_path: Path) -> None:
@@ -410,8 +445,8 @@ class Fakes:
         self._library.fake_openvino_bf16(int(there))
 
 
-def machine(sms: tuple[int, ...]) -> Machine:
-    gpus = tuple(Gpu(i, f"GPU {i}", sm, 1 << 30) for i, sm in enumerate(sms))
+def machine(sms: tuple[int, ...], names: tuple[str, ...] = ()) -> Machine:
+    gpus = tuple(Gpu(i, names[i] if names else f"GPU {i}", sm, 1 << 30) for i, sm in enumerate(sms))
     return Machine(Cpu("cpu", "x86_64", 1, ()), gpus, "13.0" if gpus else None, "" if gpus else "no driver", {})
 
 
@@ -535,8 +570,9 @@ def test_reasons_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         for wanted, reason in cases:
             plan = engine.plan(0, wanted)
             assert reason in plan.reason.decode() and plan.fits == 0
-            with pytest.raises(NativeError, match="cannot run on cuda"):
+            with pytest.raises(NativeError, match="cannot run on cuda") as raised:
                 engine.select(dataclasses.replace(wanted, device=wanted.device or "cuda"))
+            assert f"(tensorrt.plan: {plan.reason.decode()})" in str(raised.value)
         chosen = engine.select(Wanted(sms=(89,), tensorrt="10.13.3.9"))
         assert chosen.target == 0 and "running the CPU graph" in chosen.reason.decode()
         assert engine.select(None).target == 0
@@ -552,6 +588,33 @@ def test_the_driver_is_asked(tmp_path: Path) -> None:
         plan = engine.plan(0, Wanted(sms=None, driver=fake("cuda"), tensorrt="10.13.3.9", trust_plans=True))
         told = plan.reason.decode()
         assert plan.fits == 1 or "this machine has SM" in told
+
+
+def test_of_several_gpus_a_plan_takes_the_one_it_was_timed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler()
+    library = ctypes.CDLL(str(fake("cuda")))
+    library.fake_cuda_reset()
+    library.fake_cuda_devices(3)  # of one compute capability
+    monkeypatch.setattr(select, "probe", lambda: machine((80, 80, 80), ("Fake GPU", "Fake GPU 1", "Fake GPU 2")))
+    monkeypatch.setattr(select, "tensorrt_version", lambda flavour: "10.13.3.9")
+    monkeypatch.setattr(select, "driver_problem", lambda flavour, machine: "")
+    try:
+        for timed_on, device, gpu in (
+            ("Fake GPU 1", None, 1),
+            ("Fake GPU 2", "cuda", 2),
+            ("Fake GPU 2", "cuda:1", 1),
+            ("another", None, 0),
+            (None, None, 0),
+        ):
+            plan = plan_values(sm=80, device=timed_on)
+            folder = write(tmp_path / "engine", manifest_values(plans=[plan], targets=["tensorrt"]))
+            how = LoadOptions(device=device, trust_plans=True)
+            choice = select._choose(folder, read_manifest(folder), how, *parse_device(device))
+            wanted = Wanted(device, None, "10.13.3.9", driver=fake("cuda"), trust_plans=True)
+            with NativeEngine(folder) as engine:
+                assert engine.select(wanted).gpu == choice.fit.gpu == gpu
+    finally:
+        library.fake_cuda_reset()
 
 
 def test_structures_have_the_size_of_the_header(tmp_path: Path) -> None:

@@ -156,3 +156,91 @@ def test_a_static_program_does_not_believe_its_caller_about_its_folder(source: P
     done = subprocess.run(called, executable=program, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "segmented\n"), done.stderr
     assert not (tmp_path / "started").exists()
+
+
+UNLOADED = """
+#include <dlfcn.h>
+#include <gms_rt.h>
+#include <stdio.h>
+#include <time.h>
+
+#define FIND(name) __typeof__(&gmsrt_##name) name = (__typeof__(&gmsrt_##name))dlsym(library, "gmsrt_" #name)
+
+static int called; /* atomic */
+
+static void done(void *user, gmsrt_status status, const char *message)
+{
+    (void)user;
+    (void)message;
+    if (status == GMSRT_OK) __atomic_add_fetch(&called, 1, __ATOMIC_RELEASE);
+}
+
+int main(int argc, char **argv)
+{
+    static unsigned char image[8 * 8 * 3], mask[40][8 * 8];
+    const struct timespec moment = {0, 1000000};
+    void *library = argc == 3 ? dlopen(argv[1], RTLD_NOW | RTLD_LOCAL) : NULL;
+    gmsrt_runner *runner = NULL;
+    int i, waited;
+
+    if (library == NULL) return 2;
+    FIND(open_cpu);
+    FIND(submit);
+    if (open_cpu(argv[2], NULL, &runner) != GMSRT_OK) return 3;
+    for (i = 0; i < 40; i++)
+        if (submit(runner, image, 1, mask[i], done, NULL, NULL) != GMSRT_OK) return 4;
+    dlclose(library);
+    for (waited = 0; __atomic_load_n(&called, __ATOMIC_ACQUIRE) < 40 && waited < 60000; waited++)
+        nanosleep(&moment, NULL);
+    printf("%d\\n", called);
+    return 0;
+}
+"""
+
+
+def test_unloading_the_library_with_inferences_under_way(tmp_path: Path) -> None:
+    """What was submitted is done all the same: the code of its threads stays."""
+    installed, source, program = installed_library(), tmp_path / "unloaded.c", tmp_path / "unloaded"
+    source.write_text(UNLOADED)
+    run([compiler(), "-std=gnu11", str(source), f"-I{installed / 'include'}", "-ldl", "-o", str(program)])
+    env = {**os.environ, "GMS_RT_OPENVINO": str(find_openvino()), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [program, installed / "lib/libgms_rt.so", mean_graph(tmp_path / "mean.onnx")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "40\n"), done.stderr
+
+
+OTHER_COPY = """
+#include <gms_rt.h>
+
+gmsrt_status gmsrt_infer(gmsrt_runner *runner, const uint8_t *images, size_t count, uint8_t *masks)
+{
+    (void)runner, (void)images, (void)count, (void)masks;
+    return GMSRT_DEVICE_LOST; /* of another version, with another gmsrt_runner */
+}
+"""
+PLUGIN_HOST = """
+#include <gms_rt.h>
+
+int main(int argc, char **argv)
+{
+    static unsigned char image[8 * 8 * 3], mask[8 * 8];
+    gmsrt_runner *runner = NULL;
+    gmsrt_ticket ticket;
+
+    if (argc != 2 || gmsrt_open_cpu(argv[1], NULL, &runner) != GMSRT_OK) return 2;
+    if (gmsrt_submit(runner, image, 1, mask, NULL, NULL, &ticket) != GMSRT_OK) return 3;
+    return gmsrt_wait(runner, ticket, -1) == GMSRT_OK ? 0 : 4;
+}
+"""
+
+
+def test_another_copy_in_the_process_is_not_called(tmp_path: Path) -> None:
+    """A program with the static library exports its functions; the shared library of a plugin must not take those."""
+    installed, program = installed_library(), tmp_path / "host"
+    for name, text in (("other.c", OTHER_COPY), ("host.c", PLUGIN_HOST)):
+        (tmp_path / name).write_text(text)
+    sources = [str(tmp_path / "other.c"), str(tmp_path / "host.c")]
+    flags = [f"-I{installed / 'include'}", f"-L{installed / 'lib'}", f"-Wl,-rpath,{installed / 'lib'}", "-rdynamic"]
+    run([compiler(), *sources, *flags, "-lgms_rt", "-o", str(program)])
+    env = {**os.environ, "GMS_RT_OPENVINO": str(find_openvino()), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    assert subprocess.run([program, mean_graph(tmp_path / "mean.onnx")], env=env, check=False).returncode == 0

@@ -49,3 +49,9 @@ def test_a_graph_that_crashes_openvino_is_an_error(tmp_path: Path) -> None:
     content = crashing_graph(tmp_path / "bad.onnx").read_bytes()
     with pytest.raises(Exception, match=r"the graph in memory: .* crashed on this graph"):
         open_memory(content, CpuSettings(trial="always"))
+
+
+def test_openvinos_form_of_a_graph_is_told_from_damage() -> None:
+    """`gmsrt_engine_read` gives it where nodes keep f32; its constants are in another file."""
+    with pytest.raises(Exception, match="whose constants are in another file; open the engine's folder"):
+        open_memory(b'<?xml version="1.0"?>\n<net name="a" version="11"></net>', CpuSettings())

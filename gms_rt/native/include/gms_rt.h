@@ -35,6 +35,10 @@
  * Threads: every function may be called from any thread. All functions that take a runner may be called on the same
  * runner at the same time, except gmsrt_close, which must be the last call on it.
  *
+ * Callbacks return to the library: no C++ exception and no longjmp may leave one, whichever it is.
+ *
+ * The shared library stays loaded after dlclose: threads of it, or of a runtime, may still be at work.
+ *
  * Processes: a runner does not survive fork(). The new process has its memory, but none of its threads, and must not
  * call any function with it, not even gmsrt_close: it forgets the runner, or calls exec. Open runners after the fork.
  *
@@ -76,7 +80,8 @@ enum {
     GMSRT_OK = 0,
     GMSRT_INVALID_ARGUMENT = 1, /* a null pointer, a size or an option that is not valid */
     GMSRT_NOT_FOUND = 2,        /* the graph file is not there or cannot be read */
-    GMSRT_BAD_GRAPH = 3,        /* damaged, not ONNX, or not uint8 N*H*W*3 to uint8 N*H*W*1 */
+    GMSRT_BAD_GRAPH = 3,        /* damaged or changed since it was built, neither ONNX nor OpenVINO's form, or not
+                                   uint8 N*H*W*3 to uint8 N*H*W*1 */
     GMSRT_NO_RUNTIME = 4,       /* OpenVINO, the CUDA driver or gmsrt-trial is not installed, or too old */
     GMSRT_NO_DEVICE = 5,        /* the driver is there, the device is not */
     GMSRT_UNSUPPORTED = 6,      /* this device cannot do what the options ask for */
@@ -86,7 +91,7 @@ enum {
     GMSRT_DEVICE_LOST = 10,     /* the device's context is gone for all runners of this process, open or new: close
                                    them; only a new process can use the device again */
     GMSRT_TIMED_OUT = 11,       /* it took longer than the caller wanted to wait */
-    GMSRT_CANCELLED = 12,       /* the caller's own callback ended it */
+    GMSRT_CANCELLED = 12,       /* the caller's own callback ended it, or the runner is being closed */
     GMSRT_BUSY = 13,            /* as much is under way as can be: wait for some of it, or drop this one */
     GMSRT_DEVICE_BUSY = 14,     /* another process has the device for itself (exclusive compute mode) */
     GMSRT_DEVICE_HUNG = 15      /* no result within wait_ms: a kernel does not end. What the runner has on the device
@@ -145,7 +150,8 @@ typedef struct gmsrt_cpu_options {
     uint32_t batch;            /* only for a graph with a free batch size; 0: the graph's own, or 1 */
     gmsrt_trial trial;         /* default GMSRT_TRIAL_AUTO */
     uint32_t trial_seconds;    /* a trial that takes longer has failed; 0: 600 */
-    uint32_t timeout_ms;       /* the whole open fails with GMSRT_TIMED_OUT after so many milliseconds; 0: no limit */
+    /* The whole open fails with GMSRT_TIMED_OUT after so many milliseconds, looked at about every 20; 0: no limit. */
+    uint32_t timeout_ms;
     /* Asked about every 20 ms on the calling thread while the graph is opened; other than 0 ends the open with
      * GMSRT_CANCELLED. NULL: it cannot be cancelled. See gmsrt_open_cpu. */
     int (*cancelled)(void *user);
@@ -285,9 +291,11 @@ GMSRT_API gmsrt_status gmsrt_cpu_options_init(gmsrt_cpu_options *options, size_t
 GMSRT_API gmsrt_status gmsrt_cuda_options_init(gmsrt_cuda_options *options, size_t size);
 GMSRT_API gmsrt_status gmsrt_bench_options_init(gmsrt_bench_options *options, size_t size);
 
-/* Open a graph on the CPU. `graph` is an engine folder, whose files are compared with the hashes in its engine.json, or
- * an .onnx file. A manifest of another format or of a newer version is refused, and so is a graph or a file with weights
- * that the manifest does not list. A file that is not ONNX, or has weights in a file outside the graph's folder, is refused. The program
+/* Open a graph on the CPU. `graph` is an engine folder, an .onnx file, or an .xml file: OpenVINO's own form, in which an
+ * engine keeps a graph of which single nodes run in f32, with its constants next to it in NAME.xml.bin. Of a folder, the
+ * files of the CPU's graph are compared with the hashes in its engine.json; of a file nothing vouches for the content. A
+ * manifest of another format or of a newer version is refused, and so is a graph or a file with weights that the manifest
+ * does not list. A file that is neither form, or has weights in a file outside the graph's folder, is refused. The program
  * gmsrt-trial, which is next to this library (or where $GMS_RT_TRIAL says), then opens and runs the graph in a process of
  * its own, as often as options->trial asks; only then OpenVINO opens it here. With GMSRT_TRIAL_NEVER a malformed graph
  * can crash the calling process (see README.md, "Trust"). The trial finds crashes; it is no sandbox.
@@ -302,8 +310,10 @@ GMSRT_API gmsrt_status gmsrt_bench_options_init(gmsrt_bench_options *options, si
 GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_open_cpu(const char *graph, const gmsrt_cpu_options *options,
                                                       gmsrt_runner **runner);
 
-/* The same for the bytes of an .onnx file whose weights are all in it, such as gmsrt_engine_read gives. They are not
- * used any more when the call returns. The trial's process gets them through a file without a name. */
+/* The same for the bytes of an .onnx file whose weights are all in it, such as gmsrt_engine_read gives of an engine whose
+ * info.model is one. (An engine whose model is model.xml is opened by its folder.) Of bytes nobody knows what they were
+ * built for: GMSRT_AS_BUILT is f32, so give options->precision after info.execution. The bytes are not used any more when
+ * the call returns. The trial's process gets them through a file without a name. */
 GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_open_cpu_memory(const void *graph, size_t size,
                                                              const gmsrt_cpu_options *options, gmsrt_runner **runner);
 
@@ -326,8 +336,8 @@ GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_get_info(const gmsrt_runner *runner
 /* Use only the first `lanes` of the opened lanes from now on (1 .. info.lanes). Calls under way are not disturbed. */
 GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_set_lanes(gmsrt_runner *runner, uint32_t lanes);
 
-/* Segment `count` images, any count; several are in flight where several lanes are free. Waits for a lane if none is
- * free. If it fails, the contents of `masks` are unspecified and no work on them is left behind. */
+/* Segment `count` images, any count, none included; several are in flight where several lanes are free. Waits for a lane
+ * if none is free. If it fails, the contents of `masks` are unspecified and no work on them is left behind. */
 GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_infer(gmsrt_runner *runner, const uint8_t *images, size_t count,
                                                    uint8_t *masks);
 
@@ -337,7 +347,8 @@ GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_bench(gmsrt_runner *runner, const u
                                                    const gmsrt_bench_options *options, gmsrt_sample *samples,
                                                    size_t capacity, gmsrt_bench_result *result, size_t size);
 
-/* Release everything; NULL is allowed. No other call on this runner may be under way or follow. */
+/* Release everything; NULL is allowed. No other call on this runner may be under way or follow: closing twice is freeing
+ * twice. What was submitted is run first. */
 GMSRT_API void gmsrt_close(gmsrt_runner *runner);
 
 /* ---- Engine folders -------------------------------------------------------------------------------------------------
@@ -468,10 +479,12 @@ GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_engine_get_plan(const gmsrt_engine 
                                                              size_t size);
 
 /* The way that the Python package would take: the first that fits, plans before the CPU. A plan fits a GPU of its
- * compute capability and the TensorRT version that built it, and is trusted if this user's `gms-rt build` made it or
+ * compute capability and the TensorRT version that built it; of several such GPUs it gets the one whose name is its
+ * `device`, else the first (with options->sms always the first). It is trusted if this user's `gms-rt build` made it or
  * options->trust_plans says so (signatures are checked by the Python package only). A CPU graph that asks for bf16 fits
- * where OpenVINO has that, or where the engine may fall back. GMSRT_NO_DEVICE with all reasons if none fits.
- * `options` may be NULL: then only the CPU's graph can fit. */
+ * where OpenVINO has that, or where the engine may fall back; any other fits, and gmsrt_open_cpu tells where there is no
+ * OpenVINO. Whether the driver is new enough for your program's TensorRT, TensorRT tells. GMSRT_NO_DEVICE with all
+ * reasons if none fits. `options` may be NULL: then only the CPU's graph can fit. */
 GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_engine_select(const gmsrt_engine *engine,
                                                            const gmsrt_select_options *options, gmsrt_plan *plan,
                                                            size_t size);
@@ -511,7 +524,8 @@ GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_resize_mask(const uint8_t *mask, ui
 GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_resize_probability(const uint8_t *levels, uint32_t height, uint32_t width,
                                                                 float *result, uint32_t to_height, uint32_t to_width);
 
-/* The mask of 0 and 255 at the size of the scan: 255 where the probability there is `threshold` or more. */
+/* The mask of 0 and 255 at the size of the scan: 255 where the probability there is `threshold` or more. The
+ * threshold lies between 0 and 1, neither of them included. */
 GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_mask_from_levels(const uint8_t *levels, uint32_t height, uint32_t width,
                                                               double threshold, uint8_t *mask, uint32_t to_height,
                                                               uint32_t to_width);
@@ -547,7 +561,7 @@ typedef struct gmsrt_frame {
     gmsrt_matrix matrix;
     gmsrt_range range;
     uint32_t reserved;                    /* 0 */
-    uint32_t width, height;               /* of the whole frame; odd ones, too */
+    uint32_t width, height;               /* of the whole frame, each 1 to 32768; odd ones, too */
     uint32_t x, y;                        /* of the region's first pixel, from the top left; odd ones, too */
     uint32_t region_width, region_height; /* with x and y all 0: the whole frame */
     const uint8_t *planes[3];
@@ -558,7 +572,8 @@ GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_frame_init(gmsrt_frame *frame, size
 
 /* The frame's region as RGB, region_height rows of region_width * 3 bytes; `stride` bytes from a row to the next, 0: no
  * gap. The same bytes as OpenCV's cvtColor gives, for NV12 and I420 in BT.601, limited (COLOR_YUV2RGB_NV12); the other
- * three follow their standards in the same integers, rounded. Chroma is not interpolated. Nothing is allocated.
+ * three follow their standards in the same integers, rounded. Chroma is not interpolated. Nothing is allocated. `rgb` must
+ * not overlap the planes.
  * Threads: any, it shares nothing. A frame that does not fit its planes is GMSRT_INVALID_ARGUMENT, with what is wrong. */
 GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_rgb_from_frame(const gmsrt_frame *frame, uint8_t *rgb, size_t stride);
 
@@ -576,12 +591,15 @@ typedef uint64_t gmsrt_ticket;
 
 /* Called on a thread of the runner when an inference is done: the masks are written, or `status` and `message` (valid
  * during the call) say why not. Until it returns, the lane's thread does nothing else. It may submit, also the next frame
- * into the same memory; it must not wait for an inference nor close the runner. */
+ * into the same memory. It cannot wait for an inference of the same runner (gmsrt_wait is GMSRT_INVALID_ARGUMENT) nor close
+ * that (gmsrt_close does nothing). */
 typedef void (*gmsrt_done)(void *user, gmsrt_status status, const char *message);
 
-/* Segment `count` images as gmsrt_infer does, and return at once. Give `done`, `ticket` or both. Without room for another
- * inference it is GMSRT_BUSY, and nothing was submitted: a camera's program drops the frame, others wait for a ticket.
- * Inferences begin in the order of their submission. */
+/* Segment `count` images, at least one, as gmsrt_infer does, and return at once. Give `done`, `ticket` or both. Without
+ * room for another inference it is GMSRT_BUSY, and nothing was submitted: a camera's program drops the frame, others wait
+ * for a ticket. Inferences are taken from the queue in the order of their submission; with one lane they also end in it,
+ * with several two that are next to each other may begin and end the other way round. While gmsrt_close waits, a callback's
+ * submit is GMSRT_CANCELLED. */
 GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_submit(gmsrt_runner *runner, const uint8_t *images, size_t count,
                                                     uint8_t *masks, gmsrt_done done, void *user, gmsrt_ticket *ticket);
 

@@ -168,7 +168,8 @@ class Runner
         return ticket;
     }
 
-    // Submit, with a call when it is done. The call must not throw: it comes from C. False: no room.
+    // Submit, with a call when it is done. The call must not throw: it comes from C. False: no room. A call that submits
+    // the next one itself does so with gmsrt_submit and what get() gave: this owner may be on its way to its end.
     [[nodiscard]] bool submit(const std::uint8_t *images, std::size_t count, std::uint8_t *masks, gmsrt_done done,
                               void *user)
     {

@@ -39,6 +39,13 @@ struct gmsrt_async {
     job jobs[GMSRT_MAX_JOBS];
 };
 
+static __thread const gmsrt_async *calling; /* whose callback this thread is in */
+
+bool gmsrt_async_is_calling(const gmsrt_async *async)
+{
+    return async != NULL && calling == async;
+}
+
 /* Run the job with the lock given up; the lock is held again at the end. */
 static void run_job(gmsrt_async *async, job *current)
 {
@@ -48,7 +55,11 @@ static void run_job(gmsrt_async *async, job *current)
     status = gmsrt_infer(async->runner, current->images, current->count, current->masks);
     current->message[0] = '\0';
     if (status != GMSRT_OK) gmsrt_copy_text(current->message, sizeof current->message, gmsrt_last_error());
-    if (current->done != NULL) current->done(current->user, status, current->message);
+    if (current->done != NULL) {
+        calling = async;
+        current->done(current->user, status, current->message);
+        calling = NULL;
+    }
     pthread_mutex_lock(&async->mutex);
     current->status = status;
     current->state = current->wanted ? DONE : FREE;
@@ -185,6 +196,10 @@ gmsrt_status gmsrt_submit(gmsrt_runner *runner, const uint8_t *images, size_t co
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_submit: give a callback or room for a ticket, or both");
     if ((status = async_of(runner, &async)) != GMSRT_OK) return status;
     pthread_mutex_lock(&async->mutex);
+    if (async->stopping) { /* a callback that submits the next one each time would keep it open for ever */
+        pthread_mutex_unlock(&async->mutex);
+        return gmsrt_fail(GMSRT_CANCELLED, "the runner is being closed: nothing more can be submitted");
+    }
     while (place < GMSRT_MAX_JOBS && async->jobs[place].state != FREE) place++;
     if (place == GMSRT_MAX_JOBS) {
         pthread_mutex_unlock(&async->mutex);
@@ -241,6 +256,8 @@ gmsrt_status gmsrt_wait(gmsrt_runner *runner, gmsrt_ticket ticket, int64_t milli
     pthread_mutex_unlock(&runner->mutex);
     if (ticket == 0 || async == NULL)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_wait: this runner has given no such ticket");
+    if (gmsrt_async_is_calling(async)) /* it would wait for itself, or hold up what it waits for */
+        return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_wait was called by a callback of the same runner");
     of = &async->jobs[place];
     pthread_mutex_lock(&async->mutex);
     for (;;) {

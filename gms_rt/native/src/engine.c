@@ -22,11 +22,6 @@ static char *join(const char *folder, const char *name)
     return path;
 }
 
-static double number_of(const gmsrt_json *value)
-{
-    return gmsrt_json_is(value, GMSRT_JSON_NUMBER) ? strtod(value->text, NULL) : 0.0;
-}
-
 /* What the certificate says. One that is not there, or not whole, is a fact about the engine and not a failure. */
 static void read_certificate(gmsrt_engine *engine)
 {
@@ -59,8 +54,8 @@ static void read_certificate(gmsrt_engine *engine)
         } else if (strcmp(verdict, "pass") == 0 || strcmp(verdict, "fail") == 0) {
             engine->info.certificate =
                 strcmp(verdict, "pass") == 0 ? GMSRT_CERTIFICATE_PASSED : GMSRT_CERTIFICATE_FAILED;
-            engine->info.dice_mean = number_of(gmsrt_json_member(summary, "mean"));
-            engine->info.dice_min = number_of(gmsrt_json_member(summary, "min"));
+            engine->info.dice_mean = gmsrt_json_number(gmsrt_json_member(summary, "mean"));
+            engine->info.dice_min = gmsrt_json_number(gmsrt_json_member(summary, "min"));
         }
     }
     gmsrt_json_free(value);
@@ -98,6 +93,7 @@ gmsrt_status gmsrt_engine_open(const char *folder, gmsrt_engine **engine)
     if (engine != NULL) *engine = NULL;
     if (folder == NULL || engine == NULL)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_engine_open: a null pointer");
+    if (folder[0] == '\0') return gmsrt_fail(GMSRT_NOT_FOUND, "gmsrt_engine_open: the name of the folder is empty");
     made = calloc(1, sizeof *made);
     if (made != NULL) made->folder = malloc(strlen(folder) + 1);
     if (made == NULL || made->folder == NULL) {

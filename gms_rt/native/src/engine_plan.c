@@ -17,7 +17,8 @@ typedef struct machine {
     int64_t gpu;   /* -1: any */
     const gmsrt_select_options *options;
     uint32_t sms[MAX_GPUS], sm_count;
-    char note[300]; /* why there is no GPU */
+    char names[MAX_GPUS][sizeof((gmsrt_device *)NULL)->name]; /* "" where the caller named the sms */
+    char note[300];                                           /* why there is no GPU */
 } machine;
 
 gmsrt_target gmsrt_target_of(const char *name)
@@ -71,6 +72,7 @@ static void ask_driver(machine *m)
             return;
         }
         count = about.count;
+        gmsrt_copy_text(m->names[m->sm_count], sizeof m->names[0], about.name);
         m->sms[m->sm_count++] = about.sm;
     }
 }
@@ -148,14 +150,26 @@ static void list_sms(const machine *m, char *text, size_t size)
             used += (size_t)snprintf(text + used, size - used, "%sSM%u", used > 0 ? ", " : "", m->sms[i]);
 }
 
+/* The GPU of the plan's compute capability: of several the one that its kernels were timed on, else the first; -1: none. */
+static int32_t find_gpu(const machine *m, const gmsrt_plan *plan)
+{
+    int32_t found = -1;
+
+    for (uint32_t i = 0; i < m->sm_count; i++) {
+        if (m->sms[i] != plan->sm || (m->gpu >= 0 && m->gpu != (int64_t)i)) continue;
+        if (strcmp(m->names[i], plan->device) == 0) return (int32_t)i;
+        if (found < 0) found = (int32_t)i;
+    }
+    return found;
+}
+
 static void judge_plan(const machine *m, gmsrt_plan *plan)
 {
     const char *installed = flavour_version(plan, m->options);
     char *reason = plan->reason, here[200], why[300];
     const size_t size = sizeof plan->reason;
 
-    for (uint32_t i = m->sm_count; i-- > 0;) /* the first that fits stays */
-        if (m->sms[i] == plan->sm && (m->gpu < 0 || m->gpu == (int64_t)i)) plan->gpu = (int32_t)i;
+    plan->gpu = find_gpu(m, plan);
     list_sms(m, here, sizeof here);
     if (m->sm_count == 0)
         snprintf(reason, size, "%s", m->note);
@@ -252,7 +266,7 @@ static void append(char *text, size_t size, const char *more)
 {
     const size_t used = strlen(text);
 
-    if (used + 1 < size) gmsrt_copy_text(text + used, size - used, more);
+    snprintf(text + used, size - used, "%s", more);
 }
 
 gmsrt_status gmsrt_engine_select(const gmsrt_engine *engine, const gmsrt_select_options *options, gmsrt_plan *plan,

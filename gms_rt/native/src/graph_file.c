@@ -61,6 +61,11 @@ gmsrt_status gmsrt_take_graph(const char *name, const void *bytes, size_t size, 
     files->bytes = bytes;
     files->size = size;
     file->size = size;
+    if (size >= 5 && memcmp(bytes, "<?xml", 5) == 0)
+        return gmsrt_fail(GMSRT_BAD_GRAPH,
+                          "%s is OpenVINO's form of a graph, whose constants are in another file; open the engine's "
+                          "folder instead",
+                          name);
     gmsrt_sha256_start(&sum);
     gmsrt_sha256_add(&sum, bytes, size);
     gmsrt_sha256_end(&sum, file->hex);

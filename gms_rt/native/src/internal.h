@@ -141,6 +141,7 @@ typedef struct gmsrt_backend_hooks {
 /* async.c: the queue of a runner and its threads; NULL: nothing was submitted. stop waits for what was. */
 typedef struct gmsrt_async gmsrt_async;
 void gmsrt_async_stop(gmsrt_async *async);
+bool gmsrt_async_is_calling(const gmsrt_async *async); /* whether this thread is in one of its callbacks */
 
 struct gmsrt_runner {
     const gmsrt_backend_hooks *hooks;

@@ -2,9 +2,11 @@
  *
  * One allocation for all values and one for all texts, both bounded by the file's size. What Python's reader takes and
  * the standard does not (NaN), or takes silently (a member twice: which one counts?), is refused. */
+#define _XOPEN_SOURCE 700 /* newlocale, uselocale */
 #include "json.h"
 
 #include <errno.h>
+#include <locale.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -314,4 +316,20 @@ bool gmsrt_json_whole(const gmsrt_json *value, int64_t low, int64_t high, int64_
     errno = 0;
     *number = strtoll(value->text, &end, 10);
     return errno == 0 && *end == '\0' && *number >= low && *number <= high;
+}
+
+double gmsrt_json_number(const gmsrt_json *value)
+{
+    /* JSON's point, whatever the program's language has. */
+    const locale_t plain = gmsrt_json_is(value, GMSRT_JSON_NUMBER) ? newlocale(LC_NUMERIC_MASK, "C", (locale_t)0) : 0;
+    double number = 0.0;
+
+    if (plain != (locale_t)0) {
+        const locale_t before = uselocale(plain);
+
+        number = strtod(value->text, NULL);
+        uselocale(before);
+        freelocale(plain);
+    }
+    return number;
 }

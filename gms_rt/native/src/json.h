@@ -34,5 +34,7 @@ const char *gmsrt_json_text(const gmsrt_json *value, const char *key);
 bool gmsrt_json_is(const gmsrt_json *value, gmsrt_json_kind kind);
 /* Whether it is a whole number without a fraction or exponent, of `low` to `high`. */
 bool gmsrt_json_whole(const gmsrt_json *value, int64_t low, int64_t high, int64_t *number);
+/* Any number; 0 for what is none. */
+double gmsrt_json_number(const gmsrt_json *value);
 
 #endif

@@ -51,6 +51,10 @@ gmsrt_status gmsrt_runner_create(const gmsrt_backend_hooks *hooks, void *state, 
 void gmsrt_close(gmsrt_runner *runner)
 {
     if (runner == NULL) return;
+    if (gmsrt_async_is_calling(runner->async)) { /* the thread would wait for its own end */
+        gmsrt_log(GMSRT_LOG_WARNING, "gmsrt_close was called by a callback of the same runner: it stays open");
+        return;
+    }
     gmsrt_async_stop(runner->async);
     runner->hooks->close(runner);
     pthread_cond_destroy(&runner->changed);
@@ -61,7 +65,7 @@ void gmsrt_close(gmsrt_runner *runner)
 gmsrt_status gmsrt_get_info(const gmsrt_runner *runner, gmsrt_info *info, size_t size)
 {
     const gmsrt_layout layout = {sizeof *info, offsetof(gmsrt_info, execution),
-                                 offsetof(gmsrt_info, runtime) + sizeof info->runtime};
+                                 offsetof(gmsrt_info, notice) + sizeof info->notice};
     gmsrt_info found;
     gmsrt_status status;
 

@@ -355,8 +355,8 @@ DRIVER(cuDeviceGetName, (char *name, int size, int device))
 {
     const int code = begin("cuDeviceGetName", false);
 
-    (void)device;
-    if (code == 0) snprintf(name, (size_t)size, "Fake GPU");
+    if (code == 0 && device == 0) snprintf(name, (size_t)size, "Fake GPU");
+    if (code == 0 && device != 0) snprintf(name, (size_t)size, "Fake GPU %d", device);
     return end(code);
 }
 

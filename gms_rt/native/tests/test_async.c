@@ -90,6 +90,13 @@ static void test_results(void)
     }
 }
 
+static void rest_a_moment(void)
+{
+    const struct timespec moment = {0, 1000000};
+
+    nanosleep(&moment, NULL);
+}
+
 typedef struct calls {
     gmsrt_runner *runner;
     uint8_t masks[PIXELS];
@@ -111,9 +118,7 @@ static void count_call(void *user, gmsrt_status status, const char *message)
 
 static void expect_calls(calls *of, int count)
 {
-    const struct timespec moment = {0, 1000000};
-
-    while (__atomic_load_n(&of->done, __ATOMIC_ACQUIRE) < count) nanosleep(&moment, NULL);
+    while (__atomic_load_n(&of->done, __ATOMIC_ACQUIRE) < count) rest_a_moment();
     CHECK(of->done == count, "%d calls instead of %d", of->done, count);
 }
 
@@ -237,6 +242,51 @@ static void test_close(void)
     }
 }
 
+typedef struct endless {
+    gmsrt_runner *runner;
+    uint8_t masks[PIXELS];
+    gmsrt_ticket ticket; /* of another inference */
+    int turns;           /* atomic */
+    gmsrt_status submitted, waited;
+} endless;
+
+static void submit_again(void *user, gmsrt_status status, const char *message)
+{
+    endless *of = user;
+
+    CHECK(status == GMSRT_OK, "%s", message);
+    if (of->ticket != 0) {
+        of->waited = gmsrt_wait(of->runner, of->ticket, 60000);
+        of->ticket = 0;
+    }
+    gmsrt_close(of->runner); /* must do nothing */
+    __atomic_add_fetch(&of->turns, 1, __ATOMIC_RELEASE);
+    of->submitted = gmsrt_submit(of->runner, images, 1, of->masks, submit_again, of, NULL);
+}
+
+/* A callback that submits the next inference each time does not keep gmsrt_close from ending, and one that waits or closes
+ * within itself is refused. */
+static void test_close_ends_a_chain(void)
+{
+    for (uint32_t lanes = 1; lanes <= 2; lanes++) {
+        gmsrt_runner *runner = open_runner(lanes);
+        endless of = {runner, {0}, 0, 0, GMSRT_OK, GMSRT_OK};
+        uint8_t masks[PIXELS];
+        gmsrt_ticket ticket;
+
+        fake.hold(1);
+        CHECK_OK(gmsrt_submit(runner, images, 1, of.masks, submit_again, &of, NULL));
+        CHECK_OK(gmsrt_submit(runner, images, 1, masks, NULL, NULL, &of.ticket));
+        ticket = of.ticket;
+        fake.hold(0);
+        while (__atomic_load_n(&of.turns, __ATOMIC_ACQUIRE) < 5) rest_a_moment();
+        CHECK_OK(gmsrt_wait(runner, ticket, -1));
+        close_clean(runner);
+        CHECK(of.waited == GMSRT_INVALID_ARGUMENT, "a callback waited: %s", gmsrt_status_name(of.waited));
+        CHECK(of.submitted == GMSRT_CANCELLED, "submitted while it was closed: %s", gmsrt_status_name(of.submitted));
+    }
+}
+
 /* A signal for the process is not taken by a thread of the library. */
 static void test_signals(void)
 {
@@ -322,6 +372,7 @@ int main(int argc, char **argv)
     test_failures();
     test_arguments();
     test_close();
+    test_close_ends_a_chain();
     test_signals();
     test_threads();
     return checks_passed("test_async (fake OpenVINO)");

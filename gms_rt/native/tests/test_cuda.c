@@ -417,6 +417,10 @@ static void expect_without_graph(const gmsrt_cuda_options *options, user *u, con
     CHECK_OK(gmsrt_get_info(runner, &info, sizeof info));
     CHECK(info.graphs == 0, "%u graphs", info.graphs);
     CHECK(strstr(info.notice, "no CUDA graph") != NULL && strstr(info.notice, why) != NULL, "notice: %s", info.notice);
+    memset(&info, 'x', sizeof info);
+    CHECK_OK(
+        gmsrt_get_info(runner, &info, offsetof(gmsrt_info, notice) + 8)); /* of a header that has less room for it */
+    CHECK(strlen(info.notice) == 7, "a text that was cut does not end: %.20s", info.notice);
     u->fail_enqueue = 0;
     memset(masks, 1, sizeof masks);
     CHECK_OK(gmsrt_infer(runner, images, IMAGES, masks));
