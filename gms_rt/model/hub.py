@@ -40,6 +40,7 @@ def _folder(preset: Preset, *, cached: bool = False) -> Path:
                 path = _fetched(preset, folder, file.name, cached)
             except _NotThere as error:
                 missing = missing or error.told
+                cached = cached or error.unreachable  # asked once: the client tries for a long time
                 break
             _check(path, file)
             paths.append(path)
@@ -51,18 +52,18 @@ def _folder(preset: Preset, *, cached: bool = False) -> Path:
 class _NotThere(Exception):
     """No such file in the repository or, where that cannot be asked, in the cache; another folder may have it."""
 
-    def __init__(self, told: UsageError) -> None:
-        self.told = told
+    def __init__(self, told: UsageError, *, unreachable: bool = False) -> None:
+        self.told, self.unreachable = told, unreachable
         super().__init__()
 
 
 def _fetched(preset: Preset, folder: str, name: str, cached: bool) -> Path:
     try:
         return _download(preset, folder, name, cached)
-    except _NotThere:
+    except _NotThere as error:
         if name != WEIGHTS or preset.folder is not None:
             raise
-        return _download(preset, folder, _PICKLED, cached)
+        return _download(preset, folder, _PICKLED, cached or error.unreachable)
 
 
 def _download(preset: Preset, folder: str, name: str, cached: bool) -> Path:
@@ -73,7 +74,7 @@ def _download(preset: Preset, folder: str, name: str, cached: bool) -> Path:
         return Path(hub.hf_hub_download(preset.repository, name, **options))
     except errors.LocalEntryNotFoundError as error:
         told = _refused("cannot be reached, and its files are not in the cache", preset, error)
-        raise _NotThere(told) from error
+        raise _NotThere(told, unreachable=True) from error
     except errors.GatedRepoError as error:
         raise _refused("is open only to users who have accepted its terms", preset, error) from error
     except errors.RepositoryNotFoundError as error:

@@ -233,6 +233,21 @@ def test_offline_a_folder_of_the_repository_is_found_in_the_cache_too(
     assert len(hub.asked) == asked, "offline asks nobody"
 
 
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    only_cache: list[bool] = []
+
+    def unreachable(repository: str, name: str, **options: bool) -> str:
+        only_cache.append(options["local_files_only"])
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    with pytest.raises(UsageError, match="cannot be reached"):
+        load_tokenizer("sd-vae:someone/other")
+    assert only_cache == [False, True, True], "its other folders are looked for in the cache alone"
+
+
 def test_the_clients_own_variable_names_the_stand_in(vae_files: dict[str, bytes], tmp_path: Path) -> None:
     code = (
         "import sys; from gms_rt.model.loading import load_tokenizer;"
