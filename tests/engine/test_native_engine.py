@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.native_build import NATIVE, compiler, fake, run
+from support.native_build import check_structures, compiler, fake, run
 from support.native_engine import Code, EngineInfo, NativeEngine, NativeError, Plan, SegmentClass, SelectOptions, Wanted
 from support.trees import ROOT
 
@@ -625,16 +625,4 @@ def test_structures_have_the_size_of_the_header(tmp_path: Path) -> None:
         "gmsrt_plan": Plan,
         "gmsrt_select_options": SelectOptions,
     }
-    lines = ['#include "gms_rt.h"', "#include <stdio.h>", "int main(void) {"]
-    expected = []
-    for name, structure in pairs.items():
-        lines.append(f'printf("%zu\\n", sizeof({name}));')
-        expected.append(ctypes.sizeof(structure))
-        for field in structure._fields_:
-            lines.append(f'printf("%zu\\n", offsetof({name}, {field[0]}));')
-            expected.append(getattr(structure, field[0]).offset)
-    source, program = tmp_path / "sizes.c", tmp_path / "sizes"
-    source.write_text("\n".join([*lines, "return 0; }"]))
-    run([compiler(), f"-I{NATIVE / 'include'}", str(source), "-o", str(program)])
-    said = subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout
-    assert [int(line) for line in said.split()] == expected
+    check_structures(pairs, tmp_path)

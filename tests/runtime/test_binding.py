@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.native_build import FLAGS, NATIVE, compiler, run
+from support.native_build import NATIVE, check_structures, compiler, numbers_from_c, run
 from support.native_graphs import FLOAT, conv_graph, expected_mean, images, mean_graph, save
 
 from gms_rt.errors import ArtifactError, DeviceError, NativeError, UsageError
@@ -366,21 +365,10 @@ def test_structures_have_the_size_of_the_header(tmp_path: Path) -> None:
         "gmsrt_bench_options": library.BenchLimits,
         "gmsrt_bench_result": library.BenchOutcome,
     }
+    check_structures(pairs, tmp_path)
     lines = ['#include "gms_rt.h"', "#include <stdio.h>", "int main(void) {"]
-    expected = []
-    for name, structure in pairs.items():
-        lines.append(f'printf("%zu\\n", sizeof({name}));')
-        expected.append(ctypes.sizeof(structure))
-        for field in structure._fields_:
-            lines.append(f'printf("%zu\\n", offsetof({name}, {field[0]}));')
-            expected.append(getattr(structure, field[0]).offset)
     lines.append('printf("%zu\\n%d\\n", sizeof(gmsrt_sample), GMSRT_ABI_VERSION); return 0; }')
-    expected += [SAMPLE.itemsize, library.ABI_VERSION]
-    source, program = tmp_path / "sizes.c", tmp_path / "sizes"
-    source.write_text("\n".join(lines))
-    run([compiler(), *FLAGS, str(source), "-o", str(program)])
-    said = subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout
-    assert [int(line) for line in said.split()] == expected
+    assert numbers_from_c(lines, tmp_path) == [SAMPLE.itemsize, library.ABI_VERSION]
 
 
 def test_many_threads_share_a_runner(graph: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import shutil
@@ -69,3 +70,25 @@ def run(command: list[str], **options: object) -> None:
     """Run a command; its output is the failure's message."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def check_structures(pairs: dict[str, type[ctypes.Structure]], folder: Path) -> None:
+    """Hold sizes and offsets of ctypes structures against those that the compiler gives the header's."""
+    lines = ['#include "gms_rt.h"', "#include <stdio.h>", "int main(void) {"]
+    expected = []
+    for name, structure in pairs.items():
+        lines.append(f'printf("%zu\\n", sizeof({name}));')
+        expected.append(ctypes.sizeof(structure))
+        for field in structure._fields_:
+            lines.append(f'printf("%zu\\n", offsetof({name}, {field[0]}));')
+            expected.append(getattr(structure, field[0]).offset)
+    assert numbers_from_c([*lines, "return 0; }"], folder) == expected
+
+
+def numbers_from_c(lines: list[str], folder: Path) -> list[int]:
+    """The numbers that a C program prints, a line each."""
+    source, program = folder / "numbers.c", folder / "numbers"
+    source.write_text("\n".join(lines))
+    run([compiler(), *FLAGS, str(source), "-o", str(program)])
+    said = subprocess.run([str(program)], capture_output=True, text=True, check=True).stdout
+    return [int(line) for line in said.split()]

@@ -6,7 +6,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "internal.h"
 
@@ -100,23 +99,6 @@ void gmsrt_async_stop(gmsrt_async *async)
     free(async);
 }
 
-/* Waiting is timed by a clock that nobody sets, where conditions can. */
-static int make_condition(pthread_cond_t *condition)
-{
-#if defined(__APPLE__)
-    return pthread_cond_init(condition, NULL);
-#else
-    pthread_condattr_t attributes;
-    int code = pthread_condattr_init(&attributes);
-
-    if (code != 0) return code;
-    code = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    if (code == 0) code = pthread_cond_init(condition, &attributes);
-    pthread_condattr_destroy(&attributes);
-    return code;
-#endif
-}
-
 /* The threads see none of the host's signals: its handlers run in threads that it knows. */
 static gmsrt_status start_threads(gmsrt_async *async)
 {
@@ -151,7 +133,7 @@ static gmsrt_status make_async(gmsrt_runner *runner, gmsrt_async **made)
         free(async);
         return gmsrt_fail(GMSRT_OUT_OF_MEMORY, "no memory for a lock");
     }
-    if (make_condition(&async->changed) != 0) {
+    if (gmsrt_condition_init(&async->changed) != 0) {
         pthread_cond_destroy(&async->work);
         pthread_mutex_destroy(&async->mutex);
         free(async);
@@ -221,29 +203,11 @@ gmsrt_status gmsrt_submit(gmsrt_runner *runner, const uint8_t *images, size_t co
     return GMSRT_OK;
 }
 
-static struct timespec moment_after(int64_t milliseconds)
-{
-    struct timespec end;
-
-#if defined(__APPLE__)
-    clock_gettime(CLOCK_REALTIME, &end);
-#else
-    clock_gettime(CLOCK_MONOTONIC, &end);
-#endif
-    if (milliseconds > INT32_MAX) milliseconds = INT32_MAX; /* 24 days */
-    end.tv_sec += (time_t)(milliseconds / 1000);
-    end.tv_nsec += (long)(milliseconds % 1000) * 1000000L;
-    if (end.tv_nsec >= 1000000000L) {
-        end.tv_nsec -= 1000000000L;
-        end.tv_sec++;
-    }
-    return end;
-}
-
 gmsrt_status gmsrt_wait(gmsrt_runner *runner, gmsrt_ticket ticket, int64_t milliseconds)
 {
     const uint32_t place = (uint32_t)((ticket - 1) % GMSRT_MAX_JOBS);
-    const struct timespec end = moment_after(milliseconds > 0 ? milliseconds : 0);
+    const int64_t limit = milliseconds < 0 ? 0 : milliseconds > INT32_MAX ? INT32_MAX : milliseconds; /* 24 days */
+    const struct timespec end = gmsrt_moment_after((double)limit);
     bool late = milliseconds == 0;
     char message[MESSAGE_SIZE] = "";
     gmsrt_async *async;

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "cpu.h"
 
@@ -135,17 +134,11 @@ static bool keep_text(job *j, int index, const char **text)
 static job *make_job(const gmsrt_source *source, const gmsrt_cpu_options *options, bool wants_runner)
 {
     job *j = calloc(1, sizeof *j);
-    pthread_condattr_t attributes;
     bool good;
 
     if (j == NULL) return NULL;
     pthread_mutex_init(&j->mutex, NULL);
-    pthread_condattr_init(&attributes);
-#if !defined(__APPLE__)
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-#endif
-    pthread_cond_init(&j->changed, &attributes);
-    pthread_condattr_destroy(&attributes);
+    gmsrt_condition_init(&j->changed);
     j->source = *source;
     j->options = *options;
     j->wants_runner = wants_runner;
@@ -178,16 +171,8 @@ static bool start_thread(job *j)
 /* Wait for the job, the mutex held, at most so many milliseconds; whether it is done. */
 static bool wait_for(job *j, double milliseconds)
 {
-    struct timespec end;
+    const struct timespec end = gmsrt_moment_after(milliseconds);
 
-#if defined(__APPLE__)
-    clock_gettime(CLOCK_REALTIME, &end);
-#else
-    clock_gettime(CLOCK_MONOTONIC, &end);
-#endif
-    end.tv_nsec += (long)(milliseconds * 1e6);
-    end.tv_sec += end.tv_nsec / 1000000000;
-    end.tv_nsec %= 1000000000;
     if (!j->done) pthread_cond_timedwait(&j->changed, &j->mutex, &end);
     return j->done;
 }

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <time.h>
 
 #include "gms_rt.h"
 
@@ -42,8 +43,11 @@ void gmsrt_struct_give(void *to, size_t size, const void *from, gmsrt_layout lay
 /* environment.c: a variable's value; NULL where it is unset or empty, or must not be followed (a setuid program). */
 const char *gmsrt_environment(const char *name);
 
-/* clock.c: milliseconds of a monotonic clock. */
+/* clock.c: milliseconds of a monotonic clock; a condition whose timed waits follow one, where the system has that; and
+ * the moment in so many milliseconds that such a wait ends at. */
 double gmsrt_now(void);
+int gmsrt_condition_init(pthread_cond_t *condition);
+struct timespec gmsrt_moment_after(double milliseconds);
 
 /* sha256.c: of bytes in pieces, and of the rest of a file (false if it cannot be read); lower-case hex. */
 typedef struct gmsrt_sha256_state {
