@@ -60,15 +60,9 @@ class EngineProfile:
     worth: tuple[str, ...]  # the layers whose own rounding costs most: worth a better type
 
 
-def session_from_engine(
-    folder: Path, manifest: EngineManifest, *, execution: str = "", profile: bool = False
-) -> Session:
+def session_from_engine(folder: Path, manifest: EngineManifest, *, execution: str = "") -> Session:
     """The graph that an engine opens on this CPU, after its hashes were compared; `execution` as it runs here."""
-    if "cpu" not in manifest.targets:
-        raise DeviceError("has no CPU graph, and only those can be looked into", where=folder, fix="build for cpu")
-    asked = execution or execution_here(manifest)
-    graph = _verified_graph(folder, manifest)
-    return Session(graph, execution=asked, form=_form(folder, manifest), profile=profile)
+    return _opened(folder, manifest, execution or execution_here(manifest))[1]
 
 
 def execution_here(manifest: EngineManifest) -> str:
@@ -103,8 +97,8 @@ def profile_engine(folder: Path, images: U8 | None = None, *, reference: Path | 
     `reference` is the FP32 graph that the engine was built from.
     """
     manifest = read_manifest(folder)
-    session = session_from_engine(folder, manifest, profile=True)
-    graph, image = _verified_graph(folder, manifest), _image(folder, manifest, images)
+    graph, session = _opened(folder, manifest, execution_here(manifest), profile=True)
+    image = _image(folder, manifest, images)
     report, times = session.layer_report(), session.layer_milliseconds(image)
     found = nodes_by_layer(report, graph)
     distances, compared = _distances(folder, manifest, graph, image, list(found.values()), reference)
@@ -172,9 +166,13 @@ def _incoming(graph: Graph, nodes: Sequence[str], known: Mapping[str, float]) ->
     return found
 
 
-def _verified_graph(folder: Path, manifest: EngineManifest) -> Graph:
+def _opened(folder: Path, manifest: EngineManifest, execution: str, *, profile: bool = False) -> tuple[Graph, Session]:
+    """An engine's ONNX graph and the session that runs it, after its hashes were compared."""
+    if "cpu" not in manifest.targets:
+        raise DeviceError("has no CPU graph, and only those can be looked into", where=folder, fix="build for cpu")
     verify_files(folder, manifest, [name for name in manifest.files if name.startswith(manifest.graph)])
-    return read_graph(folder / manifest.graph, batch=manifest.batch)
+    graph = read_graph(folder / manifest.graph, batch=manifest.batch)
+    return graph, Session(graph, execution=execution, form=_form(folder, manifest), profile=profile)
 
 
 def _form(folder: Path, manifest: EngineManifest) -> IrModel | None:
