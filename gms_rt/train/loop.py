@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,9 +28,10 @@ from gms_rt.train.device import forward_type
 from gms_rt.train.interrupt import StopRequest, stop_requests
 from gms_rt.train.latents import cached_latents, encode
 from gms_rt.train.linear_decoder import fit_linear_decoder
-from gms_rt.train.objective import losses
+from gms_rt.train.objective import Losses, losses
 from gms_rt.train.recipe import RENAMED, TrainingRecipe
 from gms_rt.train.record import Record
+from gms_rt.train.replay import Replay
 from gms_rt.train.request import Outcome, Progress, TrainingRequest
 from gms_rt.train.samples import Samples
 from gms_rt.train.schedule import Place, Schedule
@@ -84,13 +86,13 @@ class _Training:
         self.device = torch.device(request.device)
         self.progress = progress or (lambda stage, done, total, note: None)
         self.gms, self.fitted = Gms(tokenizer, start.mapper).to(self.device), start.fitted
-        if self.device.type == "cpu":
-            self.gms.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.gms.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.samples = Samples(dataset.named(split.train), recipe)
         self.held_out = Samples(dataset.named(split.validation), recipe)
         self.schedule = Schedule(recipe, len(self.samples))
         self.half = forward_type(recipe.precision, self.device)
-        self.optimiser = torch.optim.AdamW(self.gms.mapper.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+        self.trained = list(self.gms.mapper.parameters())
+        self.optimiser = torch.optim.AdamW(self.trained, lr=recipe.lr, weight_decay=recipe.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half == torch.float16)
         self.cache = request.cache or request.out / "latents"
         data = {"name": dataset.name, "folder": str(dataset.root.resolve()), "split": split.source}
@@ -102,6 +104,9 @@ class _Training:
         # Reports that are not read yet. Reading one waits for its step, so a GPU gets the next step first.
         self.reports: list[_Report] = []
         self.lag = _lag(self.device)
+        # A scaler's factor changes from step to step, so float16 is not recorded.
+        recorded = self.device.type == "cuda" and not self.scaler.is_enabled()
+        self.derive = Replay(self._derive) if recorded else self._derive
 
     def run(self) -> Outcome:
         self._restore()
@@ -190,18 +195,26 @@ class _Training:
             group["lr"] = place.lr
         self.gms.mapper.train()
         batch = batch.to(self.device)
-        with torch.autocast(self.device.type, dtype=self.half, enabled=self.half != torch.float32):
-            outputs = self.gms.mapper.supervised_latents(batch.image)
-            found = losses(self.gms, self.recipe, place, batch, outputs, self.state.linear_decoder)
-        self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(found.total).backward()  # type: ignore[no-untyped-call]
+        found, gradients = self.derive(place.phase, batch.image, batch.target, batch.mask)
+        for parameter, gradient in zip(self.trained, gradients, strict=True):
+            parameter.grad = gradient
         self.scaler.unscale_(self.optimiser)
-        norm = torch.nn.utils.clip_grad_norm_(self.gms.mapper.parameters(), self.recipe.clip or math.inf)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.recipe.clip or math.inf)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self._average()
-        parts = torch.stack([part.detach() for part in (found.total, found.latent, found.drawn, norm)])
+        parts = torch.stack([found.total, found.latent, found.drawn, norm])
         self.reports.append(_Report(parts, batch.names, place))
+
+    def _derive(self, phase: str, image: Tensor, target: Tensor, mask: Tensor) -> tuple[Losses, Sequence[Tensor]]:
+        """The losses of a batch, and the gradients of their sum; None for weights that it does not use."""
+        with torch.autocast(self.device.type, dtype=self.half, enabled=self.half != torch.float32):
+            outputs = self.gms.mapper.supervised_latents(image)
+            batch = Batch(image, target, mask, [])
+            found = losses(self.gms, self.recipe, phase, batch, outputs, self.state.linear_decoder)
+        scaled: Tensor = self.scaler.scale(found.total)
+        gradients = torch.autograd.grad(scaled, self.trained, allow_unused=True)
+        return Losses(found.total.detach(), found.latent.detach(), found.drawn.detach()), gradients
 
     def _read_reports(self, leave: int) -> None:
         """Add up what the steps said, and stop where one is lost, before its weights are saved; `leave` the last."""
