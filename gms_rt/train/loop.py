@@ -17,7 +17,8 @@ from gms_rt.class_lists import CLASSES, classes_value
 from gms_rt.data.splits import Split, write_split
 from gms_rt.errors import UsageError
 from gms_rt.model.gms import Gms, pooled_channels
-from gms_rt.model.run import CONFIG, WEIGHTS, save_run, write_weights
+from gms_rt.model.kind import CONFIG
+from gms_rt.model.run import WEIGHTS, save_run, write_weights
 from gms_rt.model.tokenizer import Tokenizer
 from gms_rt.train.batches import Batch, BatchSource, CachedBatches, LiveBatches, ReadAhead, posterior_layer
 from gms_rt.train.checkpoint import STATE
