@@ -85,7 +85,7 @@ def latent_tensor(graph: Any) -> str:
     drawn = [node for node in graph.nodes if node.name.startswith("decoder/")]
     taken = dict.fromkeys(name for node in drawn for name in node.input if name in made)
     # What decoders share with the stages before them are shapes; the latent alone has four dimensions.
-    found = [name for name in taken if len(graph.shape.get(name, ())) == 4]
+    found = [str(name) for name in taken if len(graph.shape.get(name, ())) == 4]
     if len(found) != 1:
         raise UsageError(
             f"has {len(found)} tensors between latent mapping model and decoder, where one was expected",

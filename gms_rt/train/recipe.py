@@ -26,7 +26,8 @@ VIEW_LATER = (
     "image_resize",
     "mask_resize",
 )
-LATER = (*VIEW_LATER, "latent_noise_scaled", "dice_smooth", "last_batch", "warmup_moves", "levels", "pooling", "patience")
+_STEP_LATER = ("latent_noise_scaled", "dice_smooth", "last_batch", "warmup_moves", "patience")
+LATER = (*VIEW_LATER, *_STEP_LATER, "levels", "pooling")
 
 
 @dataclass(frozen=True)

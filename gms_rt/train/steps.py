@@ -34,6 +34,7 @@ class StepBatch(Protocol):
 
 
 AnyBatch = TypeVar("AnyBatch", bound=StepBatch)
+_Taken = TypeVar("_Taken", bound=StepBatch, contravariant=True)
 _Given = TypeVar("_Given", covariant=True)
 
 
@@ -44,7 +45,7 @@ class StepSource(Protocol[_Given]):
         """The batch of this step."""
 
 
-class Trainee(Protocol[AnyBatch]):
+class Trainee(Protocol[_Taken]):
     """What is trained."""
 
     @property
@@ -55,7 +56,7 @@ class Trainee(Protocol[AnyBatch]):
     def columns(self) -> tuple[str, ...]:
         """Names of the losses in `metrics.csv`; the first is minimised."""
 
-    def losses(self, batch: AnyBatch, place: Place) -> tuple[Tensor, ...]:
+    def losses(self, batch: _Taken, place: Place) -> tuple[Tensor, ...]:
         """The losses of a batch, as many as there are columns; the network is in training mode."""
 
     def score(self, weights: dict[str, Tensor]) -> tuple[float, float] | None:
