@@ -187,7 +187,11 @@ class Student(nn.Module):
 
     def features(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """The features at strides 8, 16 and 32 after the way back, finest first."""
-        found = [self.levels[0](F.relu(self.stem(F.pixel_unshuffle(pixels, self.shape.unshuffle))))]
+        return self.features_from_stem(self.stem(F.pixel_unshuffle(pixels, self.shape.unshuffle)))
+
+    def features_from_stem(self, first: Tensor) -> tuple[Tensor, ...]:
+        """The same of what the first convolution gives."""
+        found = [self.levels[0](F.relu(first))]
         for down, level in zip(self.downs, itertools.islice(self.levels, 1, None), strict=True):
             found.append(level(F.relu(down(found[-1]))))
         found[-1] = self.context(found[-1])

@@ -13,8 +13,9 @@ from torch import Tensor
 from gms_rt.artifacts import write_bytes
 from gms_rt.config import config_from_values, read_toml
 from gms_rt.errors import UsageError
+from gms_rt.model.gms import Gms
 from gms_rt.model.kind import CONFIG, STUDENT_FORMAT, STUDENT_VERSION, STUDENT_WEIGHTS, is_student_run
-from gms_rt.model.run import Tables, fill, toml_text, write_weights
+from gms_rt.model.run import Tables, check_run, fill, load_run, toml_text, write_weights
 from gms_rt.model.student import Student, StudentShape
 
 
@@ -31,6 +32,19 @@ def save_student(
     }
     write_bytes(folder / CONFIG, toml_text({**own, **(tables or {})}).encode())
     write_weights(folder / STUDENT_WEIGHTS, weights or student.state_dict())
+
+
+def load_any_run(folder: Path) -> Gms | Student:
+    """The model of a run folder of either kind, ready to segment."""
+    return load_student(folder) if is_student_run(folder) else load_run(folder)
+
+
+def check_any_run(folder: Path) -> None:
+    """Refuse what is not a run folder, whatever its kind."""
+    if is_student_run(folder):
+        shape_from_run(folder)
+    else:
+        check_run(folder)
 
 
 def load_student(folder: Path) -> Student:
