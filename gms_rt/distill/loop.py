@@ -8,7 +8,7 @@ carved from train, test is never looked at.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,13 +17,12 @@ from torch import Tensor
 from gms_rt.artifacts import sha256_file, sha256_json, write_json
 from gms_rt.class_lists import CLASSES, classes_from_run, classes_value
 from gms_rt.data.splits import write_split
-from gms_rt.distill.batches import StudentBatch, ViewedBatches
-from gms_rt.distill.objective import student_losses
-from gms_rt.distill.pictures import Pictures, read_pictures, unlabelled_scans
+from gms_rt.distill.batches import StudentBatch
+from gms_rt.distill.pictures import read_pictures, unlabelled_scans
 from gms_rt.distill.request import Distilled, DistillRequest
-from gms_rt.distill.teacher import TeacherFacts, open_teacher, teacher_facts
-from gms_rt.distill.teacher_cache import Lessons, cached_lessons
-from gms_rt.distill.validation import StudentValidation
+from gms_rt.distill.teacher import open_teacher, teacher_facts
+from gms_rt.distill.teacher_cache import cached_lessons
+from gms_rt.distill.training import Material, StudentTraining
 from gms_rt.errors import UsageError
 from gms_rt.model.kind import CONFIG, STUDENT_WEIGHTS
 from gms_rt.model.run import write_weights
@@ -32,20 +31,9 @@ from gms_rt.model.student_run import load_student, save_student, shape_from_run
 from gms_rt.train.checkpoint import STATE
 from gms_rt.train.interrupt import StopRequest, stop_requests
 from gms_rt.train.request import Outcome, Progress
-from gms_rt.train.schedule import Place, Schedule
 from gms_rt.train.steps import Ground, Steps
 
 _LATENT_STRIDES = (STRIDES[0] // 2, *STRIDES)
-
-
-@dataclass(frozen=True)
-class Material:
-    """What trains and judges a student: decoded once, for as many students as are trained on it."""
-
-    train: Pictures
-    held_out: Pictures
-    lessons: Lessons | None  # of the pictures that train; None without a teacher
-    teacher: TeacherFacts | None
 
 
 def distill(request: DistillRequest, progress: Progress | None = None, material: Material | None = None) -> Distilled:
@@ -108,23 +96,17 @@ def gather(request: DistillRequest, progress: Progress, stop: StopRequest | None
     return Material(train, held_out, lessons, teacher)
 
 
-class _Distilling:
-    """A student as what is trained."""
-
-    columns = ("loss", "truth_loss", "teacher_loss", "latent_loss")
+class _Distilling(StudentTraining):
+    """A student, and the order of the parts of its training."""
 
     def __init__(self, request: DistillRequest, material: Material, stop: StopRequest, progress: Progress) -> None:
-        self.request, self.recipe, self.out = request, request.recipe, request.out
-        self.material, self.device = material, torch.device(request.device)
         shape = _with_latent_head(request, material)
-        self.network, origin = _first_student(request, shape)
-        self.network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        student, origin = _first_student(request, shape)
         self.tables = _tables(request, material, origin)
-        self.validation = StudentValidation(self.network, material.held_out, self.device)
-        steps = self.recipe.steps()
-        self.schedule = Schedule(steps, len(material.train))
+        super().__init__(student, request.recipe, material, torch.device(request.device))
+        self.request, self.out, self.stop, self.progress = request, request.out, stop, progress
         fingerprint = distill_fingerprint(request, material, shape, origin)
-        ground = Ground(steps, self.schedule, self.out, self.device, fingerprint)
+        ground = Ground(self.recipe.steps(), self.schedule, self.out, self.device, fingerprint)
         self.steps: Steps[StudentBatch] = Steps(self, ground, stop, progress)
 
     def run(self) -> Distilled:
@@ -134,9 +116,14 @@ class _Distilling:
         classes = self.request.classes or (classes_from_run(self.request.teacher) if self.material.teacher else ())
         if classes:  # named anew at a resume: they change no weight
             write_json(self.out / CLASSES, classes_value(classes))
-        material = self.material
-        self.steps.run(ViewedBatches(material.train, material.lessons, self.recipe, self.schedule, self.device))
-        state = self.steps.state
+        self.steps.run(self.batches())
+        state, material = self.steps.state, self.material
+        int8_dice = None
+        if self.recipe.int8_epochs:
+            from gms_rt.distill.int8 import Int8Training
+
+            phase = Int8Training(self.out, self.tables, self.recipe.int8_phase(), material, self.device)
+            int8_dice = phase.run(self.stop, self.progress)
         outcome = Outcome(
             self.out,
             state.best,
@@ -152,16 +139,8 @@ class _Distilling:
             material.lessons is not None and self.recipe.taught,
             len(material.train),
             len(material.train) - material.train.labelled,
+            int8_dice,
         )
-
-    def losses(self, batch: StudentBatch, place: Place) -> tuple[Tensor, ...]:
-        """The total; of it, before their weights, the ground truth's part, the teacher's masks' and its latents'."""
-        found = student_losses(self.recipe, self.recipe.teaching(place.epoch), batch, self.network.taught(batch.image))
-        return found.total, found.truth, found.teacher, found.latent
-
-    def score(self, weights: dict[str, Tensor]) -> tuple[float, float] | None:
-        """Mean Dice and loss of the validation cases."""
-        return self.validation.score(weights) if self.validation else None
 
     def keep(self, weights: dict[str, Tensor]) -> None:
         """Write the run with these weights."""
@@ -176,7 +155,8 @@ def distill_fingerprint(
 ) -> dict[str, str]:
     """What must be equal for a resume to be the same training."""
     # How often it is saved and on how many threads it runs are the user's business at any time.
-    recipe = replace(request.recipe, save_seconds=0.0, threads=0).to_values()
+    # What comes behind the last step has a checkpoint of its own.
+    recipe = replace(request.recipe, save_seconds=0.0, threads=0, int8_epochs=0, int8_lr=0.0).to_values()
     parts: dict[str, Any] = {
         "recipe": recipe,
         "shape": shape.to_values(),

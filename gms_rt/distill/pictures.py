@@ -42,6 +42,11 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.names)
 
+    def with_masks(self) -> Pictures:
+        """Those with a mask alone."""
+        count = self.labelled
+        return Pictures(self.names[:count], self.images[:count], self.masks[:count], count)
+
 
 def read_pictures(
     cases: Sequence[Case], unlabelled: Sequence[Path], size: int, spill: Path, progress: OnRead | None = None

@@ -28,7 +28,7 @@ class DistillRecipe:
     plain_share: float = 0.25  # share of views that are not moved: the teacher's latents hold for these alone
     # The steps.
     epochs: int = 100  # passes over all pictures
-    int8_epochs: int = 0  # passes behind them in which the student computes as its INT8 engine will
+    int8_epochs: int = 0  # passes behind them in which the student computes as its INT8 engine will; 0: none
     batch: int = 32  # pictures per step
     last_batch: Literal["keep", "drop"] = "drop"  # what becomes of an epoch's last pictures where they fill no batch
     lr: float = 2e-3  # highest learning rate
@@ -66,20 +66,20 @@ class DistillRecipe:
         for key in ("teacher_weight", "teacher_finish", "latent_weight", "int8_epochs", "int8_lr"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"{key} is negative", where="recipe", fix="give 0 or more")
-        for key in ("plain_share",):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ConfigError(f"{key} is {getattr(self, key)}", where="recipe", fix="give a share between 0 and 1")
+        if not 0 <= self.plain_share <= 1:
+            raise ConfigError(f"plain_share is {self.plain_share}", where="recipe", fix="give a share between 0 and 1")
         if not self.epochs:
             raise ConfigError("there are no epochs to train", where="recipe", fix="set epochs")
 
     def steps(self) -> TrainingRecipe:
-        """The keys that steps and schedules read; the INT8 phase is their last phase."""
+        """The keys that steps and schedules read."""
         shared = {field.name for field in fields(TrainingRecipe)} & {field.name for field in fields(self)}
-        recipe = TrainingRecipe(**{name: getattr(self, name) for name in shared})
-        recipe = replace(recipe, anneal="step")
-        if not self.int8_epochs:
-            return recipe
-        return replace(recipe, latent_epochs=self.epochs, epochs=self.int8_epochs, finish_lr=self.int8_lr, views=1)
+        return replace(TrainingRecipe(**{name: getattr(self, name) for name in shared}), anneal="step")
+
+    def int8_phase(self) -> DistillRecipe:
+        """The recipe of the epochs in which the student computes as INT8 will; the teacher's weight is its last."""
+        phase = replace(self, epochs=self.int8_epochs, lr=self.int8_lr, teacher_weight=self.teacher_finish)
+        return replace(phase, warmup=min(self.warmup, self.int8_epochs / 10), patience=0, latent_weight=0.0)
 
     def teaching(self, epoch: int) -> float:
         """The weight of what the teacher says in this epoch."""

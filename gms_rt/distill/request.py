@@ -40,3 +40,4 @@ class Distilled:
     taught: bool  # whether the teacher had a say
     pictures: int  # that trained it
     without_mask: int  # of these
+    int8_dice: float | None = None  # on validation, as INT8 computes; None without that phase, -1 without such cases

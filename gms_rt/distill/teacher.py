@@ -55,9 +55,13 @@ def teacher_facts(run: Path) -> TeacherFacts:
 
 def open_teacher(facts: TeacherFacts, device: str) -> Teacher:
     """Open a teacher for this device."""
-    if device == "cpu" and importlib.util.find_spec("openvino") is not None:
+    if device == "cpu" and _has_openvino():
         return _openvino(facts)
     return _torch(facts, torch.device(device))
+
+
+def _has_openvino() -> bool:
+    return importlib.util.find_spec("openvino") is not None
 
 
 def _openvino(facts: TeacherFacts) -> Teacher:

@@ -210,10 +210,10 @@ class Steps(Generic[AnyBatch]):
             now = self.network.state_dict()
             self._live = [(self.state.average[name], value) for name, value in now.items()]
         blended = [pair for pair in self._live if pair[1].is_floating_point()]
+        counts = [pair for pair in self._live if not pair[1].is_floating_point()]  # such as BatchNorm's of its batches
         torch._foreach_lerp_([mean for mean, _ in blended], [value for _, value in blended], 1 - decay)
-        for mean, value in self._live:
-            if not value.is_floating_point():  # a count, such as BatchNorm's of its batches
-                mean.copy_(value)
+        if counts:
+            torch._foreach_copy_([mean for mean, _ in counts], [value for _, value in counts])
 
     def _end_epoch(self, place: Place, record: Record) -> None:
         *sums, count = self.state.sums

@@ -16,7 +16,7 @@ from gms_rt.config import read_toml
 from gms_rt.data.layouts import recognise
 from gms_rt.data.splits import split_dataset
 from gms_rt.demo.phantoms import phantom
-from gms_rt.distill import loop
+from gms_rt.distill import loop, training
 from gms_rt.distill.loop import distill
 from gms_rt.distill.recipe import DistillRecipe, load_distill_recipe
 from gms_rt.distill.request import DistillRequest
@@ -177,9 +177,9 @@ def test_a_student_starts_from_another_student(phantoms: Path, teacher: Path, tm
 def test_a_lost_training_stops_and_names_its_pictures(
     phantoms: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loop.student_losses
+    real = training.student_losses
     monkeypatch.setattr(
-        loop, "student_losses", lambda *given: replace(real(*given), total=real(*given).total * float("nan"))
+        training, "student_losses", lambda *given: replace(real(*given), total=real(*given).total * float("nan"))
     )
     with pytest.raises(GmsError, match=r"the loss is nan in epoch 1, batch 1, with cases case_\d\d, "):
         distill(request(teacher, phantoms, tmp_path / "run", recipe()))
