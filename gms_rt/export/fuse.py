@@ -34,7 +34,7 @@ from gms_rt.graph.write import write_graph
 from gms_rt.model.gms import Gms
 from gms_rt.model.kind import weights_file
 from gms_rt.model.student import Student
-from gms_rt.model.student_run import load_any_run
+from gms_rt.model.student_run import load_any_run, ranges_from_run
 
 
 class PipelinePart(nn.Module):
@@ -66,7 +66,10 @@ def graph_from_run(
     source = {"kind": "run", "name": run.resolve().name, "sha256": sha256_file(weights_file(run))}
     classes = classes_from_run(run)
     if isinstance(model, Student):
-        return graph_from_student(model, out, source=source, options=options, pictures=pictures, classes=classes)
+        learned = ranges_from_run(run)
+        return graph_from_student(
+            model, out, source=source, options=options, pictures=pictures, classes=classes, ranges=learned
+        )
     return graph_from_gms(model, out, source=source, options=options, pictures=pictures, classes=classes)
 
 

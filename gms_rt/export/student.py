@@ -11,7 +11,7 @@ Three things are written otherwise than they were trained, with the same results
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from gms_rt.export.options import ExportOptions, check_options
 from gms_rt.export.reference import ReferencePictures, phantom_pictures, write_golden
 from gms_rt.export.torch_to_onnx import ExportStage, check_finite, export_stage
 from gms_rt.graph.fold import fold_exactly
-from gms_rt.graph.graph import INPUT, OUTPUT, Graph, attribute
+from gms_rt.graph.graph import INPUT, LEARNED_RANGES, OUTPUT, Graph, attribute
 from gms_rt.graph.join import describe_graph, join_stages, name_pixel_arithmetic
 from gms_rt.graph.write import write_graph
 from gms_rt.model.student import STRIDES, Student, check_student_size
@@ -70,10 +70,12 @@ def graph_from_student(
     options: ExportOptions | None = None,
     pictures: ReferencePictures | None = None,
     classes: Sequence[SegmentClass] = (),
+    ranges: Mapping[str, float] | None = None,
 ) -> Path:
     """Export a student in memory.
 
-    `pictures` replaces the phantoms as reference, `source` says where it comes from, `classes` what its mask shows.
+    `pictures` replaces the phantoms as reference, `source` says where it comes from, `classes` what its mask shows,
+    `ranges` what each convolution takes at most, as it was learned: the graph carries them for INT8.
     """
     options = options or ExportOptions()
     check_student(student, options)
@@ -89,6 +91,7 @@ def graph_from_student(
     name_pixel_arithmetic(graph.model)
     about = {**source, "student": json.dumps(student.shape.to_values())}
     describe_graph(graph.model, out.stem, {}, about, classes)
+    _carry_ranges(graph, ranges or {})
     write_golden(student, out.with_suffix(".golden.npz"), pictures or phantom_pictures(height, width))
     write_graph(graph, out, check=True)
     return out
@@ -107,16 +110,22 @@ def _stem_on_rows(conv: nn.Conv2d, block: int) -> nn.Conv2d:
 
 
 def _name_layers(graph: Graph, names: Sequence[str]) -> None:
-    """Name each convolution as in the student, behind its stage, and what follows it after the same stage."""
+    """Name each convolution as in the student, behind its stage, and what follows it, values too, after that stage."""
     ran = iter(names)
-    where = "encoder"
+    where, renamed = "encoder", dict[str, str]()
     for node in graph.nodes:
+        for place, value in enumerate(node.input):
+            node.input[place] = renamed.get(value, value)
         if node.op_type == "Conv":
             name = next(ran)
             where = _STAGES.get(name.partition(".")[0], "decoder")
             node.name = f"{where}/{name}"
         else:
             node.name = f"{where}/{node.name.partition('/')[2]}"
+        for place, value in enumerate(node.output):
+            if value.startswith(f"{_NAME}/"):
+                renamed[value] = node.output[place] = f"{where}/{value.partition('/')[2]}"
+    graph.refresh()
     assert next(ran, None) is None, "the graph has fewer convolutions than the student"
 
 
@@ -134,6 +143,15 @@ def _shuffle_blocks(graph: Graph) -> None:
             graph.initialisers[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values[order]), name))
         _mode(node).s = b"DCR"
     graph.refresh()
+
+
+def _carry_ranges(graph: Graph, ranges: Mapping[str, float]) -> None:
+    """Write into the graph's description what each quantised convolution takes at most."""
+    if not ranges:
+        return
+    taken = {node.name.partition("/")[2]: node.input[0] for node in graph.nodes if node.op_type == "Conv"}
+    highest = {taken[name]: high for name, high in ranges.items()}
+    graph.model.metadata_props.add(key=LEARNED_RANGES, value=json.dumps(highest))
 
 
 def _mode(node: Any) -> Any:

@@ -32,7 +32,8 @@ def unfold_student(student: Student) -> Student:
     for name, layer in convolutions(result).items():
         source = given[name]
         if not isinstance(layer, Convolution):
-            layer.load_state_dict(source.state_dict())
+            # Learned ranges of a quantised one are no part of a plain student.
+            layer.load_state_dict({key: source.state_dict()[key] for key in layer.state_dict()})
             continue
         assert isinstance(source, Convolution) and source.conv.bias is not None
         assert isinstance(layer.norm, nn.BatchNorm2d)
