@@ -200,7 +200,9 @@ def _row(
 
 def _verdict(rows: Sequence[SweepRow]) -> str:
     """Whether distillation helped, from the paired differences of each size."""
-    helped, harmed, open_ = [], [], []
+    helped: list[str] = []
+    harmed: list[str] = []
+    open_: list[str] = []
     for row in rows:
         if row.minus_untaught is None:
             continue

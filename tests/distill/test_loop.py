@@ -17,6 +17,7 @@ from gms_rt.data.layouts import recognise
 from gms_rt.data.splits import split_dataset
 from gms_rt.demo.phantoms import phantom
 from gms_rt.distill import loop, training
+from gms_rt.distill import teacher as teachers
 from gms_rt.distill.loop import distill
 from gms_rt.distill.recipe import DistillRecipe, load_distill_recipe
 from gms_rt.distill.request import DistillRequest
@@ -49,6 +50,12 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(3)
     save_run(folder / "run", Gms(tokenizer, LatentMapper(LmmConfig(4, 16, (1, 2), 8))), {"training": {"size": 32}})
     return folder / "run"
+
+
+@pytest.fixture(autouse=True)
+def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few pictures are not worth the export that OpenVINO needs; that both say the same is tested elsewhere."""
+    monkeypatch.setattr(teachers, "_has_openvino", lambda: False)
 
 
 def request(teacher: Path, data: Path, out: Path, how: DistillRecipe, **more: object) -> DistillRequest:
