@@ -32,6 +32,7 @@ class StudentTraining:
     """The part of a trainee that does not depend on how its weights are kept."""
 
     columns = ("loss", "truth_loss", "teacher_loss", "latent_loss")
+    repeatable = False  # BatchNorm counts its batches
 
     def __init__(self, student: Student, recipe: DistillRecipe, material: Material, device: torch.device) -> None:
         self.network, self.recipe, self.material, self.device = student, recipe, material, device
@@ -42,6 +43,10 @@ class StudentTraining:
     def batches(self) -> ViewedBatches:
         """Where the steps take their batches from."""
         return ViewedBatches(self.material.train, self.material.lessons, self.recipe, self.schedule, self.device)
+
+    def inputs(self, batch: StudentBatch, place: Place) -> tuple[StudentBatch, Place]:
+        """The batch as it is, and where the step stands."""
+        return batch, place
 
     def losses(self, batch: StudentBatch, place: Place) -> tuple[Tensor, ...]:
         """The total; of it, before their weights, the ground truth's part, the teacher's masks' and its latents'."""

@@ -68,6 +68,7 @@ class _Mapping:
     """The latent mapping model as what is trained."""
 
     columns = ("loss", "latent_loss", "dice_loss")
+    repeatable = True
 
     def __init__(self, request: TrainingRequest, gms: Gms, tables: dict[str, dict[str, Any]]) -> None:
         self.recipe, self.out, self.gms, self.network = request.recipe, request.out, gms, gms.mapper
@@ -76,11 +77,15 @@ class _Mapping:
         self.linear: Tensor | None = None  # the fitted linear decoder
         self.validation: Validation | None = None  # none before the first step
 
-    def losses(self, batch: Batch, place: Place) -> tuple[Tensor, ...]:
-        """The total, and of it the latents' distance and the drawn masks' Dice loss."""
+    def inputs(self, batch: Batch, place: Place) -> tuple[Tensor | str, ...]:
+        """The phase, and the batch on the device."""
         batch = batch.to(self.device)
-        outputs = self.gms.mapper.supervised_latents(batch.image)
-        found = losses(self.gms, self.recipe, place, batch, outputs, self.linear)
+        return place.phase, batch.image, batch.target, batch.mask
+
+    def losses(self, phase: str, image: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """The total, and of it the latents' distance and the drawn masks' Dice loss."""
+        outputs = self.gms.mapper.supervised_latents(image)
+        found = losses(self.gms, self.recipe, phase, Batch(image, target, mask, []), outputs, self.linear)
         return found.total, found.latent, found.drawn
 
     def score(self, weights: dict[str, Tensor]) -> tuple[float, float] | None:
@@ -104,8 +109,7 @@ class _Training:
         self.device = torch.device(request.device)
         self.progress = progress or (lambda stage, done, total, note: None)
         self.gms, self.fitted = Gms(tokenizer, start.mapper).to(self.device), start.fitted
-        if self.device.type == "cpu":
-            self.gms.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.gms.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.samples = Samples(dataset.named(split.train), recipe)
         self.held_out = Samples(dataset.named(split.validation), recipe)
         self.schedule = Schedule(recipe, len(self.samples))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from gms_rt.train.device import forward_type
 from gms_rt.train.interrupt import StopRequest
 from gms_rt.train.recipe import TrainingRecipe
 from gms_rt.train.record import Record
+from gms_rt.train.replay import Replay
 from gms_rt.train.request import Progress
 from gms_rt.train.schedule import Place, Schedule
 
@@ -56,8 +58,15 @@ class Trainee(Protocol[_Taken]):
     def columns(self) -> tuple[str, ...]:
         """Names of the losses in `metrics.csv`; the first is minimised."""
 
-    def losses(self, batch: _Taken, place: Place) -> tuple[Tensor, ...]:
-        """The losses of a batch, as many as there are columns; the network is in training mode."""
+    @property
+    def repeatable(self) -> bool:
+        """Whether `losses` gives nothing but its results, of strings and tensors: a GPU may record and replay it."""
+
+    def inputs(self, batch: _Taken, place: Place) -> tuple[Any, ...]:
+        """What the losses of a batch are computed from."""
+
+    def losses(self, *inputs: Any) -> tuple[Tensor, ...]:
+        """The losses, as many as there are columns; the network is in training mode."""
 
     def score(self, weights: dict[str, Tensor]) -> tuple[float, float] | None:
         """Dice and loss of these weights on the validation cases; None where there are none."""
@@ -94,14 +103,17 @@ class Steps(Generic[AnyBatch]):
         self.recipe, self.schedule, self.out, self.device = ground.recipe, ground.schedule, ground.out, ground.device
         self.stop, self.progress = stop, progress
         self.half = forward_type(self.recipe.precision, self.device)
-        weights = self.network.parameters()
-        self.optimiser = torch.optim.AdamW(weights, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay)
+        self.trained = list(self.network.parameters())
+        self.optimiser = torch.optim.AdamW(self.trained, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half == torch.float16)
         self.state = State(ground.fingerprint)
         self._start_sums()
         # Reports that are not read yet. Reading one waits for its step, so a GPU gets the next step first.
         self._reports: list[_Report] = []
         self._lag = _lag(self.device)
+        # A scaler's factor changes from step to step, so float16 is not recorded.
+        recorded = self.device.type == "cuda" and trainee.repeatable and not self.scaler.is_enabled()
+        self._derived = Replay(self._derive) if recorded else self._derive
         self._live: list[tuple[Tensor, Tensor]] = []  # each average with the weights that it follows
 
     def restore(self) -> bool:
@@ -167,17 +179,23 @@ class Steps(Generic[AnyBatch]):
         for group in self.optimiser.param_groups:
             group["lr"] = place.lr
         self.network.train()
-        with torch.autocast(self.device.type, dtype=self.half, enabled=self.half != torch.float32):
-            found = self.trainee.losses(batch, place)
-        self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(found[0]).backward()  # type: ignore[no-untyped-call]
+        found, gradients = self._derived(*self.trainee.inputs(batch, place))
+        for parameter, gradient in zip(self.trained, gradients, strict=True):
+            parameter.grad = gradient
         self.scaler.unscale_(self.optimiser)
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip or math.inf)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.recipe.clip or math.inf)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self._average()
-        parts = torch.stack([part.detach() for part in (*found, norm)])
+        parts = torch.stack([*found, norm])
         self._reports.append(_Report(parts, batch.names, place))
+
+    def _derive(self, *inputs: Any) -> tuple[list[Tensor], Sequence[Tensor | None]]:
+        """The losses, and the gradients of the first; None for weights that it does not depend on."""
+        with torch.autocast(self.device.type, dtype=self.half, enabled=self.half != torch.float32):
+            found = self.trainee.losses(*inputs)
+        scaled: Tensor = self.scaler.scale(found[0])
+        return [part.detach() for part in found], torch.autograd.grad(scaled, self.trained, allow_unused=True)
 
     def _read_reports(self, leave: int) -> None:
         """Add up what the steps said, and stop where one is lost, before its weights are saved; `leave` the last."""
