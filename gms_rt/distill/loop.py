@@ -86,8 +86,8 @@ def gather(request: DistillRequest, progress: Progress, stop: StopRequest | None
 
     cache = request.cache or request.out / "teacher"
     scans = unlabelled_scans(request.unlabelled)
-    train = read_pictures(dataset.named(split.train), scans, recipe.size, cache / "train", told("read"))
-    held_out = read_pictures(dataset.named(split.validation), [], recipe.size, cache / "validation")
+    train = read_pictures(dataset.named(split.train), scans, recipe.size, cache, told("read"))
+    held_out = read_pictures(dataset.named(split.validation), [], recipe.size, cache)
     lessons = None
     if teacher is not None:
         known = teacher
