@@ -18,6 +18,7 @@ from gms_rt.artifacts import sha256_file, sha256_json, write_json
 from gms_rt.class_lists import CLASSES, classes_from_run, classes_value
 from gms_rt.data.splits import write_split
 from gms_rt.distill.batches import StudentBatch
+from gms_rt.distill.int8 import Int8Training
 from gms_rt.distill.pictures import read_pictures, unlabelled_scans
 from gms_rt.distill.request import Distilled, DistillRequest
 from gms_rt.distill.teacher import open_teacher, teacher_facts
@@ -85,8 +86,8 @@ def gather(request: DistillRequest, progress: Progress, stop: StopRequest | None
 
     cache = request.cache or request.out / "teacher"
     scans = unlabelled_scans(request.unlabelled)
-    train = read_pictures(dataset.named(split.train), scans, recipe.size, cache / "train", told("read"))
-    held_out = read_pictures(dataset.named(split.validation), [], recipe.size, cache / "validation")
+    train = read_pictures(dataset.named(split.train), scans, recipe.size, cache, told("read"))
+    held_out = read_pictures(dataset.named(split.validation), [], recipe.size, cache)
     lessons = None
     if teacher is not None:
         known = teacher
@@ -120,8 +121,6 @@ class _Distilling(StudentTraining):
         state, material = self.steps.state, self.material
         int8_dice = None
         if self.recipe.int8_epochs:
-            from gms_rt.distill.int8 import Int8Training
-
             phase = Int8Training(self.out, self.tables, self.recipe.int8_phase(), material, self.device)
             int8_dice = phase.run(self.stop, self.progress)
         outcome = Outcome(

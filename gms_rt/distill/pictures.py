@@ -5,6 +5,7 @@ What the student sees is what `gms-rt infer` would show it; views are made from 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -53,8 +54,8 @@ def read_pictures(
 ) -> Pictures:
     """Decode all pictures; `spill` is the folder for those that do not fit into memory."""
     names = (*(case.name for case in cases), *(path.stem for path in unlabelled))
-    images = room_for((len(names), size, size, 3), spill / "images.npy")
-    masks = room_for((len(names), size, size), spill / "masks.npy")
+    images = room_for((len(names), size, size, 3), spill)
+    masks = room_for((len(names), size, size), spill)
 
     def read(number: int) -> None:
         if number < len(cases):
@@ -86,9 +87,10 @@ def unlabelled_scans(places: Sequence[Path]) -> list[Path]:
 
 
 def room_for(shape: tuple[int, ...], spill: Path, kind: Any = np.uint8) -> NDArray[Any]:
-    """An array of this shape: in memory where it fits, else in the file `spill`."""
+    """An array of this shape: in memory where it fits, else in a nameless file in the folder `spill`."""
     wanted = int(np.prod(shape)) * np.dtype(kind).itemsize
     if wanted <= machine_memory() // _MEMORY_SHARE or not wanted:
         return np.empty(shape, kind)
-    spill.parent.mkdir(parents=True, exist_ok=True)
-    return np.lib.format.open_memmap(spill, "w+", np.dtype(kind), shape)
+    spill.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=spill) as stream:  # lives as long as its mapping
+        return np.memmap(stream, np.dtype(kind), "w+", shape=shape)

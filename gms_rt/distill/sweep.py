@@ -102,7 +102,9 @@ def train_sweep(
             name = f"{budget:g}-{'taught' if taught else 'untaught'}"
             recipe = request.recipe if taught else request.recipe.untaught()
             # Pictures without a mask are for the teacher to speak about.
-            own = material if taught else replace(material, train=material.train.with_masks(), lessons=None)
+            own = (
+                material if taught else replace(material, train=material.train.with_masks(), lessons=None, teacher=None)
+            )
             one = replace(shared, shape=shapes[budget], recipe=recipe, out=request.out / name)
             told = _named(name, tell)
             students.append(SweepStudent(name, budget, taught, distill(one, told, own)))
@@ -200,7 +202,9 @@ def _row(
 
 def _verdict(rows: Sequence[SweepRow]) -> str:
     """Whether distillation helped, from the paired differences of each size."""
-    helped, harmed, open_ = [], [], []
+    helped: list[str] = []
+    harmed: list[str] = []
+    open_: list[str] = []
     for row in rows:
         if row.minus_untaught is None:
             continue

@@ -59,7 +59,7 @@ def cached_lessons(
             write_json(folder / INDEX, index)
         for name, part in parts.items():
             if name not in found:
-                found[name] = room_for((len(images), *part.shape[1:]), folder / f"all.{name}.npy", part.dtype)
+                found[name] = room_for((len(images), *part.shape[1:]), folder, part.dtype)
             found[name][start : start + len(block)] = part
         if progress is not None:
             progress(start + len(block), len(images))

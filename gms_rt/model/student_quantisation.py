@@ -106,7 +106,7 @@ def fake_quantised(student: Student, ranges: Mapping[str, float]) -> Student:
             layer.conv = QuantisedConv2d(layer.conv, ranges[name])
         else:
             result.mask = QuantisedConv2d(result.mask, ranges[name])
-    return result
+    return result.requires_grad_(True)  # the biases that folding made do not by themselves
 
 
 def plain_student(quantised: Student) -> tuple[Student, dict[str, float]]:

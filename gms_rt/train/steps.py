@@ -103,7 +103,7 @@ class Steps(Generic[AnyBatch]):
         self.recipe, self.schedule, self.out, self.device = ground.recipe, ground.schedule, ground.out, ground.device
         self.stop, self.progress = stop, progress
         self.half = forward_type(self.recipe.precision, self.device)
-        self.trained = list(self.network.parameters())
+        self.trained = [weight for weight in self.network.parameters() if weight.requires_grad]
         self.optimiser = torch.optim.AdamW(self.trained, lr=self.recipe.lr, weight_decay=self.recipe.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half == torch.float16)
         self.state = State(ground.fingerprint)

@@ -51,8 +51,10 @@ def test_the_run_holds_weights_and_ranges_for_int8(phantoms: Path, tmp_path: Pat
     assert len(rows) == 3 and f"{found.int8_dice}" in "".join(rows)
     # What was judged is what the run holds.
     student = load_student(out)
-    image = torch.rand(1, 3, 32, 32)
-    rounded = fake_quantised(student, ranges)(image)
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    quantised = fake_quantised(student, ranges)
+    assert all(weight.requires_grad for weight in quantised.parameters())
+    rounded = quantised(image)
     assert not torch.equal(rounded, student(image))
     assert torch.allclose(rounded, student(image), atol=1.0)
 

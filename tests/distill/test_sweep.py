@@ -64,6 +64,7 @@ def test_a_sweep_is_a_whole_table(place: Path, tmp_path: Path) -> None:
             budget = float(row["name"].split("-")[0])
             assert 0 < row["gflop"] <= budget
             assert (out / row["name"] / "student.safetensors").is_file()
+            assert ("[teacher]" in (out / row["name"] / "config.toml").read_text()) == row["taught"]
             assert math.isclose(
                 row["minus_teacher"]["difference"],
                 row["dice"]["mean"] - values["rows"][0]["dice"]["mean"],
