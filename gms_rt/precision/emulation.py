@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from gms_rt.errors import GmsError
 from gms_rt.graph.edit import add_constant, drop_unused, replace_nodes
 from gms_rt.graph.graph import Graph, attribute
+from gms_rt.graph.run import Session
 from gms_rt.precision.floating import LAYOUT
 
 # Binary digits that FP32 has more than the low type.
@@ -68,6 +69,11 @@ def low_type(typed: Graph) -> str:
 def emulated_graph(typed: Graph) -> Graph:
     """The FP32 graph that computes what `typed` does, rounding included; its inputs are those and `rounding_inputs`."""
     return _Emulation(typed).graph()
+
+
+def emulated_session(typed: Graph) -> Session:
+    """A typed graph that this machine's CPU runs with the rounding of its types."""
+    return Session(emulated_graph(typed), inputs=rounding_inputs())
 
 
 class _Emulation:
