@@ -190,7 +190,7 @@ class _Emulation:
         factor = np.asarray(scale).astype(np.float32).reshape(shape)
         value = (steps.astype(np.float32) - zero.astype(np.float32).reshape(shape)) * factor
         if self.types.get(node.output[0]) in self.low:
-            value = rounded(value, self.kind)
+            value = round_to_type(value, self.kind)
         add_constant(self.model, node.output[0], value)
 
     def _add(self, kind: str, result: str, part: str, *inputs: str) -> str:
@@ -205,12 +205,12 @@ class _Emulation:
 _LEVELS = {2: (0, 255), 3: (-128, 127)}  # TensorProto.UINT8, INT8
 
 
-def rounded(values: NDArray[np.float32], kind: str) -> NDArray[np.float32]:
+def round_to_type(values: NDArray[np.float32], kind: str) -> NDArray[np.float32]:
     """The nearest numbers of "fp16" or "bf16", as FP32.
 
-    >>> rounded(np.array([1 + 2**-11, 1 + 3 * 2**-11, 7e4], np.float32), "fp16").tolist()
+    >>> round_to_type(np.array([1 + 2**-11, 1 + 3 * 2**-11, 7e4], np.float32), "fp16").tolist()
     [1.0, 1.001953125, inf]
-    >>> rounded(np.array([257, 259], np.float32), "bf16").tolist()
+    >>> round_to_type(np.array([257, 259], np.float32), "bf16").tolist()
     [256.0, 260.0]
     """
     if kind == "fp16":
