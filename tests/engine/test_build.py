@@ -25,7 +25,7 @@ from gms_rt.errors import GateError, UsageError
 from gms_rt.graph.read import read_graph
 from gms_rt.graph.run import Session
 from gms_rt.parity.after_build import certify_built
-from gms_rt.precision import cpu_choice
+from gms_rt.precision import cpu_choice, plan_gate
 from gms_rt.precision.gate import Gate, judge
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.recipe import read_recipe
@@ -185,6 +185,20 @@ def test_other_options_are_no_hit(graph, tmp_path):
     other = build(graph, out, gate_images=ImageSet(scenes(5, seed=77), "others"))
     assert other.source["recipe_key"] != first.source["recipe_key"]
     assert other.gate["images"] == 5
+
+
+@needs_rtx
+def test_a_plan_whose_emulated_graph_misses_the_gate_is_not_built(graph, tmp_path, monkeypatch):
+    class Wrong:
+        def probabilities(self, images):
+            return np.full(images.shape[:3], 255, np.uint8)
+
+    monkeypatch.setattr(plan_gate, "emulated_session", lambda typed: Wrong())
+    monkeypatch.setattr(tensorrt, "build_plan", lambda *_, **__: pytest.fail("it was built"))
+    with pytest.raises(GateError, match=r"a GPU's plan \(fp16, emulated\): the accuracy gate is not met") as caught:
+        build(graph, tmp_path / "e", "fp16", ("cpu", "tensorrt-rtx"), sms=(89,))
+    assert caught.value.exit_code == 3 and "--target cpu" in caught.value.fix
+    assert not (tmp_path / "e").exists()
 
 
 @needs_rtx

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
 
 import pytest
+from support.plan_engines import JUDGED
 from support.trees import plain_manifest
 
 from gms_rt.artifacts import sha256_file
@@ -78,6 +80,19 @@ def test_a_plan_with_values_of_other_types_is_refused(tmp_path: Path, key: str, 
     path.write_text(json.dumps(data))
     with pytest.raises(ArtifactError, match=f"another type than expected .{key} of a plan"):
         read_manifest(tmp_path)
+
+
+def test_what_judged_a_plan_is_kept_and_must_be_readable(tmp_path: Path) -> None:
+    plain = manifest()
+    write_manifest(tmp_path, plain)
+    assert "judged" not in (tmp_path / MANIFEST).read_text(), "programs from before there was such a key refuse it"
+    judged = manifest(plans=[dataclasses.replace(plain.plans[0], judged=JUDGED)])
+    write_manifest(tmp_path, judged)
+    assert read_manifest(tmp_path) == judged
+    for key, value in (("mean", "0.9"), ("images", None), ("how", 3), ("data", [])):
+        write_manifest(tmp_path, manifest(plans=[dataclasses.replace(plain.plans[0], judged=JUDGED | {key: value})]))
+        with pytest.raises(ArtifactError, match=f"another type than expected .{key} of what judged a plan"):
+            read_manifest(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "\x00", "[" * 100_000, "null"])
