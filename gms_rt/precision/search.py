@@ -82,6 +82,7 @@ class Search:
     progress: OnProgress = silent
     evaluations: int = 0
     _store: dict[str, list[float]] = field(default_factory=dict)  # Dice or damage of each image, by assignment
+    _latest: tuple[tuple[str, ...], Session] | None = None  # of one assignment several things are asked in turn
 
     def run(self, calibrators: Sequence[str] = AUTO) -> SearchResult:
         """Find the assignment, or raise GateError with the table."""
@@ -209,7 +210,12 @@ class Search:
         return int8_graph(self.graph, nodes, values, "cpu", levels=self.levels, skips=())
 
     def _session(self, method: str, nodes: Sequence[str]) -> Session:
-        return Session(self._typed(method, nodes) if nodes else self.graph, execution=self.execution)
+        """An assignment, compiled; nothing in INT8 is the graph itself."""
+        asked = (method, *nodes)
+        if self._latest is None or self._latest[0] != asked:
+            typed = self._typed(method, nodes) if nodes else self.graph
+            self._latest = asked, Session(typed, execution=self.execution)
+        return self._latest[1]
 
     def _damage(self, method: str, nodes: Sequence[str], which: NDArray[np.intp]) -> float:
         """How far the probabilities of some images are from FP32's, relative to the masks' size."""
