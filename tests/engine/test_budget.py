@@ -121,7 +121,7 @@ def student(folder: Path, teacher: str) -> Path:
 def test_the_students_of_a_run_are_those_that_it_taught(tmp_path: Path) -> None:
     place = small_run(tmp_path / "runs/a", ())
     own = sha256_json([sha256_file(place / name) for name in ("lmm.safetensors", "tokenizer.json")])
-    wanted = [student(tmp_path / "runs/b", own), student(place / "edge", own)]
+    wanted = [student(tmp_path / f"runs/{name}", own) for name in ("b", "a/edge", "sweep/small")]
     student(tmp_path / "runs/c", "0" * 64)
     small_run(tmp_path / "runs/d", ())
     (tmp_path / "runs/e").mkdir()
