@@ -15,6 +15,7 @@ from gms_rt.class_lists import classes_from_values
 from gms_rt.classes import DEFAULT_CLASSES, SegmentClass
 from gms_rt.errors import ArtifactError
 from gms_rt.precision import PRECISIONS, TARGETS
+from gms_rt.precision.gate import GATE_FLOOR, GATE_MEAN, usual_minimum
 
 MANIFEST = "engine.json"
 # The typed graph, and the form of it that a CPU opens where single nodes keep f32, with its constants next to it.
@@ -197,7 +198,30 @@ def rebuild_command(folder: Path, manifest: EngineManifest) -> str:
         words += ["--sm", ",".join(map(str, sms))]
     if manifest.precision == "int8" and kind != "bundled":
         words += ["--calib", "IMAGES"]
+    words += _gate_options(manifest.gate or {})
     return " ".join([*words, "--out", shlex.quote(str(folder))])
+
+
+def _gate_options(gate: dict[str, Any]) -> list[str]:
+    """The options of a gate that is not the usual one; what is not a share is left out."""
+    coverage = gate.get("gate_coverage")
+    usual = {
+        "gate_mean": GATE_MEAN,
+        "gate_min": usual_minimum(coverage if _is_share(coverage) else None),
+        "gate_coverage": None,
+        "gate_floor": GATE_FLOOR,
+    }
+    asked = {name: gate.get(name) for name in usual}
+    return [
+        word
+        for name, value in asked.items()
+        if _is_share(value) and value != usual[name] and (name != "gate_floor" or _is_share(coverage))
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+
+
+def _is_share(value: object) -> bool:
+    return _is(value, (int, float)) and 0 <= float(value) <= 1  # type: ignore[arg-type]
 
 
 def verify_files(folder: Path, manifest: EngineManifest, names: list[str] | None = None) -> None:

@@ -94,14 +94,14 @@ class Session:
         answer = self._compiled({INPUT: image, **self._inputs}, share_inputs=True, share_outputs=True)
         return [answer[i] for i in range(len(self._compiled.outputs))]
 
-    def milliseconds(self, image: U8, *, runs: int = 15) -> float:
+    def milliseconds(self, image: U8, *, runs: int = 15, warmup: int = 3) -> float:
         """Median latency of one batch after warming up."""
         request = self._compiled.create_infer_request()
         samples = []
-        for number in range(runs + 3):
+        for number in range(runs + warmup):
             start = time.perf_counter()
             request.infer({INPUT: image, **self._inputs}, share_inputs=True)
-            if number >= 3:
+            if number >= warmup:
                 samples.append(time.perf_counter() - start)
         return float(np.median(samples)) * 1e3
 

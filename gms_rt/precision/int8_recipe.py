@@ -28,7 +28,7 @@ from gms_rt.precision.images import ImageSet
 from gms_rt.precision.int8 import QUANTISABLE, int8_graph, quantisable, quantised_skips, residual_skips
 from gms_rt.precision.ranges import Extremes, Histogram, histograms
 from gms_rt.precision.recipe import WEIGHT_LEVELS, PrecisionRecipe
-from gms_rt.precision.recipe_request import JudgedRecipe, RecipeRequest, gate_record, watched_extremes
+from gms_rt.precision.recipe_request import JudgedRecipe, RecipeRequest, gate_record
 from gms_rt.precision.rounding import InputMoments, differences
 from gms_rt.precision.search import AUTO, Search, SearchResult
 from gms_rt.progress import OnProgress
@@ -39,7 +39,14 @@ class Ranges:
     """What the calibration images showed of an FP32 graph."""
 
     kept: dict[str, str]  # nodes that stay FP32 beside INT8, each with the reason
-    tensors: dict[str, Extremes]
+    tensors: dict[str, Extremes]  # those of `int8_tensors` among them
+
+
+def int8_tensors(graph: Graph) -> list[str]:
+    """The tensors that INT8 may quantise: what convolutions take, and what goes around them."""
+    wanted = set(quantisable(graph))
+    taken = [node.input[0] for node in graph.nodes if node.name in wanted]
+    return list(dict.fromkeys([*taken, *residual_skips(graph).values()]))
 
 
 def int8_recipe(
@@ -63,10 +70,8 @@ def int8_recipe(
     nodes = {node.name: node for node in graph.nodes}
     skips = residual_skips(graph)
     watched = list(dict.fromkeys([*(nodes[n].input[0] for n in candidates), *skips.values()]))
-    missing = [name for name in watched if name not in known.tensors]
-    ranges = known.tensors | (watched_extremes(graph, missing, request, progress) if missing else {})
     moments = InputMoments(graph, candidates)
-    tops = {name: ranges[name].magnitude for name in watched}
+    tops = {name: known.tensors[name].magnitude for name in watched}
     counts = histograms(graph, tops, request.calibration.images, progress, moments.look)
     progress("rounding", 0, 1)
     rounded = moments.rounded(WEIGHT_LEVELS)

@@ -16,7 +16,7 @@ from gms_rt.precision.fp32_masks import SHARED, Fp32Masks
 from gms_rt.precision.gate import GateVerdict, judge
 from gms_rt.precision.images import check_disjoint
 from gms_rt.precision.int8 import quantisable
-from gms_rt.precision.int8_recipe import Ranges, int8_recipe, with_fallback
+from gms_rt.precision.int8_recipe import Ranges, int8_recipe, int8_tensors, with_fallback
 from gms_rt.precision.plan_gate import PlanTools, with_judged_plans
 from gms_rt.precision.ranges import Extremes
 from gms_rt.precision.recipe import PrecisionRecipe
@@ -67,8 +67,10 @@ def _recipe_for_cpu(
     if request.precision in ("fp16", "int8"):
         summed = summed_tensors(graph)
         names = list(dict.fromkeys([*float_tensors(graph), *summed]))
-        ranges = watched_extremes(graph, names, request, progress, summed)
-        kept = fp32_nodes(graph, ranges)
+        # One pass for both types: another takes as long as the graph itself, for every image.
+        also = int8_tensors(graph) if request.precision == "int8" else []
+        ranges = watched_extremes(graph, list(dict.fromkeys([*names, *also])), request, progress, summed)
+        kept = fp32_nodes(graph, {name: ranges[name] for name in names})
     if request.precision == "bf16":
         kept = {n.name: "TensorRT-RTX has no BF16 deconvolution" for n in graph.nodes if n.op_type == "ConvTranspose"}
     if request.precision == "int8":

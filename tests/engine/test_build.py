@@ -119,6 +119,15 @@ def test_only_the_bundled_recipe_is_known_to_be_chosen_by_other_images(tmp_path,
     ]
 
 
+def test_the_certificate_says_where_its_pictures_chose_the_precision(graph, tmp_path):
+    for precision, chose in (("int8", True), ("fp16", False)):
+        made = built(graph, tmp_path / precision, precision, gate=Gate(0.5, 0.5))
+        gate = made.manifest.gate | ({"promise": None} if chose else {})
+        made = dataclasses.replace(made, manifest=dataclasses.replace(made.manifest, gate=gate))
+        said = certify_built(made)["reference"]["what"]
+        assert said.endswith("this says nothing about other pictures") is chose and "gate pictures" in said
+
+
 def test_the_gates_line_names_the_arithmetic_of_an_int8_engine_as_reports_do(graph, tmp_path):
     made = built(graph, tmp_path / "e", "fp16")
     gate = {**made.manifest.gate, "arithmetic": "bf16"}

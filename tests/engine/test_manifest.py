@@ -157,6 +157,19 @@ def test_bytes_are_compared_as_they_are_read(tmp_path: Path) -> None:
             {"precision": "int8", "plans": [], "source": {"graph": "; id"}},
             "gms-rt build GRAPH.onnx --precision int8 --target cpu --calib IMAGES",
         ),
+        (
+            {"plans": [], "gate": {"gate_mean": 0.985, "gate_min": 0.0, "gate_coverage": 0.97, "gate_floor": 0.92}},
+            "gms-rt build GRAPH.onnx --precision fp32 --target cpu --gate-mean 0.985 --gate-coverage 0.97 "
+            "--gate-floor 0.92",
+        ),
+        (
+            {"plans": [], "gate": {"gate_mean": 0.99, "gate_min": 0.9, "gate_coverage": None, "gate_floor": None}},
+            "gms-rt build GRAPH.onnx --precision fp32 --target cpu --gate-min 0.9",
+        ),
+        (
+            {"plans": [], "gate": {"gate_mean": "; id", "gate_min": True, "gate_coverage": 7, "gate_floor": [0.9]}},
+            "gms-rt build GRAPH.onnx --precision fp32 --target cpu",
+        ),
     ],
 )
 def test_the_advice_is_made_of_known_words(tmp_path: Path, changes: dict[str, object], command: str) -> None:

@@ -167,7 +167,7 @@ def test_where_bf16_would_be_faster_than_fp16_stored_in_f32_the_build_says_so(
 
 def test_latencies_are_of_each_session(graph: Graph) -> None:
     class Slow(Session):
-        def milliseconds(self, image: np.ndarray, *, runs: int = 15) -> float:
+        def milliseconds(self, image: np.ndarray, *, runs: int = 15, warmup: int = 3) -> float:
             return 1000.0
 
     first, second = latencies(Session(graph), Slow(graph), GATE.images[:1])
