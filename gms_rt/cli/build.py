@@ -16,13 +16,16 @@ from gms_rt.precision import PRECISIONS
 from gms_rt.precision.gate import GATE_FLOOR, GATE_MEAN, GATE_MIN, gate_from_options
 
 if TYPE_CHECKING:
+    from gms_rt.engine.budget import BudgetRow
     from gms_rt.engine.fastest import TriedPrecision
+    from gms_rt.engine.within_budget import BudgetOutcome
 
 _EXAMPLES = """\b
 Examples:
   gms-rt build --precision fp16                          the bundled model, for this machine
   gms-rt build busi.onnx --precision fp16 --out engines/busi
   gms-rt build busi.onnx --precision auto --calib data/busi/images
+  gms-rt build runs/busi --budget 30ms --calib data/busi/images
   gms-rt build runs/busi --precision int8 --calib data/busi/images
   gms-rt build busi.onnx --precision int8 --calib calib.txt --gate-data test/ --gate-min 0.9
   gms-rt build busi.onnx --precision int8 --calib train.txt --gate-coverage 0.97 --gate-floor 0.95
@@ -34,6 +37,8 @@ Examples:
 @click.argument("source", metavar="[RUN|GRAPH]", type=click.Path(path_type=Path), required=False)
 @click.option("--precision", type=click.Choice([*PRECISIONS, "auto"]), default="fp16", show_default=True, help="Type "
               "of the engine; auto builds every type and keeps the fastest here that holds the gate.")  # fmt: skip
+@click.option("--budget", metavar="TIME", help="Instead of a type: the most faithful engine with a median latency of "
+              "at most, say, 30ms here; tries types, a run's smaller sizes and students, threads.")  # fmt: skip
 @click.option("--target", "target_list", multiple=True, metavar="LIST", help="What to build for: cpu, tensorrt, "
               "tensorrt-rtx; repeatable or separated by commas  [default: what this machine has]")  # fmt: skip
 @click.option("--sm", "sm_list", multiple=True, metavar="LIST", help="Compute capabilities for tensorrt-rtx: 80,86,89.")
@@ -66,24 +71,31 @@ Examples:
 @click.option("--force", is_flag=True, help="Build even if the same engine is already there.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
-def command(target_list: list[str], sm_list: list[str], **given: Any) -> None:
+def command(target_list: list[str], sm_list: list[str], **given: Any) -> int:
     """Build an engine folder; without RUN or GRAPH that of the bundled model.
 
     The precision is written into the graph, the graph is compiled for each target, the layers that were really built
     are counted by type, and the masks are compared with those of FP32. If INT8 costs too much Dice, the blocks that
     hurt most go back to the higher precision until the gate is met. Exit code 3 if that is not possible, or if the
-    certificate at the end fails.
+    certificate at the end fails. With --budget what is not FP32 must hold the gate too, and another size or a student
+    must keep Dice to the truth on the run's validation pictures; exit code 4 if nothing is fast enough here, 3 if what
+    is fast enough does not hold.
     """
+    from gms_rt.cli.budget_text import budget_lines
     from gms_rt.engine.build import build_engine
     from gms_rt.engine.fastest import AUTO, build_fastest
     from gms_rt.engine.request import BuildRequest
     from gms_rt.engine.targets import sms_from_text
+    from gms_rt.engine.within_budget import budget_record, build_within
     from gms_rt.parity.after_build import certify_built
     from gms_rt.parity.certificate import NOTHING_PROVEN
 
+    budget = _budget(given)
     _refuse_unused(given)
     console = Console(json=given.pop("as_json"), quiet=given.pop("quiet"))
     tried: tuple[TriedPrecision, ...] = ()
+    rows: tuple[BudgetRow, ...] = ()
+    why = ""
     every = given["precision"] == AUTO
     given["precision"] = "fp32" if every else given["precision"]
     request = BuildRequest(
@@ -98,7 +110,14 @@ def command(target_list: list[str], sm_list: list[str], **given: Any) -> None:
         def say(phase: str, done: int, total: int) -> None:
             bar.say(f"{phase} {done}/{total}" if total > 1 else phase)
 
-        if every:
+        if budget is not None:
+            outcome = build_within(request, budget, say)
+            rows, why = outcome.rows, outcome.why
+            if outcome.built is None:
+                bar.say("nothing fits")
+                return _tell_nothing_fits(console, outcome, budget)
+            built = outcome.built
+        elif every:
             built, tried = build_fastest(request, say)
         else:
             built = build_engine(request, say)
@@ -111,8 +130,10 @@ def command(target_list: list[str], sm_list: list[str], **given: Any) -> None:
         "certificate": certificate,
         "manifest": dataclasses.asdict(built.manifest),
         **({"tried": [dataclasses.asdict(each) for each in tried]} if tried else {}),
+        **({} if budget is None else {"budget": budget_record(rows, budget, why)}),
     }
-    console.result(value, build_text(built.folder, built.manifest, value))
+    table = "" if budget is None else "\n".join(budget_lines(rows, budget, why))
+    console.result(value, table + build_text(built.folder, built.manifest, value))
     if certificate["verdict"] == "fail":
         reasons = certificate["reasons"] or []
         raise GateError(
@@ -122,6 +143,41 @@ def command(target_list: list[str], sm_list: list[str], **given: Any) -> None:
             if NOTHING_PROVEN in reasons
             else "build with a higher precision, or calibrate on images like those it will see",
         )
+    return 0
+
+
+def _budget(given: dict[str, Any]) -> float | None:
+    """The budget in milliseconds, if one was given; it chooses the type itself."""
+    from gms_rt.engine.budget import milliseconds_from_text
+
+    text = given.pop("budget")
+    if text is None:
+        return None
+    asked = click.get_current_context().get_parameter_source("precision")
+    if asked is not click.core.ParameterSource.DEFAULT:
+        raise UsageError("a budget chooses the type", where="--budget", fix="leave --precision out")
+    if given["recipe"]:
+        raise UsageError("a recipe is for one precision", where="--recipe", fix="leave it or --budget out")
+    given["precision"] = "auto"
+    return milliseconds_from_text(text)
+
+
+def _tell_nothing_fits(console: Console, outcome: BudgetOutcome, budget: float) -> int:
+    """The table where no engine is written, and the error: one JSON object has both. Returns the exit code."""
+    from gms_rt.cli.budget_text import budget_lines
+    from gms_rt.engine.budget import nothing_within
+    from gms_rt.engine.within_budget import budget_record
+
+    error = nothing_within(outcome.rows, budget)
+    value = {
+        "engine": None,
+        "budget": budget_record(outcome.rows, budget, ""),
+        "error": {"message": error.line(), "exit_code": error.exit_code},  # as every verb says it
+    }
+    kept = f"what was built stays in {outcome.kept}: another --budget goes on there"
+    console.result(value, "\n".join([*budget_lines(outcome.rows, budget, ""), kept]))
+    click.echo(f"gms-rt: {error.line()}", err=True)
+    return error.exit_code
 
 
 def _refuse_unused(given: dict[str, Any]) -> None:

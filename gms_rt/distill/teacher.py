@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from gms_rt.arrays import U8
-from gms_rt.artifacts import sha256_file, sha256_json
 from gms_rt.errors import UsageError
-from gms_rt.model.run import TOKENIZER, WEIGHTS, check_run, load_run, model_shape
+from gms_rt.model.kind import teacher_sha256
+from gms_rt.model.run import check_run, load_run, model_shape
 from gms_rt.model.size import trained_size
 from gms_rt.train.device import forward_type
 
@@ -49,8 +49,7 @@ class Teacher:
 def teacher_facts(run: Path) -> TeacherFacts:
     """What a run is as a teacher, without opening its tokenizer."""
     check_run(run)
-    parts = [sha256_file(run / WEIGHTS), sha256_file(run / TOKENIZER)]  # the tokenizer's hash is in its file
-    return TeacherFacts(run, trained_size(run), model_shape(run).latent_channels, sha256_json(parts))
+    return TeacherFacts(run, trained_size(run), model_shape(run).latent_channels, teacher_sha256(run))
 
 
 def open_teacher(facts: TeacherFacts, device: str) -> Teacher:

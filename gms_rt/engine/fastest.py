@@ -10,23 +10,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gms_rt.artifacts import atomic_folder, check_writable
+from gms_rt.artifacts import atomic_folder, check_writable, sha256_file, write_json
 from gms_rt.engine.build import BuiltEngine, build_engine
-from gms_rt.engine.existing import existing_engine
-from gms_rt.engine.manifest import write_manifest
+from gms_rt.engine.existing import existing_engine, has_recipe
+from gms_rt.engine.manifest import EngineManifest, write_manifest
 from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.select import load
 from gms_rt.errors import DeviceError, GateError, GmsError, UsageError
+from gms_rt.precision import TARGETS
 from gms_rt.progress import OnProgress, silent
 
 AUTO = "auto"
-_FASTEST_FIRST = ("int8", "bf16", "fp16", "fp32")
+FASTEST_FIRST = ("int8", "bf16", "fp16", "fp32")
 _ROUNDS, _SECONDS = 5, 0.4  # each engine's, in turn, so that a busy machine disturbs all alike
 
 
@@ -62,7 +64,7 @@ def build_fastest(
     made: dict[str, BuiltEngine] = {}
     tried: dict[str, TriedPrecision] = {}
     refused: dict[str, GmsError] = {}
-    for precision in _FASTEST_FIRST:
+    for precision in FASTEST_FIRST:
         one = dataclasses.replace(request, precision=precision, out=work / precision)
         try:
             built = build_engine(one, lambda phase, *rest, p=precision: progress(f"{p}: {phase}", *rest))
@@ -70,7 +72,7 @@ def build_fastest(
             tried[precision] = TriedPrecision(precision, error.what.partition("; block")[0])
             refused[precision] = error
             continue
-        tried[precision] = _judged(built)
+        tried[precision] = judged_engine(built)
         if not tried[precision].why:
             made[precision] = built
     if not made:
@@ -81,7 +83,8 @@ def build_fastest(
     table = tuple(
         dataclasses.replace(each, milliseconds=times.get(name), chosen=name == best) for name, each in tried.items()
     )
-    settled = _settled(made[best], dataclasses.replace(request, precision=best, out=out), table)
+    note = f"the fastest of the types that hold the gate here: {', '.join(each.in_words for each in table)}"
+    settled = settled_engine(made[best], dataclasses.replace(request, precision=best, out=out), note)
     shutil.rmtree(work, ignore_errors=True)
     return settled, table
 
@@ -96,7 +99,8 @@ def _why_none(refused: dict[str, GmsError], tried: dict[str, TriedPrecision], ou
     return kind(f"no type could be built: {reasons}", where=out, fix="build one with --precision")
 
 
-def _judged(built: BuiltEngine) -> TriedPrecision:
+def judged_engine(built: BuiltEngine) -> TriedPrecision:
+    """What the gate said of an engine that was built, and why that may say nothing."""
     manifest = built.manifest
     sizes = [(built.folder / name).stat().st_size for name in manifest.files if name.startswith(manifest.model)]
     gate = manifest.gate
@@ -130,16 +134,45 @@ def _milliseconds(folders: dict[str, Path]) -> dict[str, float]:
     return {name: float(np.median(each)) for name, each in samples.items()}
 
 
-def _settled(built: BuiltEngine, request: BuildRequest, table: tuple[TriedPrecision, ...]) -> BuiltEngine:
-    """The chosen engine in its place, with its own name and what was tried among its notes."""
+def settled_engine(
+    built: BuiltEngine, request: BuildRequest, note: str, records: Mapping[str, Any] | None = None
+) -> BuiltEngine:
+    """An engine that was chosen among several, in the place that the request names, with why among its notes.
+
+    `records` are JSON files to write next to it, by name. Plans for other devices that an earlier build of the same
+    recipe left in that place stay; of another recipe they cannot, and a note says so.
+    """
     assert request.out is not None
     out = request.out
-    note = f"the fastest of the types that hold the gate here: {', '.join(each.in_words for each in table)}"
     manifest = dataclasses.replace(
         built.manifest, name=out.name, rebuild=request.command, notes=[*built.manifest.notes, note]
     )
     with atomic_folder(out) as folder:
         shutil.copytree(built.folder, folder, dirs_exist_ok=True)
+        manifest = _with_older_plans(manifest, folder, out)
+        for name, record in (records or {}).items():
+            write_json(folder / name, record)
+            manifest = dataclasses.replace(manifest, files=manifest.files | {name: sha256_file(folder / name)})
         write_manifest(folder, manifest)
     # Where an interrupted build goes on, its part may have been finished; the engine in this place is new all the same.
     return dataclasses.replace(built, folder=out, manifest=manifest, unchanged=False)
+
+
+def _with_older_plans(manifest: EngineManifest, folder: Path, out: Path) -> EngineManifest:
+    """The manifest, and in its folder the plans, that an engine already in its place had for other devices."""
+    older = existing_engine(out)
+    here = {plan.file for plan in manifest.plans}
+    others = [p for p in (older.plans if older else []) if p.file not in here and (out / p.file).is_file()]
+    if older is None or not others:
+        return manifest
+    if not has_recipe(older, str(manifest.source.get("recipe_key"))):
+        gone = ", ".join(plan.file for plan in others)
+        note = f"{gone} of the engine that stood here were of another recipe ({older.precision}) and are gone"
+        return dataclasses.replace(manifest, notes=[*manifest.notes, note])
+    for plan in others:
+        shutil.copyfile(out / plan.file, folder / plan.file)
+    kept = {plan.file: older.census[plan.file] for plan in others if plan.file in older.census}
+    targets = [target for target in TARGETS if target in {*manifest.targets, *(plan.target for plan in others)}]
+    return dataclasses.replace(
+        manifest, plans=[*manifest.plans, *others], census=manifest.census | kept, targets=targets
+    )

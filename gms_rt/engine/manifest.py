@@ -15,6 +15,7 @@ from gms_rt.class_lists import classes_from_values
 from gms_rt.classes import DEFAULT_CLASSES, SegmentClass
 from gms_rt.errors import ArtifactError
 from gms_rt.precision import PRECISIONS, TARGETS
+from gms_rt.precision.gate import GATE_FLOOR, GATE_MEAN, usual_minimum
 
 MANIFEST = "engine.json"
 # The typed graph, and the form of it that a CPU opens where single nodes keep f32, with its constants next to it.
@@ -37,6 +38,13 @@ _PLAN_KINDS: dict[str, Any] = {
     **dict.fromkeys(("sm", "bytes"), int),
     "build_seconds": (int, float),
     **dict.fromkeys(("driver", "device"), (str, type(None))),
+    "judged": (dict, type(None)),
+}
+_JUDGED_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("mean", "minimum"), (int, float)),
+    **dict.fromkeys(("arithmetic", "how"), str),
+    "data": dict,
+    "images": int,
 }
 
 
@@ -53,6 +61,8 @@ class Plan:
     build_seconds: float
     driver: str | None = None  # of the machine that built it, where there was one
     device: str | None = None  # the GPU or board whose kernels were timed for it; None for plans built ahead of time
+    # The accuracy check of its typed graph, emulated on a CPU; None in FP32, without pictures, in earlier versions.
+    judged: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,8 +111,9 @@ def write_manifest(folder: Path, manifest: EngineManifest) -> None:
         if not value[later]:
             del value[later]  # programs from before there was such a key refuse what they do not know
     for plan in value["plans"]:
-        if plan["device"] is None:
-            del plan["device"]  # likewise
+        for later in ("device", "judged"):
+            if plan[later] is None:
+                del plan[later]  # likewise
     write_json(folder / MANIFEST, value)
 
 
@@ -136,6 +147,13 @@ def _check_types(manifest: EngineManifest, path: Path) -> None:
         for plan in manifest.plans
         for name, kind in _PLAN_KINDS.items()
         if not _is(getattr(plan, name), kind)
+    ]
+    wrong += [
+        f"{name} of what judged a plan"
+        for plan in manifest.plans
+        if isinstance(plan.judged, dict)
+        for name, kind in _JUDGED_KINDS.items()
+        if not _is(plan.judged.get(name), kind)
     ]
     if isinstance(manifest.files, dict) and not all(isinstance(digest, str) for digest in manifest.files.values()):
         wrong.append("a hash in files")
@@ -180,7 +198,30 @@ def rebuild_command(folder: Path, manifest: EngineManifest) -> str:
         words += ["--sm", ",".join(map(str, sms))]
     if manifest.precision == "int8" and kind != "bundled":
         words += ["--calib", "IMAGES"]
+    words += _gate_options(manifest.gate or {})
     return " ".join([*words, "--out", shlex.quote(str(folder))])
+
+
+def _gate_options(gate: dict[str, Any]) -> list[str]:
+    """The options of a gate that is not the usual one; what is not a share is left out."""
+    coverage = gate.get("gate_coverage")
+    usual = {
+        "gate_mean": GATE_MEAN,
+        "gate_min": usual_minimum(coverage if _is_share(coverage) else None),
+        "gate_coverage": None,
+        "gate_floor": GATE_FLOOR,
+    }
+    asked = {name: gate.get(name) for name in usual}
+    return [
+        word
+        for name, value in asked.items()
+        if _is_share(value) and value != usual[name] and (name != "gate_floor" or _is_share(coverage))
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+
+
+def _is_share(value: object) -> bool:
+    return _is(value, (int, float)) and 0 <= float(value) <= 1  # type: ignore[arg-type]
 
 
 def verify_files(folder: Path, manifest: EngineManifest, names: list[str] | None = None) -> None:

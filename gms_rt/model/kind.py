@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gms_rt.artifacts import check_format
+from gms_rt.artifacts import check_format, sha256_file, sha256_json
 from gms_rt.config import read_toml
 from gms_rt.errors import ArtifactError
 
@@ -34,3 +34,9 @@ def is_student_run(run: Path) -> bool:
 def weights_file(run: Path) -> Path:
     """Where a run keeps what was trained."""
     return run / (STUDENT_WEIGHTS if is_student_run(run) else LMM_WEIGHTS)
+
+
+def teacher_sha256(run: Path) -> str:
+    """What a student calls the run that taught it: one hash of its weights and its tokenizer."""
+    # The hash of the tokenizer's own weights is in its file.
+    return sha256_json([sha256_file(run / name) for name in (LMM_WEIGHTS, "tokenizer.json")])

@@ -55,6 +55,9 @@ def _on_gate_images(built: BuiltEngine, images: ImageSet, gate: Gate) -> dict[st
     masks = SHARED.of(source.graph, source.sha256, images)
     names = tuple(f"gate picture {number + 1}" for number in range(len(masks)))  # a file's name can be a patient's
     origin = f"the FP32 graph (OpenVINO, f32) on the build's {len(masks)} gate pictures ({images.source})"
+    gate_found = built.manifest.gate or {}
+    if "promise" in gate_found and gate_found["promise"] is None:
+        origin += "; they may have chosen the precision, so this says nothing about other pictures"
     digest = sha256_bytes(images.images.tobytes() + masks.tobytes())
     golden = Golden(images.images, masks, None, names, origin, digest)
     with load(built.folder, trust_device=True) as engine:

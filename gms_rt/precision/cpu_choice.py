@@ -105,6 +105,6 @@ def latencies(first: Session, second: Session, image: U8) -> tuple[float, float]
     samples: list[list[float]] = []
     began = time.perf_counter()
     while len(samples) < _ROUNDS and (not samples or time.perf_counter() - began < _SECONDS):
-        samples.append([session.milliseconds(image, runs=3) for session in sessions])
+        samples.append([session.milliseconds(image, runs=3, warmup=1 if samples else 3) for session in sessions])
     a, b = np.median(np.array(samples), axis=0)
     return float(a), float(b)

@@ -25,10 +25,10 @@ from gms_rt.precision.cpu_choice import CpuChoice, choose_execution, in_f32
 from gms_rt.precision.fp32_masks import Fp32Masks
 from gms_rt.precision.gate import Gate, GateVerdict, judge
 from gms_rt.precision.images import ImageSet
-from gms_rt.precision.int8 import QUANTISABLE, int8_graph, quantisable, residual_skips
+from gms_rt.precision.int8 import QUANTISABLE, int8_graph, quantisable, quantised_skips, residual_skips
 from gms_rt.precision.ranges import Extremes, Histogram, histograms
 from gms_rt.precision.recipe import WEIGHT_LEVELS, PrecisionRecipe
-from gms_rt.precision.recipe_request import JudgedRecipe, RecipeRequest, gate_record, watched_extremes
+from gms_rt.precision.recipe_request import JudgedRecipe, RecipeRequest, gate_record
 from gms_rt.precision.rounding import InputMoments, differences
 from gms_rt.precision.search import AUTO, Search, SearchResult
 from gms_rt.progress import OnProgress
@@ -39,7 +39,14 @@ class Ranges:
     """What the calibration images showed of an FP32 graph."""
 
     kept: dict[str, str]  # nodes that stay FP32 beside INT8, each with the reason
-    tensors: dict[str, Extremes]
+    tensors: dict[str, Extremes]  # those of `int8_tensors` among them
+
+
+def int8_tensors(graph: Graph) -> list[str]:
+    """The tensors that INT8 may quantise: what convolutions take, and what goes around them."""
+    wanted = set(quantisable(graph))
+    taken = [node.input[0] for node in graph.nodes if node.name in wanted]
+    return list(dict.fromkeys([*taken, *residual_skips(graph).values()]))
 
 
 def int8_recipe(
@@ -63,10 +70,8 @@ def int8_recipe(
     nodes = {node.name: node for node in graph.nodes}
     skips = residual_skips(graph)
     watched = list(dict.fromkeys([*(nodes[n].input[0] for n in candidates), *skips.values()]))
-    missing = [name for name in watched if name not in known.tensors]
-    ranges = known.tensors | (watched_extremes(graph, missing, request, progress) if missing else {})
     moments = InputMoments(graph, candidates)
-    tops = {name: ranges[name].magnitude for name in watched}
+    tops = {name: known.tensors[name].magnitude for name in watched}
     counts = histograms(graph, tops, request.calibration.images, progress, moments.look)
     progress("rounding", 0, 1)
     rounded = moments.rounded(WEIGHT_LEVELS)
@@ -78,7 +83,7 @@ def int8_recipe(
     )
     found, judged = choice.make()
     chosen = set(found.nodes)
-    taken = [name for add, name in skips.items() if _feeds(graph, add, chosen)]
+    taken = quantised_skips(graph, chosen)
     recipe = PrecisionRecipe(
         "int8",
         request.graph_sha256,
@@ -240,10 +245,3 @@ def _outer(graph: Graph) -> tuple[set[str], set[str]]:
         for name in node.input:
             after[name] = after.get(name, False) or seen or node.op_type in QUANTISABLE
     return first, last
-
-
-def _feeds(graph: Graph, add: str, chosen: set[str]) -> bool:
-    """Whether a residual Add closes a block whose last convolution is INT8."""
-    node = next(n for n in graph.nodes if n.name == add)
-    makers = [graph.producer.get(name) for name in node.input]
-    return any(maker is not None and maker.name in chosen for maker in makers)

@@ -1,8 +1,9 @@
 """Blocks that go back to f32 where all of BF16 or FP16 misses the gate: as few as the gate needs.
 
-1. On the images that suffer most each block is returned alone. What that wins, by the time it costs, is its place.
-2. The fewest blocks in that order with which the gate is met are found by bisection, on all images.
-3. The most expensive of them are tried without, and each that is not needed stays low.
+1. All blocks together are returned on the images that suffer most: if that does not suffice, nothing does.
+2. On the same images each block is returned alone. What that wins, by the time it costs, is its place.
+3. The fewest blocks in that order with which the gate is met are found by bisection, on all images.
+4. The most expensive of them are tried without, and each that is not needed stays low.
 
 A block that this CPU's runtime does not run in f32 among the others is left out: its own report is asked each time.
 The images that chose promise nothing about others.
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gms_rt.arrays import U8
 from gms_rt.errors import GateError, GmsError
@@ -49,6 +51,7 @@ class BlockReturn:
         hardest = np.argsort(verdict.dice)[:_RANKING_IMAGES]
         candidates = [node.name for node in self.graph.nodes if node.op_type in COMPUTE]
         units = convolution_blocks(self.graph, [name for name in candidates if name not in self.recipe.kept])
+        self._check_all(units, hardest)
         ground = float(verdict.dice[hardest].mean())
         gains: dict[str, float] = {}
         for number, unit in enumerate(units):
@@ -66,14 +69,23 @@ class BlockReturn:
         recipe = replace(self.recipe, kept=self.recipe.kept | reasons, returned=returned, blocks=rows)
         return recipe, found
 
+    def _check_all(self, units: list[PrecisionBlock], hardest: NDArray[np.intp]) -> None:
+        """Raise GateError where all blocks together do not suffice: then which one wins most need not be found out."""
+        self.progress("every block in f32", 0, 1)
+        graph, form = self._form(_nodes(units))
+        try:
+            session = Session(graph, execution=self.execution, form=form)
+        except GmsError:
+            return  # some cannot be together; the others are found one by one
+        part = judge(session.probabilities(self.images[hardest]), self.reference[hardest], self.gate, unseen=False)
+        if self.gate.fails_for_certain(part.dice, len(self.images)):
+            raise _not_enough(f"{part.failure()} on the {len(hardest)} hardest images")
+
     def _fewest(self, order: list[PrecisionBlock]) -> tuple[int, GateVerdict]:
         low, high = 0, len(order)
         best = self._judge(_nodes(order), self.images, self.reference)
         if best is None or not best.passed:
-            why = "OpenVINO does not run them in f32 together" if best is None else best.failure()
-            raise GateError(
-                f"with every block that can be steered back in f32 too, {why}", fix="use --precision fp32 or fp16"
-            )
+            raise _not_enough("OpenVINO does not run them in f32 together" if best is None else best.failure())
         while high - low > 1:
             middle = (low + high) // 2
             self.progress("fewest blocks in f32", high - low, len(order))
@@ -123,6 +135,10 @@ class BlockReturn:
             "damage": None if gain is None else round(gain, 5),
             "decision": "returned" if unit in chosen else self.execution,
         }
+
+
+def _not_enough(why: str) -> GateError:
+    return GateError(f"with every block that can be steered back in f32 too, {why}", fix="use --precision fp32 or fp16")
 
 
 def runs_in_f32(session: Session, nodes: Collection[str]) -> bool:

@@ -30,6 +30,7 @@ _TOGETHER = 512  # windows whose moments are computed at once
 _MOST_COLUMNS = 2560
 _DAMPING = 0.01  # of the mean of H's diagonal
 _BLOCK = 64  # columns whose errors are spread at once
+_WHOLE = 96  # columns of a triangle that is inverted as any matrix
 
 
 class InputMoments:
@@ -131,11 +132,16 @@ def _window(graph: Graph, node: Any) -> tuple[Any, ...]:
 def _windows(value: NDArray[Any], window: tuple[Any, ...], random: np.random.Generator) -> F32:
     """Some windows of a tensor, a row each, in the order of a convolution's weights."""
     (high, wide), (down, right), (top, left, bottom, end) = window
-    padded = np.pad(value[0], ((0, 0), (top, bottom), (left, end)))
-    view = np.lib.stride_tricks.sliding_window_view(padded, (high, wide), axis=(1, 2))[:, ::down, ::right]
-    count = int(np.clip(len(padded) * high * wide // 16, _FEWEST_WINDOWS, _MOST_WINDOWS))
-    rows, columns = random.integers(0, view.shape[1], count), random.integers(0, view.shape[2], count)
-    return np.ascontiguousarray(view[:, rows, columns].swapaxes(0, 1).reshape(count, -1), np.float32)
+    channels, height, width = value[0].shape
+    count = int(np.clip(channels * high * wide // 16, _FEWEST_WINDOWS, _MOST_WINDOWS))
+    rows = random.integers(0, (height + top + bottom - high) // down + 1, count) * down - top
+    columns = random.integers(0, (width + left + end - wide) // right + 1, count) * right - left
+    found = np.zeros((count, channels, high, wide), np.float32)  # beyond the edge it stays zero
+    for number, (row, column) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+        up, near = max(row, 0), max(column, 0)
+        part = value[0][:, up : max(row + high, 0), near : max(column + wide, 0)]
+        found[number, :, up - row : up - row + part.shape[1], near - column : near - column + part.shape[2]] = part
+    return found.reshape(count, -1)
 
 
 def _spread(moments: F32) -> tuple[NDArray[np.intp], F64]:
@@ -143,7 +149,23 @@ def _spread(moments: F32) -> tuple[NDArray[np.intp], F64]:
     wide = moments.astype(np.float64)
     wide[np.diag_indices_from(wide)] += max(_DAMPING * float(np.diag(wide).mean()), 1e-12)
     order = np.argsort(-np.diag(wide), kind="stable")  # what weighs most has the most to spread to
-    return order, np.linalg.cholesky(np.linalg.inv(wide[np.ix_(order, order)])).T
+    # With H = U Uᵀ, U upper triangular, the inverse of U is that factor; U is the lower one of H turned about.
+    turned = order[::-1]
+    lower = np.linalg.cholesky(wide[np.ix_(turned, turned)])
+    return order, _inverse_of_upper(np.ascontiguousarray(lower[::-1, ::-1]))
+
+
+def _inverse_of_upper(upper: F64) -> F64:
+    """The inverse of an upper triangular matrix, by halves: a fraction of the work of a general inverse."""
+    size = len(upper)
+    if size <= _WHOLE:
+        return np.triu(np.linalg.inv(upper))
+    half = size // 2
+    first, last = _inverse_of_upper(upper[:half, :half]), _inverse_of_upper(upper[half:, half:])
+    found = np.zeros_like(upper)
+    found[:half, :half], found[half:, half:] = first, last
+    found[:half, half:] = -first @ (upper[:half, half:] @ last)
+    return found
 
 
 def _round(weights: NDArray[Any], axis: int, levels: int, order: NDArray[np.intp], factor: F64) -> NDArray[np.int8]:

@@ -25,7 +25,7 @@ from gms_rt.errors import GateError, UsageError
 from gms_rt.graph.read import read_graph
 from gms_rt.graph.run import Session
 from gms_rt.parity.after_build import certify_built
-from gms_rt.precision import cpu_choice
+from gms_rt.precision import cpu_choice, plan_gate
 from gms_rt.precision.gate import Gate, judge
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.recipe import read_recipe
@@ -62,6 +62,23 @@ def test_one_call_builds_cpu_and_two_sms(graph, tmp_path, precision):
     if precision != "fp32":
         assert manifest.gate["passed"] and manifest.gate["data"]["sha256"] == GATE.sha256
         assert recipe.calibration == CALIBRATION.record()
+    check_judged(manifest, precision)
+
+
+def check_judged(manifest, precision):
+    """Beside each plan stands what was judged of its graph, and how; the CPU's verdict is another."""
+    for plan in manifest.plans:
+        if precision == "fp32":
+            assert plan.judged is None
+            continue
+        assert plan.judged["arithmetic"] == "f16" and plan.judged["passed"]
+        assert plan.judged["images"] == len(GATE.images) and plan.judged["data"] == manifest.gate["data"]
+        assert plan.judged["how"] == "emulated on a CPU: every node's result rounded to f16, sums in f32"
+        assert precision == "fp16" or plan.judged["mean"] != manifest.gate["mean"]
+        assert plan.judged["gate_min"] == 0.9
+    lines = [line for line in gate_lines(manifest) if line.startswith("plan:")]
+    assert len(lines) == (precision != "fp32")
+    assert all("rounded to f16" in line and all(plan.file in line for plan in manifest.plans) for line in lines)
 
 
 def check_execution(manifest, precision):
@@ -100,6 +117,15 @@ def test_only_the_bundled_recipe_is_known_to_be_chosen_by_other_images(tmp_path,
         (True, False),
         (True, False),
     ]
+
+
+def test_the_certificate_says_where_its_pictures_chose_the_precision(graph, tmp_path):
+    for precision, chose in (("int8", True), ("fp16", False)):
+        made = built(graph, tmp_path / precision, precision, gate=Gate(0.5, 0.5))
+        gate = made.manifest.gate | ({"promise": None} if chose else {})
+        made = dataclasses.replace(made, manifest=dataclasses.replace(made.manifest, gate=gate))
+        said = certify_built(made)["reference"]["what"]
+        assert said.endswith("this says nothing about other pictures") is chose and "gate pictures" in said
 
 
 def test_the_gates_line_names_the_arithmetic_of_an_int8_engine_as_reports_do(graph, tmp_path):
@@ -168,6 +194,20 @@ def test_other_options_are_no_hit(graph, tmp_path):
     other = build(graph, out, gate_images=ImageSet(scenes(5, seed=77), "others"))
     assert other.source["recipe_key"] != first.source["recipe_key"]
     assert other.gate["images"] == 5
+
+
+@needs_rtx
+def test_a_plan_whose_emulated_graph_misses_the_gate_is_not_built(graph, tmp_path, monkeypatch):
+    class Wrong:
+        def probabilities(self, images):
+            return np.full(images.shape[:3], 255, np.uint8)
+
+    monkeypatch.setattr(plan_gate, "emulated_session", lambda typed: Wrong())
+    monkeypatch.setattr(tensorrt, "build_plan", lambda *_, **__: pytest.fail("it was built"))
+    with pytest.raises(GateError, match=r"a GPU's plan \(fp16, emulated\): the accuracy gate is not met") as caught:
+        build(graph, tmp_path / "e", "fp16", ("cpu", "tensorrt-rtx"), sms=(89,))
+    assert caught.value.exit_code == 3 and "--target cpu" in caught.value.fix
+    assert not (tmp_path / "e").exists()
 
 
 @needs_rtx
@@ -247,7 +287,7 @@ def test_golden_formats_are_still_read(tmp_path):
     recipe = read_recipe(folder)
     assert recipe.int8[0] == "encoder/down" and recipe.weight_levels == 64
     # What is read is written in the same form: nothing of the format is lost on the way.
-    later = {"cpu_only": [], "channels": {}, "spans": {}, "rounding": {}, "returned": []}  # what was added since
+    later = {"cpu_only": [], "channels": {}, "spans": {}, "rounding": {}, "returned": [], "plan_kept": {}}
     assert json.loads((folder / "precision.json").read_text()) | later == dataclasses.asdict(recipe)
     write_manifest(tmp_path, manifest)
     assert json.loads((tmp_path / "engine.json").read_text()) == json.loads((folder / "engine.json").read_text())

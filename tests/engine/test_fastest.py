@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.precision_graphs import scenes
-from support.small_builds import CALIBRATION, GATE
+from support.small_builds import CALIBRATION, GATE, built
 
+from gms_rt.artifacts import sha256_file
 from gms_rt.cli.main import run
 from gms_rt.engine import fastest
 from gms_rt.engine.fastest import build_fastest
-from gms_rt.engine.manifest import read_manifest, verify_files
+from gms_rt.engine.manifest import Plan, read_manifest, verify_files, write_manifest
 from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.select import load
 from gms_rt.errors import GateError, UsageError
@@ -95,11 +97,11 @@ def test_the_command_prints_the_table_and_an_interrupted_build_goes_on(graph, tm
         assert cv2.imwrite(f"scans/{number}.png", image)
     words = ["build", str(graph), "--precision", "auto", "--target", "cpu", "--calib", "scans", "--gate-min", "0.5"]
     words += ["--gate-mean", "0.5", "--out", "e"]
-    settle = fastest._settled
-    monkeypatch.setattr(fastest, "_settled", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    settle = fastest.settled_engine
+    monkeypatch.setattr(fastest, "settled_engine", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     assert run(words) == 130
     assert (tmp_path / ".auto-e/fp16/engine.json").is_file()
-    monkeypatch.setattr(fastest, "_settled", settle)
+    monkeypatch.setattr(fastest, "settled_engine", settle)
     capsys.readouterr()
     assert run([*words, "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
@@ -141,3 +143,22 @@ def test_engines_are_timed_in_turn_on_this_device(graph, tmp_path):
     assert all(each.milliseconds > 0 for each in table if not each.why)
     assert np.argmin([each.milliseconds or np.inf for each in table]) == [each.chosen for each in table].index(True)
     assert made.manifest.gate is not None or made.manifest.precision == "fp32"
+
+
+def test_plans_for_other_devices_stay_where_the_recipe_is_the_same(graph: Path, tmp_path: Path) -> None:
+    out = tmp_path / "e"
+    made = {name: built(graph, tmp_path / f"work-{name}", name) for name in ("fp16", "fp32")}
+    fp16 = request(graph, out, Gate(0.5, 0.5))
+    first = fastest.settled_engine(made["fp16"], fp16, "first", {"table.json": {"rows": []}})
+    assert "table.json" in first.manifest.files and "first" in first.manifest.notes
+    (out / "tensorrt-rtx-sm89.plan").write_bytes(b"plan")
+    plan = Plan("tensorrt-rtx", "tensorrt-rtx-sm89.plan", sha256_file(out / "tensorrt-rtx-sm89.plan"), 4, 89, "1", 1.0)
+    counts = first.manifest.census | {plan.file: {"fp16": 3}}
+    write_manifest(out, dataclasses.replace(first.manifest, plans=[plan], census=counts))
+    again = fastest.settled_engine(made["fp16"], fp16, "again").manifest
+    assert (again.plans, again.census[plan.file]) == ([plan], {"fp16": 3}) and again == read_manifest(out)
+    assert again.targets == ["cpu", "tensorrt-rtx"]
+    verify_files(out, again)
+    other = fastest.settled_engine(made["fp32"], fp16, "other").manifest
+    assert other.plans == [] and not (out / plan.file).exists()
+    assert f"{plan.file} of the engine that stood here were of another recipe (fp16) and are gone" in other.notes

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
 
 import pytest
+from support.plan_engines import JUDGED
 from support.trees import plain_manifest
 
 from gms_rt.artifacts import sha256_file
@@ -80,6 +82,19 @@ def test_a_plan_with_values_of_other_types_is_refused(tmp_path: Path, key: str, 
         read_manifest(tmp_path)
 
 
+def test_what_judged_a_plan_is_kept_and_must_be_readable(tmp_path: Path) -> None:
+    plain = manifest()
+    write_manifest(tmp_path, plain)
+    assert "judged" not in (tmp_path / MANIFEST).read_text(), "programs from before there was such a key refuse it"
+    judged = manifest(plans=[dataclasses.replace(plain.plans[0], judged=JUDGED)])
+    write_manifest(tmp_path, judged)
+    assert read_manifest(tmp_path) == judged
+    for key, value in (("mean", "0.9"), ("images", None), ("how", 3), ("data", [])):
+        write_manifest(tmp_path, manifest(plans=[dataclasses.replace(plain.plans[0], judged=JUDGED | {key: value})]))
+        with pytest.raises(ArtifactError, match=f"another type than expected .{key} of what judged a plan"):
+            read_manifest(tmp_path)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", "\x00", "[" * 100_000, "null"])
 def test_broken_json_is_an_error_and_not_a_crash(tmp_path: Path, text: str) -> None:
     (tmp_path / MANIFEST).write_text(text)
@@ -141,6 +156,19 @@ def test_bytes_are_compared_as_they_are_read(tmp_path: Path) -> None:
         (
             {"precision": "int8", "plans": [], "source": {"graph": "; id"}},
             "gms-rt build GRAPH.onnx --precision int8 --target cpu --calib IMAGES",
+        ),
+        (
+            {"plans": [], "gate": {"gate_mean": 0.985, "gate_min": 0.0, "gate_coverage": 0.97, "gate_floor": 0.92}},
+            "gms-rt build GRAPH.onnx --precision fp32 --target cpu --gate-mean 0.985 --gate-coverage 0.97 "
+            "--gate-floor 0.92",
+        ),
+        (
+            {"plans": [], "gate": {"gate_mean": 0.99, "gate_min": 0.9, "gate_coverage": None, "gate_floor": None}},
+            "gms-rt build GRAPH.onnx --precision fp32 --target cpu --gate-min 0.9",
+        ),
+        (
+            {"plans": [], "gate": {"gate_mean": "; id", "gate_min": True, "gate_coverage": 7, "gate_floor": [0.9]}},
+            "gms-rt build GRAPH.onnx --precision fp32 --target cpu",
         ),
     ],
 )

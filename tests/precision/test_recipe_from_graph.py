@@ -13,6 +13,7 @@ from gms_rt.errors import ArtifactError, GateError, UsageError
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.read import graph_from_model
 from gms_rt.graph.run import Session
+from gms_rt.precision import recipe_request
 from gms_rt.precision.fp32_masks import Fp32Masks
 from gms_rt.precision.gate import Gate
 from gms_rt.precision.images import ImageSet
@@ -63,6 +64,19 @@ def test_the_recipe_is_judged_against_the_masks_it_is_given(graph: Graph) -> Non
 
     with pytest.raises(GateError, match=r"Dice to FP32 mean 0\.0.* on 4 images"):
         recipe_from_graph(graph, request("fp16"), None, None, Inverted())
+
+
+def test_the_ranges_of_int8_and_of_what_stays_float_take_one_pass(graph: Graph, monkeypatch) -> None:
+    asked: list[list[str]] = []
+    measure = recipe_request.extremes
+
+    def counted(graph, tensors, *rest, **more):
+        asked.append(tensors)
+        return measure(graph, tensors, *rest, **more)
+
+    monkeypatch.setattr(recipe_request, "extremes", counted)
+    judged = recipe_from_graph(graph, request("int8"), None)
+    assert len(asked) == 1 and set(judged.recipe.ranges) <= set(asked[0])
 
 
 def test_int8_without_images_is_refused(graph: Graph) -> None:

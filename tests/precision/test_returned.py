@@ -141,6 +141,11 @@ def test_a_gate_that_no_choice_meets_writes_nothing_and_a_recipe_without_returne
     with pytest.raises(GateError, match="back in f32 too, the accuracy gate is not met"):
         built(graph, tmp_path / "e", "bf16", gate=Gate(1.0, 1.0), calibration=None, gate_images=many)
     assert not (tmp_path / "e").exists()
+    tried: list[str] = []
+    with pytest.raises(GateError, match=r"back in f32 too, .* on the 16 hardest images"):
+        built(graph, tmp_path / "e", "bf16", progress=lambda phase, *_: tried.append(phase), gate=Gate(1.0, 1.0),
+              calibration=None, gate_images=many)  # fmt: skip
+    assert "every block in f32" in tried and "what a block in f32 wins" not in tried, "one look is enough"
     plain = built(graph, tmp_path / "plain", "bf16", gate=Gate(0.5, 0.5), calibration=None)
     assert "returned" not in json.loads((plain.folder / "precision.json").read_text())
     assert plain.manifest.model == "model.onnx" and not (plain.folder / "model.xml").exists()

@@ -14,6 +14,7 @@ from gms_rt.graph.graph import Graph
 from gms_rt.graph.layer_counts import layer_counts
 from gms_rt.graph.read import graph_from_model
 from gms_rt.graph.run import Session
+from gms_rt.precision import rounding
 from gms_rt.precision.gate import Gate, judge
 from gms_rt.precision.int8 import Int8Values, int8_graph, qdq_graph, quantisable, quantise_weights
 from gms_rt.precision.ranges import extremes, histograms, with_outputs
@@ -141,3 +142,26 @@ def test_onnxruntime_and_openvino_agree_on_unsigned_tensors(graph: Graph, measur
     for ours in (Session(typed).probabilities(images), Session(form).probabilities(images)):
         assert np.abs(ours.astype(int) - theirs).mean() < 1
         assert judge(ours, theirs, Gate()).passed
+
+
+@pytest.mark.parametrize("window", [((3, 3), (1, 1), (1, 1, 1, 1)), ((3, 3), (2, 2), (0, 0, 1, 1)),
+                                    ((2, 3), (1, 2), (3, 0, 2, 4)), ((1, 1), (1, 1), (0, 0, 0, 0))])  # fmt: skip
+def test_windows_are_those_of_the_padded_tensor(window: Any) -> None:
+    (high, wide), (down, right), (top, left, bottom, end) = window
+    value = np.random.default_rng(0).normal(size=(1, 5, 9, 7)).astype(np.float32)
+    padded = np.pad(value[0], ((0, 0), (top, bottom), (left, end)))
+    view = np.lib.stride_tricks.sliding_window_view(padded, (high, wide), axis=(1, 2))[:, ::down, ::right]
+    every = {window.tobytes() for window in view.transpose(1, 2, 0, 3, 4).reshape(-1, 5 * high * wide)}
+    found = rounding._windows(value, window, np.random.default_rng(1))
+    assert {row.tobytes() for row in found} <= every
+    assert len({row.tobytes() for row in found}) > 5, "it looks at several places"
+
+
+def test_an_error_spreads_by_the_cholesky_factor_of_the_inverse() -> None:
+    inputs = np.random.default_rng(0).normal(size=(900, 250)) * np.linspace(0.1, 4, 250)
+    moments = (inputs.T @ inputs).astype(np.float32)
+    order, factor = rounding._spread(moments)
+    wide = moments.astype(np.float64)
+    wide[np.diag_indices_from(wide)] += 0.01 * np.diag(wide).mean()
+    assert np.allclose(factor, np.triu(factor)) and np.all(np.diff(np.diag(wide)[order]) <= 0)
+    assert np.allclose(factor.T @ factor @ wide[np.ix_(order, order)], np.eye(250), atol=1e-8)

@@ -19,6 +19,17 @@ from support.trees import plain_manifest
 SIDE = 16
 PLAN = "tensorrt-rtx-1.7-sm89.plan"
 CPU = Cpu("a processor", "x86_64", 4, ("avx2",))
+# What a build found out about a plan's graph.
+JUDGED = {
+    "mean": 0.9987,
+    "minimum": 0.9871,
+    "images": 99,
+    "passed": True,
+    "promise": None,
+    "arithmetic": "f16",
+    "how": "emulated on a CPU: every node's result rounded to f16, sums in f32",
+    "data": {"source": "scans"},
+}
 L4 = Machine(CPU, (Gpu(0, "L4", 89, 2**34),), "13.0", "", {})
 
 
