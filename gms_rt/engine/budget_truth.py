@@ -9,40 +9,18 @@ promises nothing about others.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gms_rt import metrics
 from gms_rt.arrays import F64
-from gms_rt.config import read_toml
-from gms_rt.data.layouts import Case, recognise
+from gms_rt.data.layouts import Case
 from gms_rt.data.reading import read_case
-from gms_rt.data.splits import read_lists
 from gms_rt.engine.loaded import Engine
-from gms_rt.errors import GmsError
-from gms_rt.scan.choose import evenly
 from gms_rt.statistics import bootstrap
 
 LIMIT = 64  # pictures; each is segmented by every engine
-
-
-def validation_cases(run: Path) -> tuple[list[Case], str]:
-    """Cases of the run's validation part, at most `LIMIT`; where there are none, why."""
-    try:
-        told = read_toml(run / "config.toml").get("data", {}) if (run / "config.toml").is_file() else {}
-        folder = told.get("folder") if isinstance(told, dict) else None
-        if not isinstance(folder, str) or not folder:
-            return [], "the run does not say what it was trained on"
-        names = read_lists(run / "split.json").get("validation", ())
-        if not names:
-            return [], "the run has no validation pictures"
-        return recognise(Path(folder)).named(evenly(names, LIMIT)), ""
-    except KeyError as error:
-        return [], f"the run's validation picture {error.args[0]} is not in its data"
-    except (GmsError, OSError) as error:
-        return [], f"the run's data cannot be read ({error})"
 
 
 def dice_to_truth(engine: Engine, cases: Sequence[Case]) -> F64:

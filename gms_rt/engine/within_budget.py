@@ -20,8 +20,9 @@ import numpy as np
 
 from gms_rt.arrays import F64
 from gms_rt.artifacts import check_writable, read_json
+from gms_rt.data.validation_part import validation_part
 from gms_rt.engine.budget import BudgetRow, Kind, chosen_rows, why_chosen
-from gms_rt.engine.budget_truth import dice_to_truth, truth_record, validation_cases, why_too_far
+from gms_rt.engine.budget_truth import LIMIT, dice_to_truth, truth_record, why_too_far
 from gms_rt.engine.build import BuiltEngine, build_engine
 from gms_rt.engine.existing import existing_engine
 from gms_rt.engine.fastest import FASTEST_FIRST, judged_engine, settled_engine
@@ -165,13 +166,13 @@ class _Trial:
         run = self.request.source
         if run is None or not run.is_dir() or all(self.candidates[n].kind == "run" for n in there):
             return {}, "a graph has no true masks"
-        cases, why = validation_cases(run)
+        part = validation_part(run, LIMIT)
         found = {}
-        for done, (number, built) in enumerate(there.items() if cases else ()):
+        for done, (number, built) in enumerate(there.items() if part.cases else ()):
             self.progress("Dice to the truth", done, len(there))
             with load(built.folder, trust_device=True) as engine:
-                found[number] = dice_to_truth(engine, cases)
-        return found, why
+                found[number] = dice_to_truth(engine, part.cases)
+        return found, part.why
 
 
 def build_within(request: BuildRequest, budget: float, progress: OnProgress = silent) -> BudgetOutcome:

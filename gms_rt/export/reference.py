@@ -18,10 +18,9 @@ from torch import Tensor
 
 from gms_rt.arrays import U8
 from gms_rt.artifacts import atomic_path
-from gms_rt.config import read_toml
 from gms_rt.data.layouts import Case, recognise
 from gms_rt.data.reading import read_mask
-from gms_rt.data.splits import read_lists
+from gms_rt.data.validation_part import validation_part
 from gms_rt.demo.phantoms import phantom
 from gms_rt.demo.seeds import REFERENCE_SEEDS
 from gms_rt.errors import GmsError, UsageError
@@ -77,18 +76,11 @@ def reference_from_place(place: Path, height: int, width: int) -> ReferencePictu
 
 def reference_from_run(run: Path, height: int, width: int) -> ReferencePictures:
     """Validation pictures of the data a run was trained on, else phantoms that say why."""
+    part = validation_part(run, REFERENCE_LIMIT)
+    if part.why:
+        return phantom_pictures(height, width, part.why)
     try:
-        told = read_toml(run / "config.toml").get("data", {})
-        folder = told.get("folder") if isinstance(told, dict) else None
-        if not isinstance(folder, str) or not folder:
-            return phantom_pictures(height, width, "the run does not say what it was trained on")
-        names = read_lists(run / "split.json").get("validation", ())
-        if not names:
-            return phantom_pictures(height, width, "the run has no validation pictures")
-        cases = recognise(Path(folder)).named(evenly(names, REFERENCE_LIMIT))
-        return _from_cases(cases, height, width, f"the validation part of {Path(folder).name}")
-    except KeyError as error:
-        return phantom_pictures(height, width, f"the run's validation picture {error.args[0]} is not in its data")
+        return _from_cases(part.cases, height, width, f"the validation part of {part.name}")
     except (GmsError, OSError) as error:
         return phantom_pictures(height, width, f"the run's data cannot be read: {error}")
 
