@@ -10,7 +10,7 @@ import click
 
 from gms_rt.cli.console import Console, table
 from gms_rt.cli.engine_text import class_text, execution_text, gate_lines, layer_counts_text, plan_text
-from gms_rt.cli.layer_text import layers_shown, layers_text
+from gms_rt.cli.layer_text import layers_text, rows_to_show
 from gms_rt.cli.trust_options import plans_option
 from gms_rt.engine.manifest import MANIFEST, EngineManifest
 from gms_rt.errors import ArtifactError, DeviceError, UsageError, reason_from_error
@@ -76,7 +76,7 @@ def _layers(folder: Path, about: dict[str, Any], console: Console) -> int:
     found = profile_engine(folder, options)
     console.result(
         {"engine": str(folder), **dataclasses.asdict(found)},
-        f"{folder}: {layers_text(found, shown=layers_shown(found.layers, found.worth, every=about['every']))}",
+        f"{folder}: {layers_text(found, shown=rows_to_show(found.layers, found.worth, every=about['every']))}",
     )
     return 0
 

@@ -10,7 +10,7 @@ from gms_rt.engine.layer_profile import EngineProfile, LayerProfile
 _SHORT = 0.01  # milliseconds; layers that take less are counted, not shown
 
 
-def layers_shown(
+def rows_to_show(
     layers: Sequence[LayerProfile], worth: Sequence[str], *, every: bool = False
 ) -> tuple[LayerProfile, ...]:
     """The layers that a reader looks for: what takes time, and what is named as worth a better type."""

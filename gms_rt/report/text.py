@@ -54,6 +54,26 @@ def rate(value: float | None) -> str:
     return milliseconds(value)
 
 
+def arithmetic_name(kind: str) -> str:
+    """The type in which a layer runs: OpenVINO says u8 or i8 by the sign of what goes in.
+
+    >>> [arithmetic_name(kind) for kind in ("u8", "i8", "bf16", "")]
+    ['int8', 'int8', 'bf16', 'unknown']
+    """
+    return "int8" if kind in ("u8", "i8") else kind or "unknown"
+
+
+def distance(value: float | None) -> str:
+    """A relative distance.
+
+    >>> [distance(v) for v in (0.0123, 0.0, None)]
+    ['1.2 %', '0', '–']
+    """
+    if value is None:
+        return "–"
+    return "0" if value == 0 else f"{value * 100:.2g} %"
+
+
 def ratio(value: float) -> str:
     """A speed-up.
 

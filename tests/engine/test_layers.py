@@ -11,7 +11,7 @@ import pytest
 from support.precision_graphs import scenes
 from support.small_builds import built
 
-from gms_rt.cli.layer_text import layers_shown, layers_text
+from gms_rt.cli.layer_text import layers_text, rows_to_show
 from gms_rt.cli.main import run
 from gms_rt.engine.layer_distances import without_quantised_activations
 from gms_rt.engine.layer_profile import EngineProfile, LayerProfile
@@ -89,10 +89,10 @@ def test_short_layers_are_folded_into_one_line_unless_they_are_worth_a_look() ->
     profile = EngineProfile(
         "e", "f32", "cpu", "FP32", 0.5, {"lmm": 0.5}, tuple(layers), ("named",), 0.6, "a clock"
     )  # fmt: skip
-    shown = layers_shown(profile.layers, profile.worth)
+    shown = rows_to_show(profile.layers, profile.worth)
     assert [layer.name for layer in shown] == ["long", "named"]
     assert "and 2 layers below 0.01 ms (--all shows them)" in layers_text(profile, shown=shown)
-    everything = layers_shown(profile.layers, profile.worth, every=True)
+    everything = rows_to_show(profile.layers, profile.worth, every=True)
     text = layers_text(profile, shown=everything)
     assert everything == profile.layers and "--all" not in text and "an inference takes 0.60 ms" in text
 
