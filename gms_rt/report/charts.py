@@ -173,14 +173,14 @@ def bars_chart(bars: Sequence[ChartBar], label: str) -> str:
     return _svg(y - 4, label, marks, hint=True)
 
 
-def parts_chart(parts: Sequence[tuple[str, float, str]], label: str) -> str:
-    """One bar of parts side by side: (name, value, value in words)."""
-    total = sum(value for _, value, _ in parts) or 1.0
+def parts_chart(parts: Sequence[tuple[float, str, str]], label: str) -> str:
+    """One bar of parts side by side: (value, colour, value in words)."""
+    total = sum(value for value, _, _ in parts) or 1.0
     marks, before = [], 0.0
-    for index, (_, value, words) in enumerate(parts):
+    for value, tint, words in parts:
         # A hair of the ground between two parts.
         place = f'x="{before:.2f}%" width="{max(100 * value / total - 0.25, 0.15):.2f}%"'
-        marks.append(_mark(f'<rect {place} y="0" height="22" fill="{colour(index)}"/>', words))
+        marks.append(_mark(f'<rect {place} y="0" height="22" fill="{tint}"/>', words))
         before += 100 * value / total
     return _svg(26, label, marks, hint=True)
 

@@ -9,9 +9,10 @@ from gms_rt.bench.results import BenchResult, EngineLayers, LayerRow
 from gms_rt.report import charts
 from gms_rt.report.columns import LAYERS, layers_shown
 from gms_rt.report.html_parts import dot, panel, table_from_columns
-from gms_rt.report.text import arithmetic_name, distance, milliseconds
+from gms_rt.report.text import arithmetic_name, distance, layer_name, milliseconds
 
 _BARS = 10  # of each chart; all layers are in the table
+_SHADES = (20, 45, 70, 100, 30)
 _TINTS = {"int8": "var(--s1)", "bf16": "var(--s2)", "f16": "var(--s5)", "f32": "var(--s3)"}
 
 
@@ -31,8 +32,12 @@ def _engine(found: EngineLayers) -> str:
     farthest = [row for row in shown if row.distance][:_BARS]
     total = found.milliseconds or 1.0
     parts = [
-        (s.stage, s.milliseconds, f"{s.stage}: {milliseconds(s.milliseconds)} ms, {100 * s.milliseconds / total:.0f} %")
-        for s in found.stages
+        (
+            s.milliseconds,
+            _shade(i),
+            f"{s.stage}: {milliseconds(s.milliseconds)} ms, {100 * s.milliseconds / total:.0f} %",
+        )
+        for i, s in enumerate(found.stages)
     ]
     stages = charts.parts_chart(parts, f"Time by stage: {found.engine}") + _stage_legend(found)
     time = panel(
@@ -44,7 +49,7 @@ def _engine(found: EngineLayers) -> str:
         panel(
             charts.bars_chart([_distance_bar(row, farthest[0]) for row in farthest], "The layers farthest from FP32"),
             "Where the values leave FP32",
-            "relative distance, the farthest first",
+            "farthest first",
         )
         if farthest
         else ""
@@ -61,14 +66,14 @@ def _engine(found: EngineLayers) -> str:
 def _worth(found: EngineLayers) -> str:
     if not found.worth:
         return ""
-    names = ", ".join(f"<b>{escape(name)}</b>" for name in found.worth)
+    names = ", ".join(f"<b>{escape(layer_name(name, 80))}</b>" for name in found.worth)
     return f'<p class="aside">Worth a better type, because they add most to the distance: {names}</p>'
 
 
 def _stage_legend(found: EngineLayers) -> str:
     total = found.milliseconds or 1.0
     items = "".join(
-        f"<li>{dot(charts.colour(i))}{escape(s.stage)} {100 * s.milliseconds / total:.0f} %</li>"
+        f"<li>{dot(_shade(i))}{escape(s.stage)} {100 * s.milliseconds / total:.0f} %</li>"
         for i, s in enumerate(found.stages)
     )
     return f'<ul class="key-list" aria-label="Stages">{items}</ul>'
@@ -82,16 +87,14 @@ def _type_legend(rows: Sequence[LayerRow]) -> str:
 
 def _time_bar(row: LayerRow, longest: LayerRow) -> charts.ChartBar:
     kind = arithmetic_name(row.arithmetic)
-    return charts.ChartBar(
-        row.name, row.milliseconds / longest.milliseconds, f"{milliseconds(row.milliseconds)} ms, {kind}", _tint(kind),
-        _words(row),
-    )  # fmt: skip
+    share, note = row.milliseconds / longest.milliseconds, f"{milliseconds(row.milliseconds)} ms, {kind}"
+    return charts.ChartBar(layer_name(row.name), share, note, _tint(kind), _words(row))
 
 
 def _distance_bar(row: LayerRow, farthest: LayerRow) -> charts.ChartBar:
     kind = arithmetic_name(row.arithmetic)
     share = (row.distance or 0.0) / (farthest.distance or 1.0)
-    return charts.ChartBar(row.name, share, f"{distance(row.distance)}, {kind}", _tint(kind), _words(row))
+    return charts.ChartBar(layer_name(row.name), share, f"{distance(row.distance)}, {kind}", _tint(kind), _words(row))
 
 
 def _words(row: LayerRow) -> str:
@@ -100,6 +103,11 @@ def _words(row: LayerRow) -> str:
         f"{row.name}: {kind}{arithmetic_name(row.arithmetic)}, {milliseconds(row.milliseconds)} ms, "
         f"{row.gflop:.3f} GFLOP, distance {distance(row.distance)}"
     )
+
+
+def _shade(index: int) -> str:
+    """The colour of a stage: no type's, and unlike its neighbours'."""
+    return f"color-mix(in srgb, var(--ink-3) {_SHADES[index % len(_SHADES)]}%, var(--card))"
 
 
 def _tint(kind: str) -> str:

@@ -63,6 +63,19 @@ def arithmetic_name(kind: str) -> str:
     return "int8" if kind in ("u8", "i8") else kind or "unknown"
 
 
+def layer_name(name: str, width: int = 30) -> str:
+    """A layer's name as it fits over a bar, without what OpenVINO appends for a bias that it adds apart.
+
+    >>> layer_name("encoder/conv/WithoutBiases"), layer_name("lmm/view_19/quantise_abcd_acdb_lmm/conv_33")
+    ('encoder/conv', 'lmm/view_19/qua…db_lmm/conv_33')
+    """
+    plain = name.removesuffix("/WithoutBiases")
+    if len(plain) <= width:
+        return plain
+    half = width // 2
+    return f"{plain[:half]}…{plain[half + 1 - width :]}"
+
+
 def distance(value: float | None) -> str:
     """A relative distance.
 
