@@ -356,6 +356,9 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=120.0, help="for the rounds of a model (default: 120)")
     parser.add_argument("--retime", action="store_true", help="measure the latencies again")
     parser.add_argument("--cells-only", action="store_true", help="build and judge, measure no latency")
+    parser.add_argument(
+        "--page-only", action="store_true", help="only write what the cells say"
+    )
     parser.add_argument("--again", nargs="+", default=[], choices=list(SYSTEMS), help="systems to build with again")
     parser.add_argument("--no-setup", action="store_true", help="install nothing: use what this Python has")
     parser.add_argument("--work", type=Path, default=Path("build/precision-bench"), help="where the cells are kept")
@@ -386,11 +389,13 @@ def main(arguments: list[str]) -> int:
         return 2
     models = [options.graph.stem] if options.graph else options.models
     python = environment(options)
-    for model in models:
+    if options.page_only:
+        models = [model for model in models if Place(options.work / model).pictures.is_file()]
+    for model in models if not options.page_only else ():
         prepare(model, Place(options.work / model), options)
         for system in options.systems:
             run_cell(model, system, python, options)
-    for model in models if not options.cells_only else ():
+    for model in models if not (options.cells_only or options.page_only) else ():
         place = Place(options.work / model)
         cells = [place.cell(system).stat().st_mtime for system in SYSTEMS if place.cell(system).is_file()]
         if options.retime or not place.latency.is_file() or place.latency.stat().st_mtime < max(cells):
