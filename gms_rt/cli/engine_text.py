@@ -10,6 +10,7 @@ from gms_rt.cli.console import table
 from gms_rt.engine.manifest import EngineManifest, Plan
 from gms_rt.graph.write import stored_bytes
 from gms_rt.precision.gate import promise_text
+from gms_rt.precision.plan_gate import plan_gate_text
 
 
 def build_text(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> str:
@@ -63,9 +64,27 @@ def _tried(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def gate_lines(manifest: EngineManifest) -> list[str]:
-    """What the gate found, what that promises, whether it holds in f32 too; nothing where no masks were compared."""
+    """What the gate found, what that promises, whether it holds in f32 too, and what it found of the plans' graph.
+
+    Nothing where no masks were compared.
+    """
+    return [*_gate_lines(manifest), *_plan_gate_lines(manifest)]
+
+
+def _plan_gate_lines(manifest: EngineManifest) -> list[str]:
+    """What was judged of the plans, and how; once for all that have the same verdict."""
+    judged: dict[str, list[str]] = {}
+    for plan in manifest.plans:
+        if plan.judged is not None:
+            verdict = f"{plan_gate_text(plan.judged)}: {_passed(plan.judged)}"
+            said = [verdict, promise_text(plan.judged["promise"])] if "promise" in plan.judged else [verdict]
+            judged.setdefault("\n       ".join(said), []).append(plan.file)
+    return [f"plan:  {text}\n       ({', '.join(files)})" for text, files in judged.items()]
+
+
+def _gate_lines(manifest: EngineManifest) -> list[str]:
     gate = manifest.gate
-    if not gate:
+    if not gate or "how" in gate:  # of an engine of plans alone, each of which says it
         return []
     lines = [
         f"gate:  Dice to FP32 mean {gate['mean']:.4f}, minimum {gate['minimum']:.4f} on {gate['images']} images "

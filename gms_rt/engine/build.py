@@ -32,6 +32,7 @@ from gms_rt.precision import TARGETS
 from gms_rt.precision.gate import Gate
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.learned import has_learned_ranges, recipe_from_learned_ranges
+from gms_rt.precision.plan_gate import plan_notes
 from gms_rt.precision.recipe import RECIPE_FILE, PrecisionRecipe, read_recipe
 from gms_rt.precision.recipe_from_graph import recipe_from_graph
 from gms_rt.precision.recipe_request import RecipeRequest
@@ -89,8 +90,9 @@ def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltE
     checkpoint = out.parent / f".search-{wanted.key[:16]}.json"  # each search of a build adds a word to the name
     judged = recipe_from_graph(source.graph, wanted, checkpoint, progress)
     with atomic_folder(out) as folder:
-        engine = UnfinishedEngine(folder, out, source, judged.recipe, targets, judged.cpu, images.gate)
+        engine = UnfinishedEngine(folder, out, source, judged.recipe, targets, judged.cpu, images.gate, judged.plans)
         engine.notes += [images.note] if images.note else []
+        engine.notes += plan_notes(judged.plans, request.precision) if plans else []
         progress("write graph", 0, 1)
         engine.write_graph()
         for flavour, sm in plans:

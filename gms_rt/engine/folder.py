@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import json
 import shutil
@@ -29,6 +28,7 @@ from gms_rt.graph.run import Session
 from gms_rt.graph.write import write_graph
 from gms_rt.precision.cpu_choice import CpuChoice, latencies
 from gms_rt.precision.images import ImageSet
+from gms_rt.precision.plan_gate import remainder_recipe
 from gms_rt.precision.recipe import PrecisionRecipe, write_recipe
 from gms_rt.precision.returned import cpu_form
 from gms_rt.progress import OnProgress
@@ -56,6 +56,7 @@ class UnfinishedEngine:
     targets: tuple[str, ...]
     cpu: CpuChoice  # the arithmetic of the CPU, if it is a target
     gate_images: ImageSet | None  # one of them times INT8 against FP32
+    plan_gate: dict[str, Any] | None = None  # what the gate said of the plans' graph; None where it was not judged
     plans: list[Plan] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what a user should know
     counts: dict[str, Any] = field(default_factory=dict)  # layers by type: of the graph, of the CPU, of each plan
@@ -102,6 +103,7 @@ class UnfinishedEngine:
             build_seconds=round(built.seconds, 2),
             driver=built.driver,
             device=built.device,
+            judged=self.plan_gate,
         )
         (self.folder / plan.file).write_bytes(built.data)
         problem = remember_plan(self.out, plan.sha256)
@@ -216,7 +218,7 @@ class UnfinishedEngine:
         if gpu is None:
             return
         progress(f"{plan.target} SM{plan.sm}: compare with FP16", 0, 1)
-        half = dataclasses.replace(self.recipe, precision="fp16", int8=[], ranges={}, skips=[], cpu_only=[])
+        half = remainder_recipe(self.recipe)
         images = np.zeros((*self.source.graph.size, 3), np.uint8)
         try:
             other = tensorrt.build_plan(half.apply(self.source.graph, plan.target), plan.target, plan.sm)

@@ -37,6 +37,13 @@ _PLAN_KINDS: dict[str, Any] = {
     **dict.fromkeys(("sm", "bytes"), int),
     "build_seconds": (int, float),
     **dict.fromkeys(("driver", "device"), (str, type(None))),
+    "judged": (dict, type(None)),
+}
+_JUDGED_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("mean", "minimum"), (int, float)),
+    **dict.fromkeys(("arithmetic", "how"), str),
+    "data": dict,
+    "images": int,
 }
 
 
@@ -53,6 +60,8 @@ class Plan:
     build_seconds: float
     driver: str | None = None  # of the machine that built it, where there was one
     device: str | None = None  # the GPU or board whose kernels were timed for it; None for plans built ahead of time
+    # The accuracy check of its typed graph, emulated on a CPU; None in FP32, without pictures, in earlier versions.
+    judged: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,8 +110,9 @@ def write_manifest(folder: Path, manifest: EngineManifest) -> None:
         if not value[later]:
             del value[later]  # programs from before there was such a key refuse what they do not know
     for plan in value["plans"]:
-        if plan["device"] is None:
-            del plan["device"]  # likewise
+        for later in ("device", "judged"):
+            if plan[later] is None:
+                del plan[later]  # likewise
     write_json(folder / MANIFEST, value)
 
 
@@ -136,6 +146,13 @@ def _check_types(manifest: EngineManifest, path: Path) -> None:
         for plan in manifest.plans
         for name, kind in _PLAN_KINDS.items()
         if not _is(getattr(plan, name), kind)
+    ]
+    wrong += [
+        f"{name} of what judged a plan"
+        for plan in manifest.plans
+        if isinstance(plan.judged, dict)
+        for name, kind in _JUDGED_KINDS.items()
+        if not _is(plan.judged.get(name), kind)
     ]
     if isinstance(manifest.files, dict) and not all(isinstance(digest, str) for digest in manifest.files.values()):
         wrong.append("a hash in files")

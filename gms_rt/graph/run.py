@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,7 @@ class Session:
 
     Several batches at once would gain nothing here, and a pinned thread waits for whatever else runs on its core.
     `batch` gives a graph whose batch is open its size; a graph in OpenVINO's form may keep nodes in f32. With `profile`
-    the time of each layer is measured.
+    the time of each layer is measured. `inputs` are those that the graph has beside its image, the same for every one.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Session:
         batch: int = 0,
         form: IrModel | None = None,
         profile: bool = False,
+        inputs: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         try:
             core = quiet_module("openvino").Core()
@@ -76,19 +78,21 @@ class Session:
             reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
             raise GmsError(f"OpenVINO cannot compile the graph ({reason.strip()})") from error
         self.batch = batch or graph.size[0]
+        names = {name for port in self._compiled.inputs for name in port.get_names()}
+        self._inputs = {name: value for name, value in (inputs or {}).items() if name in names}
 
     def probabilities(self, images: U8) -> U8:
         """The graph's answer to N images of its size: uint8 N×H×W."""
         result = np.empty(images.shape[:3], np.uint8)
         request = self._compiled.create_infer_request()
         for start, block, count in _batches(images, self.batch):
-            request.infer({INPUT: block}, share_inputs=True)
+            request.infer({INPUT: block, **self._inputs}, share_inputs=True)
             result[start : start + count] = request.get_output_tensor(0).data[:count, :, :, 0]
         return result
 
     def outputs(self, image: U8) -> list[NDArray[Any]]:
         """Every output of the graph for one batch, in order."""
-        answer = self._compiled({INPUT: image}, share_inputs=True, share_outputs=True)
+        answer = self._compiled({INPUT: image, **self._inputs}, share_inputs=True, share_outputs=True)
         return [answer[i] for i in range(len(self._compiled.outputs))]
 
     def milliseconds(self, image: U8, *, runs: int = 15) -> float:
@@ -97,7 +101,7 @@ class Session:
         samples = []
         for number in range(runs + 3):
             start = time.perf_counter()
-            request.infer({INPUT: image}, share_inputs=True)
+            request.infer({INPUT: image, **self._inputs}, share_inputs=True)
             if number >= 3:
                 samples.append(time.perf_counter() - start)
         return float(np.median(samples)) * 1e3
@@ -130,7 +134,7 @@ class Session:
         samples: dict[str, list[float]] = {}
         began = time.perf_counter()
         for number in range(runs + 3):
-            request.infer({INPUT: image}, share_inputs=True)
+            request.infer({INPUT: image, **self._inputs}, share_inputs=True)
             for entry in request.get_profiling_info() if number >= 3 else ():
                 samples.setdefault(entry.node_name, []).append(entry.real_time.total_seconds() * 1e3)
             if samples and time.perf_counter() - began > _PROFILED_SECONDS:

@@ -25,6 +25,7 @@ from gms_rt.engine.manifest import CERTIFICATE, GOLDEN, MANIFEST, EngineManifest
 from gms_rt.engine.select import load
 from gms_rt.errors import ArtifactError
 from gms_rt.precision.gate import Gate
+from gms_rt.precision.plan_gate import plan_gate_text
 from gms_rt.runtime.device import probe
 from gms_rt.scan.mask import FOREGROUND
 from gms_rt.statistics import bootstrap
@@ -72,6 +73,9 @@ def certificate_from_engine(engine: Engine, golden: Golden, gate: Gate | None = 
     drawn = not carries_verdict(manifest, golden)
     reasons = [SYNTHETIC] if drawn else _shortfalls(cases, gate)
     interval = bootstrap(dices)
+    judged = next((p.judged for p in manifest.plans if p.target == info.backend and p.judged is not None), None)
+    pixels = f"{info.width}×{info.height} pixels"
+    built = "" if judged is None else f"; at the build the plan's graph: {plan_gate_text(judged)}"
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -95,7 +99,8 @@ def certificate_from_engine(engine: Engine, golden: Golden, gate: Gate | None = 
             "size": [info.height, info.width],
             "threshold": FOREGROUND,
             "in_words": f"{manifest.precision} engine on {_place(info.device)} ({info.backend}, {info.execution}) "
-            f"against {golden.origin}, masks at probability ≥ {FOREGROUND}/255, {info.width}×{info.height} pixels",
+            f"against {golden.origin}, masks at probability ≥ {FOREGROUND}/255, {pixels}{built}",
+            **({} if judged is None else {"judged_at_build": judged}),
         },
         "summary": _summary(cases, golden) | {"interval": dataclasses.asdict(interval)},
         "gate": {"mean": gate.mean, "min": gate.minimum},

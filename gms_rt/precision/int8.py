@@ -131,6 +131,16 @@ def residual_skips(graph: Graph) -> dict[str, str]:
     return found
 
 
+def quantised_skips(graph: Graph, chosen: Collection[str]) -> list[str]:
+    """The skip branches, as in `residual_skips`, of those Adds that close a block whose last convolution is chosen."""
+    taken = residual_skips(graph)
+    return [
+        taken[node.name]
+        for node in graph.nodes
+        if node.name in taken and any(n in graph.producer and graph.producer[n].name in chosen for n in node.input)
+    ]
+
+
 def quantise_weights(weights: NDArray[Any], axis: int, levels: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Weights as int8 with one scale per output channel.
 

@@ -25,7 +25,7 @@ from gms_rt.precision.cpu_choice import CpuChoice, choose_execution, in_f32
 from gms_rt.precision.fp32_masks import Fp32Masks
 from gms_rt.precision.gate import Gate, GateVerdict, judge
 from gms_rt.precision.images import ImageSet
-from gms_rt.precision.int8 import QUANTISABLE, int8_graph, quantisable, residual_skips
+from gms_rt.precision.int8 import QUANTISABLE, int8_graph, quantisable, quantised_skips, residual_skips
 from gms_rt.precision.ranges import Extremes, Histogram, histograms
 from gms_rt.precision.recipe import WEIGHT_LEVELS, PrecisionRecipe
 from gms_rt.precision.recipe_request import JudgedRecipe, RecipeRequest, gate_record, watched_extremes
@@ -78,7 +78,7 @@ def int8_recipe(
     )
     found, judged = choice.make()
     chosen = set(found.nodes)
-    taken = [name for add, name in skips.items() if _feeds(graph, add, chosen)]
+    taken = quantised_skips(graph, chosen)
     recipe = PrecisionRecipe(
         "int8",
         request.graph_sha256,
@@ -240,10 +240,3 @@ def _outer(graph: Graph) -> tuple[set[str], set[str]]:
         for name in node.input:
             after[name] = after.get(name, False) or seen or node.op_type in QUANTISABLE
     return first, last
-
-
-def _feeds(graph: Graph, add: str, chosen: set[str]) -> bool:
-    """Whether a residual Add closes a block whose last convolution is INT8."""
-    node = next(n for n in graph.nodes if n.name == add)
-    makers = [graph.producer.get(name) for name in node.input]
-    return any(maker is not None and maker.name in chosen for maker in makers)

@@ -50,6 +50,7 @@ class PrecisionRecipe:
     blocks: list[dict[str, Any]] = field(default_factory=list)  # the search's table
     weight_levels: int = WEIGHT_LEVELS  # steps of a weight on one side of zero
     returned: list[str] = field(default_factory=list)  # of `kept`, those that a CPU runs in f32 among bf16 or f16
+    plan_kept: dict[str, str] = field(default_factory=dict)  # like `kept`, in the graph of GPU plans alone
     format: str = RECIPE_FORMAT
     version: int = RECIPE_VERSION
 
@@ -65,7 +66,7 @@ class PrecisionRecipe:
         even = typed = equalise(graph, steps_from_text(self.channels))
         if nodes:
             typed = int8_graph(even, nodes, self.values(even), target, levels=self.weight_levels, skips=self.skips)
-        kept = set(self.kept) | pixel_arithmetic_nodes(even)
+        kept = set(self.kept) | pixel_arithmetic_nodes(even) | (set() if target == "cpu" else set(self.plan_kept))
         if remainder != "fp32":
             typed = low_precision_graph(typed, remainder, kept)
         asked = remainder if self.precision == "bf16" else self.precision
@@ -94,8 +95,9 @@ def steps_from_text(channels: dict[str, str]) -> dict[str, list[int]]:
 def write_recipe(folder: Path, recipe: PrecisionRecipe) -> None:
     """Write `precision.json`."""
     value = dataclasses.asdict(recipe)
-    if not recipe.returned:
-        del value["returned"]  # programs from before there was such a key refuse what they do not know
+    for later in ("returned", "plan_kept"):
+        if not value[later]:
+            del value[later]  # programs from before there was such a key refuse what they do not know
     write_json(folder / RECIPE_FILE, value)
 
 

@@ -17,6 +17,7 @@ from gms_rt.precision.gate import GateVerdict, judge
 from gms_rt.precision.images import check_disjoint
 from gms_rt.precision.int8 import quantisable
 from gms_rt.precision.int8_recipe import Ranges, int8_recipe, with_fallback
+from gms_rt.precision.plan_gate import PlanTools, with_judged_plans
 from gms_rt.precision.ranges import Extremes
 from gms_rt.precision.recipe import PrecisionRecipe
 from gms_rt.precision.recipe_request import JudgedRecipe, RecipeRequest, gate_record, watched_extremes
@@ -33,10 +34,18 @@ def recipe_from_graph(
 ) -> JudgedRecipe:
     """The recipe, what the gate said about it, and the arithmetic in which this CPU runs it.
 
-    `checkpoint` is the file in which an interrupted search goes on; `masks` remembers FP32 masks between builds.
+    For GPU targets their plans' graph is judged too, by emulation. `checkpoint` is the file in which an interrupted
+    search goes on; `masks` remembers FP32 masks between builds.
     """
     progress = progress or silent
     _check_images(request)
+    judged = _recipe_for_cpu(graph, request, checkpoint, progress, masks)
+    return with_judged_plans(graph, judged, request, PlanTools(masks, checkpoint, progress))
+
+
+def _recipe_for_cpu(
+    graph: Graph, request: RecipeRequest, checkpoint: Path | None, progress: OnProgress, masks: Fp32Masks
+) -> JudgedRecipe:
     if request.recorded is not None:
         try:
             return _judge_recipe(graph, request.recorded, request, masks, progress)
@@ -81,7 +90,7 @@ def _check_images(request: RecipeRequest) -> None:
     if request.gate.coverage is None:
         return
     where, fix = "--gate-coverage", "calibrate and search with --calib"
-    if request.gate_images is None or request.precision == "fp32" or _elsewhere(request.precision, request):
+    if request.gate_images is None or request.precision == "fp32":
         why = f"this {request.precision} build compares no masks, so nothing can be promised"
         raise UsageError(why, where=where, fix="leave it out, or give images with --gate-data")
     if request.recorded is not None:
@@ -91,20 +100,15 @@ def _check_images(request: RecipeRequest) -> None:
         raise UsageError("INT8 would be chosen by the gate's images, which then promise nothing", where=where, fix=fix)
 
 
-def _elsewhere(precision: str, request: RecipeRequest) -> bool:
-    """Whether this is arithmetic that this CPU was not asked to have."""
-    return precision == "bf16" and "cpu" not in request.targets
-
-
 def _judge_recipe(
     graph: Graph, recipe: PrecisionRecipe, request: RecipeRequest, masks: Fp32Masks, progress: OnProgress
 ) -> JudgedRecipe:
-    """Choose the CPU's arithmetic where it is a target, and compare its masks in that very arithmetic."""
-    if _elsewhere(recipe.precision, request):
+    """Choose the CPU's arithmetic, and compare its masks in that very arithmetic; nothing where it is no target."""
+    if "cpu" not in request.targets:
         return JudgedRecipe(recipe)
     typed = recipe.apply(graph, "cpu")
     progress("arithmetic of this CPU", 0, 1)
-    cpu = choose_execution(typed, recipe.precision) if "cpu" in request.targets else CpuChoice()
+    cpu = choose_execution(typed, recipe.precision)
     if request.gate_images is None:
         return JudgedRecipe(recipe, None, cpu)
     images = request.gate_images

@@ -60,6 +60,7 @@ class JudgedRecipe:
     recipe: PrecisionRecipe
     gate: dict[str, Any] | None = None  # what the gate said; None where there is nothing to compare
     cpu: CpuChoice = field(default_factory=CpuChoice)  # in which the CPU met the gate, if it is a target
+    plans: dict[str, Any] | None = None  # what the gate said about the graph of GPU plans, emulated
 
 
 def gate_record(verdict: GateVerdict, images: ImageSet, execution: str) -> dict[str, Any]:

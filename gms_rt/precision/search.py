@@ -208,12 +208,14 @@ class Search:
         values = int8_values(self.histograms, method, self.rounded)
         return int8_graph(self.graph, nodes, values, "cpu", levels=self.levels, skips=())
 
+    def _session(self, method: str, nodes: Sequence[str]) -> Session:
+        return Session(self._typed(method, nodes) if nodes else self.graph, execution=self.execution)
+
     def _damage(self, method: str, nodes: Sequence[str], which: NDArray[np.intp]) -> float:
         """How far the probabilities of some images are from FP32's, relative to the masks' size."""
         entry = _entry("damage", method, nodes, which)
         if len(self._store.get(entry, ())) != len(which):
-            typed = self._typed(method, nodes) if nodes else self.graph
-            found = Session(typed, execution=self.execution).probabilities(self.images[which])
+            found = self._session(method, nodes).probabilities(self.images[which])
             self._keep(entry, soft_dice_loss(found, self.reference[which]))
         return float(np.mean(self._store[entry]))
 
@@ -227,7 +229,7 @@ class Search:
         """Dice on all images; only on those in `first` where they settle that the gate fails."""
         entry = _entry("dice", method, nodes)
         if not self._settled(entry, len(self.images)):
-            session = Session(self._typed(method, nodes), execution=self.execution)
+            session = self._session(method, nodes)
             self._keep(entry, self._dice(session, self.images, self.reference, first))
         return GateVerdict(np.array(self._store[entry]), self.gate)
 

@@ -65,6 +65,23 @@ def test_one_call_builds_cpu_and_two_sms(graph, tmp_path, precision):
     if precision != "fp32":
         assert manifest.gate["passed"] and manifest.gate["data"]["sha256"] == GATE.sha256
         assert recipe.calibration == CALIBRATION.record()
+    check_judged(manifest, precision)
+
+
+def check_judged(manifest, precision):
+    """Beside each plan stands what was judged of its graph, and how; the CPU's verdict is another."""
+    for plan in manifest.plans:
+        if precision == "fp32":
+            assert plan.judged is None
+            continue
+        assert plan.judged["arithmetic"] == "f16" and plan.judged["passed"]
+        assert plan.judged["images"] == len(GATE.images) and plan.judged["data"] == manifest.gate["data"]
+        assert plan.judged["how"] == "emulated on a CPU: every node's result rounded to f16, sums in f32"
+        assert precision == "fp16" or plan.judged["mean"] != manifest.gate["mean"]
+        assert plan.judged["gate_min"] == 0.9
+    lines = [line for line in gate_lines(manifest) if line.startswith("plan:")]
+    assert len(lines) == (precision != "fp32")
+    assert all("rounded to f16" in line and all(plan.file in line for plan in manifest.plans) for line in lines)
 
 
 def check_execution(manifest, precision):
@@ -250,7 +267,7 @@ def test_golden_formats_are_still_read(tmp_path):
     recipe = read_recipe(folder)
     assert recipe.int8[0] == "encoder/down" and recipe.weight_levels == 64
     # What is read is written in the same form: nothing of the format is lost on the way.
-    later = {"cpu_only": [], "channels": {}, "spans": {}, "rounding": {}, "returned": []}  # what was added since
+    later = {"cpu_only": [], "channels": {}, "spans": {}, "rounding": {}, "returned": [], "plan_kept": {}}
     assert json.loads((folder / "precision.json").read_text()) | later == dataclasses.asdict(recipe)
     write_manifest(tmp_path, manifest)
     assert json.loads((tmp_path / "engine.json").read_text()) == json.loads((folder / "engine.json").read_text())

@@ -150,7 +150,8 @@ def test_without_a_cpu_target_nothing_is_measured(graph: Graph) -> None:
     elsewhere = dataclasses.replace(REQUEST, targets=("tensorrt-rtx",))
     judged = recipe_from_graph.recipe_from_graph(graph, elsewhere, None, None, Fp32Masks())
     assert judged.cpu == CpuChoice() and "f16" not in Fake.asked
-    assert judged.gate is not None and judged.gate["arithmetic"] == "f32"
+    assert judged.gate is not None and judged.gate == judged.plans
+    assert judged.gate["arithmetic"] == "f16" and judged.gate["how"].startswith("emulated on a CPU")
 
 
 def test_where_bf16_would_be_faster_than_fp16_stored_in_f32_the_build_says_so(

@@ -188,7 +188,7 @@ def test_the_gate_shares_no_image_with_the_search(graph: Graph) -> None:
     [
         ({"search_images": None}, "INT8 would be chosen by the gate's images"),
         ({"precision": "fp32"}, "this fp32 build compares no masks"),
-        ({"precision": "bf16", "targets": ("tensorrt",)}, "this bf16 build compares no masks"),
+        ({"precision": "bf16", "targets": ("tensorrt",), "gate_images": None}, "this bf16 build compares no masks"),
         ({"precision": "fp16", "gate_images": None}, "this fp16 build compares no masks"),
     ],
 )
