@@ -356,9 +356,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=120.0, help="for the rounds of a model (default: 120)")
     parser.add_argument("--retime", action="store_true", help="measure the latencies again")
     parser.add_argument("--cells-only", action="store_true", help="build and judge, measure no latency")
-    parser.add_argument(
-        "--page-only", action="store_true", help="only write what the cells say"
-    )
+    parser.add_argument("--page-only", action="store_true", help="only write what the cells say")
     parser.add_argument("--again", nargs="+", default=[], choices=list(SYSTEMS), help="systems to build with again")
     parser.add_argument("--no-setup", action="store_true", help="install nothing: use what this Python has")
     parser.add_argument("--work", type=Path, default=Path("build/precision-bench"), help="where the cells are kept")

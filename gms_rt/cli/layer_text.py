@@ -14,6 +14,7 @@ def rows_to_show(
     layers: Sequence[LayerProfile], worth: Sequence[str], *, every: bool = False
 ) -> tuple[LayerProfile, ...]:
     """The layers that a reader looks for: what takes time, and what is named as worth a better type."""
+    every = every or not any(each.milliseconds for each in layers)  # nothing was timed
     return tuple(each for each in layers if every or each.milliseconds >= _SHORT or each.name in worth)
 
 

@@ -19,6 +19,7 @@ from gms_rt.graph.graph import Graph
 from gms_rt.graph.openvino_ir import IrGraph
 from gms_rt.graph.read import graph_from_model, read_graph
 from gms_rt.graph.run import Session
+from gms_rt.precision.emulation import emulated_graph, rounding_inputs
 from gms_rt.precision.ranges import with_outputs
 
 
@@ -30,6 +31,7 @@ class TypedRun:
     execution: str  # the arithmetic of its floating point here
     quantised: bool  # whether it has quantised activations
     returned: Sequence[str] = ()  # nodes that OpenVINO's form keeps in f32
+    emulated: bool = False  # whether results are rounded to the graph's types, as a GPU would
 
 
 def layer_distances(run: TypedRun, image: U8, layers: Sequence[tuple[str, ...]], reference: Path | None) -> Distances:
@@ -49,9 +51,7 @@ def layer_distances(run: TypedRun, image: U8, layers: Sequence[tuple[str, ...]],
     if not ends:
         return Distances({}, compared)
     tensors = [made[name] for name in ends]
-    probed = with_outputs(graph, tensors)
-    form = IrGraph(probed).keeping(list(run.returned)) if run.returned else None
-    here = Session(probed, execution=run.execution, form=form).outputs(image)[1:]
+    here = _session(run, tensors).outputs(image)[1:]
     there = Session(with_outputs(plain, tensors)).outputs(image)[1:]
     found = {}
     for name, value, expected in zip(ends, here, there, strict=True):
@@ -60,6 +60,20 @@ def layer_distances(run: TypedRun, image: U8, layers: Sequence[tuple[str, ...]],
         off = float(np.sqrt(np.mean((np.asarray(value, np.float64) - wanted) ** 2)))
         found[name] = off / size if size > 0 else float(off > 0)  # relative to nothing: all of it
     return Distances(found, compared)
+
+
+def _session(run: TypedRun, tensors: list[str]) -> Session:
+    """The typed graph with tensors as further outputs."""
+    from onnx import TensorProto, helper
+
+    if run.emulated:
+        graph = emulated_graph(run.graph)
+        infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, run.graph.shape[name]) for name in tensors]
+        graph.model.graph.output.extend(infos)
+        return Session(graph, inputs=rounding_inputs())
+    probed = with_outputs(run.graph, tensors)
+    form = IrGraph(probed).keeping(list(run.returned)) if run.returned else None
+    return Session(probed, execution=run.execution, form=form)
 
 
 def _ends(graph: Graph, plain: Graph, made: dict[str, str], layers: Sequence[tuple[str, ...]]) -> list[str]:

@@ -24,7 +24,7 @@ from gms_rt.engine.layer_profile import (
     profile_from_layers,
 )
 from gms_rt.engine.manifest import GOLDEN, STEERED, EngineManifest, read_manifest, read_verified, verify_files
-from gms_rt.engine.plan_layers import PlanDistances, profile_plan
+from gms_rt.engine.plan_layers import PlanDistances, profile_plan, profile_without_device
 from gms_rt.engine.select import LoadOptions, fit_here
 from gms_rt.errors import DeviceError
 from gms_rt.graph.graph import Graph
@@ -33,7 +33,7 @@ from gms_rt.graph.read import read_graph
 from gms_rt.graph.run import ExecutedLayer, Session
 from gms_rt.precision.recipe import read_recipe
 from gms_rt.runtime.arithmetic import cpu_arithmetic
-from gms_rt.runtime.device import parse_device
+from gms_rt.runtime.device import parse_device, probe
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,15 @@ def profile_engine(folder: Path, options: ProfileOptions | None = None) -> Engin
     manifest = read_manifest(folder)
     image = _image(folder, manifest, how.images)
     if manifest.plans or parse_device(how.device)[0] == "cuda":
-        load = LoadOptions(how.device, trust_plans=how.trust_plans)
-        fit = fit_here(folder, manifest, load)
+        against = PlanDistances(how.reference, how.distances)
+        try:
+            fit = fit_here(folder, manifest, LoadOptions(how.device, trust_plans=how.trust_plans))
+        except DeviceError as error:
+            if not manifest.plans or how.device is not None or probe().gpus:
+                raise
+            return profile_without_device(folder, manifest, image, against, error.what)
         if fit.plan is not None:
-            return profile_plan(folder, manifest, fit, image, PlanDistances(how.reference, how.distances))
+            return profile_plan(folder, manifest, fit, image, against)
     graph, session = _opened(folder, manifest, execution_here(manifest), profile=True)
     report, times = session.layer_report(), session.layer_milliseconds(image)
     found = nodes_by_layer(report, graph)

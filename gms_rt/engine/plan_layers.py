@@ -24,13 +24,16 @@ from gms_rt.engine.layer_profile import (
     profile_from_layers,
 )
 from gms_rt.engine.manifest import EngineManifest, verify_files
-from gms_rt.engine.select import Fit, LoadOptions, plan_runner
+from gms_rt.engine.select import EXECUTIONS, Fit, LoadOptions, plan_runner
 from gms_rt.graph.graph import Graph
+from gms_rt.graph.layer_counts import COMPUTE, compute_type
 from gms_rt.graph.read import read_graph
+from gms_rt.precision.emulation import low_type
 from gms_rt.precision.recipe import read_recipe
 from gms_rt.runtime.tensorrt_layers import LayerWatch, nodes_in_origin
 
 _RUNS, _WARM_UP = 20, 3
+_ARITHMETIC = {"int8": "i8", "fp32": "f32", "fp16": "f16", "bf16": "bf16"}  # as a typed graph prescribes it
 _TIMED = "TensorRT's profiler; the inference by CUDA events, without it"
 
 
@@ -94,8 +97,26 @@ def plan_distances(
     """What the typed graph's layers put out on this processor, compared with FP32; not what the GPU put out."""
     if typed is None:
         return Distances({}, "nothing: the FP32 graph that the engine was built from must be named with --reference")
-    if manifest.precision != "int8":
-        return Distances({}, "nothing: this processor does not round as the plan does")
-    found = layer_distances(TypedRun(typed, "f32", quantised=True), image, layers, reference)
-    where = "on this processor, with its floating point in f32"
-    return Distances(found.by_node, f"{found.compared}; the plan's typed graph ran {where}")
+    if manifest.precision == "bf16" and reference is None:
+        return Distances({}, "nothing: for a BF16 plan the FP32 graph must be named with --reference")
+    run = TypedRun(typed, "f32", manifest.precision == "int8", emulated=bool(low_type(typed)))
+    found = layer_distances(run, image, layers, reference)
+    where = "the plan's typed graph, rounded as its types, ran on this processor"
+    return Distances(found.by_node, f"{found.compared}; {where}")
+
+
+def profile_without_device(
+    folder: Path, manifest: EngineManifest, image: U8, distances: PlanDistances, why: str
+) -> EngineProfile:
+    """What can be known of an engine's plans where none runs: how far the typed graph's values are from FP32's."""
+    typed = typed_graph(folder, manifest, manifest.plans[0].target, distances.reference)
+    graph = typed or stored_graph(folder, manifest)
+    ran = [
+        RanLayer(node.name, node.op_type, _ARITHMETIC.get(compute_type(graph, node), ""), 0.0, (node.name,))
+        for node in graph.nodes
+        if node.op_type in COMPUTE
+    ]
+    found = plan_distances(manifest, typed, image, [layer.nodes for layer in ran], distances.reference)
+    execution = EXECUTIONS[manifest.precision]
+    run = ProfiledRun(manifest.name, execution, "no device", 0.0, f"nothing was timed: {why}")
+    return profile_from_layers(run, graph, ran, found)

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 
 ENGINES = Path("engines")
+EXECUTIONS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "i8+f16"}  # of a plan, as its typed graph says
 
 
 @dataclass(frozen=True)
@@ -322,6 +323,6 @@ def plan_runner(
         settings,
         content=read_verified(folder, manifest, choice.plan.file),
         kernels=KeptKernels(kernels, choice.plan.sha256) if kernels is not None else None,
-        execution={"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "i8+f16"}[manifest.precision],
+        execution=EXECUTIONS[manifest.precision],
         watch=watch,
     )

@@ -22,13 +22,15 @@ from support.trees import plain_manifest
 
 from gms_rt.artifacts import sha256_bytes, sha256_file
 from gms_rt.cli.main import run
-from gms_rt.engine import select
+from gms_rt.engine import layers, select
 from gms_rt.engine.layers import ProfileOptions, profile_engine
 from gms_rt.engine.manifest import Plan, read_manifest, write_manifest
 from gms_rt.engine.plan_layers import plan_distances, typed_graph
 from gms_rt.errors import DeviceError
 from gms_rt.graph.layer_counts import computes_in_int8
 from gms_rt.graph.read import read_graph
+from gms_rt.graph.write import write_graph
+from gms_rt.precision.floating import low_precision_graph, pixel_arithmetic_nodes
 from gms_rt.precision.gate import Gate
 from gms_rt.runtime import options
 from gms_rt.runtime.device import Gpu, Machine
@@ -96,7 +98,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_each_layer_has_its_time_its_type_and_its_stage(gpu: FakeTensorRt, folder: Path) -> None:
-    found = profile_engine(folder, ProfileOptions(np.zeros((1, HEIGHT, WIDTH, 3), np.uint8), trust_plans=True))
+    image = np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)
+    found = profile_engine(folder, ProfileOptions(image, trust_plans=True, distances=False))
     by_name = {layer.name: layer for layer in found.layers}
     rows = {name: (layer.stage, layer.kind, layer.arithmetic) for name, layer in by_name.items()}
     assert rows == {
@@ -112,7 +115,6 @@ def test_each_layer_has_its_time_its_type_and_its_stage(gpu: FakeTensorRt, folde
     assert by_name["__myl_Conv_1"].nodes[0] == "encoder/conv_in" and by_name["__myl_Conv_1"].gflop > 0
     assert (found.execution, found.device) == ("f16", "Fake GPU") and found.inference > 0
     assert "TensorRT's profiler" in found.timed and found.worth == ()
-    assert found.compared == "nothing: this processor does not round as the plan does"
 
 
 def test_an_inference_without_a_profile_is_timed_apart_and_nothing_is_captured_with_one(
@@ -126,19 +128,54 @@ def test_an_inference_without_a_profile_is_timed_apart_and_nothing_is_captured_w
 
 def test_a_plan_that_tells_nothing_still_has_times(gpu: FakeTensorRt, folder: Path) -> None:
     gpu.script["inspected"] = "no JSON"
-    found = profile_engine(folder, ProfileOptions(trust_plans=True))
+    found = profile_engine(folder, ProfileOptions(trust_plans=True, distances=False))
     assert {(layer.kind, layer.arithmetic) for layer in found.layers} == {("", "")}
     assert found.stages["decoder"] == 4.0 and found.stages["lmm"] == 0.5, "by the names that are ONNX's own"
     assert found.stages["other"] == 1.25
 
 
-def test_a_plan_that_nobody_vouches_for_is_not_profiled(gpu: FakeTensorRt, folder: Path, capsys) -> None:
+def test_a_plan_that_nobody_vouches_for_is_not_profiled(gpu: FakeTensorRt, folder: Path) -> None:
     with pytest.raises(DeviceError, match="was not built on this machine"):
-        profile_engine(folder)
+        profile_engine(folder, ProfileOptions(device="cuda"))
     assert gpu.events == []
-    assert run(["inspect", str(folder), "--layers", "--trust-plans"]) == 0
+
+
+def low_engine(tmp_path: Path, precision: str) -> tuple[Path, Path]:
+    """An FP32 graph, and a folder with a plan of it for a GPU that is not here."""
+    source = tiny_graph(tmp_path)
+    typed = low_precision_graph(read_graph(source), precision, set(pixel_arithmetic_nodes(read_graph(source))))
+    place = tmp_path / precision
+    place.mkdir()
+    write_graph(typed, place / "model.onnx")
+    (place / "gpu.plan").write_bytes(b"a plan")
+    plan = Plan("tensorrt", "gpu.plan", sha256_bytes(b"a plan"), 6, 80, "11.4.0", 0.1)
+    _, height, width = typed.size
+    manifest = plain_manifest(
+        precision, height, width=width, precision=precision, targets=["tensorrt"], plans=[plan],
+        files={"model.onnx": sha256_file(place / "model.onnx")},
+    )  # fmt: skip
+    write_manifest(place, manifest)
+    return source, place
+
+
+def test_without_a_gpu_the_typed_graph_s_values_are_compared_and_nothing_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    nobody = Machine(CPU, (), None, "no NVIDIA driver", {})
+    for module in (select, layers):
+        monkeypatch.setattr(module, "probe", lambda: nobody)
+    source, place = low_engine(tmp_path, "fp16")
+    found = profile_engine(place, ProfileOptions(scenes(1), source))
+    by_name = {layer.name: layer for layer in found.layers}
+    convolution = by_name["decoder/conv"]
+    assert convolution.arithmetic == "f16" and 1e-5 < (convolution.distance or 0) < 1e-2, "FP16 rounds to 11 bits"
+    assert found.worth and found.milliseconds == 0 and "no NVIDIA driver" in found.timed
+    assert "the FP32 graph tiny.onnx" in found.compared and "rounded as its types" in found.compared
+    assert run(["inspect", str(place), "--layers"]) == 0
     said = capsys.readouterr().out
-    assert "5.75 ms in layers on Fake GPU" in said and "TensorRT's profiler" in said
+    assert "decoder/conv" in said and "nothing was timed" in said
+    with pytest.raises(DeviceError, match="no NVIDIA driver"):
+        profile_engine(place, ProfileOptions(scenes(1), source, device="cuda"))
 
 
 @pytest.mark.usefixtures("cache_of_builds")
