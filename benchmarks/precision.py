@@ -41,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from models import data_folder, ham10000_graph, sdvae_graph, split_cases
-from quantisers import SYSTEMS, Images, OpenVino, Task, opened, reason
+from quantisers import SYSTEMS, Images, OpenVino, Task, opened, reason, without_folders
 
 from gms_rt import __version__
 from gms_rt.artifacts import sha256_file, write_json
@@ -200,7 +200,7 @@ def child(command: list[str], folder: Path, minutes: float) -> dict[str, Any]:
         late, why = True, f"not finished in {minutes:g} minutes of processor time"
     elif code and not late:
         said = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        why = said[-1][:160] if said else f"ended with code {code}"
+        why = without_folders(said[-1])[:160] if said else f"ended with code {code}"
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
     return {
@@ -252,7 +252,7 @@ def time_all(model: str, options: argparse.Namespace) -> None:
     before, end = snapshot(), time.monotonic() + options.seconds
     samples: dict[str, list[float]] = {name: [] for name in sessions}
     number = 0
-    while number < 4 or (number <= options.rounds and time.monotonic() < end):
+    while number < 3 or (number <= options.rounds and time.monotonic() < end):
         for name, session in sessions.items():
             image = unseen[number % len(unseen)][None]
             for again in range(4):

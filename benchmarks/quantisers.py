@@ -7,6 +7,7 @@ and gate, NNCF's accuracy control) the rest to look at. And the runtimes that op
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -197,4 +198,13 @@ def opened(system: str, out: Path) -> tuple[dict[str, Any], dict[str, str]]:
 def reason(error: BaseException) -> str:
     """The telling line of an error, short."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:160]
+    return without_folders(lines[-1] if lines else type(error).__name__)[:160]
+
+
+def without_folders(text: str) -> str:
+    """A message as others may read it: where this machine keeps its files is nobody's business.
+
+    >>> without_folders("Load model from /home/me/w/model.onnx failed: lmm/conv")
+    'Load model from model.onnx failed: lmm/conv'
+    """
+    return re.sub(r"(?<![\w/])(?:/[\w.+-]+)+/", "", text)

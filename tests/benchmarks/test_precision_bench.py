@@ -62,6 +62,14 @@ def test_a_process_that_takes_too_long_is_ended_and_says_so(tmp_path: Path) -> N
     assert failed["failed"] == "the reason" and not failed["late"]
 
 
+def test_what_is_written_down_names_no_folder_of_this_machine(tmp_path: Path) -> None:
+    found = precision.child(
+        [sys.executable, "-c", f"raise SystemExit('no {tmp_path}/m.onnx in lmm/conv')"], tmp_path, 1
+    )
+    assert found["failed"] == "no m.onnx in lmm/conv"
+    assert precision.reason(OSError(f"{tmp_path}/m.onnx: gone")) == "m.onnx: gone"
+
+
 def test_a_system_that_is_not_there_is_a_line_with_the_reason(place: Path) -> None:
     done = run(place, "--systems", "nncf quantize", "--cells-only")
     assert done.returncode == 0, done.stderr
