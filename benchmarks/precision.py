@@ -1,396 +1,411 @@
-"""INT8 of this project against other quantisers: the same graph, the same pictures, judged on pictures no build saw.
+"""INT8 of this project against other quantisers, in one command: `python benchmarks/precision.py`.
 
-    python benchmarks/precision.py GRAPH.onnx --calib LIST --unseen LIST [--out NAME]
-    python benchmarks/precision.py --demo
-    python benchmarks/precision.py GRAPH.onnx --latency-only
+    python benchmarks/precision.py                                      every model with every system
+    python benchmarks/precision.py --models demo --systems gms-rt "nncf quantize"
+    python benchmarks/precision.py --retime                             only the latencies again, on an idle machine
+    python benchmarks/precision.py --graph GRAPH.onnx --calib LIST --unseen LIST
 
-Every method gets the same pictures: a sixth to take ranges from, and those that look at what they cost (this project's
-search and gate, NNCF's accuracy control) the rest to look at. Each build runs in a process of its own with a limit of
-CPU time, because other work on the machine would count against a limit of the clock. Then all results are opened at
-once, asked for the masks of unseen pictures and timed in turn; a ratio is to the FP32 graph in OpenVINO, by medians of
-one interleaved run. Dice is to the masks of the FP32 graph.
+Models: the bundled one, the official HAM10000 model (with GMS_RT_DATA), and the architecture with the SD-VAE, whose
+weights are random: latency only. Every system gets the same graph and the same pictures (`quantisers.py`). Dice is to
+the masks of the FP32 graph, on pictures that no build saw. A ratio is to the FP32 graph in OpenVINO, by medians of one
+interleaved run of all systems in one process.
 
-    pip install nncf nvidia-modelopt onnx_graphsurgeon polygraphy onnxruntime    (what is missing: a line in the table)
+Each system on each model is a cell with a file of its own in --work: what is there is not done again, so a run that was
+stopped goes on. A build runs in a process of its own and may take --limit minutes of processor time, which other work
+on the machine does not count against, and ten times as long by the clock; "not finished in N minutes" is a result.
+What the other systems need (`precision-peers.txt`) is installed into an environment in --work.
 
-Writes NAME.json and NAME.md.
+Writes README.md, and for each model a JSON file, to --out.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import math
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+import venv
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from models import data_folder, ham10000_graph, sdvae_graph, split_cases
+from quantisers import SYSTEMS, Images, OpenVino, Task, opened, reason, without_folders
+
+from gms_rt import __version__
+from gms_rt.artifacts import sha256_file, write_json
+from gms_rt.bench.device_state import load_between, snapshot
 from gms_rt.demo.bundled import demo_graph
 from gms_rt.demo.seeds import CALIBRATION_SEEDS, GATE_SEEDS, SEARCH_SEEDS, UNSEEN_SEEDS
 from gms_rt.engine.images import phantoms
-from gms_rt.graph.graph import INPUT
 from gms_rt.graph.read import graph_size, read_graph
-from gms_rt.graph.run import Session
 from gms_rt.graph.write import write_graph
 from gms_rt.precision.gate import Gate, judge
-from gms_rt.precision.images import ImageSet, read_images
-from gms_rt.runtime.device import package_version, probe
+from gms_rt.precision.images import read_images
+from gms_rt.runtime.device import probe
 
-Images = np.ndarray
-PICTURES = 396  # as many as `gms-rt build` takes of a folder
+HERE = Path(__file__).resolve().parent
+PICTURES, UNSEEN = 396, 100  # as many as `gms-rt build` takes of a folder; and for judging
+HANGS = 10  # times the limit, by the clock: a process that waits for something takes no processor time
+BUSY = 10.0  # percent of the processor that other programs may take before a latency is marked
+FP32 = "fp32, in OpenVINO"
+ABOUT = {
+    "demo": "the bundled model, on phantoms",
+    "ham10000": "the official HAM10000 model with the vaelight tokenizer, on HAM10000 (test split for judging)",
+    "sdvae": "the architecture with the SD-VAE at 224×224, random weights: latency only",
+}
+PACKAGES = ("openvino", "nncf", "onnxruntime", "nvidia-modelopt", "onnx")
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a method is given."""
+class Place:
+    """Where the parts of one model lie below --work."""
 
-    graph: Path  # with a batch of one
-    calibration: Images
-    validation: Images  # for methods that look at what they cost
-    out: Path  # folder of the result
-    seconds: float  # of CPU time that it may take
+    folder: Path
 
+    @property
+    def graph(self) -> Path:
+        """The FP32 graph with a batch of one."""
+        return self.folder / "fp32.onnx"
 
-def ours(task: Task) -> None:
-    """This project: `gms-rt build --precision int8 --calib`."""
-    from gms_rt.engine.build import build_engine
-    from gms_rt.engine.request import BuildRequest
+    @property
+    def pictures(self) -> Path:
+        """Calibration, validation and unseen pictures."""
+        return self.folder / "pictures.npz"
 
-    calibration = ImageSet(task.calibration, "calibration")
-    request = BuildRequest(task.graph, task.out / "engine", "int8", ("cpu",), force=True)
-    if len(task.validation) < 90:  # random weights: no mask to keep, one calibration and no search
-        judges, gate = ImageSet(task.validation, "gate"), Gate(0.0, 0.0)
-        request = replace(request, calibration=calibration, gate_images=judges, gate=gate, calibrator="minmax")
-    else:  # dealt out so that `sixths` takes ranges from the calibration pictures
-        parts = np.array_split(task.validation, 5)
-        count = min(len(task.calibration), *map(len, parts))
-        rows = [image for i in range(count) for image in (task.calibration[i], *(part[i] for part in parts))]
-        request = replace(request, calibration=ImageSet(np.stack(rows), "calibration, search, gate"))
-    build_engine(request)
+    @property
+    def latency(self) -> Path:
+        """The interleaved timing of everything that can be opened."""
+        return self.folder / "latency.json"
 
+    def system(self, name: str) -> Path:
+        """What one system makes."""
+        return self.folder / name.replace(" ", "-").replace(",", "")
 
-def nncf_quantize(task: Task) -> None:
-    """NNCF's `quantize` with its defaults."""
-    _nncf(task)
+    def cell(self, name: str) -> Path:
+        """The result of one system."""
+        return self.folder / f"{self.system(name).name}.json"
 
 
-def nncf_mixed(task: Task) -> None:
-    """NNCF's `quantize` with its mixed preset: asymmetric activations."""
-    import nncf
+def prepare(model: str, place: Place, options: argparse.Namespace) -> None:
+    """Graph and pictures of a model, disjoint sets, made once."""
+    place.folder.mkdir(parents=True, exist_ok=True)
+    if place.graph.is_file() and place.pictures.is_file():
+        return
 
-    _nncf(task, preset=nncf.QuantizationPreset.MIXED)
+    def say(text: str) -> None:
+        print(f"{model}: {text}", flush=True)
+
+    make = {"ham10000": ham10000_graph, "sdvae": sdvae_graph}
+    source = make[model](place.folder, say)[0] if model in make else options.graph if options.graph else demo_graph()
+    write_graph(read_graph(source, batch=1), place.graph)
+    calibration, validation, unseen = pictures(model, place, options)
+    with place.pictures.open("wb") as file:
+        np.savez(file, calibration=calibration, validation=validation, unseen=unseen)
 
 
-def nncf_accuracy_control(task: Task) -> None:
-    """NNCF's `quantize_with_accuracy_control`: layers go back until the mean Dice drops by no more than 0.007."""
-    import nncf
-    import openvino
+def pictures(model: str, place: Place, options: argparse.Namespace) -> tuple[Images, Images, Images]:
+    """Calibration, validation and unseen pictures."""
+    size = graph_size(place.graph)
+    if model == "demo":
+        looked_at = [phantoms(seeds, *size).images for seeds in (GATE_SEEDS, SEARCH_SEEDS)]
+        unseen = phantoms(UNSEEN_SEEDS, *size).images
+        return phantoms(CALIBRATION_SEEDS, *size).images, np.concatenate(looked_at), unseen
+    if model == "sdvae":
+        few = phantoms(CALIBRATION_SEEDS[:8], *size).images
+        return few[:2], few[2:4], few[4:]
+    if model == "ham10000":
+        data = data_folder(model)
+        every, unseen = (split_cases(data, model, part, count)[0] for part, count in
+                         (("train", PICTURES), ("test", UNSEEN)))  # fmt: skip
+    else:
+        every = read_images(options.calib, *size, limit=PICTURES).images
+        unseen = read_images(options.unseen, *size, limit=UNSEEN).images
+    first = np.arange(len(every)) % 6 == 0
+    return every[first], every[~first], unseen
 
-    checked = task.validation[:: -(-len(task.validation) // 100)]  # it asks for them again and again
-    reference = Session(read_graph(task.graph)).probabilities(checked)
 
-    def mean_dice(model: Any, items: Iterable[Any]) -> tuple[float, list[float]]:
-        rows = list(items)
-        masks = np.stack([np.asarray(model({INPUT: rows[i][None]})[0])[0, :, :, 0] for i in range(len(rows))])
-        numbers = [next(i for i, v in enumerate(checked) if np.array_equal(v, row)) for row in rows]
-        dice = judge(masks, reference[numbers], Gate()).dice
-        return float(dice.mean()), [float(value) for value in dice]
+def environment(options: argparse.Namespace) -> str:
+    """The Python that has the other systems, made at the first call; this one with --no-setup."""
+    if options.no_setup:
+        return sys.executable
+    folder = options.work / "peers"
+    wanted = (HERE / "precision-peers.txt").read_text()
+    python, stamp = folder / "bin" / "python", folder / "installed.txt"
+    if not stamp.is_file() or stamp.read_text() != wanted:
+        print(f"installing the other quantisers into {folder}", flush=True)
+        venv.create(folder, with_pip=True)
+        site = next((folder / "lib").glob("python*/site-packages"))
+        here = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+        (site / "this.pth").write_text("\n".join(here) + "\n")
+        words = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        done = subprocess.run([*words, "-r", HERE / "precision-peers.txt"], check=False, timeout=900)
+        if done.returncode:
+            print("not everything could be installed: what is missing is a line in the table", flush=True)
+        else:
+            stamp.write_text(wanted)
+    return str(python)
 
-    made = nncf.quantize_with_accuracy_control(
-        openvino.Core().read_model(task.graph),
-        nncf.Dataset(list(task.calibration), lambda image: {INPUT: image[None]}),
-        nncf.Dataset(list(checked)),
-        mean_dice,
-        max_drop=0.007,
-        subset_size=len(task.calibration),
+
+def run_cell(model: str, system: str, python: str, options: argparse.Namespace) -> None:
+    """Build with one system and judge what it made; nothing where that has been done with these pictures."""
+    place = Place(options.work / model)
+    inputs = {"graph": sha256_file(place.graph), "pictures": sha256_file(place.pictures)}
+    earlier = json.loads(place.cell(system).read_text()) if place.cell(system).is_file() else {}
+    late = earlier.get("late") and earlier.get("limit", 0) < options.limit  # it may take longer now
+    if earlier.get("inputs") == inputs and not late and system not in options.again:
+        return
+    print(f"{model}: {system} …", flush=True)
+    place.system(system).mkdir(parents=True, exist_ok=True)
+    cell: dict[str, Any] = {"model": model, "system": system, "inputs": inputs, "limit": options.limit, "rows": {}}
+    cell |= child([python, __file__, "--work", str(options.work), "--build", model, system], place.system(system),
+                  options.limit)  # fmt: skip
+    if not cell["failed"]:
+        done = child([python, __file__, "--work", str(options.work), "--judge", model, system], place.system(system),
+                     options.limit)  # fmt: skip
+        found = place.system(system) / "rows.json"
+        cell["rows"] = json.loads(found.read_text()) if not done["failed"] else {}
+        cell["failed"] = f"cannot be judged: {done['failed']}" if done["failed"] else ""
+    write_json(place.cell(system), cell)
+    print(
+        f"{model}: {system}: {cell['failed'] or cell['rows']} ({cell['cpu_seconds']} s of processor time)", flush=True
     )
-    openvino.save_model(made, task.out / "model.xml", compress_to_fp16=False)
 
 
-def _nncf(task: Task, **options: Any) -> None:
-    import nncf
-    import openvino
-
-    data = nncf.Dataset(list(task.calibration), lambda image: {INPUT: image[None]})
-    made = nncf.quantize(openvino.Core().read_model(task.graph), data, subset_size=len(task.calibration), **options)
-    openvino.save_model(made, task.out / "model.xml", compress_to_fp16=False)
-
-
-def ort_default(task: Task) -> None:
-    """ONNX Runtime's `quantize_static`, Q/DQ, weights per channel, every kind of node that it quantises."""
-    _ort(task)
-
-
-def ort_convolutions(task: Task) -> None:
-    """ONNX Runtime's `quantize_static`, Q/DQ, weights per channel, convolutions only."""
-    _ort(task, op_types_to_quantize=["Conv", "ConvTranspose"])
-
-
-def _ort(task: Task, **options: Any) -> None:
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.rest = iter(task.calibration)
-
-        def get_next(self) -> dict[str, Any] | None:
-            image = next(self.rest, None)
-            return None if image is None else {INPUT: image[None]}
-
-    prepared = task.out / "prepared.onnx"
-    quant_pre_process(str(task.graph), str(prepared), skip_symbolic_shape=True)
-    quantize_static(
-        str(prepared), str(task.out / "model.onnx"), Reader(), per_channel=True,
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, **options,
-    )  # fmt: skip
-
-
-def modelopt(task: Task) -> None:
-    """NVIDIA ModelOpt's ONNX quantiser (max), its calibration on the CPU, the rest FP32."""
-    from modelopt.onnx.quantization import quantize
-
-    quantize(
-        str(task.graph), quantize_mode="int8", calibration_data={INPUT: task.calibration}, calibration_method="max",
-        calibration_eps=["cpu"], calibration_shapes=f"{INPUT}:{'x'.join(map(str, task.calibration[:1].shape))}",
-        high_precision_dtype="fp32", output_path=str(task.out / "model.onnx"),
-    )  # fmt: skip
-
-
-METHODS: dict[str, Callable[[Task], None]] = {
-    "gms-rt": ours,
-    "nncf quantize": nncf_quantize,
-    "nncf quantize, mixed": nncf_mixed,
-    "nncf with accuracy control": nncf_accuracy_control,
-    "onnxruntime": ort_default,
-    "onnxruntime, convolutions only": ort_convolutions,
-    "modelopt": modelopt,
-}
-
-
-class OnnxRuntime:
-    """A graph in ONNX Runtime, asked as `Session` is."""
-
-    def __init__(self, path: Path) -> None:
-        import onnxruntime
-
-        self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-    def probabilities(self, images: Images) -> Images:
-        """The graph's answer to N images."""
-        return np.stack([self._session.run(None, {INPUT: image[None]})[0][0, :, :, 0] for image in images])
-
-
-class OpenVino:
-    """A model file in OpenVINO, with no option but the arithmetic."""
-
-    def __init__(self, path: Path, execution: str = "f32") -> None:
-        import openvino
-
-        config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": execution, "ENABLE_CPU_PINNING": False}
-        self._request = openvino.Core().compile_model(path, "CPU", config).create_infer_request()
-
-    def probabilities(self, images: Images) -> Images:
-        """The graph's answer to N images."""
-        found = np.empty(images.shape[:3], np.uint8)
-        for number, image in enumerate(images):
-            self._request.infer({INPUT: image[None]})
-            found[number] = self._request.get_output_tensor(0).data[0, :, :, 0]
-        return found
-
-
-def opened(name: str, out: Path) -> dict[str, Any]:
-    """A method's result, ready to run: by row of the table."""
-    folder = out / "engine"
-    if folder.is_dir():
-        ways = dict.fromkeys(["f32", json.loads((folder / "engine.json").read_text())["execution"]])
-        return {f"{name}, i8+{way}": OpenVino(folder / "model.onnx", way) for way in ways}
-    if (out / "model.xml").is_file():
-        return {f"{name}, in OpenVINO": OpenVino(out / "model.xml")}
-    found: dict[str, Any] = {}
-    for runtime, kind in (("ONNX Runtime", OnnxRuntime), ("OpenVINO", OpenVino)):
-        try:
-            found[f"{name}, in {runtime}"] = kind(out / "model.onnx")
-        except Exception as error:  # what a runtime refuses is a result too
-            print(f"{name} in {runtime}: {_reason(error)}", flush=True)
-    return found
-
-
-def built(name: str, task: Task, arguments: list[str]) -> dict[str, Any]:
-    """Run a method in a process of its own; what it took, or why there is no result."""
+def child(command: list[str], folder: Path, minutes: float) -> dict[str, Any]:
+    """Run a process within a limit; what it took, or why there is no result."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    command = [sys.executable, __file__, *arguments, "--method", name]
-    log = task.out / "log.txt"
-    task.out.mkdir(parents=True, exist_ok=True)
-    limits = (int(task.seconds), int(task.seconds) + 5)
+    state, seconds = snapshot(), math.ceil(minutes * 60)
+    log, why, late = folder / "log.txt", "", False
     with log.open("w") as file:
-        code = subprocess.run(
-            command,
-            stdout=file,
-            stderr=file,
-            check=False,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, limits),
-        ).returncode
-    why = "" if code == 0 else (log.read_text().strip().splitlines() or [f"exit {code}"])[-1][:200]
+        try:
+            code = subprocess.run(
+                command, stdout=file, stderr=file, check=False, timeout=HANGS * seconds,
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5)),
+            ).returncode  # fmt: skip
+        except subprocess.TimeoutExpired:
+            code, late, why = 1, True, f"not finished in {HANGS * minutes:g} minutes by the clock"
     if code in (-signal.SIGXCPU, -signal.SIGKILL):
-        why = f"not done after {task.seconds:.0f} s of CPU time"
+        late, why = True, f"not finished in {minutes:g} minutes of processor time"
+    elif code and not late:
+        said = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        why = without_folders(said[-1])[:160] if said else f"ended with code {code}"
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
-    return {"seconds": round(time.perf_counter() - start, 1), "cpu_seconds": round(spent, 1), "failed": why}
+    return {
+        "seconds": round(time.perf_counter() - start, 1),
+        "cpu_seconds": round(spent, 1),
+        "others_percent": load_between(state, snapshot()).others,
+        "failed": why,
+        "late": late,
+    }
 
 
-def judged(sessions: dict[str, Any], unseen: Images, graph: Path, accuracy: bool, rounds: int) -> list[dict[str, Any]]:
-    """Dice of each session to the FP32 masks, and its latency as a share of FP32's."""
-    fp32 = OpenVino(graph)
-    sessions = {"fp32, in OpenVINO": fp32, **sessions}
-    rows: list[dict[str, Any]] = [{"name": name} for name in sessions]
-    if accuracy:
-        reference = fp32.probabilities(unseen)
-        for row, session in zip(rows, sessions.values(), strict=True):
+def build(model: str, system: str, options: argparse.Namespace) -> None:
+    """In a process of its own: make what a system makes."""
+    place = Place(options.work / model)
+    with np.load(place.pictures) as sets:
+        SYSTEMS[system](Task(place.graph, sets["calibration"], sets["validation"], place.system(system)))
+
+
+def rate(model: str, system: str, options: argparse.Namespace) -> None:
+    """In a process of its own: Dice of what a system made to the FP32 graph's masks, by row."""
+    place = Place(options.work / model)
+    with np.load(place.pictures) as sets:
+        unseen = sets["unseen"]
+    sessions, refused = opened(system, place.system(system))
+    rows: dict[str, Any] = {name: {"failed": why} for name, why in refused.items()}
+    rows |= {name: {} for name in sessions}
+    if model != "sdvae":
+        reference = OpenVino(place.graph).probabilities(unseen)
+        for name, session in sessions.items():
             dice = judge(session.probabilities(unseen), reference, Gate()).dice
-            row |= {
+            rows[name] = {
                 "mean": round(float(dice.mean()), 4),
-                "lowest": round(float(dice.min()), 4),
                 "percentile_5": round(float(np.quantile(dice, 0.05)), 4),
+                "lowest": round(float(dice.min()), 4),
             }
+    write_json(place.system(system) / "rows.json", rows)
+
+
+def time_all(model: str, options: argparse.Namespace) -> None:
+    """Latency of everything that was made for a model, in turn, in this process, next to the FP32 graph."""
+    place = Place(options.work / model)
+    with np.load(place.pictures) as sets:
+        unseen = sets["unseen"]
+    sessions: dict[str, Any] = {FP32: OpenVino(place.graph)}
+    for system in SYSTEMS:
+        cell = json.loads(place.cell(system).read_text()) if place.cell(system).is_file() else {"failed": "absent"}
+        if not cell["failed"]:
+            sessions |= opened(system, place.system(system))[0]
+    before, end = snapshot(), time.monotonic() + options.seconds
     samples: dict[str, list[float]] = {name: [] for name in sessions}
-    for number in range(rounds + 1):
+    number = 0
+    while number < 3 or (number <= options.rounds and time.monotonic() < end):
         for name, session in sessions.items():
             image = unseen[number % len(unseen)][None]
-            session.probabilities(image)
-            for _ in range(5 if number else 1):
+            for again in range(4):
                 start = time.perf_counter()
                 session.probabilities(image)
-                if number:
-                    samples[name].append(time.perf_counter() - start)
-    for row in rows:
-        row["ratio"] = round(float(np.median(samples[row["name"]]) / np.median(samples["fp32, in OpenVINO"])), 3)
-    return rows
+                if number and again:  # the first round and each first answer warm up
+                    samples[name].append((time.perf_counter() - start) * 1e3)
+        number += 1
+    middle = {name: float(np.median(times)) for name, times in samples.items()}
+    load = load_between(before, snapshot())
+    write_json(place.latency, {
+        "rows": {n: {"median_ms": round(ms, 2), "ratio": round(ms / middle[FP32], 3)} for n, ms in middle.items()},
+        "rounds": number - 1,
+        "others_percent": load.others,
+        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    })  # fmt: skip
 
 
-def pictures(options: argparse.Namespace, graph: Path) -> tuple[Images, Images, Images]:
-    """Calibration, validation and unseen pictures, disjoint."""
-    size = graph_size(graph)
-    if options.demo:
-        drawn = phantoms(GATE_SEEDS, *size).images, phantoms(SEARCH_SEEDS, *size).images
-        unseen = phantoms(UNSEEN_SEEDS, *size).images
-        return phantoms(CALIBRATION_SEEDS, *size).images, np.concatenate(drawn), unseen
-    if options.latency_only:
-        few = phantoms(CALIBRATION_SEEDS[:12], *size).images
-        return few[:4], few[4:8], few[8:]
-    every = read_images(options.calib, *size, limit=PICTURES).images
-    first = np.arange(len(every)) % 6 == 0
-    return every[first], every[~first], read_images(options.unseen, *size, limit=options.unseen_images).images
+def result(model: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Everything known about a model, one row for each result or for each system without one."""
+    place = Place(options.work / model)
+    timed = json.loads(place.latency.read_text()) if place.latency.is_file() else {"rows": {}}
+    rows: list[dict[str, Any]] = [{"name": FP32, **timed["rows"].get(FP32, {})}]
+    for system in SYSTEMS:
+        if not place.cell(system).is_file():
+            continue
+        cell = json.loads(place.cell(system).read_text())
+        spent = {"cpu_seconds": cell["cpu_seconds"]}
+        if cell["failed"]:
+            rows.append({"name": system, "failed": cell["failed"], **spent})
+        rows += [{"name": n, **r, **timed["rows"].get(n, {}), **spent} for n, r in cell["rows"].items()]
+    with np.load(place.pictures) as sets:
+        counts = {name: len(sets[name]) for name in ("calibration", "validation", "unseen")}
+    timing = {key: timed.get(key) for key in ("rounds", "others_percent", "when")}
+    return {"model": model, "about": ABOUT.get(model, model), "pictures": counts, "timing": timing, "rows": rows}
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """The result as a page."""
-    lines = [
-        f"# INT8 by several quantisers: {result['name']}",
-        "",
-        f"{result['device']}, {result['cores']} cores; {result['pictures']}.",
-        "Dice is to the FP32 graph's masks. Latency is a share of the FP32 graph's in OpenVINO, medians of one",
-        "interleaved run on a machine that others used too; build time is CPU time of the whole process.",
-        "",
-        "| quantiser | Dice mean | lowest | 5th percentile | latency / FP32 | build, CPU s |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in result["rows"]:
-        dice = [f"{row[key]:.4f}" if key in row else "" for key in ("mean", "lowest", "percentile_5")]
+def table(found: dict[str, Any]) -> list[str]:
+    """One model's part of the page."""
+    counts, timing = found["pictures"], found["timing"]
+    lines = [f"## {found['model']}", "", f"{found['about'][0].upper()}{found['about'][1:]}."]
+    if found["model"] != "sdvae":
+        lines.append(f"{counts['calibration']} pictures for ranges, {counts['validation']} more for those that look at "
+                     f"what they cost, {counts['unseen']} unseen for judging.")  # fmt: skip
+    if timing["rounds"]:
+        busy = timing["others_percent"]
+        marked = busy is None or busy > BUSY
+        note = f"**on a busy machine (other programs took {busy} % of it): not final**" if marked else "machine idle"
+        lines.append(f"Latency: {timing['rounds']} interleaved rounds, {timing['when'][:10]}, {note}.")
+    else:
+        lines.append("Latency was not measured.")
+    lines += ["", "| quantiser | Dice mean | 5th percentile | lowest | latency / FP32 | ms | build, CPU s |",
+              "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for row in found["rows"]:
+        dice = [f"{row[key]:.4f}" if key in row else "" for key in ("mean", "percentile_5", "lowest")]
         spent = f"{row['cpu_seconds']:.0f}" if "cpu_seconds" in row else ""
-        ratio = f"{row['ratio']:.2f}" if "ratio" in row else row["failed"].replace("|", "/")
-        lines.append(f"| {row['name']} | {' | '.join(dice)} | {ratio} | {spent} |")
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    return "\n".join([*lines, "", f"{versions}; {result['command']}", ""])
+        if "failed" in row:
+            lines.append(f"| {row['name']} | {row['failed'].replace('|', '/')} | | | | | {spent} |")
+        else:
+            ratio = [f"{row['ratio']:.2f}", f"{row['median_ms']:.1f}"] if "ratio" in row else ["", ""]
+            lines.append(f"| {row['name']} | {' | '.join(dice)} | {' | '.join(ratio)} | {spent} |")
+    return [*lines, ""]
+
+
+def page(results: list[dict[str, Any]], versions: dict[str, str]) -> str:
+    """All results as Markdown."""
+    machine = probe()
+    lines = [
+        "# INT8 by several quantisers",
+        "",
+        f"{machine.name}, {machine.cpu.cores} cores; "
+        + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
+        "Made by `python benchmarks/precision.py`; each system works with its defaults unless its name says otherwise.",
+        "Dice is to the FP32 graph's masks, on pictures that no build saw. Latency is a share of the FP32 graph's in",
+        "OpenVINO, by medians of one interleaved run. Build time is the processor time of the build's own process.",
+        "",
+    ]  # fmt: skip
+    return "\n".join([*lines, *(line for found in results for line in table(found))]).rstrip() + "\n"
+
+
+def versions(python: str) -> dict[str, str]:
+    """What took part, in the other systems' environment."""
+    code = "import importlib.metadata as m, json, sys\nprint(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
+    found = {"gms-rt": __version__}
+    for name in PACKAGES:
+        done = subprocess.run([python, "-c", code, name], capture_output=True, text=True, check=False)
+        found |= json.loads(done.stdout) if not done.returncode else {}
+    return found
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("graph", type=Path, nargs="?", help="a fused graph")
-    parser.add_argument("--demo", action="store_true", help="the bundled model and phantoms")
-    parser.add_argument("--calib", type=Path, help="folder or list of pictures to calibrate, search and validate on")
-    parser.add_argument("--unseen", type=Path, help="folder or list of pictures that no build sees")
-    parser.add_argument("--unseen-images", type=int, default=100, help="at most so many of them, evenly chosen")
-    parser.add_argument("--latency-only", action="store_true", help="random weights: no Dice, phantoms to calibrate on")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--limit", type=float, default=900.0, help="CPU seconds that a build may take (default: 900)")
-    parser.add_argument("--rounds", type=int, default=12, help="interleaved rounds of timing (default: 12)")
-    parser.add_argument("--work", type=Path, default=Path("build/precision-bench"), help="where results are kept")
-    parser.add_argument("--keep", action="store_true", help="take what an earlier run built in --work")
-    parser.add_argument("--out", type=Path, help="NAME.json and NAME.md (default: benchmarks/results/precision-MODEL)")
-    parser.add_argument("--method", help=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=list(ABOUT), choices=list(ABOUT))
+    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS))
+    parser.add_argument("--graph", type=Path, help="a fused graph of your own, in place of --models")
+    parser.add_argument("--calib", type=Path, help="with --graph: pictures to calibrate, search and validate on")
+    parser.add_argument("--unseen", type=Path, help="with --graph: pictures that no build sees")
+    parser.add_argument("--limit", type=float, default=15.0, help="minutes of processor time for a build (default: 15)")
+    parser.add_argument("--rounds", type=int, default=20, help="interleaved rounds of timing (default: 20)")
+    parser.add_argument("--seconds", type=float, default=120.0, help="for the rounds of a model (default: 120)")
+    parser.add_argument("--retime", action="store_true", help="measure the latencies again")
+    parser.add_argument("--cells-only", action="store_true", help="build and judge, measure no latency")
+    parser.add_argument("--page-only", action="store_true", help="only write what the cells say")
+    parser.add_argument("--again", nargs="+", default=[], choices=list(SYSTEMS), help="systems to build with again")
+    parser.add_argument("--no-setup", action="store_true", help="install nothing: use what this Python has")
+    parser.add_argument("--work", type=Path, default=Path("build/precision-bench"), help="where the cells are kept")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/precision"), help="folder of the results")
+    for part in ("--build", "--judge"):
+        parser.add_argument(part, nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--time", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str]) -> int:
-    """Build with every method, judge and time the results."""
+    """Every cell that is missing, then the latencies, then the page."""
     options = parsed(arguments)
-    source = demo_graph() if options.demo else options.graph
-    if source is None or not (options.demo or options.latency_only or (options.calib and options.unseen)):
-        print("give a graph with --calib and --unseen, a graph with --latency-only, or --demo", file=sys.stderr)
-        return 2
-    name = "demo" if options.demo else source.stem
-    work = options.work / name
-    work.mkdir(parents=True, exist_ok=True)
-    graph = work / "fp32.onnx"
-    if options.method is None or not graph.is_file():
-        write_graph(read_graph(source, batch=1), graph)
-    calibration, validation, unseen = pictures(options, graph)
-
-    def task(method: str) -> Task:
-        return Task(graph, calibration, validation, work / method.replace(" ", "-").replace(",", ""), options.limit)
-
-    if options.method is not None:
-        METHODS[options.method](task(options.method))
+    options.work = options.work.resolve()
+    for part, work in ((options.build, build), (options.judge, rate)):
+        if part:
+            try:
+                work(*part, options)
+            except Exception as error:  # the last line of the log is what the table says
+                print(f"{type(error).__name__}: {reason(error)}", flush=True)
+                return 1
+            return 0
+    if options.time:
+        time_all(options.time, options)
         return 0
-    facts: dict[str, dict[str, Any]] = {}
-    for method in options.methods:
-        place = task(method).out / "built.json"
-        if not (options.keep and place.is_file()):
-            print(f"{method} …", flush=True)
-            facts[method] = built(method, task(method), arguments)
-            place.write_text(json.dumps(facts[method]))
-        facts[method] = json.loads(place.read_text())
-        print(f"{method}: {facts[method]}", flush=True)
-    sessions: dict[str, Any] = {}
-    of: dict[str, str] = {}
-    for method in options.methods:
-        if not facts[method]["failed"]:
-            found = opened(method, task(method).out)
-            sessions |= found
-            of |= dict.fromkeys(found, method)
-    rows = judged(sessions, unseen, graph, not options.latency_only, options.rounds)
-    rows = [row | facts.get(of.get(row["name"], ""), {}) for row in rows]
-    rows += [{"name": method, **facts[method]} for method in options.methods if facts[method]["failed"]]
-    machine = probe()
-    result = {
-        "name": name,
-        "device": machine.name,
-        "cores": machine.cpu.cores,
-        "pictures": f"{len(calibration) + len(validation)} pictures for every build, {len(unseen)} unseen for judging",
-        "versions": {p: v for p in ("openvino", "nncf", "onnxruntime", "nvidia-modelopt") if (v := package_version(p))},
-        "command": "benchmarks/precision.py",
-        "rows": rows,
-    }
-    out = options.out or Path("benchmarks/results") / f"precision-{name}"
-    out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-    out.with_suffix(".md").write_text(markdown(result))
-    print(markdown(result))
+    if options.graph and not (options.calib and options.unseen):
+        print("--graph needs --calib and --unseen", file=sys.stderr)
+        return 2
+    models = [options.graph.stem] if options.graph else options.models
+    python = environment(options)
+    if options.page_only:
+        models = [model for model in models if Place(options.work / model).pictures.is_file()]
+    for model in models if not options.page_only else ():
+        prepare(model, Place(options.work / model), options)
+        for system in options.systems:
+            run_cell(model, system, python, options)
+    for model in models if not (options.cells_only or options.page_only) else ():
+        place = Place(options.work / model)
+        cells = [place.cell(system).stat().st_mtime for system in SYSTEMS if place.cell(system).is_file()]
+        if options.retime or not place.latency.is_file() or place.latency.stat().st_mtime < max(cells):
+            print(f"{model}: timing …", flush=True)
+            words = [python, __file__, "--work", str(options.work), "--time", model]
+            subprocess.run([*words, "--rounds", str(options.rounds), "--seconds", str(options.seconds)], check=True)
+    results = [result(model, options) for model in models]
+    for found in results:
+        write_json(options.out / f"{found['model']}.json", found)
+    (options.out / "README.md").write_text(page(results, versions(python)))
+    print((options.out / "README.md").read_text())
     return 0
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@ Times are milliseconds unless a name says seconds. Whatever could not be measure
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+# Of fields that reports did not have from the start: left out where there is nothing in them.
+LATER = {"later": True}
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,41 @@ class Roofline:
 
 
 @dataclass(frozen=True)
+class StageTime:
+    """The layers of one stage together."""
+
+    stage: str
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer as the device runs it."""
+
+    name: str
+    stage: str
+    kind: str  # the runtime's name for what it is
+    arithmetic: str  # really executed; "" where the runtime does not say
+    milliseconds: float
+    gflop: float
+    distance: float | None  # of what it puts out to FP32's, relative
+
+
+@dataclass(frozen=True)
+class EngineLayers:
+    """Where one engine's time goes, and where its values leave FP32's; the layer that differs most first."""
+
+    engine: str
+    device: str
+    milliseconds: float  # of all layers together; with a profile an inference is slower than without
+    stages: tuple[StageTime, ...]
+    layers: tuple[LayerRow, ...]
+    worth: tuple[str, ...]  # layers that add most to the distance: worth a better type
+    timed: str  # by what
+    compared: str  # what the distances are relative to
+
+
+@dataclass(frozen=True)
 class BenchResult:
     """All that one run measured."""
 
@@ -193,3 +231,5 @@ class BenchResult:
     sweep_why: str = ""
     waterfalls: tuple[Waterfall, ...] = ()
     roofline: Roofline = Roofline(why="not asked for")
+    layers: tuple[EngineLayers, ...] = field(default=(), metadata=LATER)
+    layers_why: str = field(default="", metadata=LATER)  # why an engine's layers are not there

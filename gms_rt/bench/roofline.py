@@ -10,6 +10,7 @@ from __future__ import annotations
 import concurrent.futures
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from gms_rt.bench.results import Ceiling, Measured, Roofline, RooflineRow
 from gms_rt.engine.layers import session_from_engine
 from gms_rt.engine.manifest import read_manifest
 from gms_rt.errors import GmsError
-from gms_rt.graph.count import counted_graph, work_from_file
+from gms_rt.graph.count import Work, counted_graph, work_from_graph
 from gms_rt.runtime.signal_stack import keep_signal_stack
 from gms_rt.telemetry import quiet_module
 
@@ -39,30 +40,38 @@ def roofline(measured: Sequence[Measured], *, seconds: float = 0.5) -> Roofline:
         return Roofline(why="ceilings are measured on the processor only, and nothing was timed on it")
     threads = engines[0].threads
     try:
-        executed = [_executed(m) for m in engines]
-        kinds = {kind for work in executed for kind in work if kind != UNKNOWN}
+        subjects = [_subject(m) for m in engines]
+        kinds = {kind for each in subjects for kind in each.executed if kind != UNKNOWN}
         kinds |= {kind for m in engines for kind in m.execution.split("+")}
         products = {kind: matrix_ceiling(kind, threads, seconds) for kind in _KINDS if kind in kinds}
         copy = copy_ceiling(threads, seconds)
-        rows = tuple(_row(m, work, products, copy) for m, work in zip(engines, executed, strict=True))
+        rows = tuple(_row(each, products, copy) for each in subjects)
     except GmsError as error:
         return Roofline(why=error.line())
     return Roofline((*products.values(), copy), rows)
 
 
-def _executed(m: Measured) -> dict[str, float]:
-    """The operations of one inference by the arithmetic in which the runtime reports that it runs them."""
-    manifest = read_manifest(Path(m.source))
-    base = m.execution.rpartition("+")[2]
-    session = session_from_engine(Path(m.source), manifest, execution=base)
-    return executed_flop(counted_graph(Path(m.source) / manifest.graph, batch=m.batch), session.layer_report())
+@dataclass(frozen=True)
+class _Subject:
+    """An engine and the work of one inference."""
+
+    measured: Measured
+    base: str  # the arithmetic of its floating point
+    work: Work
+    executed: dict[str, float]  # the operations by the arithmetic in which the runtime reports that it runs them
 
 
-def _row(m: Measured, executed: dict[str, float], products: dict[str, Ceiling], copy: Ceiling) -> RooflineRow:
+def _subject(m: Measured) -> _Subject:
     folder = Path(m.source)
     manifest = read_manifest(folder)
     base = m.execution.rpartition("+")[2]
-    work = work_from_file(folder / manifest.graph, float_bytes=4 if base == "f32" else 2, batch=m.batch)
+    report = session_from_engine(folder, manifest, execution=base).layer_report()
+    graph = counted_graph(folder / manifest.graph, batch=m.batch)
+    return _Subject(m, base, work_from_graph(graph, 4 if base == "f32" else 2), executed_flop(graph, report))
+
+
+def _row(subject: _Subject, products: dict[str, Ceiling], copy: Ceiling) -> RooflineRow:
+    m, work, executed = subject.measured, subject.work, subject.executed
     # Each kind of operation at its own ceiling, one after the other.
     arithmetic_ms = shortest_milliseconds(executed, {kind: each.value for kind, each in products.items()})
     memory_ms = work.bytes / copy.value / 1e6
@@ -70,8 +79,8 @@ def _row(m: Measured, executed: dict[str, float], products: dict[str, Ceiling], 
     name = ", ".join(
         f"{share:.0f} % {_WORDS.get(kind, kind)}" for kind, share in sorted(shares.items()) if share >= 0.5
     )
-    if len(shares) == 1 and base in products:
-        name = products[base].name
+    if len(shares) == 1 and subject.base in products:
+        name = products[subject.base].name
     bound = max(arithmetic_ms, memory_ms)
     return RooflineRow(
         engine=m.name,

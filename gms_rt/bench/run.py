@@ -11,6 +11,7 @@ from pathlib import Path
 from gms_rt.arrays import U8
 from gms_rt.bench.against import PeerOptions, open_peers, with_dice
 from gms_rt.bench.latency import ROUNDS, SECONDS, WARMUP, TimingOptions, measure
+from gms_rt.bench.layers import LayerOptions, layers_of_engines
 from gms_rt.bench.proof import Proof, proof_from_engine
 from gms_rt.bench.results import BenchResult, Measured, SweepPoint, Waterfall
 from gms_rt.bench.roofline import roofline
@@ -46,6 +47,7 @@ class BenchOptions:
     streams: int = 1  # images in flight
     sweep: bool = True  # whether throughput is measured over streams and batches
     certify: bool = True  # whether an engine without a fitting certificate gets one
+    layers: bool | None = None  # whether layers are profiled; by default where an inference does not take long
     trust_plans: bool = False  # whether plans are loaded whoever built them
     trust_device: bool = False  # whether an engine certified on another device is timed without looking at its masks
     cuda_graph: GraphUse = "auto"  # whether plans are replayed as CUDA graphs
@@ -99,12 +101,16 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
             cuda_graph=options.cuda_graph,
         )
         points, why = sweep(options.engines, images, how, progress=say)
+    how_layers = LayerOptions(options.layers, options.device, options.trust_plans)
+    layers, layers_why = layers_of_engines(result.measured, images, how_layers, say)
     say("ceilings of this machine")
     result = dataclasses.replace(
         result,
         waterfalls=tuple(falls),
         sweep=points,
         sweep_why=why,
+        layers=layers,
+        layers_why=layers_why,
         roofline=roofline(result.measured, seconds=min(_CEILING_SECONDS, options.seconds / 4)),
     )
     rebuild = tuple(rebuild_command(folder, read_manifest(folder)) for folder in options.engines)

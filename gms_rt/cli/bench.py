@@ -42,6 +42,8 @@ Examples:
 @click.option("--threads", type=click.IntRange(0, 1024), default=0, help="CPU threads (0: the runtime's choice).")
 @click.option("--streams", type=click.IntRange(1, 64), default=1, show_default=True, help="Images in flight.")
 @click.option("--sweep/--no-sweep", default=True, help="Throughput against latency over streams and batches.")
+@click.option("--layers/--no-layers", default=None, help="Profile each engine's layers  [default: where an inference "
+              "takes less than 250 ms]")  # fmt: skip
 @click.option("--certify/--no-certify", default=True, help="Certify an engine that has no fitting certificate.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
@@ -85,8 +87,16 @@ def _screen(report: Any, files: list[Path]) -> str:
     columns = [name, precision, median, p90, *rest]
     rows = [[*(c.text(row) for c in columns), parity.whole(row)] for row in timed_rows(report)]
     lines = [table(rows, header=[c.heading for c in [*columns, parity]])]
+    lines += [""] * bool(report.bench.layers) + [_layers_line(found) for found in report.bench.layers]
     lines += ["", *(f"! {warning}" for warning in report.warnings)] if report.warnings else []
     return "\n".join([*lines, "", *(f"wrote {file}" for file in files)])
+
+
+def _layers_line(found: Any) -> str:
+    total = found.milliseconds or 1.0
+    shares = ", ".join(f"{s.stage} {100 * s.milliseconds / total:.0f} %" for s in found.stages)
+    worth = f"; worth a better type: {', '.join(found.worth)}" if found.worth else ""
+    return f"{found.engine}: {shares} of the time{worth}"
 
 
 @command.command("compare")

@@ -10,19 +10,24 @@ import click
 
 from gms_rt.cli.console import Console, table
 from gms_rt.cli.engine_text import class_text, execution_text, gate_lines, layer_counts_text, plan_text
+from gms_rt.cli.layer_text import layers_text, rows_to_show
+from gms_rt.cli.trust_options import plans_option
 from gms_rt.engine.manifest import MANIFEST, EngineManifest
 from gms_rt.errors import ArtifactError, DeviceError, UsageError, reason_from_error
 
 
 @click.command("inspect")
 @click.argument("engine", type=click.Path(path_type=Path), required=False)
-@click.option("--layers", is_flag=True, help="Time each layer on this CPU and compare what it puts out with FP32's.")
+@click.option("--layers", is_flag=True, help="Time each layer on this device and compare what it puts out with FP32's.")
 @click.option("--image", type=click.Path(path_type=Path), help="With --layers: the image to run  [default: the first "
               "reference picture]")  # fmt: skip
 @click.option("--reference", type=click.Path(path_type=Path), metavar="GRAPH", help="With --layers: compare with this "
               "FP32 graph  [default: the engine's own graph in f32]")  # fmt: skip
+@click.option("--device", help="With --layers: cpu, cuda or cuda:N  [default: where the engine runs here]")
+@plans_option
+@click.option("--all", "every", is_flag=True, help="With --layers: show those below 0.01 ms too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-def command(engine: Path | None, layers: bool, image: Path | None, reference: Path | None, as_json: bool) -> int:
+def command(engine: Path | None, as_json: bool, **about: Any) -> int:
     """Show what an engine folder contains and where it runs (by default the newest in engines/).
 
     Exit code 4 if nothing in it runs here because a file, such as its model, is missing or was changed.
@@ -36,11 +41,13 @@ def command(engine: Path | None, layers: bool, image: Path | None, reference: Pa
     from gms_rt.engine.describe import describe_engine
     from gms_rt.engine.select import ENGINES, newest_that_fits
 
-    folder = engine or newest_that_fits(ENGINES, None)
+    layers = about.pop("layers")
+    without = next((name for name, value in about.items() if value), None)
+    if without is not None and not layers:
+        raise UsageError("needs --layers", where="--all" if without == "every" else f"--{without.replace('_', '-')}")
+    folder = engine or newest_that_fits(ENGINES, about["device"], trust_plans=about["trust_plans"])
     if layers:
-        return _layers(folder, image, reference, Console(json=as_json))
-    if image is not None or reference is not None:
-        raise UsageError("needs --layers", where="--image" if image is not None else "--reference")
+        return _layers(folder, about, Console(json=as_json))
     found = describe_engine(folder)
     value = {"engine": str(folder), **dataclasses.asdict(found)}
     try:
@@ -57,39 +64,20 @@ def command(engine: Path | None, layers: bool, image: Path | None, reference: Pa
     return DeviceError.exit_code
 
 
-def _layers(folder: Path, image: Path | None, reference: Path | None, console: Console) -> int:
+def _layers(folder: Path, about: dict[str, Any], console: Console) -> int:
     """Where the time goes, and where the values leave FP32's."""
-    from gms_rt.engine.layers import profile_engine
+    from gms_rt.engine.layers import ProfileOptions, profile_engine
     from gms_rt.engine.manifest import read_manifest
     from gms_rt.scan.choose import image_from_scan
 
-    manifest = read_manifest(folder)
+    manifest, image = read_manifest(folder), about["image"]
     images = None if image is None else image_from_scan(image, manifest.height, manifest.width)[None]
-    found = profile_engine(folder, images, reference=reference)
-    rows = [
-        [
-            each.name,
-            each.kind,
-            each.arithmetic,
-            f"{each.milliseconds:.3f}",
-            f"{each.gflop:.3f}",
-            "-" if each.distance is None else f"{each.distance:.2e}",
-        ]
-        for each in found.layers
-    ]
-    total = found.milliseconds or 1.0
-    stages = [[name, f"{ms:.3f}", f"{100 * ms / total:.0f} %"] for name, ms in found.stages.items()]
-    lines = [
-        f"{folder}: {found.milliseconds:.2f} ms in layers on {found.device}, floating point in {found.execution}",
-        "",
-        table(stages, header=["stage", "ms", "share"]),
-        "",
-        table(rows, header=["layer (largest distance first)", "kind", "runs in", "ms", "GFLOP", "distance"]),
-        "",
-        f"distance: of what a layer puts out, relative to {found.compared}",
-        f"worth a better type: {', '.join(found.worth) or 'none'} (they add most to the distance)",
-    ]
-    console.result({"engine": str(folder), **dataclasses.asdict(found)}, "\n".join(lines))
+    options = ProfileOptions(images, about["reference"], about["device"], about["trust_plans"])
+    found = profile_engine(folder, options)
+    console.result(
+        {"engine": str(folder), **dataclasses.asdict(found)},
+        f"{folder}: {layers_text(found, shown=rows_to_show(found.layers, found.worth, every=about['every']))}",
+    )
     return 0
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from gms_rt.errors import GmsError
 from gms_rt.graph.graph import Graph
-from gms_rt.graph.layer_counts import check_int8_execution, computing_layers
+from gms_rt.graph.layer_counts import check_int8_execution, computing_layers, layers_in
 from gms_rt.graph.run import Session
 from gms_rt.precision.cpu_choice import CpuChoice
 from gms_rt.precision.recipe import PrecisionRecipe
@@ -28,6 +28,11 @@ def inspect_execution(graph: Graph, choice: CpuChoice, quantised: int, recipe: P
         found["milliseconds"] = choice.milliseconds
     if quantised:
         found["int8_layers"] = check_int8_execution(executed, quantised)
+    if asked != "f32" and quantised and not layers_in(executed, asked):
+        raise GmsError(
+            f"asked for int8 with the rest in {asked}, but the CPU runtime runs no layer in {asked}",
+            fix="build again: the arithmetic is chosen anew",
+        )
     if asked != "f32" and not quantised and not computing_layers(executed).get(asked):
         raise GmsError(f"asked for {asked}, but the CPU runtime computes no layer in it", fix="use --precision fp32")
     return found

@@ -31,6 +31,9 @@ from gms_rt.runtime.tensorrt_module import driver_problem, how_to_install, tenso
 if TYPE_CHECKING:
     from typing_extensions import TypedDict, Unpack
 
+    from gms_rt.runtime.tensorrt import TensorRtRunner
+    from gms_rt.runtime.tensorrt_layers import LayerWatch
+
     class LoadKeywords(TypedDict, total=False):
         """The fields of `LoadOptions` as keywords, for type checkers."""
 
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 
 
 ENGINES = Path("engines")
+EXECUTIONS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "i8+f16"}  # of a plan, as its typed graph says
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ def load(path: str | Path | None = None, **options: Unpack[LoadKeywords]) -> Eng
     if choice.fit.plan is not None:
         if how.batch not in (0, manifest.batch):
             raise _fixed_batch(folder, manifest, how.batch)
-        runner: Runner = _tensorrt_runner(folder, manifest, choice.fit, how)
+        runner: Runner = plan_runner(folder, manifest, choice.fit, how)
     else:
         runner = _cpu_runner(folder, manifest, how)
     notice = _f32_notice(folder, manifest, runner) or _graph_notice(folder, runner)
@@ -175,6 +179,11 @@ def load(path: str | Path | None = None, **options: Unpack[LoadKeywords]) -> Eng
             runner.close()
             raise
     return Engine(folder, manifest, runner, notice="; ".join(filter(None, (choice.notice, notice))))
+
+
+def fit_here(folder: Path, manifest: EngineManifest, options: LoadOptions) -> Fit:
+    """The way in which `load` would run an engine on this machine."""
+    return _choose(folder, manifest, options, *parse_device(options.device)).fit
 
 
 def _f32_notice(folder: Path, manifest: EngineManifest, runner: Runner) -> str:
@@ -289,7 +298,10 @@ def _fixed_batch(folder: Path, manifest: EngineManifest, batch: int) -> UsageErr
     )
 
 
-def _tensorrt_runner(folder: Path, manifest: EngineManifest, choice: Fit, how: LoadOptions) -> Runner:
+def plan_runner(
+    folder: Path, manifest: EngineManifest, choice: Fit, how: LoadOptions, *, watch: LayerWatch | None = None
+) -> TensorRtRunner:
+    """A runner of the plan that was chosen, which is trusted; `watch` hears of its layers."""
     from gms_rt.runtime.kernel_cache import KeptKernels
     from gms_rt.runtime.options import CudaSettings
     from gms_rt.runtime.tensorrt import TensorRtRunner
@@ -311,5 +323,6 @@ def _tensorrt_runner(folder: Path, manifest: EngineManifest, choice: Fit, how: L
         settings,
         content=read_verified(folder, manifest, choice.plan.file),
         kernels=KeptKernels(kernels, choice.plan.sha256) if kernels is not None else None,
-        execution={"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "i8+f16"}[manifest.precision],
+        execution=EXECUTIONS[manifest.precision],
+        watch=watch,
     )

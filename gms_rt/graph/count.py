@@ -30,7 +30,11 @@ class Work:
 
 def work_from_file(path: Path, *, float_bytes: int = 4, batch: int = 1) -> Work:
     """Count the graph in a file. `float_bytes` is what the device keeps of a float (2 under bf16)."""
-    graph = counted_graph(path, batch=batch)
+    return work_from_graph(counted_graph(path, batch=batch), float_bytes)
+
+
+def work_from_graph(graph: Graph, float_bytes: int = 4) -> Work:
+    """Count a graph whose shapes are known as far as they can be."""
     flop = moved = quantised = 0.0
     for node in graph.nodes:
         operations = node_flop(graph, node)

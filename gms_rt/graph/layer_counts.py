@@ -96,6 +96,11 @@ def int8_layers(executed: dict[str, dict[str, int]]) -> int:
     )
 
 
+def layers_in(executed: dict[str, dict[str, int]], arithmetic: str) -> int:
+    """How many layers of any kind a CPU runs in an arithmetic."""
+    return sum(types.get(arithmetic, 0) for types in executed.values())
+
+
 def check_int8_execution(executed: dict[str, dict[str, int]], quantised: int) -> int:
     """How many quantised layers the CPU runs in int8; none at all is an error."""
     run = int8_layers(executed)

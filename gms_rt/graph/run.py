@@ -23,6 +23,7 @@ from gms_rt.runtime.signal_stack import keep_signal_stack
 from gms_rt.telemetry import quiet_module
 
 _REPORTED = ("layerType", "runtimePrecision", "originalLayersNames")
+_PROFILED_SECONDS = 5.0
 _NO_WORK = ("Input", "Output", "Const", "Constant", "Result", "Parameter")
 
 
@@ -125,13 +126,19 @@ class Session:
         return found
 
     def layer_milliseconds(self, image: U8, *, runs: int = 15) -> dict[str, float]:
-        """Median time of each layer for one batch, by the layer's name; for a session with `profile`."""
+        """Median time of each layer for one batch, by the layer's name; for a session with `profile`.
+
+        Fewer runs where they take longer than some seconds altogether.
+        """
         request = self._compiled.create_infer_request()
         samples: dict[str, list[float]] = {}
+        began = time.perf_counter()
         for number in range(runs + 3):
             request.infer({INPUT: image, **self._inputs}, share_inputs=True)
             for entry in request.get_profiling_info() if number >= 3 else ():
                 samples.setdefault(entry.node_name, []).append(entry.real_time.total_seconds() * 1e3)
+            if samples and time.perf_counter() - began > _PROFILED_SECONDS:
+                break
         return {name: float(np.median(times)) for name, times in samples.items()}
 
 

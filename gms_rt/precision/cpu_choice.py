@@ -15,7 +15,7 @@ import numpy as np
 from gms_rt.arrays import U8
 from gms_rt.errors import GmsError
 from gms_rt.graph.graph import Graph
-from gms_rt.graph.layer_counts import computing_layers
+from gms_rt.graph.layer_counts import computing_layers, layers_in
 from gms_rt.graph.run import Session
 from gms_rt.runtime.arithmetic import cpu_arithmetic, cpu_execution
 
@@ -80,6 +80,10 @@ def _int8_remainder(typed: Graph) -> CpuChoice:
         short = Session(typed, execution="bf16")
     except GmsError as error:
         return CpuChoice(note=in_f32("int8", f"OpenVINO reports BF16 on this CPU, but: {error.what}"))
+    if not layers_in(short.executed_layers(), "bf16"):
+        return CpuChoice(
+            note=in_f32("int8", "OpenVINO reports BF16 on this CPU, but runs no layer of this graph in it")
+        )
     full_ms, short_ms = latencies(Session(typed), short, _noise(typed))
     milliseconds = {"f32": round(full_ms, 3), "bf16": round(short_ms, 3)}
     if short_ms * NEEDED_GAIN > full_ms:

@@ -168,6 +168,7 @@ def _commands(options: BenchOptions, rebuild: Sequence[str]) -> list[Command]:
     words += ["--threads", str(options.threads)] if options.threads else []
     words += ["--streams", str(options.streams)] if options.streams != 1 else []
     words += [] if options.sweep else ["--no-sweep"]
+    words += [] if options.layers is None else ["--layers" if options.layers else "--no-layers"]
     lines.append(Command("Measure and report", shlex.join(words)))
     lines += [Command(f"Certify {f.name}", shlex.join(["gms-rt", "parity", str(f)])) for f in options.engines]
     return lines

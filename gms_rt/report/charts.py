@@ -144,6 +144,47 @@ def waterfall_chart(stages: Sequence[tuple[str, float, bool]]) -> str:
     return _svg(y - 6, "Time from file to written mask, step by step", marks)
 
 
+@dataclass(frozen=True)
+class ChartBar:
+    """A bar with a name over it and its value at the right; `words` are shown where it is pointed at."""
+
+    name: str
+    share: float  # of the widest, 0 to 1
+    note: str
+    tint: str
+    words: str
+
+
+def bars_chart(bars: Sequence[ChartBar], label: str) -> str:
+    """Bars one below the other."""
+    marks, y = [], 0
+    for bar in bars:
+        marks.append(
+            _mark(
+                f'<text x="0" y="{y + 15}" class="name small">{escape(bar.name)}</text>'
+                f'<text x="100%" y="{y + 15}" class="value small" text-anchor="end">{escape(bar.note)}</text>'
+                f'<rect x="0" y="{y + 22}" width="100%" height="9" rx="3" class="track"/>'
+                f'<rect x="0" y="{y + 22}" width="{max(100 * bar.share, 0.4):.2f}%" height="9" rx="3" '
+                f'fill="{bar.tint}"/>',
+                bar.words,
+            )
+        )
+        y += 40
+    return _svg(y - 4, label, marks, hint=True)
+
+
+def parts_chart(parts: Sequence[tuple[float, str, str]], label: str) -> str:
+    """One bar of parts side by side: (value, colour, value in words)."""
+    total = sum(value for value, _, _ in parts) or 1.0
+    marks, before = [], 0.0
+    for value, tint, words in parts:
+        # A hair of the ground between two parts.
+        place = f'x="{before:.2f}%" width="{max(100 * value / total - 0.25, 0.15):.2f}%"'
+        marks.append(_mark(f'<rect {place} y="0" height="22" fill="{tint}"/>', words))
+        before += 100 * value / total
+    return _svg(26, label, marks, hint=True)
+
+
 def parity_chart(
     rows: Sequence[tuple[str, str, Sequence[tuple[str, float]]]], gates: Sequence[tuple[str, float]]
 ) -> str:

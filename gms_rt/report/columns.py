@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from gms_rt.bench.results import Latency, Measured, RooflineRow, SweepPoint
+from gms_rt.bench.results import EngineLayers, Latency, LayerRow, Measured, RooflineRow, SweepPoint
 from gms_rt.report.model import Parity, Report
-from gms_rt.report.text import MARKS, energy, milliseconds, rate, score, size
+from gms_rt.report.text import MARKS, arithmetic_name, distance, energy, milliseconds, rate, score, size
 
 T = TypeVar("T")
 
@@ -173,6 +173,23 @@ ROOFLINE: tuple[Column[RooflineRow], ...] = (
     _figure("share", "of the limit", lambda r: r.share, lambda share: f"{share * 100:.0f} %"),
     _word("limited_by", "limited by", lambda r: r.limited_by),
 )
+
+
+LAYERS: tuple[Column[LayerRow], ...] = (
+    _word("layer", "layer", lambda r: r.name),
+    _word("stage", "stage", lambda r: r.stage),
+    _word("kind", "kind", lambda r: r.kind or "–"),
+    _word("arithmetic", "runs in", lambda r: arithmetic_name(r.arithmetic)),
+    _figure("milliseconds", "ms", lambda r: r.milliseconds),
+    _figure("gflop", "GFLOP", lambda r: r.gflop),
+    _figure("distance", "distance", lambda r: r.distance, distance),
+)
+_SHORT = 0.01  # milliseconds; layers that take less are told of by their number
+
+
+def layers_shown(found: EngineLayers) -> list[LayerRow]:
+    """The layers that a reader looks for, the one that differs most first."""
+    return [row for row in found.layers if row.milliseconds >= _SHORT or row.name in found.worth]
 
 
 def _reference_dice(parity: Parity) -> str:

@@ -20,6 +20,7 @@ from gms_rt.report.columns import (
     columns_by_key,
     timed_rows,
 )
+from gms_rt.report.html_layers import layers_section
 from gms_rt.report.html_parts import badge, cell, dot, panel, table_from_columns
 from gms_rt.report.model import Report
 from gms_rt.report.text import energy_source, milliseconds
@@ -32,6 +33,8 @@ def bench_sections(report: Report, bench: BenchResult) -> Iterator[tuple[str, st
         yield "throughput", "Throughput", _throughput(bench)
     if bench.waterfalls:
         yield "waterfall", "From file to mask", _waterfalls(bench)
+    if bench.layers:
+        yield "layers", "Layers", layers_section(bench)
     if bench.roofline.rows:
         yield "roofline", "How near the limit", _roofline(bench)
 
@@ -81,6 +84,7 @@ def _details(bench: BenchResult, rows: list[TimedRow]) -> str:
         + [f"{m.name}, cold start: {m.cold.why}" for m in bench.measured if m.cold.why]
         + [f"{m.name}, {s}" for m in bench.measured for s in m.settings]
         + [f"sweep: {bench.sweep_why}"] * bool(bench.sweep_why)
+        + [f"layers: {bench.layers_why}"] * bool(bench.layers_why)
         + [f"roofline: {bench.roofline.why}"] * bool(bench.roofline.why)
         + ["latency = H2D + compute + D2H; percentiles by trtexec's index rule; times in milliseconds"]
     )

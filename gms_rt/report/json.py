@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from gms_rt.artifacts import check_format, read_json
+from gms_rt.bench.results import BenchResult
 from gms_rt.config import config_from_values
 from gms_rt.errors import ArtifactError
 from gms_rt.report.model import REPORT_FORMAT, REPORT_VERSION, Report
@@ -15,6 +16,9 @@ from gms_rt.report.model import REPORT_FORMAT, REPORT_VERSION, Report
 def json_from_report(report: Report) -> str:
     """The report as JSON text; pixels of pictures are left out."""
     value = dataclasses.asdict(report)
+    for field in dataclasses.fields(BenchResult):
+        if report.bench and field.metadata.get("later") and not value["bench"][field.name]:
+            del value["bench"][field.name]
     for gallery in value["galleries"]:
         for card in gallery["cards"]:
             for picture in card["pictures"]:

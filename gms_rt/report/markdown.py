@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from gms_rt.bench.results import BenchResult
+from gms_rt.bench.results import BenchResult, EngineLayers
 from gms_rt.report.columns import (
     ANSWER,
     DETAILS,
+    LAYERS,
     PROVEN,
     ROOFLINE,
     SPREAD,
@@ -16,6 +17,7 @@ from gms_rt.report.columns import (
     TIMED,
     Column,
     columns_by_key,
+    layers_shown,
     timed_rows,
 )
 from gms_rt.report.model import Report
@@ -65,6 +67,9 @@ def _bench(report: Report, bench: BenchResult) -> list[str]:
         steps = [[s.name, milliseconds(s.milliseconds)] for s in w.stages]
         steps.append(["total", milliseconds(sum(s.milliseconds for s in w.stages))])
         parts += [f"## From file to mask: {_text(w.engine)}", _table(["step", "ms"], steps)]
+    parts += [part for found in bench.layers for part in _layers(found)]
+    if bench.layers_why:
+        parts.append(f"- layers: {_text(bench.layers_why)}")
     roof = bench.roofline
     if roof.rows:
         parts += ["## How near the limit", _columns(ROOFLINE, roof.rows)]
@@ -72,6 +77,25 @@ def _bench(report: Report, bench: BenchResult) -> list[str]:
     elif roof.why:
         parts.append(f"- roofline: {_text(roof.why)}")
     return parts
+
+
+def _layers(found: EngineLayers) -> list[str]:
+    total = found.milliseconds or 1.0
+    stages = [[s.stage, milliseconds(s.milliseconds), f"{100 * s.milliseconds / total:.0f} %"] for s in found.stages]
+    shown = layers_shown(found)
+    folded = len(found.layers) - len(shown)
+    words = [
+        f"{found.timed}, {milliseconds(found.milliseconds)} ms in all layers",
+        f"distance: of what a layer puts out, relative to {found.compared}",
+        f"worth a better type: {', '.join(found.worth) or 'none'}",
+        *([f"layers below 0.01 ms each, not shown: {folded}"] if folded else []),
+    ]
+    return [
+        f"## Layers: {_text(found.engine)}",
+        _table(["stage", "ms", "share"], stages),
+        _columns(LAYERS, shown),
+        "\n".join(f"- {_text(line)}" for line in words),
+    ]
 
 
 def _parity(report: Report) -> list[str]:

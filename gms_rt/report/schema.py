@@ -45,7 +45,7 @@ def _object(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
         "type": "object",
         "description": (kind.__doc__ or "").strip().split("\n\n")[0],
         "properties": {f.name: _schema(hints[f.name], definitions) for f in fields},
-        # Everything is always written, so that a reader need not guess.
-        "required": [f.name for f in fields],
+        # Everything is always written, so that a reader need not guess, but for what older reports do not have.
+        "required": [f.name for f in fields if not f.metadata.get("later")],
         "additionalProperties": False,
     }

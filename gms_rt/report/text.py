@@ -54,6 +54,39 @@ def rate(value: float | None) -> str:
     return milliseconds(value)
 
 
+def arithmetic_name(kind: str) -> str:
+    """The type in which a layer runs: OpenVINO says u8 or i8 by the sign of what goes in.
+
+    >>> [arithmetic_name(kind) for kind in ("u8", "i8", "bf16", "")]
+    ['int8', 'int8', 'bf16', 'unknown']
+    """
+    return "int8" if kind in ("u8", "i8") else kind or "unknown"
+
+
+def layer_name(name: str, width: int = 30) -> str:
+    """A layer's name as it fits over a bar, without what OpenVINO appends for a bias that it adds apart.
+
+    >>> layer_name("encoder/conv/WithoutBiases"), layer_name("lmm/view_19/quantise_abcd_acdb_lmm/conv_33")
+    ('encoder/conv', 'lmm/view_19/qua…db_lmm/conv_33')
+    """
+    plain = name.removesuffix("/WithoutBiases")
+    if len(plain) <= width:
+        return plain
+    half = width // 2
+    return f"{plain[:half]}…{plain[half + 1 - width :]}"
+
+
+def distance(value: float | None) -> str:
+    """A relative distance.
+
+    >>> [distance(v) for v in (0.0123, 0.0, None)]
+    ['1.2 %', '0', '–']
+    """
+    if value is None:
+        return "–"
+    return "0" if value == 0 else f"{value * 100:.2g} %"
+
+
 def ratio(value: float) -> str:
     """A speed-up.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import types
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,17 +17,18 @@ from gms_rt.artifacts import read_json
 from gms_rt.cli.engine_text import build_text, gate_lines
 from gms_rt.demo.bundled import demo_graph
 from gms_rt.engine import build as build_module
-from gms_rt.engine import tensorrt
+from gms_rt.engine import openvino, tensorrt
 from gms_rt.engine.build import build_engine
 from gms_rt.engine.golden import read_golden
 from gms_rt.engine.manifest import read_manifest, verify_files, write_manifest
 from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.select import engine_fits, load
-from gms_rt.errors import GateError, UsageError
+from gms_rt.errors import GateError, GmsError, UsageError
 from gms_rt.graph.read import read_graph
 from gms_rt.graph.run import Session
 from gms_rt.parity.after_build import certify_built
 from gms_rt.precision import cpu_choice, plan_gate
+from gms_rt.precision.cpu_choice import CpuChoice
 from gms_rt.precision.gate import Gate, judge
 from gms_rt.precision.images import ImageSet
 from gms_rt.precision.recipe import read_recipe
@@ -319,3 +322,27 @@ def test_bundled_recipe_is_for_the_bundled_graph():
     assert recipe is not None, "run calibration/record_demo.py after changing the bundled model"
     assert {row["decision"] for row in recipe.blocks} == {"int8", "returned"}
     assert recipe.precision == "int8"
+
+
+def test_a_remainder_that_no_layer_has_is_refused(graph, monkeypatch):
+    """An engine is called i8+bf16 by what the runtime reports, not by what was asked for."""
+
+    class Reported:
+        layers: ClassVar = {"Convolution": {"u8": 3}, "MVN": {"bf16": 1}}
+
+        def __init__(self, *_, **options):
+            assert options["execution"] == "bf16"
+
+        def executed_layers(self):
+            return self.layers
+
+        def layer_report(self):
+            return []
+
+    monkeypatch.setattr(openvino, "Session", Reported)
+    typed, recipe = read_graph(graph), types.SimpleNamespace(returned=[])
+    found = openvino.inspect_execution(typed, CpuChoice("bf16"), 3, recipe)
+    assert found["int8_layers"] == 3
+    monkeypatch.setattr(Reported, "layers", {"Convolution": {"u8": 3}, "MVN": {"f32": 1}})
+    with pytest.raises(GmsError, match="int8 with the rest in bf16, but the CPU runtime runs no layer in bf16"):
+        openvino.inspect_execution(typed, CpuChoice("bf16"), 3, recipe)

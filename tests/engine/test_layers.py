@@ -11,8 +11,11 @@ import pytest
 from support.precision_graphs import scenes
 from support.small_builds import built
 
+from gms_rt.cli.layer_text import layers_text, rows_to_show
 from gms_rt.cli.main import run
-from gms_rt.engine.layers import profile_engine, without_quantised_activations
+from gms_rt.engine.layer_distances import without_quantised_activations
+from gms_rt.engine.layer_profile import EngineProfile, LayerProfile
+from gms_rt.engine.layers import ProfileOptions, profile_engine
 from gms_rt.errors import ArtifactError
 from gms_rt.graph.layer_counts import int8_layers
 from gms_rt.graph.read import read_graph
@@ -25,7 +28,7 @@ WIDE = Gate(0.5, 0.5)
 
 def test_an_fp32_engine_is_at_no_distance_from_itself_and_every_computing_node_is_somewhere(graph, tmp_path):
     made = built(graph, tmp_path / "e", "fp32", calibration=None, gate_images=None)
-    found = profile_engine(made.folder, scenes(1))
+    found = profile_engine(made.folder, ProfileOptions(scenes(1)))
     nodes = {name for layer in found.layers for name in layer.nodes}
     convolutions = {node.name for node in read_graph(graph).nodes if node.op_type in ("Conv", "ConvTranspose")}
     assert convolutions <= nodes
@@ -37,7 +40,7 @@ def test_an_fp32_engine_is_at_no_distance_from_itself_and_every_computing_node_i
 
 def test_int8_layers_are_named_with_their_type_and_the_worst_first(graph, tmp_path):
     made = built(graph, tmp_path / "e", "int8", gate=WIDE)
-    found = profile_engine(made.folder, scenes(1), reference=graph)
+    found = profile_engine(made.folder, ProfileOptions(scenes(1), graph))
     quantised = [layer for layer in found.layers if layer.kind == "Convolution" and layer.arithmetic in ("u8", "i8")]
     assert len(quantised) == int8_layers(made.manifest.census["cpu"]["layers"]) > 0
     distances = [layer.distance or 0.0 for layer in found.layers]
@@ -46,7 +49,9 @@ def test_int8_layers_are_named_with_their_type_and_the_worst_first(graph, tmp_pa
     by_name = {layer.name: layer for layer in found.layers}
     assert all(by_name[name].arithmetic != "f32" for name in found.worth)
     assert found.compared == "the FP32 graph tiny.onnx"
-    assert profile_engine(made.folder, scenes(1)).compared.startswith("this graph without quantised activations")
+    assert profile_engine(made.folder, ProfileOptions(scenes(1))).compared.startswith(
+        "this graph without quantised activations"
+    )
 
 
 def test_a_layer_that_was_made_wrong_is_where_the_distance_grows(graph, tmp_path):
@@ -60,7 +65,7 @@ def test_a_layer_that_was_made_wrong_is_where_the_distance_grows(graph, tmp_path
             values = onnx.numpy_helper.to_array(tensor) * np.float32(1.5)
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     onnx.save(model, tmp_path / "other.onnx")
-    found = profile_engine(made.folder, scenes(1), reference=tmp_path / "other.onnx")
+    found = profile_engine(made.folder, ProfileOptions(scenes(1), tmp_path / "other.onnx"))
     far = {name for layer in found.layers if layer.distance for name in layer.nodes}
     near = {name for layer in found.layers if layer.distance == 0 for name in layer.nodes}
     assert {"lmm/down.1.conv1", "decoder/conv"} <= far
@@ -70,10 +75,26 @@ def test_a_layer_that_was_made_wrong_is_where_the_distance_grows(graph, tmp_path
 @pytest.mark.skipif(not cpu_arithmetic().bf16, reason="OpenVINO has no BF16 arithmetic on this CPU")
 def test_a_bf16_engine_is_compared_with_its_own_graph_in_f32(graph, tmp_path):
     made = built(graph, tmp_path / "e", "bf16", gate=WIDE, calibration=None)
-    found = profile_engine(made.folder, scenes(1))
+    found = profile_engine(made.folder, ProfileOptions(scenes(1)))
     assert found.execution == "bf16" and found.compared == "this graph in f32, its weights as stored"
     assert {layer.arithmetic for layer in found.layers if layer.kind == "Convolution"} == {"bf16"}
     assert 1e-4 < max(layer.distance or 0 for layer in found.layers) < 0.5 and found.worth
+
+
+def test_short_layers_are_folded_into_one_line_unless_they_are_worth_a_look() -> None:
+    layers = [
+        LayerProfile(name, "lmm", "Convolution", "u8", ms, 0.1, 0.5, (name,))
+        for name, ms in (("long", 0.5), ("short", 0.002), ("named", 0.0), ("none", 0.0099))
+    ]
+    profile = EngineProfile(
+        "e", "f32", "cpu", "FP32", 0.5, {"lmm": 0.5}, tuple(layers), ("named",), 0.6, "a clock"
+    )  # fmt: skip
+    shown = rows_to_show(profile.layers, profile.worth)
+    assert [layer.name for layer in shown] == ["long", "named"]
+    assert "and 2 layers below 0.01 ms (--all shows them)" in layers_text(profile, shown=shown)
+    everything = rows_to_show(profile.layers, profile.worth, every=True)
+    text = layers_text(profile, shown=everything)
+    assert everything == profile.layers and "--all" not in text and "an inference takes 0.60 ms" in text
 
 
 def test_without_quantised_activations_nothing_is_left_of_them(graph, tmp_path):
@@ -107,8 +128,11 @@ def test_the_command_shows_it_as_text_and_json(graph, tmp_path, monkeypatch, cap
     assert run(["inspect", "e", "--layers", "--reference", "silent.onnx", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["layers"]
     assert next(row["distance"] for row in rows if "encoder/conv_in" in row["nodes"]) == 1.0, "JSON knows no infinity"
-    assert run(["inspect", "e", "--image", "scan.png"]) == 2
-    assert "--image: needs --layers" in capsys.readouterr().err
+    for words in (["--image", "scan.png"], ["--all"], ["--trust-plans"], ["--device", "cpu"]):
+        assert run(["inspect", "e", *words]) == 2
+        assert f"{words[0]}: needs --layers" in capsys.readouterr().err
+    assert run(["inspect", "e", "--layers", "--device", "cuda"]) == 4
+    assert "cannot run on cuda on this machine" in capsys.readouterr().err
     content = bytearray(Path("e/model.onnx").read_bytes())
     content[len(content) // 2] ^= 1
     Path("e/model.onnx").write_bytes(content)

@@ -181,6 +181,7 @@ def short(able: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
         able.setattr(module, "cpu_arithmetic", lambda: CpuArithmetic(False, True))
     for module in (int8_recipe, search):
         able.setattr(module, "Session", Fake)
+    able.setattr(Fake, "layers", {"Convolution": {"u8": 9}, "MVN": {"bf16": 3}})
     return able
 
 
@@ -245,6 +246,11 @@ def test_an_engine_that_holds_in_bf16_only_has_no_fallback(graph: Graph) -> None
 def test_bf16_that_is_slower_or_not_there_leaves_int8_as_it_was(graph: Graph, short: pytest.MonkeyPatch) -> None:
     short.setattr(cpu_choice, "latencies", lambda *_: (5.0, 4.9))
     assert choose_execution(graph, "int8").execution == "f32"
+    short.setattr(cpu_choice, "latencies", lambda *_: (10.0, 5.0))
+    assert choose_execution(graph, "int8").execution == "bf16"
+    short.setattr(Fake, "layers", {"Convolution": {"u8": 9}, "MVN": {"f32": 3}})
+    found = choose_execution(graph, "int8")
+    assert found.execution == "f32" and "runs no layer of this graph in it" in found.note
     short.setattr(Fake, "refuses", True)
     assert "BF16 on this CPU, but: OpenVINO cannot compile" in choose_execution(graph, "int8").note
     short.setattr(cpu_choice, "cpu_arithmetic", lambda: CpuArithmetic(None, None, problem="nobody to ask"))

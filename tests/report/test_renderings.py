@@ -23,10 +23,13 @@ from gms_rt.bench.proof import proof_from_folder
 from gms_rt.bench.results import (
     Ceiling,
     DeviceReading,
+    EngineLayers,
+    LayerRow,
     Load,
     Measured,
     Roofline,
     RooflineRow,
+    StageTime,
     SweepPoint,
     Waterfall,
     WaterfallStep,
@@ -45,6 +48,16 @@ from gms_rt.report.model import Card, Command, Gallery, Picture, Report
 from gms_rt.report.schema import report_schema
 
 NASTY = "<script>alert(1)</script>|\"'&"
+LAYERS = EngineLayers(
+    "good", "a processor", 3.5, (StageTime("encoder", 1.5), StageTime("decoder", 2.0)),
+    (
+        LayerRow("decoder/far", "decoder", "Convolution", "u8", 1.25, 0.5, 0.0321),
+        LayerRow(NASTY, "encoder", "", "", 1.5, 0.25, 0.001),
+        LayerRow("decoder/near", "decoder", "Convolution", "bf16", 0.745, 0.5, 0.0),
+        LayerRow("decoder/short", "decoder", "Reorder", "f32", 0.005, 0.0, None),
+    ),
+    ("decoder/far",), "a clock", NASTY,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +83,8 @@ def report(tmp_path_factory) -> Report:
         warnings=(),
         state=(DeviceReading("load average", "0.1", "0.2"), DeviceReading("power mode", None, None, "no nvpmodel")),
         sweep=(SweepPoint("good", 1, 1, 1.0, 1.1, 990.0), SweepPoint("good", 1, 2, 1.6, 1.8, 1250.0)),
+        layers=(LAYERS,),
+        layers_why=f"wrong: {NASTY}",
         waterfalls=(Waterfall("good", NASTY, (64, 48), steps, 5),),
         roofline=Roofline(
             (Ceiling("copy", 20.0, "GB/s", "a copy"),),
@@ -215,6 +230,31 @@ def test_html_is_self_contained_and_escapes_names(report):
     assert any(NASTY in text for text in page.text)
 
 
+def test_layers_are_in_every_rendering_with_their_types_and_the_short_ones_folded(report):
+    page = html_from_report(report)
+    assert '<section id="layers"' in page
+    section = page[page.index('<section id="layers"') :].split("</section>")[0]
+    assert "encoder 43 %" in section and "decoder 57 %" in section
+    assert "Worth a better type" in section and "<b>decoder/far</b>" in section
+    # The longest first on one side, the farthest first on the other; what does not differ is not among the farthest.
+    time, far = section.split("Where the values leave FP32")
+    assert time.index("1.50 ms, unknown") < time.index("1.25 ms, int8") < time.index("0.74 ms, bf16")
+    assert "3.2 %, int8" in far and "0.1 %, unknown" in far and "0, bf16" not in far
+    assert 'fill="var(--s1)"' in far and "decoder/short" not in section and "1 more take less than 0.01 ms" in section
+    text = markdown_from_report(report)
+    assert "## Layers: good" in text and "| decoder/far | decoder | Convolution | int8 | 1.25 | 0.50 | 3.2 % |" in text
+    assert "- worth a better type: decoder/far" in text and "- layers below 0.01 ms each, not shown: 1" in text
+    rows = json.loads(json_from_report(report))["bench"]["layers"][0]["layers"]
+    assert [row["name"] for row in rows] == [row.name for row in LAYERS.layers], "the machine gets all of them"
+
+
+def test_a_report_without_layers_is_as_it_always_was(report):
+    bare = dataclasses.replace(report, bench=dataclasses.replace(report.bench, layers=(), layers_why=""))
+    value = json.loads(json_from_report(bare))
+    assert not {"layers", "layers_why"} & value["bench"].keys() and list(_validator().iter_errors(value)) == []
+    assert 'id="layers"' not in html_from_report(bare) and "## Layers" not in markdown_from_report(bare)
+
+
 def test_html_says_in_every_place_that_masks_are_wrong(report):
     text = html_from_report(report)
     assert text.count("FAIL") >= 2
@@ -227,7 +267,7 @@ def test_html_pictures_have_alternatives_and_regions_can_be_reached(report):
     assert len(images) == 2 * 2 * 4 + 1
     assert all(a["alt"] for a in images)
     charts = [a for t, a in page.tags if t == "svg" and a.get("class") == "chart"]
-    assert len(charts) == 5
+    assert len(charts) == 8
     assert all(a["role"] == "group" and a["aria-label"] for a in charts)
     marks = [a for t, a in page.tags if t == "g" and a.get("class") == "mark"]
     assert all(a["role"] == "img" and a["aria-label"] for a in marks)
