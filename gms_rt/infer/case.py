@@ -20,14 +20,13 @@ from gms_rt.infer.deidentify import Deidentifier
 from gms_rt.infer.measure import CaseRow, as_text, measure_mask, measure_series
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.overlay_video import OverlayVideo
-from gms_rt.infer.postprocess import clean_mask
 from gms_rt.infer.predict import Predictor
 from gms_rt.infer.result import Maker, SourceResult
 from gms_rt.infer.sources import Source
 from gms_rt.infer.stack import MaskStack
 from gms_rt.infer.writers import SOURCE_WRITERS, SourceWriter
 from gms_rt.scan import Frame
-from gms_rt.scan.mask import levels_from_probability, mask_from_probability
+from gms_rt.scan.mask import levels_from_probability
 from gms_rt.scan.reader import Fetched
 from gms_rt.scan.video import frame_rate
 
@@ -143,8 +142,7 @@ class ScanCase:
         """Make one frame's mask and write all that belongs to it; `seconds` were spent on it before `start`."""
         options = self.settings.options
         restored = self.settings.predictor.restore(levels, frame.image.shape)
-        mask = mask_from_probability(restored, options.threshold)
-        mask = clean_mask(mask, largest=options.largest, fill=options.fill_holes, min_area=options.min_area)
+        mask = self.settings.predictor.mask(restored)
         row = self._row(frame.number) | frame.origin | measure_mask(mask, frame.spacing)
         row |= {"confidence": confidence(levels, options.threshold), "window": frame.window}
         row["class"] = ", ".join(each.name for each in self.settings.classes)
@@ -218,7 +216,7 @@ class ScanCase:
         }
 
     def _store(self, kind: str, name: str, data: bytes) -> int:
-        return outputs.write_result(self.settings.out.path(kind, name), data)
+        return self.settings.out.store(kind, name, data)
 
     def _add_file(self, kind: str) -> str:
         path = self.settings.out.path(kind, outputs.frame_name(self.source.stem, None))

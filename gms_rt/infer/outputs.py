@@ -107,6 +107,10 @@ class OutFolder:
             return self.root / name
         return self.root / _FOLDERS.get(kind, kind) / _named(case, ENDINGS[kind], 255)
 
+    def store(self, kind: str, case: str, data: bytes) -> int:
+        """Write one result where it goes and return its size."""
+        return write_result(self.path(kind, case), data)
+
     def __enter__(self: _OutFolder) -> _OutFolder:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
