@@ -11,6 +11,7 @@ from gms_rt.serve.answer import error_value
 from gms_rt.serve.guard import App, Guard, GuardSettings
 from gms_rt.serve.http import Endpoint, ErrorForm, error_answer, with_error_answers
 from gms_rt.serve.kserve_api import KServeApi, v2_error
+from gms_rt.serve.monai_api import MonaiApi, monai_error
 from gms_rt.serve.openapi import openapi_document
 from gms_rt.serve.pages import Pages
 from gms_rt.serve.refusals import RefusedError, UnknownError
@@ -57,6 +58,24 @@ def app_from_service(service: Service, settings: GuardSettings) -> App:
     ):
         for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
             routes.append(route(model + path, endpoint, method, v2_error))
+    monai = MonaiApi(service, settings.token)
+    for path, endpoint, method in (
+        ("/info/", monai.monai_info, "GET"),
+        ("/auth/", monai.monai_auth, "GET"),
+        ("/auth/token", monai.monai_login, "POST"),
+        ("/auth/token/valid", monai.monai_valid, "GET"),
+        ("/infer/{model}", monai.monai_infer, "POST"),
+        ("/session/", monai.monai_session, "PUT"),
+        ("/session/{name}", monai.monai_session_info, "GET"),
+        ("/session/{name}", monai.monai_session_end, "DELETE"),
+        ("/datastore/", monai.monai_datastore, "GET"),
+        ("/datastore/", monai.monai_upload, "PUT"),
+        ("/datastore/", monai.monai_forget, "DELETE"),
+        ("/datastore/image", monai.monai_image, "GET"),
+        ("/datastore/label", monai.monai_label, "GET"),
+        ("/datastore/label", monai.monai_submit, "PUT"),
+    ):
+        routes.append(route(path, endpoint, method, monai_error))
 
     async def unknown(request: Request, error: Exception) -> Response:
         return await error_answer(request, service, UnknownError("there is no such address", fix="see /openapi.json"))

@@ -14,11 +14,16 @@ from gms_rt.serve.segment import SegmentedSource
 
 def keep_answer(root: Path, found: Sequence[SegmentedSource], rendered: Rendered) -> Path:
     """Write the files of an answer, and the answer where it is none of them, into a new folder; return the folder."""
-    now = datetime.now(timezone.utc)
-    folder = root / f"{now:%Y-%m-%d}" / f"{now:%H%M%S}-{secrets.token_hex(8)}"
+    folder = kept_folder(root)
     for each in found:
         for name, data in each.files.items():
             write_bytes(folder / name, data)
     if rendered.kind == JSON:
         write_bytes(folder / "answer.json", rendered.body)
     return folder
+
+
+def kept_folder(root: Path) -> Path:
+    """A new folder's place, named by the time and by chance, never by what a client says."""
+    now = datetime.now(timezone.utc)
+    return root / f"{now:%Y-%m-%d}" / f"{now:%H%M%S}-{secrets.token_hex(8)}"

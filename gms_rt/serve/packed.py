@@ -58,7 +58,9 @@ def _check_directory(data: bytes, limits: ServeLimits) -> None:
     count, size = struct.unpack_from("<HI", data, place + 10)
     if data[max(0, place - 20) :].startswith(_END_64) or count == 0xFFFF:
         raise TooLargeError("is a zip archive of the large kind (zip64)", fix="send fewer files at a time")
-    if count > limits.max_files or size > limits.max_files * _NAME:
+    if size > limits.max_files * _NAME:
+        raise TooLargeError(f"is an archive with a directory of {size >> 10} KiB", fix="send fewer files at a time")
+    if count > limits.max_files:
         raise TooLargeError(f"is an archive of {count} files, the limit is {limits.max_files}")
 
 

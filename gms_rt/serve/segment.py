@@ -34,6 +34,10 @@ from gms_rt.serve.refusals import RefusedError
 _AHEAD = 2  # frames decoded while the engine works, for each image that it works on
 
 
+class _RequestTooLargeError(TooLargeError):
+    """More than one request may have, whatever its files are."""
+
+
 class MemoryFolder(OutFolder):
     """An output folder whose files stay in memory, but for those that writers of whole sources make."""
 
@@ -46,7 +50,7 @@ class MemoryFolder(OutFolder):
         """Keep one result and return its size."""
         self._left -= len(data)
         if self._left < 0:
-            raise TooLargeError("has results larger than one answer may be", fix="send fewer images at a time")
+            raise _RequestTooLargeError("has results larger than one answer may be", fix="send fewer images at a time")
         self.contents[str(self.path(kind, case).relative_to(self.root))] = data
         return len(data)
 
@@ -128,17 +132,11 @@ class SegmentJob:
             fetched = taken.fetch(case.source)
             case.digest = fetched.digest
             self._frames(case, fetched, images)
-        except RefusedError:
+        except (RefusedError, _RequestTooLargeError):
             raise
         except NoImageError as raised:
             error = raised
             case.skip(failure_reason(raised, case.source.path))
-        except TooLargeError as raised:
-            if len(taken.sources) > 1 and not case.rows:
-                error = raised
-                case.fail(failure_reason(raised, case.source.path))
-            else:
-                raise
         except InputError as raised:
             error = raised
             case.fail(failure_reason(raised, case.source.path))
@@ -184,7 +182,7 @@ class SegmentJob:
                 break
             self._frames_left -= 1
             if self._frames_left < 0:
-                raise TooLargeError(
+                raise _RequestTooLargeError(
                     f"has more than {self._limits.max_frames} images", fix="send fewer at a time, or raise --max-frames"
                 )
             if self._asked.images:
@@ -207,7 +205,7 @@ class SegmentJob:
             start = time.perf_counter()
             try:
                 case.write(frame, levels, seconds + ticket.seconds, start)
-            except TooLargeError:
+            except _RequestTooLargeError:
                 raise
             except (InputError, MemoryError) as error:
                 case.fail(failure_reason(error, case.source.path), frame.number)

@@ -33,6 +33,7 @@ class Setup:
     options: InferOptions = field(default_factory=InferOptions)
     engine: dict[str, Any] = field(default_factory=dict)  # batch, lanes, seconds
     keep: Path | None = None
+    server: ServerSettings = field(default_factory=lambda: ServerSettings(port=0))
 
 
 @dataclass(frozen=True)
@@ -70,24 +71,26 @@ class Running:
         return self.ask("POST", f"/v1/segment{query}", body, **headers)
 
 
-def served_engine(folder: Path, setup: Setup, counters: Counters, **golden: Any) -> ServedModel:
-    """The engine as a model with golden pictures that it gets right, unless others are given."""
-    engine = brightness_engine(folder, **setup.engine)
+def write_golden(folder: Path, **changes: Any) -> None:
+    """Golden pictures that the brightness engine gets right, unless others are given."""
+    folder.mkdir(parents=True, exist_ok=True)
     images = np.zeros((2, SIZE, SIZE, 3), np.uint8)
     images[:, 10:40, 12:50] = 220
     arrays = {"images": images, "probabilities": images[..., 0], "names": np.array(["a", "b"]), "synthetic": False}
-    np.savez(folder / "golden.npz", **(arrays | golden))
-    return ServedModel(folder.name, engine, setup.options, setup.limits, counters)
+    np.savez(folder / "golden.npz", **(arrays | changes))
 
 
 @contextmanager
 def running(folder: Path, setup: Setup | None = None) -> Iterator[Running]:
     """A service with this engine until the block ends."""
     setup = setup or Setup()
+    if not (folder / "golden.npz").exists():
+        write_golden(folder)
     counters = Counters()
-    model = served_engine(folder, setup, counters)
+    engine = brightness_engine(folder, **setup.engine)
+    model = ServedModel(folder.name, engine, setup.options, setup.limits, counters)
     service = Service([model], setup.limits, counters, keep=setup.keep)
-    server = HttpServer(service, setup.guard, ServerSettings(port=0))
+    server = HttpServer(service, setup.guard, setup.server)
     ready = threading.Event()
     thread = threading.Thread(target=server.run, args=(ready.set,))
     thread.start()
