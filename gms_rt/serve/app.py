@@ -81,7 +81,7 @@ def app_from_service(service: Service, settings: GuardSettings) -> App:
         return await error_answer(request, service, UnknownError("there is no such address", fix="see /openapi.json"))
 
     async def wrong_method(request: Request, error: Exception) -> Response:
-        answer = await error_answer(request, service, _MethodError("is not a method of this address"))
+        answer = await error_answer(request, service, MethodError("is not a method of this address"))
         answer.headers["Allow"] = (getattr(error, "headers", None) or {}).get("Allow", "")
         return answer
 
@@ -90,6 +90,8 @@ def app_from_service(service: Service, settings: GuardSettings) -> App:
     return Guard(application, service, settings)
 
 
-class _MethodError(RefusedError):
+class MethodError(RefusedError):
+    """A method that an address does not have."""
+
     reason = "method"
     status = 405
