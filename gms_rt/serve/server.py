@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -157,7 +158,8 @@ def _ended_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    with handle_signals(INTERRUPTS, lambda *_: stop()):
+    # A verb ends with the pipe that it prints to; a service does not end with a client that hangs up.
+    with handle_signals(INTERRUPTS, lambda *_: stop()), handle_signals([signal.SIGPIPE], lambda *_: None):
         yield
 
 

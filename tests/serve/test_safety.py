@@ -340,6 +340,31 @@ def test_a_killed_service_leaves_nothing_for_the_next(tmp_path: Path, monkeypatc
     assert not list(tmp_path.glob("gms-rt-serve-*"))
 
 
+def test_clients_that_hang_up_do_not_end_the_process(tmp_path: Path) -> None:
+    """The command line ends with a closed pipe, as every program does; a service must not."""
+    folder = tmp_path / "engines" / "brightness"
+    write_golden(folder)
+    process = program(folder, 0.0, "serve", folder, "--port", 0, "--json", "--quiet")
+    try:
+        assert process.stdout is not None
+        address = json.loads(process.stdout.readline())["address"]
+        assert process.stdout.readline()  # ready
+        port = int(address.rsplit(":", 1)[1])
+        request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        for _ in range(100):
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.sendall(request)
+                connection.shutdown(socket.SHUT_WR)
+        assert _Client(port).figure("gms_rt_ready") == 1
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 0, err
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_what_was_taken_is_answered_after_sigterm(tmp_path: Path) -> None:
     folder = tmp_path / "engines" / "brightness"
     write_golden(folder)
