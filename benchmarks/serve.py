@@ -178,6 +178,8 @@ def load_with(port: int, cases: list[Case], clients: int, more: Callable[[], boo
         while more():
             milliseconds, what = client.segment(cases[place % len(cases)])
             place += clients
+            if what == "lost":
+                time.sleep(0.05)
             with lock:
                 counts[what] += 1
                 if what == "right":

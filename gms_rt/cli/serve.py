@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import sys
@@ -62,7 +63,10 @@ _MIB = 1 << 20
     "--lanes", type=click.IntRange(1), default=1, show_default=True, help="Inferences at the same time, each engine."
 )
 @click.option(
-    "--batch", type=click.IntRange(0), default=0, help="Images per inference, where the engine leaves it open."
+    "--batch",
+    type=click.IntRange(0),
+    default=0,
+    help="Images of different requests in one inference, if the engine leaves that open and is faster so.",
 )
 @click.option("--batch-wait", type=float, default=0.0, show_default=True, help="Seconds to wait for a batch to fill.")
 @click.option(
@@ -148,7 +152,7 @@ def command(
             "the token and the scans travel unencrypted: give --tls-cert and --tls-key, or put a proxy before it"
         )
     mode: Literal["latency", "throughput"] = "throughput" if lanes > 1 else "latency"
-    how = LoadOptions(device, threads, lanes, mode, batch, "auto", trust_plans, trust_device, cuda_graph)
+    how = LoadOptions(device, threads, lanes, mode, 0, "auto", trust_plans, trust_device, cuda_graph)
     counters = Counters()
     models: list[ServedModel] = []
     with tuned_process():
@@ -157,6 +161,11 @@ def command(
                 opened = open_engine(console, name, how)
                 label = _label(opened.folder, [model.name for model in models])
                 models.append(ServedModel(label, opened, options, limits, counters))
+                if batch > max(1, opened.runner.info.batch):
+                    more = dataclasses.replace(how, batch=batch)
+                    models[-1].gain_from_batches(open_engine(console, str(opened.folder), more))
+                    if models[-1].batch_notice:
+                        console.note(f"{label}: {models[-1].batch_notice}")
             service = Service(models, limits, counters, keep=_path(keep))
             server = HttpServer(service, guard, where)
         except BaseException:

@@ -76,18 +76,18 @@ def _slow() -> SlowError:
     return SlowError("comes too slowly", where="body", fix="send it faster, or fewer files at a time")
 
 
-def request_deadline(request: Request, limits: ServeLimits) -> Deadline:
-    """The service's deadline, or the nearer one that the client names in seconds (`X-Request-Timeout`)."""
+def request_seconds(request: Request, limits: ServeLimits) -> float:
+    """The service's time for a request that has arrived, or the shorter one that its head names."""
     text = request.headers.get("x-request-timeout")
     if text is None:
-        return Deadline(limits.timeout)
+        return limits.timeout
     try:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
     if not 0 < seconds < 1e6:
         raise UsageError("is not a number of seconds", where="X-Request-Timeout")
-    return Deadline(min(seconds, limits.timeout))
+    return min(seconds, limits.timeout)
 
 
 async def wait_for_answer(request: Request, future: Future[T], deadline: Deadline) -> T:

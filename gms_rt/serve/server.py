@@ -28,6 +28,7 @@ from gms_rt.serve.limits import ServeLimits
 from gms_rt.serve.service import Service
 
 _GRACE = 5.0  # seconds that an answer may take to be sent when the service ends
+_UNREAD = 60_000  # milliseconds that bytes of an answer may wait for the client to read
 _KEEP_ALIVE = 75  # seconds that a connection may rest between requests
 
 
@@ -183,6 +184,8 @@ def _protocol(limits: ServeLimits) -> type[H11Protocol]:
             if len(self.connections) > limits.connections:
                 transport.abort()
                 return
+            # What a client that does not read has not taken by then is dropped, with its connection.
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD)
             self._await_head()
 
         def data_received(self, data: bytes) -> None:
