@@ -6,6 +6,8 @@ import dataclasses
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -172,9 +174,9 @@ def command(
             for model in models:
                 model.close()
             raise
-        _log_to_stderr(quiet)
-        _say(console, "listening", server.address, models)
-        server.run(lambda: _say(console, "ready", server.address, models))
+        with _logged_to_stderr(quiet):
+            _say(console, "listening", server.address, models)
+            server.run(lambda: _say(console, "ready", server.address, models))
     return 0
 
 
@@ -205,11 +207,19 @@ def _say(console: Console, event: str, address: str, models: list[ServedModel]) 
     console.say("ready: the golden pictures ran on this device. Not for clinical use.")
 
 
-def _log_to_stderr(quiet: bool) -> None:
+@contextmanager
+def _logged_to_stderr(quiet: bool) -> Iterator[None]:
     """One JSON object per request and plain lines for failures, on stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("gms_rt.serve")
+    before = logger.propagate, logger.level
     logger.addHandler(handler)
     logger.propagate = False
     logger.setLevel(logging.ERROR if quiet else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before[0]
+        logger.setLevel(before[1])
