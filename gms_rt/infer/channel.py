@@ -110,7 +110,7 @@ class Pace:
     """How many items a thread takes at once: what it finishes in about ten milliseconds, at least one."""
 
     _SECONDS = 0.01
-    _MOST = 16
+    _MOST = 8
 
     def __init__(self) -> None:
         self.items = 1

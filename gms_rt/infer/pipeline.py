@@ -44,7 +44,15 @@ class _Item:
     cost: int
     seconds: float
     levels: NDArray[Any] | None = None
-    written: WrittenFrame | None = None  # None where the frame failed
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What is left of an item when its files are written: its pixels are gone."""
+
+    case: ScanCase
+    cost: int
+    frame: WrittenFrame | None  # None where it failed
 
 
 class Pipeline:
@@ -70,9 +78,9 @@ class Pipeline:
         self._settings = settings
         self._find = find
         self._done = done
-        self._ready: Channel[_Item] = Channel(max(16, 2 * self.lanes * self._batch))
-        self._masks: Channel[_Item] = Channel(max(16, 2 * workers))
-        self._written: Channel[_Item] = Channel(_GROUP)
+        self._ready: Channel[_Item] = Channel(max(8, 2 * self.lanes * self._batch))
+        self._masks: Channel[_Item] = Channel(max(8, 2 * workers))
+        self._written: Channel[_Written] = Channel(_GROUP)
         self._budget = Budget(budget)
         self._sources: Iterator[Source] = iter(())
         self._turn = threading.Lock()  # of the one who syncs
@@ -226,34 +234,43 @@ class Pipeline:
 
     def _infer(self) -> None:
         pace = Pace()
-        single = bool(self._settings.options.tile)
-        while items := self._ready.get(1 if single else self._batch * pace.items):
-            start = time.perf_counter()
-            maps = self._settings.predictor.predict([item.prepared for item in items])
-            seconds = time.perf_counter() - start
-            for item, levels in zip(items, maps, strict=True):
-                item.levels = levels
-                item.seconds += seconds / len(items)
+        while items := self._ready.get(self._batch * pace.items):
+            start = begin = time.perf_counter()
+            # One batch a call: with more, the engine would share a call out to lanes that are used from here already.
+            for first in range(0, len(items), self._batch):
+                batch = items[first : first + self._batch]
+                maps = self._settings.predictor.predict([item.prepared for item in batch])
+                seconds = time.perf_counter() - start
+                start += seconds
+                for item, levels in zip(batch, maps, strict=True):
+                    item.levels = levels
+                    item.seconds += seconds / len(batch)
             if not self._masks.put(*items):
                 return
-            pace.add(-(-len(items) // self._batch), seconds)
-            self._add_busy("infer", seconds)
+            pace.add(-(-len(items) // self._batch), start - begin)
+            self._add_busy("infer", start - begin)
 
     def _write(self) -> None:
         pace = Pace()
         while items := self._masks.get(pace.items):
             begin = start = time.perf_counter()
+            written = []
             for item in items:
-                assert item.levels is not None
-                try:
-                    item.written = item.case.write(item.frame, item.levels, item.seconds, start)
-                except (InputError, MemoryError) as error:
-                    item.case.fail(failure_reason(error, item.case.source.path), item.frame.number)
+                written.append(_Written(item.case, item.cost, self._write_frame(item, start)))
                 start = time.perf_counter()
             pace.add(len(items), start - begin)
             self._add_busy("write", start - begin)
-            if not self._written.put(*items):
+            del items, item  # their pixels need not wait for the disk
+            if not self._written.put(*written):
                 return
+
+    def _write_frame(self, item: _Item, start: float) -> WrittenFrame | None:
+        assert item.levels is not None
+        try:
+            return item.case.write(item.frame, item.levels, item.seconds, start)
+        except (InputError, MemoryError) as error:
+            item.case.fail(failure_reason(error, item.case.source.path), item.frame.number)
+            return None
 
     def _sync(self) -> None:
         """Put what is written in its place, and complete the cases whose last frame that is."""
@@ -263,7 +280,7 @@ class Pipeline:
                 if not items:
                     return
                 start = time.perf_counter()
-                parts = [part for item in items if item.written for part in item.written.parts.values()]
+                parts = [part for item in items if item.frame for part in item.frame.parts.values()]
                 try:
                     with disk_errors_explained(self._settings.out.root):
                         failed = commit_parts(parts)
@@ -273,8 +290,8 @@ class Pipeline:
                 self._add_busy("sync", time.perf_counter() - start)
             ended = []
             for item in items:
-                if item.written is not None:
-                    item.case.place(item.written, failed)
+                if item.frame is not None:
+                    item.case.place(item.frame, failed)
                 if item.case.arrived():
                     ended.append(item.case)
             self._budget.give(sum(item.cost for item in items))
