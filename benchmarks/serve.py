@@ -247,7 +247,7 @@ def infer_once(job: InferJob, case: Case) -> bytes:
     frame = next(iter(reading.frames))
     predictor = settings.predictor
     levels = predictor.predict([predictor.prepare(frame.image)])[0]
-    made.write(frame, levels, 0.0, start)
+    made.place(made.write(frame, levels, 0.0, start), {})
     made.finish()
     return folder.contents["masks/scan.png"]
 

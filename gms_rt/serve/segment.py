@@ -15,6 +15,7 @@ from pathlib import Path
 from gms_rt.arrays import U8
 from gms_rt.errors import GmsError, InputError, NoImageError, TooLargeError
 from gms_rt.infer.case import CaseSettings, ScanCase, failure_reason
+from gms_rt.infer.file_group import PartFile
 from gms_rt.infer.measure import CaseRow
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.outputs import OutFolder
@@ -55,6 +56,11 @@ class MemoryFolder(OutFolder):
             raise _RequestTooLargeError("has results larger than one answer may be", fix="send fewer images at a time")
         self.contents[str(self.path(kind, case).relative_to(self.root))] = data
         return len(data)
+
+    def part(self, kind: str, case: str, data: bytes) -> PartFile:
+        """Keep one result: it has nothing to wait for."""
+        name = str(self.path(kind, case))
+        return PartFile(name, name, self.store(kind, case, data))
 
     def load(self, name: str) -> None:
         """Take a file that a writer made into memory."""
@@ -216,7 +222,7 @@ class SegmentJob:
             self.spent.infer += ticket.seconds
             start = time.perf_counter()
             try:
-                case.write(frame, levels, seconds + ticket.seconds, start)
+                case.place(case.write(frame, levels, seconds + ticket.seconds, start), {})
             except _RequestTooLargeError:
                 raise
             except (InputError, MemoryError) as error:
