@@ -50,8 +50,10 @@ class HttpServer:
         self._service = service
         self._socket = _bound(settings)
         self._error: BaseException | None = None
+        app = app_from_service(service, guard)
+        self.routes = app.routes  # path and method of every way in
         config = uvicorn.Config(
-            app_from_service(service, guard),
+            app,
             http=_protocol(service.limits),
             ws="none",
             lifespan="off",
