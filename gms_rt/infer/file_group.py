@@ -46,6 +46,7 @@ def part_from_bytes(final: Path, data: bytes) -> PartFile:
     folder, slash, base = name.rpartition("/")
     ending = base[base.rfind(".") :] if "." in base else ""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    made_folder = False
     while True:
         part = f"{folder}{slash}.part-{os.getpid():x}-{next(_NUMBERS):x}{ending}"
         try:
@@ -54,9 +55,10 @@ def part_from_bytes(final: Path, data: bytes) -> PartFile:
         except FileExistsError:  # of a killed process with the same number
             continue
         except FileNotFoundError:
-            if Path(folder).is_dir():
+            if made_folder:
                 raise
-            make_folder(Path(folder))
+            make_folder(Path(folder))  # another thread may have made it since
+            made_folder = True
     made = PartFile(part, name, len(data))
     try:
         left = memoryview(data)

@@ -76,6 +76,21 @@ def test_files_are_as_the_user_wants_new_files_to_be(tmp_path: Path) -> None:
     assert (made.read_bytes(), made.stat().st_mode & 0o777) == (b"whole", 0o640)
 
 
+def test_a_folder_that_another_thread_makes_meanwhile_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def too_late(name: Any, *arguments: Any) -> int:
+        try:
+            return opened(name, *arguments)
+        except FileNotFoundError:
+            (tmp_path / "masks").mkdir()
+            raise
+
+    monkeypatch.setattr(os, "open", too_late)
+    part = part_from_bytes(tmp_path / "masks/a.png", b"x")
+    assert Path(part.part).read_bytes() == b"x"
+
+
 def test_a_name_that_is_taken_by_a_folder_fails_its_file_only(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b/inside").touch()
