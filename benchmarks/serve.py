@@ -304,7 +304,7 @@ def memory(service: Served, cases: list[Case], requests: int) -> dict[str, Any]:
     return {"requests": requests, "resident_mib": resident, "growth_after_a_third_mib": growth, "answers": dict(counts)}
 
 
-def malformed(generator: random.Random, case: Case) -> tuple[bytes, bool]:
+def malformed(generator: random.Random, case: Case, model: str) -> tuple[bytes, bool]:
     """The bytes of a request that is wrong in one way or another, and whether they are all that it says it has."""
     body = bytearray(case.body)
     for _ in range(generator.randint(1, 30)):
@@ -321,7 +321,7 @@ def malformed(generator: random.Random, case: Case) -> tuple[bytes, bool]:
         body = bytearray(b'--x\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\n') + body[:700]
         body += generator.choice((b"\r\n--x--\r\n", b"\r\n--x", b"--x--", b"\r\n--x\r\n"))
     elif kind == 3:
-        path = "/v2/models/none/infer"
+        path = f"/v2/models/{model}/infer"
         body = bytearray(b'{"inputs": [{"name": "image", "shape": [1, 9e9, ' + body[:100])
     elif kind == 4:
         more = f"X-{'a' * generator.randint(1, 60_000)}: 1\r\n"
@@ -351,7 +351,7 @@ def fuzz(service: Served, cases: list[Case], count: int) -> dict[str, Any]:
             status = "cut"
             try:
                 with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
-                    sent, whole = malformed(generator, small)
+                    sent, whole = malformed(generator, small, service.engines[0]["name"])
                     connection.sendall(sent)
                     if whole and generator.random() < 0.9:
                         status = connection.recv(64)[9:12].decode("latin-1") or "closed"

@@ -18,7 +18,14 @@ from gms_rt.serve.answer import error_value
 from gms_rt.serve.deadline import Deadline
 from gms_rt.serve.held import Held
 from gms_rt.serve.limits import ServeLimits
-from gms_rt.serve.refusals import LateError, RefusedError, SlowError, UnsupportedError, status_from_error
+from gms_rt.serve.refusals import (
+    LateError,
+    RefusedError,
+    SlowError,
+    UnsupportedError,
+    forget_frames,
+    status_from_error,
+)
 from gms_rt.serve.service import Service
 
 T = TypeVar("T")
@@ -129,7 +136,9 @@ def with_error_answers(service: Service, endpoint: Endpoint, form: ErrorForm = e
             service.counters.refusals.labels("gone").inc()
             return Response(status_code=499)
         except Exception as error:
-            return await error_answer(request, service, error, form)
+            answer = await error_answer(request, service, error, form)
+            forget_frames(error)
+            return answer
 
     answered.__name__ = endpoint.__name__
     return answered

@@ -30,7 +30,7 @@ from gms_rt.serve.intake import Taken, Workspace
 from gms_rt.serve.limits import ServeLimits
 from gms_rt.serve.model import ServedModel
 from gms_rt.serve.queue import Ticket
-from gms_rt.serve.refusals import RefusedError
+from gms_rt.serve.refusals import RefusedError, forget_frames
 
 _BYTES_PER_PIXEL = 16  # image, probability as float, mask, PNG
 _LARGE = 64 << 20  # bytes from which on an image is worked on alone
@@ -157,6 +157,7 @@ class SegmentJob:
         except Exception as raised:  # what a foreign reader raises in its own way costs the file, not the service
             error = InputError(f"cannot be read ({type(raised).__name__})")
             case.fail(error.what)
+        forget_frames(error)
         start = time.perf_counter()
         case.finish()
         for name in case.files:

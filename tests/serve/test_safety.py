@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import http.client
 import io
 import json
@@ -31,6 +32,7 @@ from gms_rt.errors import GateError, UsageError
 from gms_rt.infer.options import InferOptions
 from gms_rt.serve.counters import Counters
 from gms_rt.serve.guard import GuardSettings
+from gms_rt.serve.intake import SentFile
 from gms_rt.serve.limits import ServeLimits
 from gms_rt.serve.model import ServedModel
 from gms_rt.serve.server import HttpServer, ServerSettings, check_exposure, token_from_file
@@ -302,6 +304,30 @@ def test_who_hangs_up_costs_nothing_more(tmp_path: Path) -> None:
         assert value("gms_rt_requests_running") == 0  # forty images would take eight seconds
         assert value("gms_rt_refusals_total", {"reason": "gone"}) == 1
         assert value("gms_rt_held_bytes") == 0
+
+
+def test_what_was_sent_is_let_go_at_once_also_after_an_error(server: Running) -> None:
+    """Errors refer to frames that refer to errors: bodies would stay until Python looks for cycles."""
+
+    def held() -> int:
+        return sum(isinstance(each, SentFile) for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        segment(server, png(picture(1)))
+        segment(server, png(picture(1))[:300])
+        segment(server, b"hello")
+        segment(server, zipped({"a.png": png(picture(1))[:300]}))
+        segment(server, png(np.zeros((400, 400, 3), np.uint8)))
+        segment(server, png(picture(1)), X_Request_Timeout="1e-9")
+        segment(server, png(picture(1)), Accept="application/dicom")
+        end = time.monotonic() + 3
+        while held() and time.monotonic() < end:
+            time.sleep(0.02)
+        assert held() == 0
+    finally:
+        gc.enable()
 
 
 def test_it_is_not_ready_before_its_golden_pictures_passed(tmp_path: Path) -> None:
