@@ -4,13 +4,27 @@
 
 Makes mixed images (JPEG, PNG, BMP, 16-bit TIFF, DICOM, 200 to 1000 pixels), measures the engine alone, the whole run,
 and the engine alone again, and checks some masks against the engine's own. Prints one JSON object.
+
+    python benchmarks/infer_pipeline.py --images $GMS_RT_DATA/ham10000/images [--engine EDGE] [--before REVISION]
+
+measures the frame around an engine of a millisecond or two, on files that are there already: files a second with masks
+and tables, processor time per file, memory at 500, 1,000 and 2,000 files, the steps of one file one by one. `--before`
+does the same with an earlier revision of gms-rt, taken from git, in turn, and compares every pixel of the masks.
+Without `--engine` a network with random weights stands in (`edge_graph.py`). The results go to `--out`, by default
+`benchmarks/results/<device>/infer-edge.json`. Every run is a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import resource
+import statistics
+import subprocess
+import sys
+import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -20,11 +34,20 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from gms_rt.artifacts import write_json
+from gms_rt.engine.build import build_engine
 from gms_rt.engine.loaded import Engine
+from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.select import load
 from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases
-from gms_rt.runtime.device import probe
+from gms_rt.runtime.arithmetic import cpu_arithmetic
+from gms_rt.runtime.device import package_version, probe
+from gms_rt.runtime.library import LIBRARY_VARIABLE, load_library
 
+ROOT = Path(__file__).resolve().parents[1]
+COUNTS = (500, 1000, 2000)
+STEP_FILES = 100
+PACKAGES = ("openvino", "opencv-python-headless", "pillow", "numpy")
 KINDS = ("jpg", "jpg", "jpg", "jpg", "png", "png", "bmp", "tif", "dcm", "dcm")
 
 
@@ -88,14 +111,138 @@ def engine_rate(engine: Engine, seconds: float) -> float:
     return engine.runner.bench(images, seconds=seconds).images_per_second
 
 
+def earlier_code(revision: str, folder: Path) -> Path:
+    """The package as it was at a revision."""
+    packed = subprocess.run(["git", "archive", revision, "gms_rt"], cwd=ROOT, check=True, capture_output=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def run_child(code: Path, *arguments: object) -> dict[str, Any]:
+    """One measurement in a process that has this code, and this version's C library."""
+    environment = os.environ | {"PYTHONPATH": str(code), LIBRARY_VARIABLE: load_library()._name}
+    command = [sys.executable, str(Path(__file__).with_name("infer_child.py")), *map(str, arguments)]
+    result = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    if result.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{result.stderr}")
+    value: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    if Path(value.pop("code")).resolve().parents[2] != code.resolve():
+        raise SystemExit(f"the process did not take its code from {code}")
+    return value
+
+
+def equal_masks(one: Path, other: Path) -> int:
+    """How many masks there are; all of them are the same in both folders, pixel by pixel."""
+    names = sorted(path.name for path in one.iterdir())
+    if names != sorted(path.name for path in other.iterdir()):
+        raise SystemExit("the runs made different files")
+    for name in names:
+        if not np.array_equal(np.asarray(Image.open(one / name)), np.asarray(Image.open(other / name))):
+            raise SystemExit(f"{name}: the masks differ")
+    return len(names)
+
+
+def measure_frame(arguments: argparse.Namespace, engine: str, root: Path) -> dict[str, Any]:
+    """All measurements of the frame, of both versions in turn."""
+    before, counts = arguments.before, sorted(arguments.counts)
+    paths = sorted(path for path in arguments.images.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    listed = root / "files.txt"
+    listed.write_text("".join(f"{path.resolve()}\n" for path in paths[: counts[-1]]))
+    codes = {"now": ROOT} if before is None else {before: earlier_code(before, root / "before"), "now": ROOT}
+    given = ("--engine", engine, "--list", listed)
+    versions: dict[str, Any] = {
+        name: {"waterfall_ms": run_child(code, *given, "--count", STEP_FILES, "--waterfall")["steps"], "runs": []}
+        for name, code in codes.items()
+    }
+    for turn, count in enumerate([*counts[:-1], *[counts[-1]] * arguments.rounds]):
+        for name, code in codes.items():
+            keep = ("--keep", root / name.replace("/", "-")) if turn == len(counts) - 1 else ()
+            versions[name]["runs"].append(run_child(code, *given, "--count", count, *keep))
+    for name, code in codes.items():
+        versions[name]["all_results"] = run_child(code, *given, "--count", counts[0], "--all-results")
+    for found in versions.values():
+        longest = [run for run in found["runs"] if run["files"] == found["runs"][-1]["files"]]
+        best = max(longest, key=lambda run: run["files_per_second"])
+        alone = statistics.median(rate["images_per_second"] for run in longest for rate in run["engine_alone"])
+        found["files_per_second"] = statistics.median(run["files_per_second"] for run in longest)
+        found["best_files_per_second"] = best["files_per_second"]
+        found["engine_alone_per_second"] = alone
+        found["share_of_engine"] = round(found["files_per_second"] / alone, 4)
+        found["cpu_ms_per_file"] = min(run["cpu_ms_per_file"]["sum"] for run in longest)
+        found["engine_cpu_ms"] = min(rate["cpu_ms_per_image"] for run in longest for rate in run["engine_alone"])
+        found["engine_share_of_cpu"] = round(found["engine_cpu_ms"] / found["cpu_ms_per_file"], 4)
+        found["peak_rss_mib"] = {run["files"]: run["peak_rss_mib"] for run in found["runs"]}
+    report: dict[str, Any] = {"images": len(listed.read_text().splitlines()), "versions_compared": versions}
+    if before is not None:
+        report["equal_masks"] = equal_masks(root / before.replace("/", "-"), root / "now")
+    return report
+
+
+def frame_report(arguments: argparse.Namespace) -> None:
+    """Measure the frame, write the report, print its figures."""
+    machine = probe()
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        engine = arguments.engine
+        if engine is None:
+            import onnx
+            from edge_graph import edge_graph
+
+            onnx.save(edge_graph(), root / "edge.onnx")
+            precision = "bf16" if cpu_arithmetic().bf16 else "fp32"
+            request = BuildRequest(root / "edge.onnx", precision=precision, targets=("cpu",), out=root / "edge")
+            engine = str(build_engine(request).folder)
+        with load(engine, mode="throughput") as opened:
+            about = {
+                "name": opened.manifest.name if arguments.engine else "stand-in with random weights",
+                "execution": opened.runner.info.execution,
+                "lanes": opened.runner.info.lanes,
+            }
+        load_before = os.getloadavg()[0]
+        report = {
+            "device": machine.processor,
+            "cores": len(os.sched_getaffinity(0)),
+            "versions": {
+                name: package_version(name) for name in ("openvino", "opencv-python-headless", "pillow", "numpy")
+            },
+            "engine": about,
+            "load_before": round(load_before, 2),
+            "command": f"python benchmarks/infer_pipeline.py {' '.join(arguments.shown)}",
+            **measure_frame(arguments, engine, root),
+        }
+    out = arguments.out or Path("benchmarks/results") / machine.name / "infer-edge.json"
+    write_json(out, report)
+    for name, found in report["versions_compared"].items():
+        steps = ", ".join(f"{step} {ms:.3f}" for step, ms in found["waterfall_ms"].items())
+        print(
+            f"{name}: {found['files_per_second']:.0f} files/s, {100 * found['share_of_engine']:.0f} % of the engine "
+            f"alone ({found['engine_alone_per_second']:.0f}/s); processor time per file {found['cpu_ms_per_file']:.2f} "
+            f"ms, the engine's own {found['engine_cpu_ms']:.2f}; MiB at most {found['peak_rss_mib']}\n  ms: {steps}"
+        )
+    print(out)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine", required=True)
+    parser.add_argument("--engine")
+    parser.add_argument("--images", type=Path, help="measure the frame around a fast engine on these files")
+    parser.add_argument("--before", help="with --images: an earlier revision to compare with")
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="with --images: files in a run")
+    parser.add_argument("--rounds", type=int, default=3, help="with --images: runs over the most files")
+    parser.add_argument("--out", type=Path, help="with --images: the report")
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--no-dicom-seg", action="store_true")
     arguments = parser.parse_args()
+    if arguments.images is not None:
+        data = os.environ.get("GMS_RT_DATA")
+        arguments.shown = [text.replace(data, "$GMS_RT_DATA") if data else text for text in sys.argv[1:]]
+        frame_report(arguments)
+        return
+    if arguments.engine is None:
+        parser.error("give --engine, or --images")
     with tempfile.TemporaryDirectory() as temporary, load(arguments.engine, mode="throughput") as engine:
         root = Path(temporary)
         write_scans(root / "scans", arguments.count)

@@ -59,7 +59,7 @@ def atomic_path(final: Path, *, durable: bool = True) -> Iterator[Path]:
     >>> (folder / "note.txt").read_text()
     'whole'
     """
-    _make_folder(final.parent)
+    make_folder(final.parent)
     try:
         # The name keeps the ending, because writers choose a format by it.
         handle, name = tempfile.mkstemp(prefix=".part-", suffix=final.suffix, dir=final.parent)
@@ -68,14 +68,14 @@ def atomic_path(final: Path, *, durable: bool = True) -> Iterator[Path]:
     os.close(handle)
     part = Path(name)
     try:
-        with _explained(final):
+        with disk_errors_explained(final):
             yield part
             part.chmod(0o666 & ~_umask())
             if durable:
-                _sync(part)
+                sync_path(part)
             part.replace(final)
             if durable:
-                _sync(final.parent)
+                sync_path(final.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -124,19 +124,19 @@ def atomic_folder(final: Path) -> Iterator[Path]:
 
     It waits until the disk has all of it, so that a power cut cannot lose it either.
     """
-    _make_folder(final.parent)
+    make_folder(final.parent)
     restore_folder(final)
     try:
         part = Path(tempfile.mkdtemp(prefix=f".part-{final.name}-", dir=final.parent))
     except OSError as error:
         raise _cannot_write(final, error) from error
     try:
-        with _explained(final):
+        with disk_errors_explained(final):
             yield part
             part.chmod(0o777 & ~_umask())
             _sync_tree(part)
             _take_place(part, final)
-            _sync(final.parent)
+            sync_path(final.parent)
     finally:
         _remove(part)
 
@@ -212,7 +212,7 @@ def _renameat2() -> Callable[..., int] | None:
     return function
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
     """Wait until the disk has a file's bytes, or a folder's entries where its file system lets them be waited for."""
     try:
         handle = os.open(path, os.O_RDONLY)
@@ -234,8 +234,8 @@ def _sync_tree(folder: Path) -> None:
         for name in names:
             path = Path(place, name)
             if path.is_file() and not path.is_symlink():
-                _sync(path)
-        _sync(Path(place))
+                sync_path(path)
+        sync_path(Path(place))
 
 
 def _remove(path: Path) -> None:
@@ -267,18 +267,21 @@ def check_apart(out: Path, given: Path) -> None:
         raise UsageError("is the folder that is read", where=out, fix="choose another place with --out")
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are absent, and wait until the disk has them."""
+    if folder.is_dir():
+        return
     try:
         absent = [place for place in (folder, *folder.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         for place in absent:
-            _sync(place.parent)
+            sync_path(place.parent)
     except OSError as error:
         raise _cannot_write(folder, error) from error
 
 
 @contextlib.contextmanager
-def _explained(final: Path) -> Iterator[None]:
+def disk_errors_explained(final: Path) -> Iterator[None]:
     """Turn what a disk refuses into an error that says so; other errors pass."""
     try:
         yield

@@ -6,7 +6,8 @@
     │   └── MissingExtraError    2  an optional dependency is not installed
     ├── ArtifactError            1  a run, graph or engine folder that is damaged or foreign
     ├── InputError               1  an image that cannot be segmented
-    │   └── NoImageError         1  a valid file without an image: skipped by a run, not failed
+    │   ├── NoImageError         1  a valid file without an image: skipped by a run, not failed
+    │   └── TooLargeError        1  more pixels, frames or bytes than are allowed
     ├── NativeError              1  the C library refused or failed
     ├── GateError                3  the accuracy gate is not met
     ├── DeviceError              4  an engine that does not fit this device
@@ -84,6 +85,10 @@ class InputError(GmsError):
 
 class NoImageError(InputError):
     """A valid file that has no image to segment (a report, a plan, a waveform); a run skips it."""
+
+
+class TooLargeError(InputError):
+    """An image, or what it comes in, that is larger than the limits allow."""
 
 
 class NativeError(GmsError):

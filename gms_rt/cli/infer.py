@@ -117,7 +117,7 @@ def command(
         trust_device=trust_device,
         cuda_graph=cuda_graph,
     )
-    with _tuned(), OutFolder(target) as held, _opened(console, engine, how) as opened:
+    with tuned_process(), OutFolder(target) as held, open_engine(console, engine, how) as opened:
         announce(console, opened, target, None if watched_folder else found, deidentify=options.deidentify)
         job = InferJob(opened, held, options, workers)
         if watched_folder is not None:
@@ -145,8 +145,7 @@ def _name(inputs: tuple[str, ...], found: FoundSources) -> str:
     return found.root.name or "root"
 
 
-@contextmanager
-def _opened(console: Console, engine: str | None, how: LoadOptions) -> Iterator[Engine]:
+def open_engine(console: Console, engine: str | None, how: LoadOptions) -> Engine:
     """The engine asked for, the newest that fits, or the bundled demo's, built now."""
     path = engine
     if path is None and not newest_engines(ENGINES):
@@ -156,8 +155,7 @@ def _opened(console: Console, engine: str | None, how: LoadOptions) -> Iterator[
         console.note(f"there is no engine in {ENGINES}/: building the bundled demo model (FP16)")
         console.note("the demo model is for demonstration only: it was not made for your scans")
         path = str(build_engine(BuildRequest(out=ENGINES / "demo-fp16")).folder)
-    with load(path, **how.keywords()) as opened:
-        yield opened
+    return load(path, **how.keywords())
 
 
 def _found(console: Console, inputs: tuple[str, ...], series: bool) -> FoundSources:
@@ -166,7 +164,7 @@ def _found(console: Console, inputs: tuple[str, ...], series: bool) -> FoundSour
         raise UsageError(f"has no scans ({found.skipped} other files)", where=found.root)
     if not series:
         return found
-    with _tuned(), console.progress("looking for series", None) as bar:
+    with tuned_process(), console.progress("looking for series", None) as bar:
         return with_series(found, lambda phase, done, total: bar.advance(1, phase))
 
 
@@ -192,7 +190,7 @@ def _watch(console: Console, folder: Path, job: InferJob, hint: bool, settings: 
 
 
 @contextmanager
-def _tuned() -> Iterator[None]:
+def tuned_process() -> Iterator[None]:
     """The process as a run wants it. Readers warn about every oddity of a file; what matters stands in cases.csv."""
     # The pipeline's own threads decode and write; OpenCV's own would only wait for the same cores.
     threads = cv2.getNumThreads()

@@ -27,6 +27,7 @@ VERBS = {
     "demo": "Build, segment, time and prove the bundled model.",
     "build": "Build an engine from a run, a graph or the bundled model.",
     "infer": "Segment files and folders with an engine.",
+    "serve": "Serve engines over HTTP, with a page.",
     "bench": "Measure engines on this machine; write a latency report.",
     "parity": "Certify that an engine's masks equal the reference.",
     "inspect": "Show what an engine folder contains and where it runs.",

@@ -45,7 +45,7 @@ def check_drift(folder: Path, manifest: EngineManifest, runner: Runner) -> None:
     here = stack_from_runner(runner.info)
     try:
         certificate = read_json(folder / CERTIFICATE) if (folder / CERTIFICATE).is_file() else {}
-        compared, gate = certificate.get("compared"), _gate(certificate)
+        compared, gate = certificate.get("compared"), gate_from_certificate(certificate)
     except GmsError:
         return  # damaged: `gms-rt parity` says so
     if gate is None or not isinstance(compared, dict):
@@ -81,7 +81,7 @@ def check_drift(folder: Path, manifest: EngineManifest, runner: Runner) -> None:
         write_json(state_folder("devices") / name, {"engine": str(folder.absolute()), **here})
 
 
-def _gate(certificate: dict[str, Any]) -> Gate | None:
+def gate_from_certificate(certificate: dict[str, Any]) -> Gate | None:
     """The gate that the certificate passed; None where it did not pass or says no gate."""
     gate = certificate.get("gate")
     if certificate.get("verdict") != "pass" or not isinstance(gate, dict):

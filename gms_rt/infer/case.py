@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gms_rt.arrays import U8
 from gms_rt.classes import DEFAULT_CLASSES, SegmentClass
 from gms_rt.errors import InputError
 from gms_rt.infer import outputs
 from gms_rt.infer.confidence import confidence
 from gms_rt.infer.deidentify import Deidentifier
+from gms_rt.infer.file_group import PartFile
 from gms_rt.infer.measure import CaseRow, as_text, measure_mask, measure_series
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.overlay_video import OverlayVideo
-from gms_rt.infer.postprocess import clean_mask
 from gms_rt.infer.predict import Predictor
 from gms_rt.infer.result import Maker, SourceResult
 from gms_rt.infer.sources import Source
 from gms_rt.infer.stack import MaskStack
 from gms_rt.infer.writers import SOURCE_WRITERS, SourceWriter
 from gms_rt.scan import Frame
-from gms_rt.scan.mask import levels_from_probability, mask_from_probability
+from gms_rt.scan.mask import levels_from_probability
 from gms_rt.scan.reader import Fetched
 from gms_rt.scan.video import frame_rate
 
@@ -54,6 +55,19 @@ class CaseSettings:
         return self.deidentifier.digest(content) if self.deidentifier else content
 
 
+@dataclass(frozen=True)
+class WrittenFrame:
+    """A frame whose files are written and wait for their places; what a source's own files need of it."""
+
+    number: int
+    row: CaseRow
+    parts: dict[str, PartFile] = field(default_factory=dict)  # by the names they get in the output folder
+    mask: U8 | None = None
+    probabilities: U8 | None = None
+    shown: U8 | None = None
+    time: float | None = None
+
+
 class ScanCase:
     """A source and its results so far. Frames may be written by many threads, in any order."""
 
@@ -75,6 +89,7 @@ class ScanCase:
         self._stack = MaskStack()
         self._video: OverlayVideo | None = None
         self._lock = threading.Lock()
+        self._pending: dict[str, PartFile] = {}  # files that are written and not in their places
         self._open = 1  # frames not yet written, and one for the decoder
 
     @property
@@ -139,12 +154,14 @@ class ScanCase:
                 if self._video is not None:
                     self._video.put(frame, None)
 
-    def write(self, frame: Frame, levels: NDArray[Any], seconds: float, start: float) -> None:
-        """Make one frame's mask and write all that belongs to it; `seconds` were spent on it before `start`."""
+    def write(self, frame: Frame, levels: NDArray[Any], seconds: float, start: float) -> WrittenFrame:
+        """Make one frame's mask and write all that belongs to it; `seconds` were spent on it before `start`.
+
+        Its files have their names only after `commit_parts`; then `place` counts the frame.
+        """
         options = self.settings.options
         restored = self.settings.predictor.restore(levels, frame.image.shape)
-        mask = mask_from_probability(restored, options.threshold)
-        mask = clean_mask(mask, largest=options.largest, fill=options.fill_holes, min_area=options.min_area)
+        mask = self.settings.predictor.mask(restored)
         row = self._row(frame.number) | frame.origin | measure_mask(mask, frame.spacing)
         row |= {"confidence": confidence(levels, options.threshold), "window": frame.window}
         row["class"] = ", ".join(each.name for each in self.settings.classes)
@@ -162,17 +179,36 @@ class ScanCase:
             files["contours"] = outputs.contour_json(labels, frame.spacing, self.settings.classes)
         if options.probabilities and probabilities is not None:
             files["probabilities"] = outputs.mask_png(probabilities)
-        sizes = {f"{kind}/{name}{outputs.ENDINGS[kind]}": self._store(kind, name, files[kind]) for kind in files}
+        parts = self._write_parts(name, files)
         row["seconds"] = round(seconds + time.perf_counter() - start, 4)
+        return WrittenFrame(
+            frame.number,
+            row,
+            parts,
+            mask if self._writers else None,
+            probabilities if wants_levels else None,
+            shown if self._video is not None else None,
+            frame.time,
+        )
+
+    def place(self, written: WrittenFrame, errors: Mapping[PartFile, OSError]) -> None:
+        """Count a frame whose files have their names, or fail it where one could not take its name."""
+        for part in written.parts.values():
+            del self._pending[part.part]
+        for name, part in written.parts.items():
+            if part in errors:
+                reason = f"its result cannot be written ({errors[part].strerror or errors[part]})"
+                self.fail(failure_reason(InputError(reason, where=name), self.source.path), written.number)
+                return
         with self._lock:
-            self.files |= sizes
-            self._rows[frame.number] = row
-            if self._writers:
-                self._stack.add(frame.number, mask, probabilities if wants_levels else None)
+            self.files |= {name: part.size for name, part in written.parts.items()}
+            self._rows[written.number] = written.row
+            if written.mask is not None:
+                self._stack.add(written.number, written.mask, written.probabilities)
             if self._video is not None:
-                self._video.put(frame.number, shown, frame.time)
-            if frame.time is not None:
-                self._times[frame.number] = frame.time
+                self._video.put(written.number, written.shown, written.time)
+            if written.time is not None:
+                self._times[written.number] = written.time
             count = len(self._rows)
         if self.settings.on_frame is not None:
             self.settings.on_frame(self, count)
@@ -196,6 +232,8 @@ class ScanCase:
 
     def abandon(self) -> None:
         """Drop what is half-written: the run ends before this source does."""
+        for part in self._pending.values():
+            part.discard()
         if self._video is not None:
             self._video.abandon()
 
@@ -217,8 +255,22 @@ class ScanCase:
             "frame": number,
         }
 
+    def _write_parts(self, name: str, files: Mapping[str, bytes]) -> dict[str, PartFile]:
+        """Write the files of a frame next to their places, all of them or none."""
+        parts: dict[str, PartFile] = {}
+        try:
+            for kind, data in files.items():
+                part = self.settings.out.part(kind, name, data)
+                parts[f"{kind}/{name}{outputs.ENDINGS[kind]}"] = self._pending[part.part] = part
+        except BaseException:
+            for part in parts.values():
+                del self._pending[part.part]
+                part.discard()
+            raise
+        return parts
+
     def _store(self, kind: str, name: str, data: bytes) -> int:
-        return outputs.write_result(self.settings.out.path(kind, name), data)
+        return self.settings.out.store(kind, name, data)
 
     def _add_file(self, kind: str) -> str:
         path = self.settings.out.path(kind, outputs.frame_name(self.source.stem, None))

@@ -10,47 +10,61 @@ T = TypeVar("T")
 
 
 class Channel(Generic[T]):
-    """A queue of at most `size` items; `put` waits for room, `get` for items."""
+    """A queue of at most `size` items; `put` waits for room, `get` for items.
+
+    Items travel in groups where they come fast: a thread that is woken for each of them costs more than their work.
+    """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._items: deque[T] = deque()
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._filled = threading.Condition(lock)
+        self._emptied = threading.Condition(lock)
         self._closed = False
         self._cancelled = False
 
-    def put(self, item: T) -> bool:
-        """Add an item; False when the channel is cancelled."""
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._items) < self._size or self._cancelled)
-            if self._cancelled:
-                return False
-            self._items.append(item)
-            self._changed.notify_all()
-            return True
+    def put(self, *items: T) -> bool:
+        """Add items in order, each as soon as there is room for it; False when the channel is cancelled."""
+        left = deque(items)
+        with self._filled:
+            while left:
+                while len(self._items) >= self._size and not self._cancelled:
+                    self._emptied.wait()
+                if self._cancelled:
+                    return False
+                while left and len(self._items) < self._size:
+                    self._items.append(left.popleft())
+                self._filled.notify()
+            return not self._cancelled
 
     def get(self, most: int = 1) -> list[T]:
         """At least one item and at most `most`, waiting for the first only; an empty list means the end."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._items or self._closed or self._cancelled)
+        with self._filled:
+            while not (self._items or self._closed or self._cancelled):
+                self._filled.wait()
             if self._cancelled:
                 return []
             taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
-            self._changed.notify_all()
+            if self._items:
+                self._filled.notify()
+            if len(self._items) <= self._size // 2:  # who waits for room finds room for several items
+                self._emptied.notify_all()
             return taken
 
     def close(self) -> None:
         """Say that nothing more will be put."""
-        with self._changed:
+        with self._filled:
             self._closed = True
-            self._changed.notify_all()
+            self._filled.notify_all()
 
     def cancel(self) -> None:
         """Drop everything and wake all who wait."""
-        with self._changed:
+        with self._filled:
             self._cancelled = True
             self._items.clear()
-            self._changed.notify_all()
+            self._filled.notify_all()
+            self._emptied.notify_all()
 
 
 class Budget:
@@ -61,6 +75,14 @@ class Budget:
         self._used = 0
         self._cancelled = False
         self._changed = threading.Condition()
+
+    def take_now(self, amount: int) -> bool:
+        """Take it if there is room without waiting; False where there is none, or when cancelled."""
+        with self._changed:
+            if self._cancelled or (self._used and self._used + amount > self._limit):
+                return False
+            self._used += amount
+            return True
 
     def take(self, amount: int) -> bool:
         """Wait for room; False when cancelled."""
@@ -82,3 +104,18 @@ class Budget:
         with self._changed:
             self._cancelled = True
             self._changed.notify_all()
+
+
+class Pace:
+    """How many items a thread takes at once: what it finishes in about ten milliseconds, at least one."""
+
+    _SECONDS = 0.01
+    _MOST = 8
+
+    def __init__(self) -> None:
+        self.items = 1
+
+    def add(self, items: int, seconds: float) -> None:
+        """Learn from a group: it took so long. The number grows step by step, and falls at once."""
+        fitting = int(items * self._SECONDS / seconds) if seconds > 0 else self._MOST
+        self.items = max(1, min(fitting, 2 * self.items, self._MOST))

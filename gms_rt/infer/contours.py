@@ -55,8 +55,9 @@ def _regions(mask: U8) -> list[list[Polygon]]:
     """The polygons of each region: pixels that touch at sides are a polygon, at sides or corners a region."""
     if not mask.any():
         return []
-    _, parts = cv2.connectedComponents(mask, connectivity=4)
-    _, regions = cv2.connectedComponents(mask, connectivity=8)
+    count, parts = cv2.connectedComponents(mask, connectivity=4)
+    # One part is one region.
+    regions = parts if count == 2 else cv2.connectedComponents(mask, connectivity=8)[1]
     polygons: dict[int, Polygon] = {}
     region_of: dict[int, int] = {}
     holes: dict[int, list[Ring]] = defaultdict(list)
@@ -64,7 +65,9 @@ def _regions(mask: U8) -> list[list[Polygon]]:
         y, x = min(ring)  # the uppermost turn, and of those the leftmost: what is right below it is inside the ring
         outline = bool(mask[y, x])
         part = int(parts[y, x] if outline else parts[y - 1, x])
-        turned = ring if (_signed_area(ring) > 0) == outline else ring[::-1]
+        after = ring[(ring.index((y, x)) + 1) % len(ring)]
+        # From that turn a ring goes right or down; right is counter-clockwise, as if y pointed up.
+        turned = ring if (after[0] == y) == outline else ring[::-1]
         if outline:
             polygons[part] = [turned]
             region_of[part] = int(regions[y, x])
@@ -139,10 +142,6 @@ def _simple(ring: Ring) -> Iterator[Ring]:
         at[point] = len(path)
         path.append(point)
     yield path
-
-
-def _signed_area(ring: Ring) -> float:
-    return sum(x * below - right * y for (y, x), (below, right) in zip(ring, [*ring[1:], ring[0]], strict=True)) / 2
 
 
 def _feature(region: list[Polygon], each: SegmentClass, spacing: tuple[float, float] | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -94,26 +95,30 @@ class Journal:
         """Remove the results of a source that is now part of another."""
         entry = self.entries.pop(source)
         # A line without rows and files takes the place of the earlier one when the journal is read again.
-        self.add(source, "", [], {})
+        self.add([(source, "", [], {})])
         self.entries.pop(source, None)
         _remove(self.root, [entry], kept={name for other in self.entries.values() for name in other.files})
 
-    def add(self, source: str, digest: str, rows: list[CaseRow], files: dict[str, int]) -> None:
-        """Record a finished source."""
-        entry = Entry(self.key, source, digest, rows, files)
-        line = json.dumps([entry.key, entry.source, entry.digest, entry.rows, entry.files], separators=(",", ":"))
+    def add(self, sources: Iterable[tuple[str, str, list[CaseRow], dict[str, int]]]) -> None:
+        """Record finished sources, in one step: name, content's hash, rows and files of each."""
+        entries = [Entry(self.key, *source) for source in sources]
+        lines = [
+            json.dumps([each.key, each.source, each.digest, each.rows, each.files], separators=(",", ":")) + "\n"
+            for each in entries
+        ]
         with self._lock:
             assert self._stream is not None, "the journal is open while a run lasts"
             try:
-                self._stream.write(line + "\n")
+                self._stream.write("".join(lines))
                 self._stream.flush()
             except OSError as error:
                 raise GmsError(f"cannot be written ({error.strerror})", where=self.root / JOURNAL) from error
             if self._remember:
-                earlier = self.entries.get(source)
-                self.entries[source] = entry
-                if earlier is not None:  # a series that has other slices now
-                    _remove(self.root, [earlier], kept=set(files))
+                for entry in entries:
+                    earlier = self.entries.get(entry.source)
+                    self.entries[entry.source] = entry
+                    if earlier is not None:  # a series that has other slices now
+                        _remove(self.root, [earlier], kept=set(entry.files))
 
 
 def earlier_entries(root: Path) -> list[Entry]:

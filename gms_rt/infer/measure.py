@@ -27,16 +27,17 @@ def measure_mask(mask: U8, spacing: tuple[float, float] | None) -> CaseRow:
     """Size, place and number of regions; `bbox` is x, y, width, height; centres of pixels are whole numbers."""
     x0, y0, wide, high = cv2.boundingRect(mask)
     inner = np.ascontiguousarray(mask[y0 : y0 + high, x0 : x0 + wide]) if wide else mask[:1, :1]
-    count, _, stats, centres = cv2.connectedComponentsWithStats(inner, connectivity=8)
-    areas = stats[1:, cv2.CC_STAT_AREA].astype(np.int64)
-    area = int(areas.sum())
+    count, _ = cv2.connectedComponents(inner, connectivity=8)
+    ones = (inner != 0).view(np.uint8)
+    sums = [cv2.reduce(ones, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel().astype(np.int64) for axis in (0, 1)]
+    area = int(sums[1].sum())
     row: CaseRow = {"height": mask.shape[0], "width": mask.shape[1], "area_px": area, "components": count - 1}
     row["area_mm2"] = round(area * spacing[0] * spacing[1], 4) if spacing else None
     row["spacing"] = f"{spacing[0]:.10g} {spacing[1]:.10g}" if spacing else None
     row["status"] = "ok" if area else "empty"
     if area:
-        x, y = (centres[1:] * areas[:, None]).sum(axis=0) / area
-        row["centroid_x"], row["centroid_y"] = round(float(x) + x0, 2), round(float(y) + y0, 2)
+        x, y = (int(each @ np.arange(len(each))) / area for each in sums)
+        row["centroid_x"], row["centroid_y"] = round(x + x0, 2), round(y + y0, 2)
         row["bbox"] = f"{x0} {y0} {wide} {high}"
     return row
 

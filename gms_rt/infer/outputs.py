@@ -29,11 +29,12 @@ import cv2
 import numpy as np
 
 from gms_rt.arrays import U8
-from gms_rt.artifacts import check_apart, sha256_bytes, write_bytes
+from gms_rt.artifacts import check_apart, disk_errors_explained, sha256_bytes, write_bytes
 from gms_rt.classes import DEFAULT_CLASSES, SegmentClass
 from gms_rt.errors import InputError, UsageError
 from gms_rt.infer.bids import bids_stem
 from gms_rt.infer.contours import contours
+from gms_rt.infer.file_group import PartFile, part_from_bytes
 from gms_rt.infer.options import BIDS, FOLDERS
 from gms_rt.infer.sources import OUTPUT_MARK, FoundSources
 from gms_rt.infer.writers import SOURCE_WRITERS
@@ -107,6 +108,14 @@ class OutFolder:
             return self.root / name
         return self.root / _FOLDERS.get(kind, kind) / _named(case, ENDINGS[kind], 255)
 
+    def store(self, kind: str, case: str, data: bytes) -> int:
+        """Write one result where it goes and return its size."""
+        return write_result(self.path(kind, case), data)
+
+    def part(self, kind: str, case: str, data: bytes) -> PartFile:
+        """Write one result next to its place, which it takes with others in `commit_parts`."""
+        return part_of_result(self.path(kind, case), data)
+
     def __enter__(self: _OutFolder) -> _OutFolder:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -166,6 +175,12 @@ def write_result(path: Path, data: bytes) -> int:
     with as_input_error(path):
         write_bytes(path, data)
     return len(data)
+
+
+def part_of_result(path: Path, data: bytes) -> PartFile:
+    """Write one result next to its place, which it takes with others in `commit_parts`."""
+    with as_input_error(path), disk_errors_explained(path):
+        return part_from_bytes(path, data)
 
 
 def mask_png(mask: U8) -> bytes:

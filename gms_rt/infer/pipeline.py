@@ -3,29 +3,36 @@
 Decoding and writing run in OpenCV, Pillow and the operating system, inference in the engine: all release the GIL.
 A bad source becomes a failed row; an error of the engine or of the disk ends the run. What is in flight is bounded in
 items and in bytes, so memory does not grow with the number of files.
+
+Small images travel in groups, and what is written meanwhile is synced to the disk together: with an engine of a
+millisecond, threads that wake each other for each image, and a sync for each file, would take longer than the work.
+A case is told of, in the journal and to the caller, only after its files are in place and on the disk.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
 from gms_rt.arrays import U8
+from gms_rt.artifacts import disk_errors_explained
 from gms_rt.errors import GmsError, InputError, NoImageError
-from gms_rt.infer.case import CaseSettings, ScanCase, failure_reason
-from gms_rt.infer.channel import Budget, Channel
+from gms_rt.infer.case import CaseSettings, ScanCase, WrittenFrame, failure_reason
+from gms_rt.infer.channel import Budget, Channel, Pace
+from gms_rt.infer.file_group import commit_parts
 from gms_rt.infer.journal import Entry
 from gms_rt.infer.sources import Source
 from gms_rt.scan import Frame
 from gms_rt.scan.reader import fetch, fetch_series
 from gms_rt.scan.series import SeriesFrames
 
-_AHEAD = 64  # sources begun before the oldest unfinished one
+_AHEAD = 256  # sources begun before the oldest unfinished one
+_GROUP = 128  # frames whose files are synced together
 _BYTES_PER_PIXEL = 16  # image, probability as float, mask, overlay
 
 
@@ -39,11 +46,20 @@ class _Item:
     levels: NDArray[Any] | None = None
 
 
+@dataclass(frozen=True)
+class _Written:
+    """What is left of an item when its files are written: its pixels are gone."""
+
+    case: ScanCase
+    cost: int
+    frame: WrittenFrame | None  # None where it failed
+
+
 class Pipeline:
     """One run's threads.
 
-    `find` looks a finished source up, `done` is called as soon as a source is complete, `budget` bounds the bytes in
-    flight.
+    `find` looks a finished source up, `done` is called with the sources that were completed together, as soon as they
+    are, `budget` bounds the bytes in flight.
     """
 
     def __init__(
@@ -52,7 +68,7 @@ class Pipeline:
         *,
         workers: int,
         find: Callable[[str, str], Entry | None],
-        done: Callable[[ScanCase], None],
+        done: Callable[[Sequence[ScanCase]], None],
         budget: int = 1 << 30,
     ) -> None:
         info = settings.predictor.engine.runner.info
@@ -62,27 +78,33 @@ class Pipeline:
         self._settings = settings
         self._find = find
         self._done = done
-        self._todo: Channel[ScanCase] = Channel(workers)
-        self._ready: Channel[_Item] = Channel(2 * self.lanes * self._batch)
-        self._masks: Channel[_Item] = Channel(2 * workers)
+        self._ready: Channel[_Item] = Channel(max(8, 2 * self.lanes * self._batch))
+        self._masks: Channel[_Item] = Channel(max(8, 2 * workers))
+        self._written: Channel[_Written] = Channel(_GROUP)
         self._budget = Budget(budget)
-        self._state = threading.Condition()
+        self._sources: Iterator[Source] = iter(())
+        self._turn = threading.Lock()  # of the one who syncs
+        self._state = threading.Lock()
+        self._room = threading.Condition(self._state)  # to begin another source
+        self._next_is_there = threading.Condition(self._state)
         self._complete: dict[int, ScanCase] = {}
         self._begun: dict[int, ScanCase] = {}
         self._fed = 0
         self._yielded = 0
         self._count: int | None = None
         self._error: BaseException | None = None
-        self.busy = {"decode": 0.0, "infer": 0.0, "write": 0.0}
+        self.busy = {"decode": 0.0, "infer": 0.0, "write": 0.0, "sync": 0.0}
 
     def run(self, sources: Iterable[Source]) -> Iterator[ScanCase]:
         """Segment every source; complete cases come in order."""
+        self._sources = iter(sources)
         stages: list[tuple[Callable[[], None], int, Channel[Any] | None]] = [
             (self._decode, self.workers, self._ready),
             (self._infer, self.lanes, self._masks),
-            (self._write, self.workers, None),
+            (self._write, self.workers, self._written),
+            (self._sync, self.workers, None),
         ]
-        threads = [threading.Thread(target=self._guarded, args=(lambda: self._feed(sources),), name="feed")]
+        threads = []
         for work, count, target in stages:
             left = _Countdown(count, target)
             threads += [
@@ -103,69 +125,85 @@ class Pipeline:
 
     def _next(self) -> ScanCase | None:
         with self._state:
-            self._state.wait_for(
-                lambda: self._error is not None or self._yielded in self._complete or self._yielded == self._count
-            )
+            while not (self._error is not None or self._yielded in self._complete or self._yielded == self._count):
+                self._next_is_there.wait()
             if self._error is not None:
                 raise self._error
             if self._yielded == self._count:
                 return None
             case = self._complete.pop(self._yielded)
             self._yielded += 1
-            self._state.notify_all()
+            self._room.notify_all()
             return case
 
-    def _guarded(self, work: Callable[[], None], left: _Countdown | None = None) -> None:
+    def _guarded(self, work: Callable[[], None], left: _Countdown) -> None:
         try:
             work()
         except BaseException as error:  # whatever ends a thread ends the run, in the caller's thread
             self._cancel(error)
         finally:
-            if left is not None:
-                left.ended()
+            left.ended()
 
     def _cancel(self, error: BaseException | None) -> None:
         with self._state:
             if self._error is None:
                 self._error = error
             self._count = self._yielded if self._count is None else self._count
-            self._state.notify_all()
-        for stopped in (self._todo, self._ready, self._masks, self._budget):
+            self._room.notify_all()
+            self._next_is_there.notify_all()
+        for stopped in (self._ready, self._masks, self._written, self._budget):
             stopped.cancel()
 
-    def _feed(self, sources: Iterable[Source]) -> None:
-        count = 0
-        for source in sources:
-            with self._state:
-                self._state.wait_for(lambda: self._count is not None or self._fed - self._yielded < _AHEAD)
-                if self._count is not None:
-                    return
-                case = self._begun[count] = ScanCase(count, source, self._settings)
-                count = self._fed = count + 1
-            if not self._todo.put(case):
-                return
+    def _begin(self, most: int) -> list[ScanCase]:
+        """The next sources, waiting for room for the first only; none at the end of the run."""
         with self._state:
-            self._count = count
-            self._state.notify_all()
-        self._todo.close()
+            while self._count is None and self._fed - self._yielded >= _AHEAD:
+                self._room.wait()
+            cases: list[ScanCase] = []
+            while self._count is None and len(cases) < min(most, _AHEAD - self._fed + self._yielded + len(cases)):
+                source = next(self._sources, None)
+                if source is None:
+                    self._count = self._fed
+                    self._room.notify_all()
+                    self._next_is_there.notify_all()
+                    break
+                case = self._begun[self._fed] = ScanCase(self._fed, source, self._settings)
+                self._fed += 1
+                cases.append(case)
+            return cases
 
     def _decode(self) -> None:
-        while batch := self._todo.get():
-            case = batch[0]
-            try:
-                if not self._frames(case):
+        pace = Pace()
+        outbox = _Outbox(self._ready, self._budget)
+        while cases := self._begin(pace.items):
+            start = time.perf_counter()
+            ended: list[ScanCase] = []
+            for case in cases:
+                if not self._decode_case(case, outbox):
                     return
-            except NoImageError as error:
-                case.skip(failure_reason(error, case.source.path))
-            except (GmsError, OSError) as error:
-                case.fail(failure_reason(error, case.source.path))
-            except MemoryError:
-                case.fail("needs more memory than there is")
-            except Exception as error:  # what a foreign reader raises in its own way costs the file, not the run
-                case.fail(f"cannot be read ({type(error).__name__}: {failure_reason(error, case.source.path)})")
-            self._settle(case)
+                if case.arrived():
+                    ended.append(case)
+            if not outbox.flush():
+                return
+            spent = time.perf_counter() - start - outbox.waited()
+            self._finish(ended)
+            pace.add(len(cases), spent)
+            self._add_busy("decode", spent)
 
-    def _frames(self, case: ScanCase) -> bool:
+    def _decode_case(self, case: ScanCase, outbox: _Outbox) -> bool:
+        try:
+            return self._frames(case, outbox)
+        except NoImageError as error:
+            case.skip(failure_reason(error, case.source.path))
+        except (GmsError, OSError) as error:
+            case.fail(failure_reason(error, case.source.path))
+        except MemoryError:
+            case.fail("needs more memory than there is")
+        except Exception as error:  # what a foreign reader raises in its own way costs the file, not the run
+            case.fail(f"cannot be read ({type(error).__name__}: {failure_reason(error, case.source.path)})")
+        return True
+
+    def _frames(self, case: ScanCase, outbox: _Outbox) -> bool:
         """Decode a source and send its frames on; False when the run is cancelled."""
         start = time.perf_counter()
         fetched = fetch_series(case.source.paths) if case.source.series else fetch(case.source.path)
@@ -188,54 +226,136 @@ class Pipeline:
             if frame is None:
                 return True
             prepared = self._settings.predictor.prepare(frame.image)
-            seconds = time.perf_counter() - start
-            self._add_busy("decode", seconds)
             cost = frame.image.shape[0] * frame.image.shape[1] * _BYTES_PER_PIXEL
-            if not self._budget.take(cost):
-                return False
             case.expect()
-            if not self._ready.put(_Item(case, frame, prepared, cost, seconds)):
+            if not outbox.put(_Item(case, frame, prepared, cost, time.perf_counter() - start)):
                 return False
             start = time.perf_counter()
 
     def _infer(self) -> None:
-        while items := self._ready.get(self._batch):
-            start = time.perf_counter()
-            maps = self._settings.predictor.predict([item.prepared for item in items])
-            seconds = time.perf_counter() - start
-            self._add_busy("infer", seconds)
-            for item, levels in zip(items, maps, strict=True):
-                item.levels = levels
-                item.seconds += seconds / len(items)
-                if not self._masks.put(item):
-                    return
+        pace = Pace()
+        while items := self._ready.get(self._batch * pace.items):
+            start = begin = time.perf_counter()
+            # One batch a call: with more, the engine would share a call out to lanes that are used from here already.
+            for first in range(0, len(items), self._batch):
+                batch = items[first : first + self._batch]
+                maps = self._settings.predictor.predict([item.prepared for item in batch])
+                seconds = time.perf_counter() - start
+                start += seconds
+                for item, levels in zip(batch, maps, strict=True):
+                    item.levels = levels
+                    item.seconds += seconds / len(batch)
+            if not self._masks.put(*items):
+                return
+            pace.add(-(-len(items) // self._batch), start - begin)
+            self._add_busy("infer", start - begin)
 
     def _write(self) -> None:
-        while items := self._masks.get():
-            item = items[0]
-            start = time.perf_counter()
-            assert item.levels is not None
-            try:
-                item.case.write(item.frame, item.levels, item.seconds, start)
-            except (InputError, MemoryError) as error:
-                item.case.fail(failure_reason(error, item.case.source.path), item.frame.number)
-            self._budget.give(item.cost)
-            self._settle(item.case)
-            self._add_busy("write", time.perf_counter() - start)
+        pace = Pace()
+        while items := self._masks.get(pace.items):
+            begin = start = time.perf_counter()
+            written = []
+            for item in items:
+                written.append(_Written(item.case, item.cost, self._write_frame(item, start)))
+                start = time.perf_counter()
+            pace.add(len(items), start - begin)
+            self._add_busy("write", start - begin)
+            del items, item  # their pixels need not wait for the disk
+            if not self._written.put(*written):
+                return
 
-    def _settle(self, case: ScanCase) -> None:
-        if not case.arrived():
+    def _write_frame(self, item: _Item, start: float) -> WrittenFrame | None:
+        assert item.levels is not None
+        try:
+            return item.case.write(item.frame, item.levels, item.seconds, start)
+        except (InputError, MemoryError) as error:
+            item.case.fail(failure_reason(error, item.case.source.path), item.frame.number)
+            return None
+
+    def _sync(self) -> None:
+        """Put what is written in its place, and complete the cases whose last frame that is."""
+        while True:
+            with self._turn:  # one at a time: what is written meanwhile makes the next group
+                items = self._written.get(_GROUP)
+                if not items:
+                    return
+                start = time.perf_counter()
+                parts = [part for item in items if item.frame for part in item.frame.parts.values()]
+                try:
+                    with disk_errors_explained(self._settings.out.root):
+                        failed = commit_parts(parts)
+                except OSError as error:
+                    reason = f"the disk does not keep what is written ({error.strerror or error})"
+                    raise GmsError(reason, where=self._settings.out.root) from error
+                self._add_busy("sync", time.perf_counter() - start)
+            ended = []
+            for item in items:
+                if item.frame is not None:
+                    item.case.place(item.frame, failed)
+                if item.case.arrived():
+                    ended.append(item.case)
+            self._budget.give(sum(item.cost for item in items))
+            self._finish(ended)
+
+    def _finish(self, cases: Sequence[ScanCase]) -> None:
+        """Complete cases whose frames are all in place."""
+        if not cases:
             return
-        case.finish()
-        self._done(case)
+        for case in cases:
+            case.finish()
+        self._done(cases)
         with self._state:
-            del self._begun[case.index]
-            self._complete[case.index] = case
-            self._state.notify_all()
+            for case in cases:
+                del self._begun[case.index]
+                self._complete[case.index] = case
+            if self._yielded in self._complete:
+                self._next_is_there.notify()
 
     def _add_busy(self, stage: str, seconds: float) -> None:
         with self._state:
             self.busy[stage] += seconds
+
+
+class _Outbox:
+    """What a thread has decoded and not yet sent on: groups, where decoding is fast."""
+
+    _SECONDS = 0.01
+
+    def __init__(self, target: Channel[_Item], budget: Budget) -> None:
+        self._target = target
+        self._budget = budget
+        self._items: list[_Item] = []
+        self._since = 0.0
+        self._waited = 0.0
+
+    def put(self, item: _Item) -> bool:
+        """Send an item, soon; False when the run is cancelled."""
+        # Nobody gives back what lies here, so nothing lies here while the budget is waited for.
+        if not self._budget.take_now(item.cost):
+            if not self.flush():
+                return False
+            start = time.perf_counter()
+            if not self._budget.take(item.cost):
+                return False
+            self._waited += time.perf_counter() - start
+        if not self._items:
+            self._since = time.perf_counter()
+        self._items.append(item)
+        now = time.perf_counter()
+        return (item.seconds < self._SECONDS / 4 and now - self._since < self._SECONDS) or self.flush()
+
+    def flush(self) -> bool:
+        """Send what is here on; False when the run is cancelled."""
+        items, self._items = self._items, []
+        start = time.perf_counter()
+        sent = self._target.put(*items)
+        self._waited += time.perf_counter() - start
+        return sent
+
+    def waited(self) -> float:
+        """Seconds spent waiting for others since the last call."""
+        waited, self._waited = self._waited, 0.0
+        return waited
 
 
 class _Countdown:

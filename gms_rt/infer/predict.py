@@ -6,11 +6,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gms_rt.arrays import U8
+from gms_rt.arrays import F32, U8
 from gms_rt.engine.loaded import Engine
 from gms_rt.infer.flips import infer_over_flips
 from gms_rt.infer.options import InferOptions
+from gms_rt.infer.postprocess import clean_mask
 from gms_rt.infer.tiles import predict_in_tiles
+from gms_rt.scan.mask import mask_from_probability
 from gms_rt.scan.segmenter import Infer, Segmenter
 
 
@@ -34,3 +36,9 @@ class Predictor(Segmenter):
         if not self.options.tile:
             return super().predict(prepared)
         return [predict_in_tiles(image, self, self.options.tile, self.options.overlap) for image in prepared]
+
+    def mask(self, restored: F32) -> U8:
+        """The mask of 0 and 255 of a probability map (0-1) at source size, cleaned as the options say."""
+        options = self.options
+        found = mask_from_probability(restored, options.threshold)
+        return clean_mask(found, largest=options.largest, fill=options.fill_holes, min_area=options.min_area)

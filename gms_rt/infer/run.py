@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
@@ -180,14 +180,13 @@ def forget_regrouped(journal: Journal, sources: Iterable[Source]) -> None:
 def segment_sources(
     sources: Iterable[Source], job: InferJob, journal: Journal, summary: Summary, *, failed_too: bool = False
 ) -> Iterator[ScanCase]:
-    """Cases in order, each recorded in the journal as soon as its files are in place.
+    """Cases in order, each recorded in the journal once its files are in place and on the disk, and only then told of.
 
     With `failed_too` a source that failed before is not tried again.
     """
 
-    def done(case: ScanCase) -> None:
-        if not case.reused:
-            journal.add(case.source.name, case.digest, case.rows, case.files)
+    def done(cases: Sequence[ScanCase]) -> None:
+        journal.add([(case.source.name, case.digest, case.rows, case.files) for case in cases if not case.reused])
 
     pipeline = Pipeline(
         job.settings,
@@ -202,7 +201,7 @@ def segment_sources(
             yield case
     finally:
         summary.seconds += time.perf_counter() - start
-        threads = {"decode": pipeline.workers, "infer": pipeline.lanes, "write": pipeline.workers}
+        threads = {"decode": pipeline.workers, "infer": pipeline.lanes, "write": pipeline.workers, "sync": 1}
         summary.stages = stage_report(pipeline.busy, threads, time.perf_counter() - start)
 
 

@@ -12,7 +12,7 @@ from gms_rt.infer.measure import CaseRow
 
 NOT_CLINICAL = "Not for clinical use."
 _LISTED = 5
-_WORK = {"decode": "reading scans", "infer": "the engine", "write": "writing files"}
+_WORK = {"decode": "reading scans", "infer": "the engine", "write": "writing files", "sync": "waiting for the disk"}
 _REASONS = 100  # kinds of reasons counted one by one
 _KEPT = 1000  # failed and referred cases named in summary.json; cases.csv has them all
 

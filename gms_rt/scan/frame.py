@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gms_rt.arrays import U8
-from gms_rt.errors import InputError
+from gms_rt.errors import InputError, TooLargeError
 
 # One hundred megapixels as RGB are 300 MB: more is an archive's slide or an attack, and needs `--max-pixels`.
 MAX_PIXELS = 100_000_000
@@ -40,9 +40,9 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
     if width < 1 or height < 1:
         raise InputError(f"has impossible dimensions {width}×{height}")
     if width * height > max_pixels:
-        raise InputError(
+        raise TooLargeError(
             f"has {width}×{height} = {width * height / 1e6:.0f} megapixels, the limit is {max_pixels / 1e6:.0f}",
             fix="raise it with --max-pixels if the file is trusted",
         )
     if max(width, height) > MAX_SIDE:
-        raise InputError(f"has {width}×{height} pixels, the longest side allowed is {MAX_SIDE}")
+        raise TooLargeError(f"has {width}×{height} pixels, the longest side allowed is {MAX_SIDE}")

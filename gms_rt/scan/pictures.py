@@ -20,6 +20,7 @@ from gms_rt.scan import window
 from gms_rt.scan.frame import MAX_PIXELS, Frame, ScanFrames, check_size
 from gms_rt.scan.geometry import orient
 from gms_rt.scan.pillow_limit import size_checked
+from gms_rt.scan.plain_jpeg import image_from_plain_jpeg, plain_size
 from gms_rt.scan.tiff import COMPRESSION, COMPRESSIONS, PHOTOMETRIC, SUBSAMPLING, TiffPage, full_pages, page_as_file
 from gms_rt.scan.tiff_samples import image_from_page, needs_samples
 
@@ -56,6 +57,10 @@ def read_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ScanFrames:
         raise InputError("is empty (0 bytes)" if not data else "is not a PNG, JPEG, TIFF, BMP or WebP picture")
     if kind == "PNG" and b"IEND" not in data[-4096:]:
         raise InputError("is a truncated PNG (its end is missing)")
+    plain = plain_size(data) if kind == "JPEG" else None
+    if plain is not None:
+        check_size(plain[0], plain[1], max_pixels)
+        return ScanFrames(False, _plain_frame(data, plain[2], max_pixels))
     with _AsInputErrors(kind):
         if kind == "WebP":  # its decoder allocates the whole picture when it opens one
             check_size(*_webp_size(data), max_pixels)
@@ -92,6 +97,14 @@ def _webp_size(data: bytes) -> tuple[int, int]:
         bits = int.from_bytes(data[21:25], "little")
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+
+
+def _plain_frame(data: bytes, colours: int, max_pixels: int) -> Iterator[Frame]:
+    image = image_from_plain_jpeg(data, colours)
+    if image is not None:
+        yield Frame(image, 1)
+    else:
+        yield from _frames(data, "JPEG", [None], max_pixels)
 
 
 def _frames(data: bytes, kind: str, pages: Sequence[TiffPage | None], max_pixels: int) -> Iterator[Frame]:

@@ -15,12 +15,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from support.infer_engine import brightness_engine
 from support.trees import ROOT
 
 import gms_rt
 from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases
+from gms_rt.infer.journal import earlier_entries
 from gms_rt.infer.measure import COLUMNS
 
 KILLS = 20
@@ -28,7 +30,7 @@ KILLS = 20
 
 def segment(engine: Path, scans: Path, out: Path) -> None:
     with OutFolder(out) as folder:
-        opened = brightness_engine(engine, seconds=0.004)
+        opened = brightness_engine(engine, seconds=float((engine / "seconds").read_text()))
         found = find_sources([str(scans)])
         run_cases(found, InferJob(opened, folder, InferOptions(probabilities=True), workers=2), resume=True)
 
@@ -102,6 +104,16 @@ def check_whole(out: Path) -> int:
     return len(files)
 
 
+def check_told(out: Path) -> int:
+    """What the journal says is there is there, at its size; returns how many sources that are."""
+    entries = earlier_entries(out)
+    for entry in entries:
+        assert entry.files
+        for name, size in entry.files.items():
+            assert (out / name).stat().st_size == size
+    return len(entries)
+
+
 def mask_count(out: Path) -> int:
     return sum(len(list((out / kind).glob("*.png"))) for kind in ("masks", "probabilities"))
 
@@ -110,19 +122,24 @@ def masks(out: Path) -> dict[str, bytes]:
     return {f"{kind}/{p.name}": p.read_bytes() for kind in ("masks", "probabilities") for p in (out / kind).iterdir()}
 
 
-def test_killed_runs_leave_whole_files_and_go_on_to_the_same_masks(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("seconds", "kills_wanted"), [(0.004, KILLS), (0.0, KILLS // 2)])
+def test_killed_runs_leave_whole_files_and_go_on_to_the_same_masks(
+    tmp_path: Path, seconds: float, kills_wanted: int
+) -> None:
     scans, engine, out = tmp_path / "scans", tmp_path / "engine", tmp_path / "out"
     scans_in(scans)
     brightness_engine(engine)
+    (engine / "seconds").write_text(str(seconds))
     with server() as runs:
         assert runs.run(engine, scans, tmp_path / "reference") == 0
         reference = masks(tmp_path / "reference")
         assert len(reference) == 2 * 46
 
         chance = random.Random(20)
-        kills = partial = completed = 0
-        while kills < KILLS:
+        kills = partial = completed = told = 0
+        while kills < kills_wanted:
             code = runs.run(engine, scans, out, kill_at=mask_count(out) + chance.randrange(40))
+            told += check_told(out)
             partial += 0 < (check_whole(out) if out.exists() else 0) < len(reference)
             if code == -signal.SIGKILL:
                 kills += 1
@@ -131,7 +148,8 @@ def test_killed_runs_leave_whole_files_and_go_on_to_the_same_masks(tmp_path: Pat
             assert masks(out) == reference
             completed += 1
             out = tmp_path / f"out-{completed}"
-        assert partial >= 3, "the kills hit nothing"
+        assert partial >= (3 if seconds else 1), "the kills hit nothing"
+        assert told > 0
         assert runs.run(engine, scans, out) == 0
     check_whole(out)
     assert masks(out) == reference

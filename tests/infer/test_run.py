@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import importlib
 import json
 import os
 import re
-import threading
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 from support.dicom_files import dataset, save
 from support.infer_engine import BrightnessRunner, brightness_engine
+from support.infer_runs import blob, pictures, pipeline_threads, rows_of
 
 from gms_rt.artifacts import write_bytes
 from gms_rt.engine.loaded import Engine
@@ -43,33 +42,10 @@ def engine(tmp_path: Path) -> Engine:
     return brightness_engine(tmp_path / "engine")
 
 
-def pipeline_threads() -> list[str]:
-    """Names of the pipeline's threads that are still alive; other libraries may have threads of their own."""
-    return [t.name for t in threading.enumerate() if t.name.startswith(("feed", "_decode", "_infer", "_write"))]
-
-
-def blob(height: int, width: int, shade: int = 230) -> Any:
-    image = np.full((height, width), 20, np.uint8)
-    cv2.circle(image, (width // 3, height // 2), min(height, width) // 4, shade, -1)
-    return image
-
-
-def pictures(folder: Path, count: int = 6) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for index in range(count):
-        Image.fromarray(blob(60 + 7 * (index % 12), 90)).save(folder / f"{index:03}.png")
-    return folder
-
-
 def segment(engine: Engine, out: Path, *inputs: Path, resume: bool = False, **options: Any) -> Summary:
     with OutFolder(out) as folder:
         found = find_sources([str(i) for i in inputs])
         return run_cases(found, InferJob(engine, folder, InferOptions(**options), workers=2), resume=resume)
-
-
-def rows_of(out: Path) -> list[dict[str, str]]:
-    with (out / "cases.csv").open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
 
 
 def tree(out: Path, *kinds: str) -> dict[str, bytes]:
@@ -174,9 +150,13 @@ def test_run_and_summary_say_what_was_done(engine: Engine, tmp_path: Path) -> No
     screen = summary.screen("out")
     assert "4 segmented, 1 of them empty" in screen
     assert len(screen.splitlines()) < 40
-    assert set(value["stages"]) == {"decode", "infer", "write", "limit"}
+    assert set(value["stages"]) == {"decode", "infer", "write", "sync", "limit"}
     assert re.search(r"in \d+\.\d s \(\d+\.\d images/s\)", screen)
-    assert re.search(r"^bottleneck: (reading scans|the engine|writing files) \(\d+ % busy\)$", screen, re.MULTILINE)
+    assert re.search(
+        r"^bottleneck: (reading scans|the engine|writing files|waiting for the disk) \(\d+ % busy\)$",
+        screen,
+        re.MULTILINE,
+    )
 
 
 def test_cleaning_and_threshold_reach_the_mask(engine: Engine, tmp_path: Path) -> None:
@@ -378,20 +358,20 @@ def test_continue_skips_what_is_finished_and_redoes_what_changed(engine: Engine,
     before, table = tree(out, "masks", "contours"), (out / "cases.csv").read_bytes()
     runner = engine.runner
     assert isinstance(runner, BrightnessRunner)
-    runner.calls = 0
+    runner.images = 0
     summary = segment(engine, out, scans, resume=True)
-    assert (runner.calls, summary.reused) == (0, 6)
+    assert (runner.images, summary.reused) == (0, 6)
     assert (out / "cases.csv").read_bytes() == table
     (out / "masks/001.png").unlink()
     (out / "masks/002.png").write_bytes(b"short")
     Image.fromarray(blob(90, 90)).save(scans / "003.png")
     summary = segment(engine, out, scans, resume=True)
-    assert (runner.calls, summary.reused) == (3, 3)
+    assert (runner.images, summary.reused) == (3, 3)
     after = tree(out, "masks", "contours")
     assert {name for name in after if after[name] != before[name]} == {"masks/003.png", "contours/003.json"}
-    runner.calls = 0
+    runner.images = 0
     segment(engine, out, scans, resume=True, threshold=0.6)
-    assert runner.calls == 6
+    assert runner.images == 6
 
 
 def test_continue_with_another_engine_redoes_all_and_failed_cases_are_tried_again(
@@ -447,17 +427,19 @@ def test_leftovers_of_a_killed_run_are_swept(tmp_path: Path) -> None:
 
 def test_a_full_disk_stops_the_run_cleanly(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scans, out = pictures(tmp_path / "scans", 20), tmp_path / "out"
-    real, calls = Path.write_bytes, []
+    real, calls, journal = os.write, [], out / ".gms-rt-journal.jsonl"
 
-    def filling(path: Path, data: bytes) -> int:
-        if path.parent.name in ("masks", "overlays", "contours"):
-            calls.append(path)
+    def filling(handle: int, data: Any) -> int:
+        if Path(f"/proc/self/fd/{handle}").readlink().parent.name in ("masks", "overlays", "contours"):
+            calls.append(handle)
             if len(calls) > 12:
-                real(path, data[: len(data) // 2])
+                while not journal.stat().st_size:  # what was written before is in its place
+                    time.sleep(0.01)
+                real(handle, data[: len(data) // 2])
                 raise OSError(errno.ENOSPC, "No space left on device")
-        return real(path, data)
+        return real(handle, data)
 
-    monkeypatch.setattr(Path, "write_bytes", filling)
+    monkeypatch.setattr(os, "write", filling)
     with pytest.raises(GmsError, match="no space left") as caught:
         segment(engine, out, scans)
     assert caught.value.exit_code == 1
@@ -501,10 +483,13 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
 
 def pipeline(engine: Engine, out: OutFolder, **limits: int) -> Pipeline:
     settings = InferJob(engine, out, InferOptions()).settings
-    return Pipeline(settings, workers=2, find=lambda *_: None, done=lambda case: None, **limits)
+    return Pipeline(settings, workers=2, find=lambda *_: None, done=lambda cases: None, **limits)
 
 
-def test_sources_are_begun_a_bounded_number_ahead_of_the_finished_ones(tmp_path: Path) -> None:
+def test_sources_are_begun_a_bounded_number_ahead_of_the_finished_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "_AHEAD", 64)
     sources, begun, finished, most = find_sources([str(pictures(tmp_path / "scans", 150))]).sources, 0, 0, 0
 
     def counting() -> Iterator[Source]:

@@ -187,15 +187,15 @@ def test_continue_goes_on_with_a_series_and_redoes_one_that_grew(engine: Engine,
     before = (out / "cases.csv").read_bytes(), (out / "series.csv").read_bytes()
     runner = engine.runner
     assert isinstance(runner, BrightnessRunner)
-    runner.calls = 0
+    runner.images = 0
     assert segment(engine, out, scans, resume=True, slices=True).reused == 1
-    assert (runner.calls, (out / "cases.csv").read_bytes(), (out / "series.csv").read_bytes()) == (0, *before)
+    assert (runner.images, (out / "cases.csv").read_bytes(), (out / "series.csv").read_bytes()) == (0, *before)
     renamed = paths[1].rename(paths[1].with_name("another-name"))
     assert segment(engine, out, scans, resume=True, slices=True).reused == 1
     assert [row["source"] for row in table(out / "cases.csv")] == [renamed.name, *(path.name for path in paths[2:])]
     late.rename(paths[0])
     assert segment(engine, out, scans, resume=True, slices=True).reused == 0
-    assert runner.calls == 5
+    assert runner.images == 5
     rows = table(out / "cases.csv")
     for image, row in zip(stack(5), rows, strict=True):
         assert np.array_equal(np.asarray(Image.open(out / f"masks/{row['case']}.png")), engine(image))

@@ -65,7 +65,7 @@ class Watching:
     def calls(self) -> int:
         runner = self.engine.runner
         assert isinstance(runner, BrightnessRunner)
-        return runner.calls
+        return runner.images
 
 
 @pytest.fixture
