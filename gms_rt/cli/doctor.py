@@ -39,6 +39,7 @@ GAINS = {
     "dicom-lossless": "DICOM input in lossless JPEG",
     "nifti": "NIfTI input",
     "signing": "sign engines, load plans of authors whose key is trusted",
+    "serve": "engines over HTTP: gms-rt serve",
     "dev": "tests and checks",
 }
 ENVIRONMENT = {

@@ -12,6 +12,7 @@ from gms_rt.artifacts import check_apart, sha256_file
 from gms_rt.cli.console import Console
 from gms_rt.errors import UsageError
 from gms_rt.infer.flips import infer_over_flips
+from gms_rt.model.kind import weights_file
 from gms_rt.scan.segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def model_from_run(run: Path, device: str | None) -> EvalModel:
     from gms_rt.train.predict import segmenter_from_run
 
     segmenter = segmenter_from_run(run, device=torch_device(device or "cpu"))
-    facts = {"run": str(run), "weights_sha256": sha256_file(run / "lmm.safetensors")}
+    facts = {"run": str(run), "weights_sha256": sha256_file(weights_file(run))}
     return EvalModel(segmenter, facts, run, run.resolve().name)
 
 

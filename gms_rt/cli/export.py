@@ -53,11 +53,12 @@ def command(
     if target.suffix != ".onnx":
         raise UsageError("should end in .onnx", where=f"--out {target}")
     try:
-        from gms_rt.export.fuse import ExportOptions, graph_from_run
-        from gms_rt.model.run import check_run
+        from gms_rt.export.fuse import graph_from_run
+        from gms_rt.export.options import ExportOptions
+        from gms_rt.model.student_run import check_any_run
     except ImportError as error:
         raise MissingExtraError("export", "train") from error
-    check_run(run)
+    check_any_run(run)
     console.note(f"exporting {run} at {height}x{width}")
     start = time.monotonic()
     graph = graph_from_run(run, target, ExportOptions(height, width, (low, high), opset, reference))

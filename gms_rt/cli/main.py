@@ -36,6 +36,7 @@ VERBS = {
     "keys": "Make keys, and say whose signed engines are loaded.",
     "data": "Recognise, check and prepare data sets.",
     "train": "Train a latent mapping model.",
+    "distill": "Teach a small student what a trained run knows.",
     "eval": "Evaluate runs and engines on a data set.",
     "ablate": "Train and evaluate over a grid of losses or tokenizers.",
     "export": "Fuse a trained run into one ONNX graph.",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -62,7 +65,10 @@ _MIB = 1 << 20
     "--lanes", type=click.IntRange(1), default=1, show_default=True, help="Inferences at the same time, each engine."
 )
 @click.option(
-    "--batch", type=click.IntRange(0), default=0, help="Images per inference, where the engine leaves it open."
+    "--batch",
+    type=click.IntRange(0),
+    default=0,
+    help="Images of different requests in one inference, if the engine leaves that open and is faster so.",
 )
 @click.option("--batch-wait", type=float, default=0.0, show_default=True, help="Seconds to wait for a batch to fill.")
 @click.option(
@@ -148,7 +154,7 @@ def command(
             "the token and the scans travel unencrypted: give --tls-cert and --tls-key, or put a proxy before it"
         )
     mode: Literal["latency", "throughput"] = "throughput" if lanes > 1 else "latency"
-    how = LoadOptions(device, threads, lanes, mode, batch, "auto", trust_plans, trust_device, cuda_graph)
+    how = LoadOptions(device, threads, lanes, mode, 0, "auto", trust_plans, trust_device, cuda_graph)
     counters = Counters()
     models: list[ServedModel] = []
     with tuned_process():
@@ -157,15 +163,20 @@ def command(
                 opened = open_engine(console, name, how)
                 label = _label(opened.folder, [model.name for model in models])
                 models.append(ServedModel(label, opened, options, limits, counters))
+                if batch > max(1, opened.runner.info.batch):
+                    more = dataclasses.replace(how, batch=batch)
+                    models[-1].gain_from_batches(open_engine(console, str(opened.folder), more))
+                    if models[-1].batch_notice:
+                        console.note(f"{label}: {models[-1].batch_notice}")
             service = Service(models, limits, counters, keep=_path(keep))
             server = HttpServer(service, guard, where)
         except BaseException:
             for model in models:
                 model.close()
             raise
-        _log_to_stderr(quiet)
-        _say(console, "listening", server.address, models)
-        server.run(lambda: _say(console, "ready", server.address, models))
+        with _logged_to_stderr(quiet):
+            _say(console, "listening", server.address, models)
+            server.run(lambda: _say(console, "ready", server.address, models))
     return 0
 
 
@@ -196,11 +207,19 @@ def _say(console: Console, event: str, address: str, models: list[ServedModel]) 
     console.say("ready: the golden pictures ran on this device. Not for clinical use.")
 
 
-def _log_to_stderr(quiet: bool) -> None:
+@contextmanager
+def _logged_to_stderr(quiet: bool) -> Iterator[None]:
     """One JSON object per request and plain lines for failures, on stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("gms_rt.serve")
+    before = logger.propagate, logger.level
     logger.addHandler(handler)
     logger.propagate = False
     logger.setLevel(logging.ERROR if quiet else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before[0]
+        logger.setLevel(before[1])

@@ -31,6 +31,7 @@ from gms_rt.errors import UsageError
 from gms_rt.precision import TARGETS
 from gms_rt.precision.gate import Gate
 from gms_rt.precision.images import ImageSet
+from gms_rt.precision.learned import has_learned_ranges, recipe_from_learned_ranges
 from gms_rt.precision.recipe import RECIPE_FILE, PrecisionRecipe, read_recipe
 from gms_rt.precision.recipe_from_graph import recipe_from_graph
 from gms_rt.precision.recipe_request import RecipeRequest
@@ -73,8 +74,8 @@ def build_engine(request: BuildRequest, progress: OnProgress = silent) -> BuiltE
         graph_sha256=source.sha256,
         batch=source.graph.size[0],
         recorded=recorded,
-        # The bundled recipe was found on phantoms of its own; a user's may be of any images.
-        recorded_apart=recorded is not None and request.recipe is None and request.gate_images is None,
+        # The bundled recipe was found on phantoms of its own; a user's or a student's may be of any images.
+        recorded_apart=recorded is not None and source.bundled and not request.recipe and not request.gate_images,
     )
     if older is not None and (request.force or not has_recipe(older, wanted.key)):
         older = None  # built again from nothing
@@ -115,10 +116,14 @@ def _rename_classes(out: Path, older: EngineManifest, request: BuildRequest, sou
 
 
 def _given_recipe(request: BuildRequest, source: SourceGraph) -> PrecisionRecipe | None:
-    """The recipe to apply instead of searching: the one given, or the one that is bundled with the bundled model."""
+    """The recipe to apply instead of searching: the one given, the bundled model's, or the one a student learned."""
     if request.recipe is None:
         own = request.calibration is None and request.calibrator == AUTO_CALIBRATOR and request.gate.coverage is None
-        return recorded_recipe(source.path) if source.bundled and own and request.precision == "int8" else None
+        if request.precision != "int8" or not own:
+            return None
+        if has_learned_ranges(source.graph):
+            return recipe_from_learned_ranges(source.graph, source.sha256)
+        return recorded_recipe(source.path) if source.bundled else None
     recipe = request.recipe if isinstance(request.recipe, PrecisionRecipe) else read_recipe(request.recipe)
     if recipe.precision != request.precision:
         raise UsageError(

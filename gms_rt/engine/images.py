@@ -19,6 +19,7 @@ from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.source import SourceGraph
 from gms_rt.errors import UsageError
 from gms_rt.precision.images import ImageSet, halves, read_images, sixths
+from gms_rt.precision.learned import has_learned_ranges
 
 _LIMIT_CALIBRATION, _LIMIT_SEARCH, _LIMIT_GATE = 64, 128, 200
 _ENOUGH_FOR_THREE = 90  # images of which a part can serve the search alone
@@ -69,9 +70,10 @@ def _all_images(request: BuildRequest, source: SourceGraph, reference: Golden | 
         search = phantoms(SEARCH_SEEDS, height, width) if _promised(request) else None
         gate = gate or phantoms(gate_seeds, height, width)
         return BuildImages(phantoms(calibration_seeds, height, width), gate, search=search)
-    if request.precision == "fp32" or (request.recipe is not None and gate is not None):
+    learned = request.precision == "int8" and has_learned_ranges(source.graph)
+    if request.precision == "fp32" or ((learned or request.recipe is not None) and gate is not None):
         return BuildImages(None, gate)
-    if request.precision == "int8" and request.recipe is None:
+    if request.precision == "int8" and request.recipe is None and not learned:
         raise UsageError(
             "INT8 is calibrated on images like those it will see",
             where="--precision int8",

@@ -17,6 +17,7 @@ from gms_rt.errors import ArtifactError, GmsError, MissingExtraError, UsageError
 from gms_rt.graph.finite import check_weights
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.read import GraphFacts, graph_facts, read_graph
+from gms_rt.model.kind import weights_file
 from gms_rt.model.size import run_size
 from gms_rt.progress import OnProgress, silent
 from gms_rt.runtime.binding import check_graph
@@ -95,11 +96,12 @@ def _graph_file(request: BuildRequest, progress: OnProgress) -> tuple[Path, dict
 def _graph_of_run(run: Path, size: str | None, progress: OnProgress) -> Path:
     """The run's graph of this size: the one exported from these very weights, else a new export."""
     height, width = run_size(run, size)
-    graph, weights = run / f"fused-{height}x{width}.onnx", run / "lmm.safetensors"
+    graph, weights = run / f"fused-{height}x{width}.onnx", weights_file(run)
     if graph.is_file() and weights.is_file() and _exported_from(graph) == sha256_file(weights):
         return graph
     try:
-        from gms_rt.export.fuse import ExportOptions, graph_from_run
+        from gms_rt.export.fuse import graph_from_run
+        from gms_rt.export.options import ExportOptions
     except ImportError as error:
         raise MissingExtraError("building from a run", "train") from error
     progress("export", 0, 1)

@@ -1,5 +1,8 @@
 """From a trained model to one fused ONNX graph.
 
 fuse.py           a run or a model in memory to a graph file and its reference
+student.py        the same of a student
+options.py        size, batch, opset, reference
+reference.py      the pictures whose masks are stored with a graph
 torch_to_onnx.py  one torch module to ONNX
 """

@@ -7,41 +7,34 @@ written with the reference results of the PyTorch pipeline in a file next to it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gms_rt.artifacts import atomic_path, sha256_file
+from gms_rt.artifacts import sha256_file
 from gms_rt.class_lists import classes_from_run
 from gms_rt.classes import SegmentClass
 from gms_rt.errors import UsageError
-from gms_rt.export.reference import ReferencePictures, phantom_pictures, reference_from_place, reference_from_run
-from gms_rt.export.torch_to_onnx import ExportStage, export_stage
-from gms_rt.graph.finite import not_finite
+from gms_rt.export.options import ExportOptions, check_options
+from gms_rt.export.reference import (
+    ReferencePictures,
+    phantom_pictures,
+    reference_from_place,
+    reference_from_run,
+    write_golden,
+)
+from gms_rt.export.student import check_student, graph_from_student
+from gms_rt.export.torch_to_onnx import ExportStage, check_finite, export_stage
 from gms_rt.graph.fold import fold_exactly
 from gms_rt.graph.graph import INPUT, OUTPUT, Graph
 from gms_rt.graph.join import describe_graph, join_stages, name_pixel_arithmetic
 from gms_rt.graph.write import write_graph
 from gms_rt.model.gms import Gms
-from gms_rt.model.run import WEIGHTS, load_run
-
-OPSETS = (18, 21)
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """How a graph is exported."""
-
-    height: int = 224  # of the input, in pixels: a multiple of the tokenizer's stride
-    width: int = 224
-    batch: tuple[int, int] = (1, 1)  # the smallest and the largest number of images at once
-    opset: int = 18  # one of OPSETS
-    # Pictures whose masks are stored with a run's graph: a folder, or a text file of paths; "phantoms" stores drawn
-    # ones only. None: some validation pictures of the run's own data, phantoms where there are none.
-    reference: Path | None = None
+from gms_rt.model.kind import weights_file
+from gms_rt.model.student import Student
+from gms_rt.model.student_run import load_any_run, ranges_from_run
 
 
 class PipelinePart(nn.Module):
@@ -65,13 +58,19 @@ def graph_from_run(
     Without `pictures` the reference is what `options` names, else validation pictures of the run's own data.
     """
     options = options or ExportOptions()
-    gms = load_run(run)
-    _check(gms, options)
+    model = load_any_run(run)
+    _check(model, options)  # before reference pictures are read
     if pictures is None and options.reference is not None:
         pictures = reference_from_place(options.reference, options.height, options.width)
     pictures = pictures or reference_from_run(run, options.height, options.width)
-    source = {"kind": "run", "name": run.resolve().name, "sha256": sha256_file(run / WEIGHTS)}
-    return graph_from_gms(gms, out, source=source, options=options, pictures=pictures, classes=classes_from_run(run))
+    source = {"kind": "run", "name": run.resolve().name, "sha256": sha256_file(weights_file(run))}
+    classes = classes_from_run(run)
+    if isinstance(model, Student):
+        learned = ranges_from_run(run)
+        return graph_from_student(
+            model, out, source=source, options=options, pictures=pictures, classes=classes, ranges=learned
+        )
+    return graph_from_gms(model, out, source=source, options=options, pictures=pictures, classes=classes)
 
 
 def graph_from_gms(
@@ -114,30 +113,15 @@ def graph_from_gms(
     return out
 
 
-def write_golden(gms: Gms, path: Path, pictures: ReferencePictures) -> None:
-    """Write pictures and what PyTorch in FP32 makes of them, the reference for every later engine."""
-    images = pictures.images
-    probabilities = np.concatenate([gms.segment(torch.from_numpy(image[None])).numpy() for image in images])
-    arrays = {"images": images, "probabilities": probabilities, "names": np.array(pictures.names)}
-    arrays |= {"synthetic": np.array(pictures.synthetic), "source": np.array(pictures.source)}
-    if pictures.truth is not None:
-        arrays["truth"] = pictures.truth
-    with atomic_path(path) as part, part.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-
-
-def _check(gms: Gms, options: ExportOptions) -> None:
-    stride = gms.tokenizer.spec.stride
-    height, width, batch = options.height, options.width, options.batch
+def _check(model: Gms | Student, options: ExportOptions) -> None:
+    if isinstance(model, Student):
+        check_student(model, options)
+        return
+    stride = model.tokenizer.spec.stride
+    height, width = options.height, options.width
     if height < stride or width < stride or height % stride or width % stride:
         raise UsageError(
             f"{height}x{width} does not fit this tokenizer", where="--size", fix=f"use multiples of {stride}"
         )
-    if not 1 <= batch[0] <= batch[1]:
-        raise UsageError(f"{batch[0]}-{batch[1]} is not a batch range", where="--batch", fix="give 1 or 1-8")
-    if options.opset not in OPSETS:
-        raise UsageError(f"{options.opset} is not supported", where="--opset", fix="use 18 (widest reach) or 21")
-    for name, value in gms.state_dict().items():
-        finite = torch.isfinite(value)
-        if not finite.all():
-            raise not_finite(name, int((~finite).sum()), value.numel(), "the model")
+    check_options(options)
+    check_finite(model.state_dict())

@@ -10,10 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from gms_rt.arrays import U8
+from gms_rt.artifacts import atomic_path
 from gms_rt.config import read_toml
 from gms_rt.data.layouts import Case, recognise
 from gms_rt.data.reading import read_mask
@@ -28,6 +32,13 @@ from gms_rt.scan.mask import mask_from_probability
 # Builds without images of their own take ranges, gate and certificate from different ones of these.
 REFERENCE_LIMIT = 24
 PHANTOMS = "phantoms"  # instead of a place: store none of the model's own pictures
+
+
+class Segmenting(Protocol):
+    """A model of whatever kind."""
+
+    def segment(self, images: Tensor) -> Tensor:
+        """uint8 N×H×W×3 images to uint8 N×H×W probabilities."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,18 @@ def reference_from_run(run: Path, height: int, width: int) -> ReferencePictures:
         return phantom_pictures(height, width, f"the run's validation picture {error.args[0]} is not in its data")
     except (GmsError, OSError) as error:
         return phantom_pictures(height, width, f"the run's data cannot be read: {error}")
+
+
+def write_golden(model: Segmenting, path: Path, pictures: ReferencePictures) -> None:
+    """Write pictures and what PyTorch in FP32 makes of them, the reference for every later engine."""
+    images = pictures.images
+    probabilities = np.concatenate([model.segment(torch.from_numpy(image[None])).numpy() for image in images])
+    arrays = {"images": images, "probabilities": probabilities, "names": np.array(pictures.names)}
+    arrays |= {"synthetic": np.array(pictures.synthetic), "source": np.array(pictures.source)}
+    if pictures.truth is not None:
+        arrays["truth"] = pictures.truth
+    with atomic_path(path) as part, part.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
 
 def _cases(place: Path) -> Sequence[Case]:

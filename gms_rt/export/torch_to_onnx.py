@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gms_rt.errors import GmsError, MissingExtraError
+from gms_rt.graph.finite import not_finite
 from gms_rt.telemetry import quiet_module
 
 
@@ -25,6 +26,14 @@ class ExportStage:
     module: nn.Module
     examples: tuple[Tensor, ...]  # inputs of the right shapes and types; only these matter
     outputs: int = 1  # how many tensors come out
+
+
+def check_finite(weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights that are not numbers."""
+    for name, value in weights.items():
+        finite = torch.isfinite(value)
+        if not finite.all():
+            raise not_finite(name, int((~finite).sum()), value.numel(), "the model")
 
 
 def export_stage(stage: ExportStage, opset: int, batch: tuple[int, int]) -> Any:

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 # What every fused graph takes and gives: uint8 [N,H,W,3] and uint8 [N,H,W,1].
 INPUT, OUTPUT = "image", "mask"
+# Metadata of a graph trained for INT8: JSON of what a quantised convolution takes at most, by the tensor's name. None
+# of these tensors has negative values.
+LEARNED_RANGES = "gms_rt.ranges"
 
 
 class Graph:

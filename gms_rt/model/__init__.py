@@ -1,1 +1,1 @@
-"""The generative segmentation model in PyTorch: frozen tokenizer, latent mapping model, and the two joined."""
+"""The models in PyTorch: frozen tokenizer and latent mapping model, the two joined, and the edge student."""

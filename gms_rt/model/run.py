@@ -12,18 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gms_rt.artifacts import read_json, write_bytes, write_json
 from gms_rt.config import config_from_values, read_toml
 from gms_rt.errors import ArtifactError, UsageError
 from gms_rt.model.checkpoint import load_tensors
 from gms_rt.model.gms import Gms
+from gms_rt.model.kind import CONFIG, LMM_WEIGHTS, is_student_run
 from gms_rt.model.lmm import LatentMapper, LmmConfig
 from gms_rt.model.loading import open_tokenizer, source_in_run
 from gms_rt.model.tokenizer import Tokenizer, TokenizerSpec
 
-CONFIG, WEIGHTS, TOKENIZER = "config.toml", "lmm.safetensors", "tokenizer.json"
+WEIGHTS, TOKENIZER = LMM_WEIGHTS, "tokenizer.json"
 TomlValue = str | int | float | bool | tuple[int, ...]
 Tables = Mapping[str, Mapping[str, TomlValue]]
 
@@ -58,7 +59,7 @@ def load_run(folder: Path) -> Gms:
 def load_mapper(folder: Path) -> LatentMapper:
     """The latent mapping model of a run folder, without its tokenizer."""
     mapper = LatentMapper(model_shape(folder))
-    load_weights(mapper, folder / WEIGHTS)
+    fill(mapper, folder / WEIGHTS)
     return mapper
 
 
@@ -72,15 +73,17 @@ def check_run(folder: Path) -> None:
     """Refuse what is not a run folder."""
     if not folder.is_dir():
         raise UsageError("is not a folder", where=folder, fix="name a run folder, such as gms-rt train writes")
+    if is_student_run(folder):
+        raise UsageError("is the run of a student", where=folder, fix="name a run that gms-rt train wrote")
     for name in (CONFIG, WEIGHTS, TOKENIZER):
         if not (folder / name).is_file():
             raise UsageError(f"is not a run folder (no {name})", where=folder)
 
 
-def load_weights(mapper: LatentMapper, path: Path) -> None:
-    """Fill a latent mapping model; every name and shape must fit."""
+def fill(model: nn.Module, path: Path) -> None:
+    """Fill a model with the weights in a file; every name and shape must fit."""
     weights = load_tensors(path)
-    wanted = mapper.state_dict()
+    wanted = model.state_dict()
     problems = {
         "missing": sorted(wanted.keys() - weights.keys()),
         "unexpected": sorted(weights.keys() - wanted.keys()),
@@ -89,7 +92,9 @@ def load_weights(mapper: LatentMapper, path: Path) -> None:
     listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
     if listed:
         raise ArtifactError(f"does not fit config.toml ({listed})", where=path)
-    mapper.load_state_dict({name: value.to(torch.float32) for name, value in weights.items()})
+    # Counters, as batch normalisation has them, stay whole numbers.
+    kinds = {name: torch.float32 if value.is_floating_point() else value.dtype for name, value in wanted.items()}
+    model.load_state_dict({name: value.to(kinds[name]) for name, value in weights.items()})
 
 
 def _tokenizer(folder: Path) -> Tokenizer:

@@ -56,11 +56,11 @@ def open_peer(
 def _torch(kind: str, path: Path, threads: int, device: str, size: tuple[int, int]) -> OpenedPeer:
     import torch
 
-    from gms_rt.model.run import load_run
+    from gms_rt.model.student_run import load_any_run
 
     if threads:
         torch.set_num_threads(threads)
-    gms = load_run(path).to(device)
+    gms = load_any_run(path).to(device)
     if kind == "torch-channels-last":
         gms = gms.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     segment: Callable[[torch.Tensor], torch.Tensor] = gms.segment

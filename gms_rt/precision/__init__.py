@@ -1,6 +1,7 @@
 """From an FP32 graph to a typed graph: what is int8, fp16, fp32, and the Dice gate that decides.
 
 recipe_from_graph.py  the whole way: calibrate, decide, judge
+learned.py            the recipe of a student that was trained for INT8
 recipe.py             `precision.json`, and its application to a graph
 images.py             calibration and gate images
 fp32_masks.py         the masks that the gate compares with

@@ -177,6 +177,38 @@ def parity_chart(
     return _svg(y + 34, "Dice of each case to the reference", marks, hint=True)
 
 
+@dataclass(frozen=True)
+class ParetoPoint:
+    """A model of the chart."""
+
+    name: str
+    milliseconds: float
+    dice: float
+    interval: tuple[float, float]
+    series: int
+    hollow: bool  # a student without a teacher
+
+
+def pareto_chart(points: Sequence[ParetoPoint]) -> str:
+    """Milliseconds across, Dice to the truth up, each with its 95 % interval."""
+    x = _axis([point.milliseconds for point in points])
+    y = _axis([value for point in points for value in point.interval])
+    height = 300
+    marks = [_grid(y, height)]
+    marks += [_below(x.at(tick), height, f"{tick:g} ms") for tick in x.ticks()]
+    for point in points:
+        tint, at = colour(point.series), x.at(point.milliseconds)
+        low, high = (_up(y.at(value), height) for value in point.interval)
+        whisker = f'<line x1="{at:.2f}%" x2="{at:.2f}%" y1="{low:.1f}" y2="{high:.1f}" class="whisker"/>'
+        spot = _spot(at, _up(y.at(point.dice), height), tint, hollow=point.hollow)
+        words = "{}: Dice {} ({} to {}), {} ms".format(
+            point.name, score(point.dice), *map(score, point.interval), milliseconds(point.milliseconds)
+        )
+        marks.append(_mark(whisker + spot, words))
+    marks.append(_scale(y, height, ""))
+    return _svg(height + 28, "Dice to the truth against milliseconds for one picture", marks, hint=True)
+
+
 def _axis(values: Sequence[float], *, zero: bool = False) -> Axis:
     low, high = min(values), max(values)
     if zero:

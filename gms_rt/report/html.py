@@ -19,7 +19,7 @@ from gms_rt.report.html_parts import badge, cell, dot, html_table, panel, sectio
 from gms_rt.report.model import Card, Fact, Gallery, Parity, Report
 from gms_rt.report.text import score
 
-_STYLE = "page.css"
+STYLE = "page.css"
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -27,18 +27,24 @@ def html_from_report(report: Report) -> str:
     """The report as one HTML page."""
     parts = list(_sections(report))
     links = "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title, _ in parts)
-    style = resources.files("gms_rt.report").joinpath(_STYLE).read_text(encoding="utf-8")
+    style = resources.files("gms_rt.report").joinpath(STYLE).read_text(encoding="utf-8")
+    return (
+        page_head(report.title, style) + '<body><a class="skip" href="#main">Skip to the results</a><div class="page">'
+        f'<div class="top"><span class="brand">gms<b>-rt</b></span><nav aria-label="Sections">{links}</nav></div>\n'
+        f'<main id="main">{_hero(report)}\n'
+        + "\n".join(section(key, title, body) for key, title, body in parts)
+        + f"</main>\n<footer>{_footer(report)}</footer></div></body></html>\n"
+    )
+
+
+def page_head(title: str, style: str) -> str:
+    """What stands before a page's body."""
     return (
         "<!doctype html>\n"
         '<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(report.title)}</title><style>{style}</style></head>\n"
-        '<body><a class="skip" href="#main">Skip to the results</a><div class="page">'
-        f'<div class="top"><span class="brand">gms<b>-rt</b></span><nav aria-label="Sections">{links}</nav></div>\n'
-        f'<main id="main">{_hero(report)}\n'
-        + "\n".join(section(key, title, body) for key, title, body in parts)
-        + f"</main>\n<footer>{_footer(report)}</footer></div></body></html>\n"
+        f"<title>{escape(title)}</title><style>{style}</style></head>\n"
     )
 
 

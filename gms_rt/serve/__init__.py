@@ -20,7 +20,10 @@ segment_api.py `/v1/segment`
 kserve_api.py  KServe v2: `/v2/…`
 monai_api.py   what 3D Slicer's MONAI Label extension calls
 shelf.py       scans that a client uploads first and asks about later, for a while
-openapi.py     `/openapi.json`
+openapi.py     `/openapi.json`; openapi_paths.py the interfaces that others have defined
+pages.py       the page's files
+kept.py        what `--keep` keeps
+held.py        how many bytes of strangers are held
 app.py         all routes
 server.py      sockets, TLS, slow clients, signals
 page/          what `/` shows

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gms_rt.serve.answer import error_value
-from gms_rt.serve.guard import App, Guard, GuardSettings
+from gms_rt.serve.guard import Guard, GuardSettings
 from gms_rt.serve.http import Endpoint, ErrorForm, error_answer, with_error_answers
 from gms_rt.serve.kserve_api import KServeApi, v2_error
 from gms_rt.serve.monai_api import MonaiApi, monai_error
@@ -21,7 +21,7 @@ from gms_rt.serve.service import Service
 METRICS_KIND = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def app_from_service(service: Service, settings: GuardSettings) -> App:
+def app_from_service(service: Service, settings: GuardSettings) -> Guard:
     """The application: `/v1/segment`, health, metrics, description and page, behind the guard."""
     segment, pages = SegmentApi(service), Pages()
 
@@ -87,7 +87,7 @@ def app_from_service(service: Service, settings: GuardSettings) -> App:
 
     application = Starlette(routes=routes, exception_handlers={404: unknown, 405: wrong_method})
     application.router.redirect_slashes = False
-    return Guard(application, service, settings)
+    return Guard(application, service, settings, routes)
 
 
 class MethodError(RefusedError):

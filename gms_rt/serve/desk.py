@@ -15,9 +15,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from gms_rt.errors import GmsError
 from gms_rt.serve.counters import Counters
 from gms_rt.serve.deadline import Deadline
-from gms_rt.serve.refusals import BusyError, ClosedError, RefusedError
+from gms_rt.serve.refusals import BusyError, ClosedError, RefusedError, forget_frames
 
 T = TypeVar("T")
 
@@ -97,19 +98,24 @@ class Desk:
 
     def _run(self) -> None:
         while (order := self._next()) is not None:
-            start = time.monotonic()
-            late = True
-            try:
-                order.deadline.check()
-                late = False
-                found = order.work()
-            except BaseException as error:  # whoever asked is told; the thread goes on
-                late = late or isinstance(error, RefusedError)
-                self._ended(start, late)
-                order.result.set_exception(error)
-            else:
-                self._ended(start, late)
-                order.result.set_result(found)
+            self._work(order)
+            del order  # what it holds is not held until the next one comes
+
+    def _work(self, order: _Order) -> None:
+        start = time.monotonic()
+        late = True
+        try:
+            order.deadline.check()
+            late = False
+            found = order.work()
+        except BaseException as error:  # whoever asked is told; the thread goes on
+            if isinstance(error, GmsError):  # of others it is told where they came from
+                forget_frames(error)
+            self._ended(start, late or isinstance(error, RefusedError))
+            order.result.set_exception(error)
+        else:
+            self._ended(start, late)
+            order.result.set_result(found)
 
     def _ended(self, start: float, late: bool) -> None:
         with self._changed:

@@ -13,12 +13,13 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
+from starlette.routing import Route
 
 from gms_rt.errors import UsageError
 from gms_rt.serve.http import error_answer
@@ -50,8 +51,9 @@ class GuardSettings:
 class Guard:
     """The service behind its checks, as an ASGI application."""
 
-    def __init__(self, app: App, service: Service, settings: GuardSettings) -> None:
+    def __init__(self, app: App, service: Service, settings: GuardSettings, routes: Sequence[Route]) -> None:
         self._app = app
+        self.routes = [(route.path, method) for route in routes for method in route.methods or () if method != "HEAD"]
         self._service = service
         self._settings = settings
 

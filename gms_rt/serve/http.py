@@ -18,7 +18,14 @@ from gms_rt.serve.answer import error_value
 from gms_rt.serve.deadline import Deadline
 from gms_rt.serve.held import Held
 from gms_rt.serve.limits import ServeLimits
-from gms_rt.serve.refusals import LateError, RefusedError, SlowError, UnsupportedError, status_from_error
+from gms_rt.serve.refusals import (
+    LateError,
+    RefusedError,
+    SlowError,
+    UnsupportedError,
+    forget_frames,
+    status_from_error,
+)
 from gms_rt.serve.service import Service
 
 T = TypeVar("T")
@@ -76,18 +83,18 @@ def _slow() -> SlowError:
     return SlowError("comes too slowly", where="body", fix="send it faster, or fewer files at a time")
 
 
-def request_deadline(request: Request, limits: ServeLimits) -> Deadline:
-    """The service's deadline, or the nearer one that the client names in seconds (`X-Request-Timeout`)."""
+def request_seconds(request: Request, limits: ServeLimits) -> float:
+    """The service's time for a request that has arrived, or the shorter one that its head names."""
     text = request.headers.get("x-request-timeout")
     if text is None:
-        return Deadline(limits.timeout)
+        return limits.timeout
     try:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
     if not 0 < seconds < 1e6:
         raise UsageError("is not a number of seconds", where="X-Request-Timeout")
-    return Deadline(min(seconds, limits.timeout))
+    return min(seconds, limits.timeout)
 
 
 async def wait_for_answer(request: Request, future: Future[T], deadline: Deadline) -> T:
@@ -129,7 +136,9 @@ def with_error_answers(service: Service, endpoint: Endpoint, form: ErrorForm = e
             service.counters.refusals.labels("gone").inc()
             return Response(status_code=499)
         except Exception as error:
-            return await error_answer(request, service, error, form)
+            answer = await error_answer(request, service, error, form)
+            forget_frames(error)
+            return answer
 
     answered.__name__ = endpoint.__name__
     return answered

@@ -23,7 +23,7 @@ from gms_rt.scan import check_size
 from gms_rt.scan.mask import levels_from_probability
 from gms_rt.serve.deadline import Deadline
 from gms_rt.serve.held import Held
-from gms_rt.serve.http import read_body, request_deadline, wait_for_answer
+from gms_rt.serve.http import read_body, request_seconds, wait_for_answer
 from gms_rt.serve.limits import ServeLimits
 from gms_rt.serve.model import ServedModel
 from gms_rt.serve.refusals import UnknownError
@@ -130,11 +130,12 @@ class KServeApi:
         service = self._service
         service.check_ready()
         model = self._model(request)
-        deadline = request_deadline(request, service.limits)
+        seconds = request_seconds(request, service.limits)
         service.desk.check_room()
         with Held(service.bytes) as held:
             body = await read_body(request, service.limits, held)
             request.scope["gms_rt.read"] = True
+            deadline = Deadline(seconds)
             head = request.headers.get(_HEAD)
 
             def work() -> tuple[bytes, int | None]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gms_rt import __version__
+from gms_rt.arrays import U8
 from gms_rt.artifacts import read_json
 from gms_rt.class_lists import values_from_classes
 from gms_rt.engine.drift import gate_from_certificate
@@ -14,6 +18,7 @@ from gms_rt.engine.golden import read_golden
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import CERTIFICATE, GOLDEN, rebuild_command
 from gms_rt.errors import GateError, GmsError
+from gms_rt.infer.channel import Budget
 from gms_rt.infer.dicom_seg import seg_available
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.outputs import OutFolder
@@ -24,6 +29,8 @@ from gms_rt.precision.gate import Gate, judge
 from gms_rt.serve.counters import Counters
 from gms_rt.serve.limits import ServeLimits
 from gms_rt.serve.queue import EngineQueue, QueueSettings
+
+_LARGE_BYTES = 1 << 30
 
 
 class ServedModel:
@@ -49,6 +56,9 @@ class ServedModel:
         settings = QueueSettings(name, batch, max(1, info.lanes), limits.images, limits.batch_wait)
         self.queue = EngineQueue(self.predictor, settings, counters)
         counters.name_engine(name, engine.manifest.precision, info.device)
+        self.large = Budget(_LARGE_BYTES)  # of images whose float maps would fill the memory together
+        self._batched: Engine | None = None
+        self.batch_notice = ""  # why batches are not used
         self.notice = ""  # what a user should know of the golden pictures
 
     @property
@@ -70,6 +80,28 @@ class ServedModel:
             "classes": values_from_classes(manifest.segment_classes),
             "gms_rt": __version__,
         }
+
+    def gain_from_batches(self, batched: Engine) -> None:
+        """Use the same engine opened for several images at once, from as many on as it is faster with.
+
+        It is left out, and closed, where it never is, or where its golden pictures are not equal to the other's.
+        """
+        images = read_golden(self.engine.folder / GOLDEN).images
+        most = batched.runner.info.batch
+        together = np.resize(images, (most, *images.shape[1:]))
+        one, many = _seconds(self.predictor, together[:1]), _seconds(Predictor(batched, self.options), together)
+        least = int(many / one) + 1
+        if least > most:
+            reason = f"{most} images take {1e3 * many:.1f} ms together, {1e3 * one * most:.1f} ms one after the other"
+        elif not np.array_equal(batched.runner.infer(images), self.engine.runner.infer(images)):
+            reason = "its masks are not those of one image at a time"
+        else:
+            self._batched = batched
+            self.ahead = max(self.ahead, most)
+            self.queue.use_batches(Predictor(batched, self.options), most, max(2, least))
+            return
+        batched.close()
+        self.batch_notice = f"batches of {most} are not used: {reason}"
 
     def check_golden(self) -> None:
         """Run the engine's golden pictures here; raise `GateError` where their masks miss the certificate's gate.
@@ -94,6 +126,8 @@ class ServedModel:
         """Work off what waits, then close the engine."""
         self.queue.close()
         self.engine.close()
+        if self._batched is not None:
+            self._batched.close()
 
 
 def _certificate_value(folder: Path, fingerprint: str) -> dict[str, Any] | None:
@@ -121,3 +155,13 @@ def _gate(folder: Path) -> Gate:
     except GmsError:
         certificate = {}  # damaged: `gms-rt parity` says so
     return gate_from_certificate(certificate) or Gate()
+
+
+def _seconds(predictor: Predictor, images: U8) -> float:
+    """The shortest of some times for these images at once."""
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        predictor.predict(list(images))
+        times.append(time.perf_counter() - start)
+    return min(times)

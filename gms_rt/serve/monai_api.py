@@ -99,12 +99,12 @@ class MonaiApi:
         output = request.query_params.get("output", "all")
         if output not in ("all", "image", "json"):
             raise UsageError(f"is not given here: '{output[:40]}'", where="output", fix="ask for all, image or json")
-        deadline = Deadline(service.limits.timeout)
         service.desk.check_room()
         with Held(service.bytes) as held:
             parts = await self._form(request, held)
             sent = [_sent(part) for part in parts if part.name == "file" and part.filename is not None]
             sent = sent or self._shelved(request.query_params).files
+            deadline = Deadline(service.limits.timeout)
             work = service.take(
                 lambda: segment_files(service, model, sent, NIFTI, AnswerParts(), deadline, held), deadline
             )

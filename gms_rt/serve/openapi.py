@@ -6,6 +6,7 @@ from typing import Any
 
 from gms_rt import __version__
 from gms_rt.serve.answer import FORMATS, GEOJSON, JSON, NIFTI, PNG, SEG, ZIP_KIND
+from gms_rt.serve.openapi_paths import paths_of_others
 from gms_rt.serve.service import Service
 
 _WHAT = {
@@ -91,7 +92,8 @@ def openapi_document(service: Service) -> dict[str, Any]:
         "paths": {
             "/v1/segment": {"post": segment},
             "/metrics": {"get": {"summary": "Figures for Prometheus", **plain}},
-        },
+        }
+        | paths_of_others(),
         "components": {
             "schemas": {"Error": _ERROR, "Answer": _ANSWER},
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout  # before Python 3.11 another than the builtin
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +52,7 @@ class Ticket(Future[NDArray[Any]]):
         """The map, once it is there; `LateError` when the deadline is over before."""
         try:
             return self.result(self.deadline.left + 0.05)  # the queue drops it at the deadline; that error tells more
-        except TimeoutError:
+        except FutureTimeout:
             self.deadline.check()
             raise
 
@@ -67,6 +68,8 @@ class EngineQueue:
         self._changed = threading.Condition()
         self._closed = False
         self._mean = 0.01  # seconds per image, a moving mean
+        self._batched: Segmenter | None = None
+        self._most, self._least = settings.batch, 1
         self.broken = ""  # why the engine is not to be trusted any more
         self._depth = counters.queue_images.labels(settings.name)
         self._sizes = counters.batch_images.labels(settings.name)
@@ -98,6 +101,11 @@ class EngineQueue:
             self._changed.notify()
         return ticket
 
+    def use_batches(self, batched: Segmenter, most: int, least: int) -> None:
+        """From now on, `least` images and more that wait go together, at most so many, through this segmenter."""
+        with self._changed:
+            self._batched, self._most, self._least = batched, most, least
+
     def _has_room(self) -> bool:
         return self._closed or len(self._waiting) < self._settings.depth
 
@@ -122,11 +130,13 @@ class EngineQueue:
 
     def _take(self) -> list[Ticket]:
         """The next batch, waiting for its first image; nothing means the end."""
-        most = self._settings.batch
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
+            most = self._most
             if self._settings.wait > 0 and not self._closed:
                 self._changed.wait_for(lambda: len(self._waiting) >= most or self._closed, self._settings.wait)
+            if self._batched is not None and len(self._waiting) < self._least:
+                most = 1
             taken = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
             self._depth.set(len(self._waiting))
             self._changed.notify_all()
@@ -147,7 +157,8 @@ class EngineQueue:
         start = time.perf_counter()
         try:
             images = [ticket.image for ticket in tickets if ticket.image is not None]
-            maps = self._predictor.predict(images)
+            together = self._batched is not None and len(images) >= self._least
+            maps = (self._batched if together and self._batched else self._predictor).predict(images)
         except BaseException as error:  # the thread goes on: whoever asked is told
             if isinstance(error, NativeError):
                 self.broken = error.what

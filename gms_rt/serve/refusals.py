@@ -96,3 +96,10 @@ def status_from_error(error: BaseException) -> tuple[int, str]:
     if isinstance(error, UsageError):
         return 400, "bad_request"
     return 500, "failed"
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Let go of the frames that an error came through, with all that they hold: they may refer to the error again."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

@@ -29,8 +29,10 @@ from gms_rt.serve.intake import Taken, Workspace
 from gms_rt.serve.limits import ServeLimits
 from gms_rt.serve.model import ServedModel
 from gms_rt.serve.queue import Ticket
-from gms_rt.serve.refusals import RefusedError
+from gms_rt.serve.refusals import RefusedError, forget_frames
 
+_BYTES_PER_PIXEL = 16  # image, probability as float, mask, PNG
+_LARGE = 64 << 20  # bytes from which on an image is worked on alone
 _AHEAD = 2  # frames decoded while the engine works, for each image that it works on
 
 
@@ -102,6 +104,7 @@ class SegmentJob:
         self._deadline = deadline
         self._limits = limits
         self._counters = counters
+        self._large = model.large
         self._frames_left = limits.max_frames
 
     def run(self, taken: Taken, workspace: Workspace) -> list[SegmentedSource]:
@@ -148,6 +151,7 @@ class SegmentJob:
         except Exception as raised:  # what a foreign reader raises in its own way costs the file, not the service
             error = InputError(f"cannot be read ({type(raised).__name__})")
             case.fail(error.what)
+        forget_frames(error)
         start = time.perf_counter()
         case.finish()
         for name in case.files:
@@ -190,8 +194,17 @@ class SegmentJob:
             prepared = self.model.predictor.prepare(frame.image)
             seconds = time.perf_counter() - start
             self.spent.decode += seconds
-            pending.append((frame, self.model.queue.submit(prepared, self._deadline, wait=True), seconds))
-            self._write_pending(case, pending, _AHEAD * self.model.ahead)
+            cost = frame.image.shape[0] * frame.image.shape[1] * _BYTES_PER_PIXEL
+            large = cost > _LARGE
+            if large:  # alone in this request, and only so many of all requests at the same time
+                self._write_pending(case, pending, 0)
+                self._large.take(cost)
+            try:
+                pending.append((frame, self.model.queue.submit(prepared, self._deadline, wait=True), seconds))
+                self._write_pending(case, pending, 0 if large else _AHEAD * self.model.ahead)
+            finally:
+                if large:
+                    self._large.give(cost)
             start = time.perf_counter()
         self._write_pending(case, pending, 0)
 

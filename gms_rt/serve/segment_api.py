@@ -13,7 +13,7 @@ from gms_rt.serve.accept import preferred_format
 from gms_rt.serve.answer import FORMATS, JSON, NIFTI, AnswerParts, Rendered, options_for, render_answer
 from gms_rt.serve.deadline import Deadline
 from gms_rt.serve.held import Held
-from gms_rt.serve.http import read_body, request_deadline, wait_for_answer
+from gms_rt.serve.http import read_body, request_seconds, wait_for_answer
 from gms_rt.serve.intake import SentFile, Workspace, take_files
 from gms_rt.serve.kept import keep_answer
 from gms_rt.serve.model import ServedModel
@@ -58,11 +58,12 @@ class SegmentApi:
         for alias, kind in _ALIASES.items():
             accept = accept.replace(alias, kind) if accept else accept
         kind = preferred_format(accept, FORMATS)
-        deadline = request_deadline(request, service.limits)
+        seconds = request_seconds(request, service.limits)
         service.desk.check_room()
         with Held(service.bytes) as held:
             body = await read_body(request, service.limits, held)
             request.scope["gms_rt.read"] = True
+            deadline = Deadline(seconds)
             sent = files_from_body(body, request.headers.get("content-type", ""), service.limits.max_files)
             work = service.take(lambda: segment_files(service, model, sent, kind, parts, deadline, held), deadline)
             rendered = await wait_for_answer(request, work, deadline)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from gms_rt.serve.limits import ServeLimits
 from gms_rt.serve.service import Service
 
 _GRACE = 5.0  # seconds that an answer may take to be sent when the service ends
+_UNREAD = 60_000  # milliseconds that bytes of an answer may wait for the client to read
 _KEEP_ALIVE = 75  # seconds that a connection may rest between requests
 
 
@@ -48,8 +50,10 @@ class HttpServer:
         self._service = service
         self._socket = _bound(settings)
         self._error: BaseException | None = None
+        app = app_from_service(service, guard)
+        self.routes = app.routes  # path and method of every way in
         config = uvicorn.Config(
-            app_from_service(service, guard),
+            app,
             http=_protocol(service.limits),
             ws="none",
             lifespan="off",
@@ -157,7 +161,8 @@ def _ended_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    with handle_signals(INTERRUPTS, lambda *_: stop()):
+    # A verb ends with the pipe that it prints to; a service does not end with a client that hangs up.
+    with handle_signals(INTERRUPTS, lambda *_: stop()), handle_signals([signal.SIGPIPE], lambda *_: None):
         yield
 
 
@@ -181,6 +186,8 @@ def _protocol(limits: ServeLimits) -> type[H11Protocol]:
             if len(self.connections) > limits.connections:
                 transport.abort()
                 return
+            # What a client that does not read has not taken by then is dropped, with its connection.
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD)
             self._await_head()
 
         def data_received(self, data: bytes) -> None:

@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout  # before Python 3.11 another than the builtin
 from pathlib import Path
 from typing import TypeVar
 
@@ -138,7 +139,7 @@ def result_within(future: Future[T], deadline: Deadline) -> T:
     """The answer to what was taken; `LateError` where it does not come in time. For callers without an event loop."""
     try:
         return future.result(deadline.left + 1.0)
-    except TimeoutError:
+    except FutureTimeout:
         deadline.cancel()
         deadline.check()
         raise GmsError("was not answered") from None

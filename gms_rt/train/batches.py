@@ -24,6 +24,7 @@ from gms_rt.scan.mask import FOREGROUND
 from gms_rt.train.device import readers
 from gms_rt.train.latents import LatentCache, encode_masks
 from gms_rt.train.recipe import TrainingRecipe
+from gms_rt.train.replay import Replay
 from gms_rt.train.samples import Samples, mask_tensor
 from gms_rt.train.schedule import Schedule
 from gms_rt.train.view_readers import ViewReaders
@@ -132,6 +133,7 @@ class LiveBatches:
     ) -> None:
         self._gms, self._samples, self._schedule, self._device = gms, samples, schedule, device
         self._cuda, self._half = device.type == "cuda", half
+        self._encoded = Replay(self._encode) if self._cuda else self._encode
         count, self._steps = readers(device, schedule.recipe.batch)
         self._readers = ViewReaders(samples, count, processes=self._cuda)
         self._ahead: dict[int, list[Future[tuple[U8, U8]]]] = {}
@@ -169,15 +171,19 @@ class LiveBatches:
         return held.to(self._device, non_blocking=True)
 
     @torch.no_grad()
+    def _encode(self, images: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled latents of images, levels behind them, and of masks."""
+        half = self._cuda and self._half != torch.float32
+        with torch.autocast(self._device.type, dtype=self._half, enabled=half):
+            return self._gms.encode_levels(images).float(), self._gms.encode_masks(drawn).float()
+
+    @torch.no_grad()
     def _latents(self, images: Tensor, drawn: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Scaled latents of images and masks."""
         recipe = self._schedule.recipe
         noisy = bool(np.random.default_rng([recipe.seed, _NOISE, step]).random() < recipe.latent_noise)
-        half = self._cuda and self._half != torch.float32
-        with _moments(self._gms, noisy) as seen, torch.autocast(self._device.type, dtype=self._half, enabled=half):
-            latent = self._gms.encode_levels(images).float()
-        with torch.autocast(self._device.type, dtype=self._half, enabled=half):
-            target = self._gms.encode_masks(drawn).float()
+        with _moments(self._gms, noisy) as seen:  # which a recording does not meet
+            latent, target = (self._encode if noisy else self._encoded)(images, drawn)
         if not noisy:
             return latent, target
         channels = target.shape[1]  # of a latent; levels follow it

@@ -15,7 +15,6 @@ from gms_rt.train.batches import Batch
 from gms_rt.train.linear_decoder import linear_decoder_loss
 from gms_rt.train.losses import dice_loss, latent_loss
 from gms_rt.train.recipe import TrainingRecipe
-from gms_rt.train.schedule import Place
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Losses:
 
 
 def losses(
-    gms: Gms, recipe: TrainingRecipe, place: Place, batch: Batch, outputs: list[Tensor], linear: Tensor | None
+    gms: Gms, recipe: TrainingRecipe, phase: str, batch: Batch, outputs: list[Tensor], linear: Tensor | None
 ) -> Losses:
     """The losses of the supervised heads' latents, the output first; the batch is on the model's device.
 
@@ -36,10 +35,10 @@ def losses(
     """
     latent = torch.stack([latent_loss(output.float(), batch.target) for output in outputs]).sum()
     nothing = torch.zeros((), device=latent.device)
-    if place.phase == "latent" and linear is not None:
+    if phase == "latent" and linear is not None:
         guessed = torch.stack([linear_decoder_loss(output.float(), linear, batch.mask) for output in outputs]).sum()
         return Losses(recipe.latent_weight * latent + recipe.linear_decoder * guessed, latent, nothing)
-    if place.phase == "latent" or recipe.loss == "latent":
+    if phase == "latent" or recipe.loss == "latent":
         return Losses(latent, latent, nothing)
     heads = outputs if recipe.decoded == "all" else outputs[:1]
     smooth = recipe.dice_smooth

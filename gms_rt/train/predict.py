@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from gms_rt.arrays import U8
-from gms_rt.model.run import load_run
 from gms_rt.model.size import trained_size
+from gms_rt.model.student_run import load_any_run
 from gms_rt.scan.segmenter import Segmenter
 
 
 def segmenter_from_run(run: Path, *, device: str = "cpu") -> Segmenter:
     """A run, ready to segment at the size that it was trained on."""
-    gms, size = load_run(run).to(device), trained_size(run)
+    gms, size = load_any_run(run).to(device), trained_size(run)
 
     def infer(images: U8) -> U8:
         return np.asarray(gms.segment(torch.from_numpy(images).to(device)).cpu().numpy(), np.uint8)

@@ -26,7 +26,8 @@ VIEW_LATER = (
     "image_resize",
     "mask_resize",
 )
-LATER = (*VIEW_LATER, "latent_noise_scaled", "dice_smooth", "last_batch", "warmup_moves", "levels", "pooling")
+_STEP_LATER = ("latent_noise_scaled", "dice_smooth", "last_batch", "warmup_moves", "patience")
+LATER = (*VIEW_LATER, *_STEP_LATER, "levels", "pooling")
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class TrainingRecipe:
     # The rest.
     validation: float = 0.1  # share carved from train
     validate_every: int = 1  # epochs
+    patience: int = 0  # epochs of the last phase without a better validation, after which it ends; 0 never
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # of the forward pass; auto: half on a GPU, else fp32
     seed: int = 0  # of every random choice
     threads: int = 0  # processor threads; 0 takes what torch takes

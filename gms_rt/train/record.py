@@ -15,17 +15,16 @@ from typing import Any
 from gms_rt.artifacts import write_bytes
 from gms_rt.train.checkpoint import Row
 
-COLUMNS = (
-    "epoch", "step", "phase", "lr", "loss", "latent_loss", "dice_loss",
-    "validation_dice", "validation_loss", "seconds", "images_per_second",
-)  # fmt: skip
+_BEFORE = ("epoch", "step", "phase", "lr")
+_BEHIND = ("validation_dice", "validation_loss", "seconds", "images_per_second")
 EVENTS = "events.out.tfevents.gms-rt"
 
 
 class Record:
-    """Writes rows into a run folder."""
+    """Writes rows into a run folder; `losses` are the names of its columns of losses."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, losses: tuple[str, ...]) -> None:
+        self._columns = (*_BEFORE, *losses, *_BEHIND)
         self._csv = folder / "metrics.csv"
         self._events = folder / "tensorboard" / EVENTS
         self._written = 0
@@ -33,7 +32,7 @@ class Record:
     def write(self, rows: list[Row]) -> None:
         """Write all rows to the table, and those that are new as events."""
         text = io.StringIO()
-        table = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+        table = csv.DictWriter(text, self._columns, restval="", lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
         write_bytes(self._csv, text.getvalue().encode())

@@ -94,7 +94,12 @@ def mask_tensor(masks: Sequence[U8]) -> Tensor:
     return torch.from_numpy(np.stack(masks)[:, None] >= FOREGROUND).to(torch.float32)
 
 
-def _room() -> int:
+def machine_memory() -> int:
+    """Bytes of memory that this machine, or the container on it, has."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _LIMIT.read_text().strip() if _LIMIT.is_file() else "max"
-    return max(_KEEP_BYTES, min(memory, int(limit) if limit.isdigit() else memory) // _KEEP_SHARE)
+    return min(memory, int(limit)) if limit.isdigit() else memory
+
+
+def _room() -> int:
+    return max(_KEEP_BYTES, machine_memory() // _KEEP_SHARE)

@@ -14,7 +14,8 @@ from gms_rt.model.gms import Gms
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Gms, Path]:
     """The pipeline, and its graph at 48×32."""
     pytest.importorskip("diffusers")
-    from gms_rt.export.fuse import ExportOptions, graph_from_gms
+    from gms_rt.export.fuse import graph_from_gms
+    from gms_rt.export.options import ExportOptions
 
     gms = small_gms(request.param)
     out = tmp_path_factory.mktemp(request.param) / "small.onnx"

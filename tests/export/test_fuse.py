@@ -18,7 +18,8 @@ from gms_rt.artifacts import write_json
 from gms_rt.class_lists import classes_value
 from gms_rt.classes import SegmentClass
 from gms_rt.errors import ArtifactError, UsageError
-from gms_rt.export.fuse import ExportOptions, graph_from_gms, graph_from_run
+from gms_rt.export.fuse import graph_from_gms, graph_from_run
+from gms_rt.export.options import ExportOptions
 from gms_rt.graph import write
 from gms_rt.graph.graph import Graph
 from gms_rt.model.gms import Gms

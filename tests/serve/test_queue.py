@@ -6,19 +6,26 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.infer_engine import BrightnessRunner, brightness_engine
+from support.serve_server import write_golden
 
 from gms_rt.arrays import U8
+from gms_rt.engine.loaded import Engine
 from gms_rt.errors import NativeError
+from gms_rt.infer.options import InferOptions
 from gms_rt.scan.segmenter import Segmenter
 from gms_rt.serve.counters import Counters
 from gms_rt.serve.deadline import Deadline
 from gms_rt.serve.desk import Desk
 from gms_rt.serve.held import ByteBudget, Held
+from gms_rt.serve.limits import ServeLimits
+from gms_rt.serve.model import ServedModel
 from gms_rt.serve.queue import EngineQueue, QueueSettings
 from gms_rt.serve.refusals import BusyError, ClosedError, LateError
 
@@ -184,3 +191,60 @@ def test_bytes_are_given_back_whatever_happens() -> None:
         held.take(1)
     with Held(budget) as again:
         again.take(10)
+
+
+class Shifted(BrightnessRunner):
+    """Masks that are not those of one image at a time."""
+
+    def _infer(self, images: U8, probabilities: U8) -> None:
+        super()._infer(images, probabilities)
+        probabilities[:] = np.roll(probabilities, 1, axis=2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "together", "sizes", "reason"),
+    [
+        (BrightnessRunner, 2.0, [1, 4, 4, 1], ""),  # of ten images two are too few for the engine of four
+        (BrightnessRunner, 5.0, [1] * 10, "one after the other"),
+        (Shifted, 2.0, [1] * 10, "not those of one image"),
+    ],
+)
+def test_batches_are_used_where_they_are_faster_and_the_same(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[BrightnessRunner],
+    together: float,
+    sizes: list[int],
+    reason: str,
+) -> None:
+    monkeypatch.setattr("gms_rt.serve.model._seconds", lambda predictor, images: together if len(images) > 1 else 1.0)
+    write_golden(tmp_path)
+    counters = Counters()
+    engine = brightness_engine(tmp_path)
+    model = ServedModel("brightness", engine, InferOptions(), ServeLimits(), counters)
+    several = Engine(tmp_path, engine.manifest, kind(batch=4))
+    model.gain_from_batches(several)
+    assert reason in model.batch_notice
+    assert bool(reason) == bool(model.batch_notice)
+    seen, begun, open_ = [], threading.Event(), threading.Event()
+
+    def infer(runner: BrightnessRunner) -> Any:
+        real = runner._infer
+
+        def counted(images: U8, probabilities: U8) -> None:
+            begun.set()
+            assert open_.wait(10)
+            seen.append(len(images))
+            real(images, probabilities)
+
+        return counted
+
+    for runner in (engine.runner, several.runner):
+        monkeypatch.setattr(runner, "_infer", infer(runner))
+    first = model.queue.submit(np.zeros((64, 64, 3), np.uint8), Deadline(10))
+    assert begun.wait(10)
+    tickets = [model.queue.submit(np.full((64, 64, 3), n, np.uint8), Deadline(10)) for n in range(1, 10)]
+    open_.set()
+    assert [int(ticket.map()[0, 0]) for ticket in [first, *tickets]] == list(range(10))
+    assert seen == sizes
+    model.close()

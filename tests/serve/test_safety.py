@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import http.client
 import io
 import json
 import logging
 import re
+import shutil
 import signal
 import socket
+import ssl
 import struct
+import subprocess
 import threading
 import time
 import zipfile
@@ -27,6 +32,7 @@ from gms_rt.errors import GateError, UsageError
 from gms_rt.infer.options import InferOptions
 from gms_rt.serve.counters import Counters
 from gms_rt.serve.guard import GuardSettings
+from gms_rt.serve.intake import SentFile
 from gms_rt.serve.limits import ServeLimits
 from gms_rt.serve.model import ServedModel
 from gms_rt.serve.server import HttpServer, ServerSettings, check_exposure, token_from_file
@@ -120,6 +126,33 @@ def test_beyond_loopback_a_token_is_needed(tmp_path: Path) -> None:
             token_from_file(tmp_path / "token")
     (tmp_path / "token").write_text(f"{TOKEN}\nmore\n")
     assert token_from_file(tmp_path / "token") == TOKEN
+
+
+def test_tls_with_a_certificate_of_ones_own(tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names, *files]
+    subprocess.run(made, check=True, capture_output=True)
+    where = ServerSettings(port=0, certificate=tmp_path / "cert.pem", private_key=tmp_path / "key.pem")
+    with running(tmp_path / "brightness", Setup(server=where)) as server:
+        assert server.server.address.startswith("https://")
+        trusted = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+        connection = http.client.HTTPSConnection("localhost", server.port, context=trusted, timeout=20)
+        connection.request("POST", "/v1/segment", png(picture(1)), {"Accept": "image/png"})
+        assert connection.getresponse().status == 200
+        connection.close()
+    with pytest.raises(UsageError, match="cannot be used"):
+        wrong = dataclasses.replace(where, certificate=tmp_path / "key.pem")
+        HttpServer(server.service, GuardSettings(), wrong)
+
+
+def test_large_images_are_worked_on_one_by_one(tmp_path: Path) -> None:
+    with running(tmp_path / "brightness") as server:
+        sent = [png(np.full((2200, 2000, 3), 90 + n, np.uint8)) for n in range(3)]
+        found = server.segment(zipped({f"{n}.png": body for n, body in enumerate(sent)}), "?masks=0&contours=0").json()
+    assert [source["status"] for source in found["sources"]] == ["empty"] * 3
 
 
 def test_sizes_are_refused_before_they_cost(server: Running) -> None:
@@ -273,6 +306,30 @@ def test_who_hangs_up_costs_nothing_more(tmp_path: Path) -> None:
         assert value("gms_rt_held_bytes") == 0
 
 
+def test_what_was_sent_is_let_go_at_once_also_after_an_error(server: Running) -> None:
+    """Errors refer to frames that refer to errors: bodies would stay until Python looks for cycles."""
+
+    def held() -> int:
+        return sum(isinstance(each, SentFile) for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        segment(server, png(picture(1)))
+        segment(server, png(picture(1))[:300])
+        segment(server, b"hello")
+        segment(server, zipped({"a.png": png(picture(1))[:300]}))
+        segment(server, png(np.zeros((400, 400, 3), np.uint8)))
+        segment(server, png(picture(1)), X_Request_Timeout="1e-9")
+        segment(server, png(picture(1)), Accept="application/dicom")
+        end = time.monotonic() + 3
+        while held() and time.monotonic() < end:
+            time.sleep(0.02)
+        assert held() == 0
+    finally:
+        gc.enable()
+
+
 def test_it_is_not_ready_before_its_golden_pictures_passed(tmp_path: Path) -> None:
     folder = tmp_path / "brightness"
     write_golden(folder, probabilities=np.full((2, 64, 64), 200, np.uint8))
@@ -306,8 +363,11 @@ def test_the_log_has_nothing_of_a_patient(server: Running, caplog: pytest.LogCap
         server.ask("GET", f"/datastore/image?image={name}", Authorization=f"Bearer {TOKEN}")
         server.ask("GET", f"/session/{name}", Authorization=f"Bearer {TOKEN}", User_Agent=name)
         server.ask("GET", f"/{name}", Authorization=f"Bearer {TOKEN}")
+        end = time.monotonic() + 5
+        while len(caplog.records) < 6 and time.monotonic() < end:  # a line is written after its answer was sent
+            time.sleep(0.01)
     lines = [record.getMessage() for record in caplog.records]
-    assert len(lines) >= 6
+    assert len(lines) == 6
     assert not re.search("DOE|JANE|1970", "".join(lines) + caplog.text)
     assert all(json.loads(line)["status"] for line in lines)
 
@@ -338,6 +398,31 @@ def test_a_killed_service_leaves_nothing_for_the_next(tmp_path: Path, monkeypatc
         assert not left.exists()
         assert server.service.scratch.exists()
     assert not list(tmp_path.glob("gms-rt-serve-*"))
+
+
+def test_clients_that_hang_up_do_not_end_the_process(tmp_path: Path) -> None:
+    """The command line ends with a closed pipe, as every program does; a service must not."""
+    folder = tmp_path / "engines" / "brightness"
+    write_golden(folder)
+    process = program(folder, 0.0, "serve", folder, "--port", 0, "--json", "--quiet")
+    try:
+        assert process.stdout is not None
+        address = json.loads(process.stdout.readline())["address"]
+        assert process.stdout.readline()  # ready
+        port = int(address.rsplit(":", 1)[1])
+        request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        for _ in range(100):
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.sendall(request)
+                connection.shutdown(socket.SHUT_WR)
+        assert _Client(port).figure("gms_rt_ready") == 1
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 0, err
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_what_was_taken_is_answered_after_sigterm(tmp_path: Path) -> None:
@@ -378,8 +463,6 @@ class _Client:
     port: int
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        import http.client
-
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
             connection.request(method, path, body)

@@ -191,3 +191,13 @@ def test_the_page_and_the_description_are_there(server: Running) -> None:
     assert (page.status, b"Not for clinical use" in page.body) == (200, True)
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]
     assert "/v1/segment" in server.ask("GET", "/openapi.json").json()["paths"]
+
+
+def test_every_way_in_is_described(server: Running) -> None:
+    document = server.ask("GET", "/openapi.json").json()
+    described = {(path, method.upper()) for path, methods in document["paths"].items() for method in methods}
+    known = ("/v1/segment", "/v2", "/info", "/infer", "/auth", "/session", "/datastore", "/metrics")
+    routes = server.server.routes
+    there = {(path, method) for path, method in routes if path.startswith(known)}
+    assert len(there) > 25
+    assert there == {(path, method) for path, method in described if path.startswith(known)}

@@ -182,6 +182,17 @@ def test_half_precision_forward_keeps_float32_weights(phantoms: Path, tiny_token
         assert torch.allclose(value, full[key], atol=0.05), key
 
 
+def test_a_training_without_progress_ends_early(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
+    """With steps too small to change anything, the first epoch stays the best; and a resume does not go on."""
+    still = recipe("paper", "epochs=9", "lr=1e-30", "weight_decay=0.0", "patience=3")
+    for resume in (False, True):
+        outcome = run(phantoms, tiny_tokenizer, tmp_path / "run", still, resume=resume)
+        assert [int(row["epoch"]) for row in table(tmp_path / "run")] == [1, 2, 3, 4]
+        assert outcome.best_epoch == 1
+    run(phantoms, tiny_tokenizer, tmp_path / "whole", recipe("paper", "epochs=5", "lr=1e-30", "weight_decay=0.0"))
+    assert len(table(tmp_path / "whole")) == 5
+
+
 def test_same_seed_same_weights(phantoms: Path, tiny_tokenizer: str, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         run(phantoms, tiny_tokenizer, tmp_path / name, recipe("paper", "epochs=1", f"seed={seed}"))
@@ -288,13 +299,13 @@ def test_losses_that_are_read_later_are_the_same(
     phantoms: Path, tiny_tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A GPU's are read when it has its next step."""
-    from gms_rt.train import loop
+    from gms_rt.train import steps
 
     def rows(name: str) -> list[list[str]]:
         return [[v for k, v in row.items() if "second" not in k] for row in table(tmp_path / name)]
 
     run(phantoms, tiny_tokenizer, tmp_path / "now", PAPER)
-    monkeypatch.setattr(loop, "_lag", lambda device: 1)
+    monkeypatch.setattr(steps, "_lag", lambda device: 1)
     run(phantoms, tiny_tokenizer, tmp_path / "later", PAPER)
     assert weights(tmp_path / "later") == weights(tmp_path / "now")
     assert rows("later") == rows("now")
@@ -311,9 +322,9 @@ def test_dropped_cases_are_not_counted(phantoms: Path, tiny_tokenizer: str, tmp_
 def test_nan_names_the_batch_and_keeps_the_last_good_state(
     phantoms: Path, tiny_tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lag: int
 ) -> None:
-    from gms_rt.train import loop, objective
+    from gms_rt.train import objective, steps
 
-    monkeypatch.setattr(loop, "_lag", lambda device: lag)
+    monkeypatch.setattr(steps, "_lag", lambda device: lag)
     calls = []
 
     def poisoned(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -32,7 +32,7 @@ def test_the_official_losses_are_summed_over_three_heads(tmp_path: Path, smooth:
     outputs = gms.mapper.supervised_latents(image)
     assert len(outputs) == 3
     place = Schedule(recipe, 2).place(0)
-    found = losses(gms, recipe, place, Batch(image, target, mask, ["a", "b"]), outputs, None)
+    found = losses(gms, recipe, place.phase, Batch(image, target, mask, ["a", "b"]), outputs, None)
     dice = torch.zeros(())
     for output in outputs:
         drawn = gms.probability(output)
@@ -41,5 +41,5 @@ def test_the_official_losses_are_summed_over_three_heads(tmp_path: Path, smooth:
     assert torch.allclose(found.drawn, dice, atol=1e-6)
     assert torch.allclose(found.latent, sum(latent_loss(output, target) for output in outputs), atol=1e-6)
     assert torch.allclose(found.total, found.latent + found.drawn)
-    only = losses(gms, replace(recipe, loss="dice"), place, Batch(image, target, mask, ["a", "b"]), outputs, None)
+    only = losses(gms, replace(recipe, loss="dice"), place.phase, Batch(image, target, mask, ["a", "b"]), outputs, None)
     assert torch.equal(only.total, only.drawn)

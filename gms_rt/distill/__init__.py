@@ -1,0 +1,1 @@
+"""Distilling: a trained run teaches a small network of the whole, the edge student."""

@@ -1,0 +1,117 @@
+"""The frozen teacher: soft masks and mask latents of pictures, computed as fast as this machine can.
+
+On a GPU torch computes; on a CPU OpenVINO does, from the run's own graph, in BF16 where the CPU has it; torch again
+where OpenVINO is not installed. Which it was stands in `made_by`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gms_rt.arrays import U8
+from gms_rt.artifacts import sha256_file, sha256_json
+from gms_rt.errors import UsageError
+from gms_rt.model.run import TOKENIZER, WEIGHTS, check_run, load_run, model_shape
+from gms_rt.model.size import trained_size
+from gms_rt.train.device import forward_type
+
+F16 = NDArray[np.float16]
+Answer = Callable[[U8], tuple[U8, F16]]
+_GPU_BATCH = 16
+
+
+@dataclass(frozen=True)
+class TeacherFacts:
+    """What a teacher is."""
+
+    run: Path
+    size: int  # side of its pictures
+    latent_channels: int  # of a mask latent
+    sha256: str  # of its weights and its tokenizer's
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher, ready to answer."""
+
+    answer: Answer  # uint8 N×H×W×3 pictures to soft masks uint8 N×H×W and scaled mask latents N×C×h×w
+    made_by: str  # what computes
+
+
+def teacher_facts(run: Path) -> TeacherFacts:
+    """What a run is as a teacher, without opening its tokenizer."""
+    check_run(run)
+    parts = [sha256_file(run / WEIGHTS), sha256_file(run / TOKENIZER)]  # the tokenizer's hash is in its file
+    return TeacherFacts(run, trained_size(run), model_shape(run).latent_channels, sha256_json(parts))
+
+
+def open_teacher(facts: TeacherFacts, device: str) -> Teacher:
+    """Open a teacher for this device."""
+    if device == "cpu" and _has_openvino():
+        return _openvino(facts)
+    return _torch(facts, torch.device(device))
+
+
+def _has_openvino() -> bool:
+    return importlib.util.find_spec("openvino") is not None
+
+
+def _openvino(facts: TeacherFacts) -> Teacher:
+    from gms_rt.engine.request import BuildRequest
+    from gms_rt.engine.source import read_source
+    from gms_rt.graph.run import Session
+    from gms_rt.precision.ranges import with_outputs
+    from gms_rt.runtime.arithmetic import cpu_arithmetic
+
+    graph = read_source(BuildRequest(source=facts.run, batch=1)).graph
+    execution = "bf16" if cpu_arithmetic().bf16 else "f32"
+    session = Session(with_outputs(graph, [latent_tensor(graph)]), execution=execution)
+
+    def answer(images: U8) -> tuple[U8, F16]:
+        found = [[part.copy() for part in session.outputs(image[None])] for image in images]
+        masks, latents = zip(*found, strict=True)
+        return np.concatenate(masks)[..., 0], np.concatenate(latents).astype(np.float16)
+
+    return Teacher(answer, f"OpenVINO {execution}")
+
+
+def latent_tensor(graph: Any) -> str:
+    """The tensor in which a fused graph holds the mask latent: what its decoder takes."""
+    made = {name for node in graph.nodes if not node.name.startswith("decoder/") for name in node.output}
+    drawn = [node for node in graph.nodes if node.name.startswith("decoder/")]
+    taken = dict.fromkeys(name for node in drawn for name in node.input if name in made)
+    # What decoders share with the stages before them are shapes; the latent alone has four dimensions.
+    found = [str(name) for name in taken if len(graph.shape.get(name, ())) == 4]
+    if len(found) != 1:
+        raise UsageError(
+            f"has {len(found)} tensors between latent mapping model and decoder, where one was expected",
+            where="the teacher's graph",
+            fix="set latent_weight=0",
+        )
+    return found[0]
+
+
+def _torch(facts: TeacherFacts, device: torch.device) -> Teacher:
+    gms = load_run(facts.run).to(device)
+    half = forward_type("auto", device)
+
+    @torch.no_grad()
+    def answer(images: U8) -> tuple[U8, F16]:
+        masks, latents = [], []
+        for start in range(0, len(images), _GPU_BATCH):
+            with torch.autocast(device.type, dtype=half, enabled=half != torch.float32):
+                mapped = gms.map(gms.encode_levels(torch.from_numpy(images[start : start + _GPU_BATCH]).to(device)))
+                drawn = gms.probability(mapped)
+            masks.append((drawn.float()[:, 0] * 255).round().to(torch.uint8).cpu().numpy())
+            latents.append(mapped.float().cpu().numpy().astype(np.float16))
+        return np.concatenate(masks), np.concatenate(latents)
+
+    return Teacher(answer, f"torch {str(half).removeprefix('torch.')} on {device.type}")

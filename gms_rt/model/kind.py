@@ -1,0 +1,36 @@
+"""What kind of run a folder is: a latent mapping model between a tokenizer's halves, or a student. Needs no torch.
+
+A student run says so in `config.toml` and has weights of another name, so that a gms-rt from before there were students
+refuses it as "not a run folder (no lmm.safetensors)".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gms_rt.artifacts import check_format
+from gms_rt.config import read_toml
+from gms_rt.errors import ArtifactError
+
+CONFIG = "config.toml"
+LMM_WEIGHTS, STUDENT_WEIGHTS = "lmm.safetensors", "student.safetensors"
+STUDENT_FORMAT, STUDENT_VERSION = "gms-rt-student", 1
+
+
+def is_student_run(run: Path) -> bool:
+    """Whether a folder is a student's run, of a version that this program reads."""
+    path = run / CONFIG
+    if not path.is_file():
+        return False
+    told = read_toml(path).get("run")
+    if told is None:
+        return False
+    if not isinstance(told, dict):
+        raise ArtifactError("'run' is not a table", where=path)
+    check_format(told, STUDENT_FORMAT, STUDENT_VERSION, where=path, fix="train the student again")
+    return True
+
+
+def weights_file(run: Path) -> Path:
+    """Where a run keeps what was trained."""
+    return run / (STUDENT_WEIGHTS if is_student_run(run) else LMM_WEIGHTS)
