@@ -57,7 +57,7 @@ export function measurements({ frame, source }) {
     add("Box", `${wide} × ${high} px at ${x}, ${y}`);
   }
   add("Image", known(frame.width) ? `${number(frame.width)} × ${number(frame.height)} px` : null);
-  if (frame.spacing) add("Pixel spacing", `${frame.spacing.join(" × ")} mm`);
+  if (frame.spacing) add("Pixel spacing", `${frame.spacing.map((each) => number(each, 4)).join(" × ")} mm`);
   add("Modality", frame.modality ?? series.modality);
   add("Window", frame.window);
   add("Volume of the series", known(series.volume_mm3) ? `${number(series.volume_mm3, 1)} mm³` : null);
