@@ -319,7 +319,7 @@ def test_failures_are_told_in_words_and_others_go_on(page: Page, tmp_path: Path)
     assert "PNG" in page.text("#message-fix")
     page.click("#cases li:nth-child(3)")
     assert page.value("document.getElementById('message').hidden")
-    assert "3 more scans ready" in page.text("#live") or "px marked" in page.text("#live")
+    page.wait("/more scans ready|px marked/.test(document.getElementById('live').textContent)")  # told a moment later
     page.click("#clear")
     assert page.value("document.querySelectorAll('#cases li').length") == 0
     assert page.value("document.activeElement.id") == "pick-files"
