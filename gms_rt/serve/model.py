@@ -24,6 +24,7 @@ from gms_rt.infer.options import InferOptions
 from gms_rt.infer.outputs import OutFolder
 from gms_rt.infer.predict import Predictor
 from gms_rt.infer.run import InferJob
+from gms_rt.parity.certificate import read_certificate
 from gms_rt.precision.gate import Gate, judge
 from gms_rt.serve.counters import Counters
 from gms_rt.serve.limits import ServeLimits
@@ -48,6 +49,7 @@ class ServedModel:
         self.maker = job.maker
         self.key = job.key
         self.certificate = self.maker.certificate
+        self.compared = _certificate_value(engine.folder, self.fingerprint)
         info = engine.runner.info
         batch = 1 if self.options.tile else max(1, info.batch)
         self.ahead = max(1, info.lanes) * batch  # images that the engine works on at the same time
@@ -69,6 +71,7 @@ class ServedModel:
             "precision": manifest.precision,
             "manifest_sha256": self.fingerprint,
             "certificate_sha256": self.certificate,
+            "certificate": self.compared,
             "device": info.device,
             "backend": info.backend,
             "execution": info.execution,
@@ -125,6 +128,24 @@ class ServedModel:
         self.engine.close()
         if self._batched is not None:
             self._batched.close()
+
+
+def _certificate_value(folder: Path, fingerprint: str) -> dict[str, Any] | None:
+    """What the engine's certificate says, in short; None where there is none that can be read."""
+    try:
+        found = read_certificate(folder / CERTIFICATE)
+        return {
+            "verdict": found["verdict"],
+            "about_this": found["engine"].get("manifest_sha256") == fingerprint,
+            "compared": str(found["compared"]["in_words"]),
+            "cases": len(found["cases"]),
+            "dice_mean": float(found["summary"]["mean"]),
+            "dice_min": float(found["summary"]["min"]),
+            "gate": {"mean": float(found["gate"]["mean"]), "min": float(found["gate"]["min"])},
+            "created": str(found["created"]),
+        }
+    except (GmsError, KeyError, TypeError, ValueError, OSError):
+        return None  # `gms-rt parity` says what is wrong with it
 
 
 def _gate(folder: Path) -> Gate:

@@ -31,6 +31,9 @@ _ERRORS = {
     "504": "The deadline was over before the answer was there.",
 }
 
+# What a client has to know before it sends: what is over is refused.
+_LIMITS = ("max_bytes", "max_files", "max_frames", "max_pixels", "timeout")
+
 
 def openapi_document(service: Service) -> dict[str, Any]:
     """The description of this service, with its models and limits."""
@@ -56,6 +59,7 @@ def openapi_document(service: Service) -> dict[str, Any]:
                 "description": "Seconds after which nobody waits any more.",
             },
         ],
+        "x-limits": {name: getattr(limits, name) for name in _LIMITS},
         "requestBody": {
             "required": True,
             "content": dict.fromkeys(("image/png", "image/jpeg", SEG, NIFTI, ZIP_KIND, "*/*"), binary)
