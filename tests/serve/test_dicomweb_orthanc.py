@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -19,15 +21,18 @@ import pytest
 from support import dicom_files
 from support.infer_engine import brightness_engine
 from support.serve_server import Running, Setup, picture, running
+from support.trees import ROOT
 
 from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases
 from gms_rt.infer.sources import with_series
 
 pytest.importorskip("highdicom")
+PAGE = (ROOT / "docs/serve.md").read_text()
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 ORTHANC = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin")
 pytestmark = pytest.mark.skipif(
-    ORTHANC is None or not PLUGIN.exists(), reason="orthanc and orthanc-dicomweb are not installed"
+    ORTHANC is None or not PLUGIN.exists() or shutil.which("curl") is None,
+    reason="orthanc, orthanc-dicomweb or curl is not installed",
 )
 
 
@@ -65,8 +70,9 @@ def orthanc(server: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     settings = {
         "StorageDirectory": str(folder / "db"), "IndexDirectory": str(folder / "db"), "Plugins": [str(PLUGIN)],
         "HttpPort": port, "DicomServerEnabled": False, "RemoteAccessAllowed": False, "AuthenticationEnabled": False,
-        "DicomWeb": {"Enable": True, "Servers": {"gms-rt": [f"http://127.0.0.1:{server.port}/dicom-web/"]}},
     }  # fmt: skip
+    (block,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+    settings |= json.loads(block.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}"))
     (folder / "orthanc.json").write_text(json.dumps(settings))
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([str(ORTHANC), str(folder / "orthanc.json")], stdout=log, stderr=log, cwd=folder)
@@ -91,15 +97,15 @@ def orthanc(server: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def test_orthanc_sends_a_series_and_fetches_its_masks(server: Running, orthanc: Orthanc, tmp_path: Path) -> None:
-    slices = np.stack([picture(n, 40, 50)[..., 0] for n in range(3)]).astype(np.uint16)
+    slices = np.stack([picture(n, 40, 50)[..., 0] for n in range(12)]).astype(np.uint16)
     for path in dicom_files.series(tmp_path / "scans", slices, PatientID="P-77"):
         sent = orthanc.ask("/instances", path.read_bytes())
     source = pydicom.dcmread(path)
-    body = json.dumps({"Resources": [sent["ParentStudy"]], "Synchronous": True}).encode()
-    orthanc.ask("/dicom-web/servers/gms-rt/stow", body)
-
-    body = json.dumps({"Resources": [{"Study": source.StudyInstanceUID}], "Synchronous": True}).encode()
-    orthanc.ask("/dicom-web/servers/gms-rt/retrieve", body)
+    for line in (line for line in PAGE.splitlines() if line.startswith("curl http://127.0.0.1:8042/")):
+        line = line.replace("http://127.0.0.1:8042", orthanc.address)
+        line = line.replace("RESOURCE", sent["ParentStudy"]).replace("STUDY", source.StudyInstanceUID)
+        done = subprocess.run([*shlex.split(line), "-sS", "--fail", "--noproxy", "*"], capture_output=True, timeout=60)
+        assert done.returncode == 0, done.stderr
     series = [orthanc.ask(f"/series/{name}") for name in orthanc.ask("/series")]
     (made,) = [each for each in series if each["MainDicomTags"]["Modality"] == "SEG"]
     assert made["ParentStudy"] == sent["ParentStudy"]
