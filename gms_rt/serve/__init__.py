@@ -19,6 +19,9 @@ guard.py       who may ask: token, Host, Origin; sizes; the access log
 segment_api.py `/v1/segment`
 kserve_api.py  KServe v2: `/v2/…`
 monai_api.py   what 3D Slicer's MONAI Label extension calls
+dicomweb_api.py  DICOMweb: STOW-RS, WADO-RS, QIDO-RS; dicom_query.py its searches
+dicom_study.py DICOM instances in, DICOM SEG out, whoever brings them
+dicom_store.py the results that DICOMweb keeps with `--keep`
 shelf.py       scans that a client uploads first and asks about later, for a while
 openapi.py     `/openapi.json`; openapi_paths.py the interfaces that others have defined
 pages.py       the page's files

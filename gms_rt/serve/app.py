@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gms_rt.serve.answer import error_value
+from gms_rt.serve.dicomweb_api import DicomWebApi
 from gms_rt.serve.guard import Guard, GuardSettings
 from gms_rt.serve.http import Endpoint, ErrorForm, error_answer, with_error_answers
 from gms_rt.serve.kserve_api import KServeApi, v2_error
@@ -22,7 +23,7 @@ METRICS_KIND = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def app_from_service(service: Service, settings: GuardSettings) -> Guard:
-    """The application: `/v1/segment`, health, metrics, description and page, behind the guard."""
+    """The application: every interface, health, metrics, description and page, behind the guard."""
     segment, pages = SegmentApi(service), Pages()
 
     async def metrics(request: Request) -> Response:
@@ -76,6 +77,18 @@ def app_from_service(service: Service, settings: GuardSettings) -> Guard:
         ("/datastore/label", monai.monai_submit, "PUT"),
     ):
         routes.append(route(path, endpoint, method, monai_error))
+    dicomweb = DicomWebApi(service)
+    studies = "/dicom-web/studies"
+    series = studies + "/{study}/series"
+    instances = series + "/{series}/instances"
+    for path in (studies, studies + "/{study}"):
+        routes.append(route(path, dicomweb.dicomweb_store, "POST"))
+    searched = (studies, series, instances, "/dicom-web/series", "/dicom-web/instances", studies + "/{study}/instances")
+    for path in searched:
+        routes.append(route(path, dicomweb.dicomweb_search, "GET"))
+    for path in (studies + "/{study}", series + "/{series}", instances + "/{instance}"):
+        routes.append(route(path, dicomweb.dicomweb_retrieve, "GET"))
+        routes.append(route(path + "/metadata", dicomweb.dicomweb_metadata, "GET"))
 
     async def unknown(request: Request, error: Exception) -> Response:
         return await error_answer(request, service, UnknownError("there is no such address", fix="see /openapi.json"))

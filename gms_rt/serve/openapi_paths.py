@@ -1,4 +1,4 @@
-"""What `/openapi.json` says of the interfaces that others have defined: KServe v2, and MONAI Label's for 3D Slicer."""
+"""What `/openapi.json` says of the interfaces that others have defined: KServe v2, MONAI Label, DICOMweb."""
 
 from __future__ import annotations
 
@@ -41,12 +41,28 @@ _MONAI_PATHS = (
     ("/datastore/label", "get", "A label that was submitted"),
     ("/datastore/label", "put", "Submit the label of an image"),
 )
+_STUDIES = "/dicom-web/studies"
+_SERIES = _STUDIES + "/{study}/series"
+_INSTANCES = _SERIES + "/{series}/instances"
+_DICOMWEB_PATHS = (
+    *((path, "post", "STOW-RS: DICOM instances in, DICOM SEG out") for path in (_STUDIES, _STUDIES + "/{study}")),
+    *(
+        (path, "get", "QIDO-RS: search for kept results")
+        for path in (_STUDIES, _SERIES, _INSTANCES, "/dicom-web/series", "/dicom-web/instances",
+                     _STUDIES + "/{study}/instances")
+    ),
+    *(
+        (path + end, "get", what)
+        for path in (_STUDIES + "/{study}", _SERIES + "/{series}", _INSTANCES + "/{instance}")
+        for end, what in (("", "WADO-RS: kept results"), ("/metadata", "WADO-RS: their attributes"))
+    ),
+)  # fmt: skip
 
 
 def paths_of_others() -> dict[str, Any]:
     """The paths, each with its methods."""
     found: dict[str, Any] = {}
-    for tag, paths in (("KServe v2", _KSERVE_PATHS), ("MONAI Label", _MONAI_PATHS)):
+    for tag, paths in (("KServe v2", _KSERVE_PATHS), ("MONAI Label", _MONAI_PATHS), ("DICOMweb", _DICOMWEB_PATHS)):
         for path, method, what in paths:
             value: dict[str, Any] = {
                 "summary": what,

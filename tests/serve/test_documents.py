@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+from support import dicom_files
 from support.serve_server import Running, picture, png, running
 from support.trees import ROOT
 
@@ -39,7 +40,9 @@ def run(server: Running, folder: Path, command: list[str]) -> str:
     return done.stdout
 
 
-CURL = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("curl ")]
+CURL = [
+    line for block in blocks("sh") for line in block.splitlines() if line.startswith("curl ") and ":8042" not in line
+]  # test_dicomweb_orthanc.py runs those of Orthanc
 
 
 @pytest.mark.parametrize("line", CURL)
@@ -57,7 +60,14 @@ def test_the_examples_with_curl(server: Running, tmp_path: Path, line: str) -> N
 def test_the_examples_in_python(server: Running, tmp_path: Path, block: str) -> None:
     if "tritonclient" in block:
         pytest.importorskip("tritonclient.http")
+    if "dicomweb_client" in block:
+        pytest.importorskip("dicomweb_client")
+        pytest.importorskip("highdicom")
+        dicom_files.save(dicom_files.dataset(picture(2)), tmp_path / "scans/one.dcm")
     out = run(server, tmp_path, [sys.executable, "-W", "ignore", "-c", block])
+    if "dicomweb_client" in block:
+        assert out == "1 segmented\n"
+        return
     assert "tritonclient" in block or re.fullmatch(r"ok \d+ [\d.]+\n", out)
 
 

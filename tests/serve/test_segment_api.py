@@ -196,7 +196,7 @@ def test_the_page_and_the_description_are_there(server: Running) -> None:
 def test_every_way_in_is_described(server: Running) -> None:
     document = server.ask("GET", "/openapi.json").json()
     described = {(path, method.upper()) for path, methods in document["paths"].items() for method in methods}
-    known = ("/v1/segment", "/v2", "/info", "/infer", "/auth", "/session", "/datastore", "/metrics")
+    known = ("/v1/segment", "/v2", "/info", "/infer", "/auth", "/session", "/datastore", "/dicom-web", "/metrics")
     routes = server.server.routes
     there = {(path, method) for path, method in routes if path.startswith(known)}
     assert len(there) > 25
