@@ -29,6 +29,7 @@ LINES = [
     f"train data --tokenizer onnx:pair {SMALL} --set latent_epochs=20 --set epochs=8 --set views=2 --out run",
     "import-official official.pth --tokenizer taesd:tokenizer --out official",
     f"ablate loss data --tokenizer taesd:tokenizer --recipe paper {SMALL} --set epochs=1 --out grid",
+    "distill run --data data --budget-gflop 0.1 --set size=64 --set batch=4 --set threads=1 --epochs 1 --out edge",
     "export run --out run.onnx",
     "build run.onnx --precision fp32 --target cpu --out engine",
     "build run --precision int8 --calib data/images --gate-mean 0 --gate-min 0 --calibrator minmax --target cpu "
@@ -53,6 +54,7 @@ STATED = {
     "train": {"run"},
     "import-official": {"official"},
     "ablate": {"grid"},
+    "distill": {"edge", "run"},
     "export": {"run.onnx", "run.golden.npz", "run"},
     "build": {"engine", "eight", "run"},  # a run keeps the graph that was exported from it
     "infer": {"masks"},
@@ -100,7 +102,8 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, st
 
 
 def test_every_verb_is_traced() -> None:
-    assert {line.split()[0] for line in LINES} == set(VERBS)
+    # serve opens a port, and what it stores is seen in tests/serve/test_safety.py.
+    assert {line.split()[0] for line in LINES} == set(VERBS) - {"serve"}
 
 
 @pytest.mark.parametrize("line", LINES)

@@ -72,11 +72,11 @@ class BlockReturn:
     def _check_all(self, units: list[PrecisionBlock], hardest: NDArray[np.intp]) -> None:
         """Raise GateError where all blocks together do not suffice: then which one wins most need not be found out."""
         self.progress("every block in f32", 0, 1)
-        graph, form = self._form(_nodes(units))
         try:
+            graph, form = self._form(_nodes(units))
             session = Session(graph, execution=self.execution, form=form)
         except GmsError:
-            return  # some cannot be together; the others are found one by one
+            return  # some cannot be together, or nothing would be left; the others are found one by one
         part = judge(session.probabilities(self.images[hardest]), self.reference[hardest], self.gate, unseen=False)
         if self.gate.fails_for_certain(part.dice, len(self.images)):
             raise _not_enough(f"{part.failure()} on the {len(hardest)} hardest images")
@@ -110,8 +110,8 @@ class BlockReturn:
 
     def _judge(self, nodes: Collection[str], images: U8, reference: U8) -> GateVerdict | None:
         """What the gate says with these nodes in f32; None where the runtime does not run them so."""
-        graph, form = self._form(nodes)
         try:
+            graph, form = self._form(nodes)
             session = Session(graph, execution=self.execution, form=form)
         except GmsError:
             return None

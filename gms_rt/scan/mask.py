@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,9 +25,7 @@ def mask_from_probability(probability: F32, threshold: float = 0.5) -> U8:
     """
     if not 0 < threshold < 1:
         raise UsageError(f"threshold {threshold} is not between 0 and 1")
-    if probability.ndim == 2 and probability.dtype == np.float32:  # in one pass
-        return np.asarray(cv2.compare(probability, float(np.float32(threshold)), cv2.CMP_GE), np.uint8)
-    return (probability >= np.float32(threshold)).astype(np.uint8) * np.uint8(255)
+    return (probability >= np.float32(threshold)).view(np.uint8) * np.uint8(255)
 
 
 def mask_from_levels(levels: NDArray[Any]) -> U8:

@@ -20,6 +20,7 @@ from gms_rt.engine.loaded import Engine
 from gms_rt.errors import NativeError
 from gms_rt.infer.options import InferOptions
 from gms_rt.scan.segmenter import Segmenter
+from gms_rt.serve import model as served
 from gms_rt.serve.counters import Counters
 from gms_rt.serve.deadline import Deadline
 from gms_rt.serve.desk import Desk
@@ -217,7 +218,7 @@ def test_batches_are_used_where_they_are_faster_and_the_same(
     sizes: list[int],
     reason: str,
 ) -> None:
-    monkeypatch.setattr("gms_rt.serve.model._seconds", lambda predictor, images: together if len(images) > 1 else 1.0)
+    monkeypatch.setattr(served, "_seconds", lambda predictor, images: together if len(images) > 1 else 1.0)
     write_golden(tmp_path)
     counters = Counters()
     engine = brightness_engine(tmp_path)

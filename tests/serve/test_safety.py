@@ -310,7 +310,7 @@ def test_what_was_sent_is_let_go_at_once_also_after_an_error(server: Running) ->
     """Errors refer to frames that refer to errors: bodies would stay until Python looks for cycles."""
 
     def held() -> int:
-        return sum(isinstance(each, SentFile) for each in gc.get_objects())
+        return sum(type(each) is SentFile for each in gc.get_objects())
 
     gc.collect()
     gc.disable()
