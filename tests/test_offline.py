@@ -29,7 +29,7 @@ LINES = [
     f"train data --tokenizer onnx:pair {SMALL} --set latent_epochs=20 --set epochs=8 --set views=2 --out run",
     "import-official official.pth --tokenizer taesd:tokenizer --out official",
     f"ablate loss data --tokenizer taesd:tokenizer --recipe paper {SMALL} --set epochs=1 --out grid",
-    "distill run --data data --budget-gflop 0.1 --set size=64 --set batch=4 --set threads=1 --epochs 1 --out edge",
+    "distill run --data data --budget-gflop 0.1 --set batch=4 --set threads=1 --epochs 1 --out edge",
     "export run --out run.onnx",
     "build run.onnx --precision fp32 --target cpu --out engine",
     "build run --precision int8 --calib data/images --gate-mean 0 --gate-min 0 --calibrator minmax --target cpu "
