@@ -1,7 +1,7 @@
 """What 3D Slicer's MONAI Label extension asks for, asked by that extension's own client.
 
-`fixtures/serve/monai_label_client.py.txt` is MONAILabelLib/client.py of Project-MONAI/MONAILabel at commit 058ddfc,
-unchanged (Apache License 2.0).
+It is read from the wheel of `monailabel`, which `scripts/test` fetches on a throwaway machine; by hand:
+`python -m pip download --no-deps --dest build/clients monailabel`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import gc
 import importlib.util
 import types
 import warnings
+import zipfile
 from collections.abc import Iterator
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +27,24 @@ from gms_rt.serve.guard import GuardSettings
 nibabel = pytest.importorskip("nibabel")
 # The extension's client leaves connections and files to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-CLIENT = ROOT / "tests/fixtures/serve/monai_label_client.py.txt"
+CLIENT = "plugins/slicer/MONAILabel/MONAILabelLib/client.py"  # in the wheel
 
 
 @pytest.fixture(scope="module")
 def library() -> types.ModuleType:
     """The extension's module."""
     pytest.importorskip("requests", reason="the extension's client needs requests")
+    wheels = sorted((ROOT / "build/clients").glob("monailabel-*.whl"))
+    if not wheels:
+        pytest.skip("no wheel of monailabel in build/clients")
+    with zipfile.ZipFile(wheels[-1]) as wheel:
+        source = wheel.read(next(name for name in wheel.namelist() if name.endswith(CLIENT)))
+    module = types.ModuleType("monai_label_client")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         if importlib.util.find_spec("cgi") is None:
             pytest.skip("the extension's client needs the module cgi, which Python 3.13 has no more")
-        loader = SourceFileLoader("monai_label_client", str(CLIENT))
-        spec = importlib.util.spec_from_loader(loader.name, loader)
-        assert spec is not None
-        module = importlib.util.module_from_spec(spec)
-        loader.exec_module(module)
+        exec(compile(source, CLIENT, "exec"), module.__dict__)
     return module
 
 
