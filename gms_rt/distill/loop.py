@@ -30,6 +30,7 @@ from gms_rt.model.run import write_weights
 from gms_rt.model.student import STRIDES, Student, StudentShape, student_flop
 from gms_rt.model.student_run import load_student, save_student, shape_from_run
 from gms_rt.train.checkpoint import STATE
+from gms_rt.train.device import tuned_torch
 from gms_rt.train.interrupt import StopRequest, stop_requests
 from gms_rt.train.request import Outcome, Progress
 from gms_rt.train.steps import Ground, Steps
@@ -46,17 +47,9 @@ def distill(request: DistillRequest, progress: Progress | None = None, material:
     if not request.resume and any((out / name).exists() for name in (STATE, STUDENT_WEIGHTS)):
         raise UsageError("already contains a run", where=out, fix="go on with --resume, or choose another --out")
     tell = progress or (lambda stage, done, total, note: None)
-    before, searched = torch.get_num_threads(), torch.backends.cudnn.benchmark
-    if recipe.threads:
-        torch.set_num_threads(recipe.threads)
-    torch.backends.cudnn.benchmark = True  # of a GPU: all steps have one size
-    try:
-        with stop_requests() as stop:
-            material = material or gather(request, tell, stop)
-            return _Distilling(request, material, stop, tell).run()
-    finally:
-        torch.set_num_threads(before)
-        torch.backends.cudnn.benchmark = searched
+    with tuned_torch(recipe.threads), stop_requests() as stop:
+        material = material or gather(request, tell, stop)
+        return _Distilling(request, material, stop, tell).run()
 
 
 def gather(request: DistillRequest, progress: Progress, stop: StopRequest | None = None) -> Material:

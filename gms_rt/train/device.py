@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from gms_rt.errors import DeviceError
@@ -21,6 +24,20 @@ def torch_device(name: str) -> str:
     if kind == "cuda" and (not torch.cuda.is_available() or (index or 0) >= torch.cuda.device_count()):
         raise DeviceError(f"torch does not find {name}", where="--device", fix="use --device cpu")
     return name
+
+
+@contextmanager
+def tuned_torch(threads: int) -> Iterator[None]:
+    """torch as a training wants it: so many threads (0: its own choice), and a search for a GPU's fastest kernels."""
+    before, searched = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    if threads:
+        torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = True  # of a GPU: all steps have one size
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.backends.cudnn.benchmark = searched
 
 
 def forward_type(precision: str, device: torch.device) -> torch.dtype:

@@ -22,6 +22,7 @@ from gms_rt.model.run import WEIGHTS, save_run, write_weights
 from gms_rt.model.tokenizer import Tokenizer
 from gms_rt.train.batches import Batch, BatchSource, CachedBatches, LiveBatches, ReadAhead, posterior_layer
 from gms_rt.train.checkpoint import STATE
+from gms_rt.train.device import tuned_torch
 from gms_rt.train.interrupt import StopRequest, stop_requests
 from gms_rt.train.latents import cached_latents, encode
 from gms_rt.train.linear_decoder import fit_linear_decoder
@@ -42,26 +43,17 @@ def train(request: TrainingRequest, progress: Progress | None = None) -> Outcome
     out, recipe = request.out, request.recipe
     if not request.resume and any((out / name).exists() for name in (STATE, WEIGHTS)):
         raise UsageError("already contains a run", where=out, fix="go on with --resume, or choose another --out")
-    before, searched = torch.get_num_threads(), torch.backends.cudnn.benchmark
-    if recipe.threads:
-        torch.set_num_threads(recipe.threads)
-    torch.backends.cudnn.benchmark = True  # of a GPU: all steps have one size
-    try:
-        with stop_requests() as stop:
-            recipe.check_stride(request.tokenizer.spec.stride)
-            if recipe.latent_noise and posterior_layer(request.tokenizer) is None:
-                raise UsageError(
-                    f"the tokenizer {request.tokenizer.spec.kind} encodes to a point, and latent_noise needs a "
-                    "posterior",
-                    where=request.tokenizer.spec.source,
-                    fix="train with --set latent_noise=0, or with an sd-vae or compvis tokenizer",
-                )
-            levels = pooled_channels(request.tokenizer, recipe.levels, recipe.pooling)
-            start = first_weights(recipe, request.tokenizer.spec.channels, request.init, levels)
-            return _Training(request, start, stop, progress).run()
-    finally:
-        torch.set_num_threads(before)
-        torch.backends.cudnn.benchmark = searched
+    with tuned_torch(recipe.threads), stop_requests() as stop:
+        recipe.check_stride(request.tokenizer.spec.stride)
+        if recipe.latent_noise and posterior_layer(request.tokenizer) is None:
+            raise UsageError(
+                f"the tokenizer {request.tokenizer.spec.kind} encodes to a point, and latent_noise needs a posterior",
+                where=request.tokenizer.spec.source,
+                fix="train with --set latent_noise=0, or with an sd-vae or compvis tokenizer",
+            )
+        levels = pooled_channels(request.tokenizer, recipe.levels, recipe.pooling)
+        start = first_weights(recipe, request.tokenizer.spec.channels, request.init, levels)
+        return _Training(request, start, stop, progress).run()
 
 
 class _Mapping:
