@@ -10,6 +10,7 @@ import numpy as np
 
 from gms_rt.arrays import U8
 from gms_rt.artifacts import atomic_path
+from gms_rt.scan.geometry import BILINEAR
 from gms_rt.scan.video import VideoWriter
 
 
@@ -36,7 +37,7 @@ class OverlayVideo:
             for missing in self._missing:
                 self._writer.put(missing, None)
         if shown is not None and (shown.shape[1], shown.shape[0]) != self._size:  # pages of a TIFF may differ in size
-            shown = np.asarray(cv2.resize(shown, self._size), np.uint8)
+            shown = np.asarray(cv2.resize(shown, self._size, interpolation=BILINEAR), np.uint8)
         self._writer.put(number, shown, time)
 
     def close(self) -> bool:

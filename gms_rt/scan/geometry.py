@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import cv2
@@ -10,13 +11,18 @@ from numpy.typing import NDArray
 
 from gms_rt.arrays import F32, U8
 
+# OpenCV's wheels for Arm (seen in 4.10 to 5.0) hand a bilinear resize of bytes to carotene and KleidiCV: a one-channel
+# image that grows in width and shrinks in height gets zeros in its first columns, three channels are up to 8 levels off
+# or crash (opencv/opencv#29794). The bit-exact form goes neither way and is at most 2 levels from x86-64's.
+BILINEAR = cv2.INTER_LINEAR if platform.machine() in ("x86_64", "AMD64") else cv2.INTER_LINEAR_EXACT
+
 
 def resize_image(image: U8, height: int, width: int) -> U8:
     """Resize an image: area average when it shrinks, bilinear otherwise. The same for training and inference."""
     if image.shape[:2] == (height, width):
         return image
     shrinking = image.shape[0] >= height and image.shape[1] >= width
-    method = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+    method = cv2.INTER_AREA if shrinking else BILINEAR
     return np.asarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
 
 

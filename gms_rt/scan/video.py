@@ -15,6 +15,7 @@ import numpy as np
 from gms_rt.arrays import U8
 from gms_rt.errors import GmsError, InputError
 from gms_rt.scan.frame import MAX_PIXELS, Frame, ScanFrames, check_size
+from gms_rt.scan.geometry import BILINEAR
 from gms_rt.scan.mp4_times import set_frame_times
 
 _COUNTED = (".mp4", ".m4v", ".mov")  # containers that say how many frames they hold
@@ -73,7 +74,7 @@ def _frames(capture: cv2.VideoCapture, stretch: tuple[float, float], counted: bo
             shown = _rgb(np.asarray(image, np.uint8))
             if note:
                 size = round(shown.shape[1] * stretch[0]), round(shown.shape[0] * stretch[1])
-                shown = np.asarray(cv2.resize(shown, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+                shown = np.asarray(cv2.resize(shown, size, interpolation=BILINEAR), np.uint8)
             yield Frame(shown, number, f"8 bit as stored{note}", time=round(time, 6))
         # Only a clear difference means that the file is cut short. Where the container does not count its frames, their
         # number is a guess from its length and rate, and the length is what can be compared.

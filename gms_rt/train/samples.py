@@ -16,6 +16,7 @@ from gms_rt.arrays import U8
 from gms_rt.data.layouts import Case
 from gms_rt.data.reading import read_case
 from gms_rt.scan import resize_image
+from gms_rt.scan.geometry import BILINEAR
 from gms_rt.scan.mask import FOREGROUND, resize_mask
 from gms_rt.train.augment import augment
 from gms_rt.train.recipe import TrainingRecipe
@@ -68,7 +69,7 @@ class Samples:
         """To network size, as the recipe says for views."""
         side, recipe = (self.recipe.size, self.recipe.size), self.recipe
         if recipe.image_resize == "bilinear":
-            image = np.asarray(cv2.resize(image, side, interpolation=cv2.INTER_LINEAR), np.uint8)
+            image = np.asarray(cv2.resize(image, side, interpolation=BILINEAR), np.uint8)
         else:
             image = resize_image(image, *side)
         if recipe.mask_resize == "nearest":

@@ -17,8 +17,8 @@ from gms_rt.runtime.library import load_library
 from gms_rt.scan.geometry import resize_image, resize_probability, rgb
 from gms_rt.scan.mask import mask_from_probability, resize_mask
 
-# Elsewhere OpenCV computes in another order, on Arm with KleidiCV's coarser weights where an image grows. The C library
-# does not follow it: it gives on every machine what OpenCV gives on x86-64 (see the sums below).
+# Elsewhere OpenCV computes in another order, and the package asks for its bit-exact bilinear form (scan/geometry.py). The
+# C library gives on every machine what OpenCV gives on x86-64 (see the sums below).
 EXACT = platform.machine() == "x86_64"
 
 
@@ -65,7 +65,7 @@ def same(found: np.ndarray, expected: np.ndarray) -> None:
         np.testing.assert_array_equal(found, expected)
     elif expected.dtype == np.uint8:
         difference = np.abs(found.astype(int) - expected)
-        assert difference.max() <= 8 and difference.mean() < 0.75
+        assert difference.max() <= 2 and difference.mean() < 0.75
     else:
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 

@@ -23,6 +23,7 @@ from support.native_graphs import expected_mean, images, mean_graph
 from gms_rt.bench.latency import gpu_of_runners
 from gms_rt.errors import ArtifactError, DeviceError, MissingExtraError, NativeError, UsageError
 from gms_rt.runtime.cuda import probe_cuda
+from gms_rt.runtime.device import probe
 from gms_rt.runtime.kernel_cache import KeptKernels
 from gms_rt.runtime.options import CudaSettings, GraphUse
 from gms_rt.runtime.tensorrt import TensorRtRunner
@@ -208,6 +209,8 @@ def test_tensorrt_is_not_touched_without_a_device(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, plan: Path) -> None:
+    machine = replace(probe(), board=None)  # on a Jetson it is JetPack that is named
+    monkeypatch.setattr("gms_rt.runtime.tensorrt_module.probe", lambda: machine)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'gms-rt\[tensorrt\]'"):
