@@ -17,8 +17,8 @@ from gms_rt.runtime.library import load_library
 from gms_rt.scan.geometry import resize_image, resize_probability, rgb
 from gms_rt.scan.mask import mask_from_probability, resize_mask
 
-# Elsewhere OpenCV computes in another order, and the package asks for its bit-exact bilinear form (scan/geometry.py). The
-# C library gives on every machine what OpenCV gives on x86-64 (see the sums below).
+# Elsewhere OpenCV computes in another order, and the package asks for its bit-exact bilinear form (scan/geometry.py).
+# The C library gives on every machine what OpenCV gives on x86-64 (see the sums below).
 EXACT = platform.machine() == "x86_64"
 
 
