@@ -205,6 +205,8 @@ def _tables(request: DistillRequest, material: Material, origin: dict[str, str])
     if material.teacher is not None:
         names = [one.run.resolve().name for one in (material.teacher, *material.teacher.also)]
         tables["teacher"] = {"run": " + ".join(names), "sha256": material.teacher.sha256}
+        if material.teacher.each:
+            tables["teacher"]["each"] = list(material.teacher.each)
     if origin:
         tables["origin"] = origin
     return tables

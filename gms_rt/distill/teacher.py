@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from gms_rt.arrays import F32, U8
-from gms_rt.artifacts import read_json, sha256_json
+from gms_rt.artifacts import sha256_json
 from gms_rt.errors import UsageError
-from gms_rt.model.kind import teacher_sha256
+from gms_rt.model.kind import teacher_sha256, tokenizer_values
 from gms_rt.model.run import check_run, load_run, model_shape
 from gms_rt.model.size import trained_size
 from gms_rt.train.device import forward_type
@@ -38,6 +38,7 @@ class TeacherFacts:
     latent_channels: int  # of a mask latent
     sha256: str  # of its weights and its tokenizer's
     also: tuple[TeacherFacts, ...] = ()  # others, whose average with it is what is said
+    each: tuple[str, ...] = ()  # with others: the hash of every one
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,18 @@ def teacher_facts(run: Path, also: tuple[Path, ...] = ()) -> TeacherFacts:
     if not also:
         return first
     others = tuple(teacher_facts(other) for other in also)
-    known = _tokenizer(run)
+    known = tokenizer_values(run)
     for other in others:
-        if other.size != first.size or _tokenizer(other.run) != known:
+        if other.size != first.size or tokenizer_values(other.run) != known:
             raise UsageError(
                 f"cannot teach together with {run}: another tokenizer, or pictures of another size",
                 where=other.run,
                 fix="name runs that were trained with one tokenizer at one size",
             )
-    every = [first.sha256, *(other.sha256 for other in others)]
+    every = tuple(one.sha256 for one in (first, *others))
     if len(set(every)) < len(every):
         raise UsageError("one of the teachers is named twice", where="--also", fix="name each run once")
-    return replace(first, sha256=sha256_json(every), also=others)
+    return replace(first, sha256=sha256_json(every), also=others, each=every)
 
 
 def open_teacher(facts: TeacherFacts, device: str) -> Teacher:
@@ -84,12 +85,6 @@ def open_teacher(facts: TeacherFacts, device: str) -> Teacher:
 
 def _mean(parts: Sequence[NDArray[Any]]) -> F32:
     return np.asarray(np.mean([part.astype(np.float32) for part in parts], axis=0), np.float32)
-
-
-def _tokenizer(run: Path) -> Any:
-    """What a run's tokenizer is, wherever it lies."""
-    told = read_json(run / "tokenizer.json")
-    return {key: value for key, value in told.items() if key not in ("source", "revision")}
 
 
 def _open_one(facts: TeacherFacts, device: str) -> Teacher:

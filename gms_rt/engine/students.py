@@ -18,7 +18,7 @@ def students_of(run: Path) -> list[Path]:
         return []
     siblings = _folders(here.parent)
     found = [*siblings, *(inner for place in siblings for inner in _folders(place))]
-    return [folder for folder in found if folder != here and _teacher(folder) == teacher]
+    return [folder for folder in found if folder != here and teacher in _teachers(folder)]
 
 
 def _folders(place: Path) -> list[Path]:
@@ -28,11 +28,15 @@ def _folders(place: Path) -> list[Path]:
         return []
 
 
-def _teacher(folder: Path) -> str | None:
-    """The hash of the run that a student was taught by; None of what is not a student."""
+def _teachers(folder: Path) -> list[str]:
+    """The hashes of the runs that a student was taught by; none of what is not a student."""
     try:
         told = read_toml(folder / CONFIG).get("teacher") if is_student_run(folder) else None
     except (GmsError, OSError):  # whatever it is, it is not a student of this run
-        return None
-    value = told.get("sha256") if isinstance(told, dict) else None
-    return value if isinstance(value, str) else None
+        return []
+    if not isinstance(told, dict):
+        return []
+    each = told.get("each")
+    return [
+        value for value in (told.get("sha256"), *(each if isinstance(each, list) else ())) if isinstance(value, str)
+    ]

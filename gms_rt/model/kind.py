@@ -7,8 +7,9 @@ refuses it as "not a run folder (no lmm.safetensors)".
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from gms_rt.artifacts import check_format, sha256_file, sha256_json
+from gms_rt.artifacts import check_format, read_json, sha256_file, sha256_json
 from gms_rt.config import read_toml
 from gms_rt.errors import ArtifactError
 
@@ -37,6 +38,12 @@ def weights_file(run: Path) -> Path:
 
 
 def teacher_sha256(run: Path) -> str:
-    """What a student calls the run that taught it: one hash of its weights and its tokenizer."""
+    """What a student calls the run that taught it: one hash of its weights and its tokenizer, wherever that lies."""
     # The hash of the tokenizer's own weights is in its file.
-    return sha256_json([sha256_file(run / name) for name in (LMM_WEIGHTS, "tokenizer.json")])
+    return sha256_json([sha256_file(run / LMM_WEIGHTS), tokenizer_values(run)])
+
+
+def tokenizer_values(run: Path) -> dict[str, Any]:
+    """What a run's tokenizer is, without the place that it came from."""
+    told = read_json(run / "tokenizer.json")
+    return {key: value for key, value in told.items() if key not in ("source", "revision")}

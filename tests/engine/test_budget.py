@@ -120,13 +120,20 @@ def student(folder: Path, teacher: str) -> Path:
 
 def test_the_students_of_a_run_are_those_that_it_taught(tmp_path: Path) -> None:
     place = small_run(tmp_path / "runs/a", ())
-    own = sha256_json([sha256_file(place / name) for name in ("lmm.safetensors", "tokenizer.json")])
+    own = sha256_json([sha256_file(place / "lmm.safetensors"), {"stride": 16}])
     wanted = [student(tmp_path / f"runs/{name}", own) for name in ("b", "a/edge", "sweep/small")]
+    taught_by_two = student(tmp_path / "runs/f", "1" * 64)
+    with (taught_by_two / "config.toml").open("a") as told:
+        told.write(f'each = ["{"2" * 64}", "{own}"]\n')
+    wanted.append(taught_by_two)
     student(tmp_path / "runs/c", "0" * 64)
     small_run(tmp_path / "runs/d", ())
     (tmp_path / "runs/e").mkdir()
     (tmp_path / "runs/e/config.toml").write_text("is not [toml")
-    assert students_of(place) == wanted
+    assert sorted(students_of(place)) == sorted(wanted)
+    # A tokenizer that has moved is the same tokenizer.
+    (place / "tokenizer.json").write_text(json.dumps({"stride": 16, "source": "/elsewhere/taef2", "revision": None}))
+    assert sorted(students_of(place)) == sorted(wanted)
     assert students_of(tmp_path / "runs/b") == [], "a student has none"
 
 
