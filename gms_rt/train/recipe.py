@@ -138,6 +138,19 @@ class TrainingRecipe:
                 fix=f"use size={round(self.size / stride) * stride}",
             )
 
+    def for_pixels(self) -> TrainingRecipe:
+        """The same for a network that has no tokenizer, without what concerns latents.
+
+        An epoch's last cases are dropped where they fill no batch: batch normalisation learns nothing from one case.
+        """
+        if self.latent_epochs:
+            raise ConfigError(
+                "the recipe trains on latents first, and a comparator has none",
+                where="--recipe",
+                fix="use --recipe pixels or paper, or set latent_epochs=0",
+            )
+        return replace(self, views=0, latent_noise=0.0, linear_decoder=0.0, finish_lr=0.0, levels=(), last_batch="drop")
+
     def model(self, latent_channels: int, level_channels: tuple[int, ...] = ()) -> LmmConfig:
         """The shape of the latent mapping model, for a tokenizer with so many channels."""
         plain = LmmConfig(latent_channels, self.width, self.multipliers, self.groups, self.deep_supervision)
