@@ -1,6 +1,7 @@
 """The systems, and how each is trained: verbs of gms-rt, the same data, split, views and time for all.
 
-With `--minutes`, a system may use so many minutes of wall time, encoding included. A comparator trains for all of them.
+With `--minutes`, a system may use so many minutes of wall time, encoding included. A comparator trains for all of them
+with the recipe `pixels`.
 GMS trains as its recipe `fast` does: a part is spent on encoding augmented views, most of the rest on latents alone,
 and a fifth through the decoder. How many views fit is measured, and the measuring counts. Without `--minutes` each
 trains as the recipe `paper` says, for 1000 epochs.
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gms_rt.model.comparators.registry import COMPARATORS
 from paper.order import Folder, Order
 
 Command = tuple[str, ...]  # a verb of gms-rt and its arguments
@@ -38,13 +40,9 @@ class Done:
     seconds: float
 
 
-def registered_models() -> dict[str, int | None]:
-    """The comparators that this program has, with their own parameters where the registry can say them."""
-    try:
-        from gms_rt.model.comparators.registry import COMPARATORS
-    except ImportError:
-        return {}
-    return {facts.name: None for facts in COMPARATORS}
+def registered_models() -> set[str]:
+    """The comparators that this program has."""
+    return {facts.name for facts in COMPARATORS}
 
 
 def next_training(system: str, folder: Folder, order: Order, run: Path, done: Sequence[Done]) -> Command | None:
@@ -55,7 +53,7 @@ def next_training(system: str, folder: Folder, order: Order, run: Path, done: Se
         return None
     what = ("--tokenizer", order.tokenizer) if system == GMS else ("--model", system)
     clock = (f"minutes={order.minutes:g}", f"epochs={_LONG}", "validate_every=5") if order.minutes else ()
-    return _train(folder, order, run, what, ("--recipe", "paper"), clock)
+    return _train(folder, order, run, what, ("--recipe", "pixels" if order.minutes else "paper"), clock)
 
 
 def _next_of_gms(folder: Folder, order: Order, run: Path, done: Sequence[Done]) -> Command | None:
@@ -69,7 +67,7 @@ def _next_of_gms(folder: Folder, order: Order, run: Path, done: Sequence[Done]) 
         measured = ("views=1", *encoding)
         return _train(folder, order, parts / "measured", what, (*fast, "--cache", str(parts / "one-view")), measured)
     per_view = done[0].seconds / 60
-    views = max(1, min(_MOST_VIEWS, int((_ENCODING * order.minutes - per_view) / per_view)))
+    views = max(1, min(_MOST_VIEWS, int(_ENCODING * order.minutes / per_view + 1e-9) - 1))
     kept = (f"views={views}", "validate_every=5")
     if len(done) == 1:
         return _train(folder, order, parts / "encoded", what, (*fast, *cached), (*kept, *encoding))
