@@ -51,9 +51,10 @@ class Comparator(nn.Module):
 def check_comparator_size(facts: ComparatorFacts, size: int, height: int, width: int) -> None:
     """Refuse pictures that do not fit a network made for this size."""
     multiple = facts.multiple
-    if min(height, width) < 2 * multiple or height % multiple or width % multiple:
-        fix = f"use multiples of {multiple} from {2 * multiple} on"
-        raise UsageError(f"{height}x{width} does not fit {facts.title}", where="--size", fix=fix)
+    if min(height, width) < multiple or height % multiple or width % multiple:
+        raise UsageError(
+            f"{height}x{width} does not fit {facts.title}", where="--size", fix=f"use multiples of {multiple}"
+        )
     if facts.fixed_size and (height, width) != (size, size):
         raise UsageError(
             f"{height}x{width} does not fit {facts.title}, whose weights are for {size}x{size}",
