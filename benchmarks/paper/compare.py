@@ -14,11 +14,11 @@ from typing import Any
 
 from gms_rt import __version__
 from gms_rt.artifacts import read_json, write_bytes
-from gms_rt.evaluate.published_systems import BY_KEY
-from paper.cells import NAMES, found_in_test
+from gms_rt.evaluate.published_systems import BY_KEY, PAIRS
+from paper.cells import NAMES, found_in_cross, found_in_test
 from paper.engines import building, distilling, engine_values, timing
 from paper.figures import trained_parameters
-from paper.jobs import Job, can_train, testing, training
+from paper.jobs import Job, can_train, crossing, testing, training
 from paper.order import Order
 from paper.runner import machine_text, read_record
 from paper.systems import GMS, STUDENT
@@ -41,7 +41,14 @@ def _jobs_of(name: str, order: Order) -> Iterator[Job]:
         yield distilling(folder, order) if system == STUDENT else training(system, folder, order)
         yield testing(system, folder, order)
         yield building(system, folder, order)
+        if (far := _foreign(name)) in order.data:
+            yield crossing(system, folder, order.data[far], order)
     yield timing(systems, folder, order)
+
+
+def _foreign(name: str) -> str:
+    """The data set of another centre that a model of this one is tested on; nothing for most."""
+    return dict(PAIRS).get(name, "")
 
 
 def _systems(order: Order) -> list[str]:
@@ -78,7 +85,18 @@ def _data_values(name: str, order: Order) -> dict[str, Any]:
             row["trained_parameters"] = trained_parameters(order, system, name)
             row["engines"] = engine_values(system, systems, name, order)
         rows[system] = row
-    return {"why": "", "rows": rows}
+    return {"why": "", "rows": rows, "elsewhere": _elsewhere(name, systems, order)}
+
+
+def _elsewhere(name: str, systems: list[str], order: Order) -> dict[str, Any]:
+    """The same models on the data of another centre, where the paper has one."""
+    far = _foreign(name)
+    if not far:
+        return {}
+    if far not in order.data:
+        return {"data": far, "why": "no data (not in the folder)", "rows": {}}
+    rows = {system: asdict(found_in_cross(system, name, far, order)) for system in systems}
+    return {"data": far, "why": "", "rows": rows}
 
 
 def write_page(values: dict[str, Any], page: Path, root: Path) -> None:
@@ -115,7 +133,7 @@ def page_text(values: dict[str, Any], root: Path) -> str:
             parts += [f"Not run: {found['why']}.", ""]
             continue
         parts += [markdown(_HEADER, [_row(system, row) for system, row in found["rows"].items()]), ""]
-        parts += [f"{reading_of_rows(found['rows'])}", ""]
+        parts += [f"{reading_of_rows(found['rows'])}", "", *_elsewhere_lines(name, found.get("elsewhere") or {})]
     parts += ["## What GMS is for", "", verdict_of_data(values["data"]), ""]
     parts += ["## Measured before, under other conditions", "", *earlier_lines(root), ""]
     parts += [
@@ -132,6 +150,32 @@ def page_text(values: dict[str, Any], root: Path) -> str:
     return "\n".join(_wrapped(part) for part in parts).rstrip() + "\n"
 
 
+def _elsewhere_lines(name: str, told: dict[str, Any]) -> list[str]:
+    if not told:
+        return []
+    title = f"Trained on {NAMES[name]}, tested on every case of {NAMES[told['data']]}, from another centre"
+    if told["why"]:
+        return [f"{title}: not run, {told['why']}.", ""]
+    body = [
+        [_name(key), row["why"] or _NOT_RUN, ""]
+        if row["dsc"] is None
+        else [_name(key), f"{row['dsc']:.1f} ({row['low']:.1f}-{row['high']:.1f})", _hd95(row)]
+        for key, row in told["rows"].items()
+    ]
+    return [f"{title}:", "", markdown(("model", "DSC (95 %)", "HD95"), body), ""]
+
+
+def _name(system: str) -> str:
+    return "GMS, edge student" if system == STUDENT else BY_KEY[system].title
+
+
+def _hd95(row: dict[str, Any]) -> str:
+    text = "-" if row["hd95"] is None else f"{row['hd95']:.1f}"
+    if row["hd95_all"] is not None and row["hd95_all"] != row["hd95"]:
+        text += f" (misses counted: {row['hd95_all']:.1f})"
+    return text
+
+
 def _wrapped(part: str) -> str:
     """Prose in lines of the project's length; tables, headings and code as they are."""
     if part.startswith(("|", "#", "`", "benchmarks/")):
@@ -140,7 +184,7 @@ def _wrapped(part: str) -> str:
 
 
 def _row(system: str, row: dict[str, Any]) -> list[str]:
-    title = "GMS, edge student" if system == STUDENT else BY_KEY[system].title
+    title = _name(system)
     if row["dsc"] is None:
         return [title, row["why"] or _NOT_RUN, *[""] * (len(_HEADER) - 2)]
     engines = row.get("engines", {})
@@ -151,15 +195,12 @@ def _row(system: str, row: dict[str, Any]) -> list[str]:
 
     trained, whole = row.get("trained_parameters"), engines.get("parameters")
     parameters = (f"{trained / 1e6:.3g} M" if trained else "") + (f" ({whole / 1e6:.3g} M)" if whole else "")
-    hd95 = "-" if row["hd95"] is None else f"{row['hd95']:.1f}"
-    if row["hd95_all"] is not None and row["hd95_all"] != row["hd95"]:
-        hd95 += f" (misses counted: {row['hd95_all']:.1f})"
     flop = engines.get("flop")
     return [
         title,
         f"{row['minutes']:.0f} min",
         f"{row['dsc']:.1f} ({row['low']:.1f}-{row['high']:.1f})",
-        hd95,
+        _hd95(row),
         parameters,
         f"{flop / 1e9:.3g}" if flop else _NOT_RUN,
         of("fp32", "median_ms", 1),

@@ -77,14 +77,14 @@ def timing(systems: Sequence[str], folder: Folder, order: Order) -> Job:
     out = _report(systems, folder.key, order)
 
     def next_command(done: Sequence[Done]) -> Command | None:
-        if done:
-            return None
         built = [
             engine_folder(order, system, folder.key, precision)
             for system in systems
             for precision in ("fp32", "int8")
             if (engine_folder(order, system, folder.key, precision) / MANIFEST).is_file()
         ]
+        if done or not built:
+            return None
         engines = tuple(word for path in built for word in ("--engine", str(path)))
         return ("bench", *engines, "--no-sweep", "--no-layers", "--device", "cpu", "--out", str(out))
 

@@ -27,6 +27,8 @@ class Job:
     needs: str = ""  # key of the job before it
     system: str = ""  # that it trains or tests
     images: Folder | None = None  # that are looked at once, where nothing is trained
+    trained_on: Folder | None = None
+    trainings: int = 1
     allowed: tuple[int, ...] = (0, 5)  # exit codes; 5: some cases failed, the rest are written and the numbers say so
 
 
@@ -94,6 +96,7 @@ def training(system: str, folder: Folder, order: Order) -> Job:
         run / "config.toml",
         minutes=order.minutes,
         system=system,
+        trained_on=folder,
     )
 
 
@@ -145,6 +148,8 @@ def ablation(grid: str, folder: Folder, order: Order) -> Job:
         out / "ablation.json",
         minutes=cells * order.minutes,
         system=GMS,
+        trained_on=folder,
+        trainings=cells,
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +14,7 @@ from paper.jobs import Job
 from paper.order import Folder, Order
 from paper.runner import read_record
 
+_PAPER_EPOCHS = 1000  # of the recipe paper
 _GUESS = 1.0  # seconds per image, until the same model was tested here
 
 
@@ -37,9 +40,32 @@ def _estimate(job: Job, order: Order) -> Estimate:
         count, seconds = _test_images(job, order), _seconds(job, order)
         basis = f"{count} images, {seconds or _GUESS:.2f} s each" + ("" if seconds else " (a guess)")
         return Estimate(job, count * (seconds or _GUESS) / 60, basis)
+    if job.trained_on is None:
+        return Estimate(job, None, "not measured")
     if not job.minutes:
-        return Estimate(job, None, "1000 epochs of the recipe paper; --minutes gives a limit")
+        return _by_epochs(job, job.trained_on, order)
     return Estimate(job, max(0.0, job.minutes - record.minutes), "by the clock")
+
+
+def _by_epochs(job: Job, folder: Folder, order: Order) -> Estimate:
+    """The time of a training by epochs, from the images per second that this system reached here."""
+    told = [setting.partition("=")[2] for setting in order.settings if setting.startswith("epochs=")]
+    images = len(split_dataset(recognise(folder.path), file=folder.splits).train)
+    epochs = job.trainings * int(told[-1] if told else _PAPER_EPOCHS)
+    work = f"{epochs} epochs of {images} images"
+    rate = _images_per_second(job, order)
+    if rate is None:
+        return Estimate(job, None, f"{work}, not known before the first epoch; --minutes gives a limit")
+    spent = read_record(order.work, job.key).minutes
+    return Estimate(job, max(0.0, epochs * images / rate / 60 - spent), f"{work}, {rate:.2f} images/s measured")
+
+
+def _images_per_second(job: Job, order: Order) -> float | None:
+    """The median over the epochs of this system's trainings here."""
+    found = []
+    for path in sorted((order.work / "train" / job.system).glob("*/metrics.csv")):
+        found += [float(row["images_per_second"]) for row in csv.DictReader(path.read_text().splitlines())]
+    return statistics.median(found) if found else None
 
 
 def _test_images(job: Job, order: Order) -> int:

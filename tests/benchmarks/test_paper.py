@@ -102,6 +102,24 @@ def test_a_plan_says_the_hours_and_does_nothing(
     assert not (tmp_path / "w").exists()
 
 
+def test_a_plan_by_epochs_rests_on_the_rate_that_was_measured(script: ModuleType, folder: Path, tmp_path: Path) -> None:
+    from paper.jobs import training
+    from paper.order import Order, folders_below
+    from paper.plan import estimates, plan_text
+
+    data = folders_below(folder / "data")
+    order = Order(data, ("1",), ("gms",), tmp_path, tmp_path, minutes=0)
+    job = training("gms", data["busi"], order)
+    text = plan_text(estimates([job], order), [])
+    assert "1000 epochs of 6 images, not known before the first epoch" in text
+    assert "at least 0.0 hours" in text
+    (tmp_path / "train" / "gms" / "busi").mkdir(parents=True)
+    rates = "epoch,images_per_second\n1,0.4\n2,0.5\n3,0.6\n"
+    (tmp_path / "train" / "gms" / "busi" / "metrics.csv").write_text(rates)
+    (found,) = estimates([job], order)
+    assert found.minutes == pytest.approx(6 * 1000 / 0.5 / 60)
+
+
 def test_published_rows_stand_beside_what_was_run(made: Path) -> None:
     tables = json.loads((made / "tables.json").read_text())["tables"]
     rows = [(row["labels"][1], row["source"]) for row in tables["1"]["rows"]]
@@ -258,7 +276,11 @@ def values() -> dict[str, Any]:
         "ege-unet": {"dsc": None, "why": "not run"},
     }  # fmt: skip
     shared = {"gms_rt": "0.1.0", "minutes": 60.0, "machine": "a processor, 2 cores", "device": "cpu"}
-    data = {"busi": {"why": "", "rows": rows}, "glas": {"why": "no data (not in the folder)", "rows": {}}}
+    far = {"data": "bus", "why": "", "rows": {"gms": rows["gms"], "unet": {"dsc": None, "why": "not run"}}}
+    data = {
+        "busi": {"why": "", "rows": rows, "elsewhere": far},
+        "glas": {"why": "no data (not in the folder)", "rows": {}},
+    }
     return {**shared, "tokenizer": "vaelight", "settings": [], "every": 1, "data": data}
 
 
@@ -272,6 +294,8 @@ def test_the_page_says_where_gms_loses_and_what_was_not_run(values: dict[str, An
     assert "GMS has the fastest engine." in text
     assert "On BUSI another model has the higher DSC for the same time." in text
     assert "Not run: no data (not in the folder)." in text
+    elsewhere = text.partition("tested on every case of BUS (dataset B)")[2]
+    assert "| GMS | 75.0 (70.0-79.0) | 20.0 (misses counted: 25.0) |\n| UNet | not run |  |" in elsewhere
     assert "73.9 (69.3-78.0)" in text.partition("under other conditions")[2]
 
 
