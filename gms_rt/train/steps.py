@@ -148,7 +148,7 @@ class Steps(Generic[AnyBatch]):
             self.state.seconds = spent + time.monotonic() - began
             loss = self.state.sums[0] / max(self.state.sums[-1], 1)
             note = f"epoch {place.epoch + 1}, loss {loss:.4f}, Dice {max(self.state.best, 0):.4f}"
-            self.progress("train", self.state.step, self.schedule.steps, note)
+            self.progress("train", *self._progress, note)
             if place.last_of_epoch or self.time_is_over:
                 self._read_reports(0)
                 self._end_epoch(place, record)
@@ -175,6 +175,14 @@ class Steps(Generic[AnyBatch]):
     def time_is_over(self) -> bool:
         """Whether the minutes of the recipe are spent, if it has any."""
         return bool(self.recipe.minutes) and self._time_share >= 1
+
+    @property
+    def _progress(self) -> tuple[int, int]:
+        """How much is done of how much: steps, or seconds where the clock ends the training."""
+        if self.recipe.minutes:
+            limit = math.ceil(60 * self.recipe.minutes)
+            return min(int(self.state.seconds), limit), limit
+        return self.state.step, self.schedule.steps
 
     @property
     def _time_share(self) -> float:

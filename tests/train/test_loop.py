@@ -421,9 +421,12 @@ def test_minutes_end_a_training_inside_an_epoch_with_the_rate_down(
     monkeypatch.setattr(steps, "time", _Clock(1.0))
     data, tokenizer = write_phantoms(tmp_path / "data"), write_pair(tmp_path / "pair")
     how = recipe("paper", "epochs=1000", "minutes=0.5", "warmup=1", "validate_every=1000")
-    outcome = run(data, tokenizer, tmp_path / "run", how)
+    split, said = split_dataset(recognise(data), validation=0.2), []
+    request = TrainingRequest(recognise(data), split, load_tokenizer(tokenizer), how, tmp_path / "run")
+    outcome = train(request, lambda stage, done, total, note: said.append((stage, done, total)))
     rows = table(tmp_path / "run")
     assert outcome.seconds >= 30
+    assert said[-1] == ("train", 30, 30)  # seconds, as no steps are given
     assert outcome.best_epoch == len(rows) < 1000
     assert int(rows[-1]["step"]) % int(rows[0]["step"])  # the last epoch is not whole
     assert rows[-1]["validation_dice"]
