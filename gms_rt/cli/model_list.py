@@ -13,14 +13,13 @@ def model_list_text() -> str:
     from gms_rt.cli.extras import train_extra
 
     train_extra("the list of models")
-    from gms_rt.model.comparators.network import Comparator
+    from gms_rt.model.comparators.network import million_parameters
     from gms_rt.model.comparators.registry import COMPARATORS
 
     rows, notes = [], []
     for facts in COMPARATORS:
-        count = Comparator(facts, 224).parameter_count / 1e6
         published = "-" if facts.published is None else f"{facts.published:g}"
-        rows.append([facts.name, str(facts.year), published, f"{count:.3g}", facts.paper])
+        rows.append([facts.name, str(facts.year), published, f"{million_parameters(facts):.3g}", facts.paper])
         if facts.note:
             notes.append(textwrap.fill(f"{facts.name}: {facts.note}", _WIDTH, subsequent_indent="  "))
     header = ["model", "year", "published M", "here M", "paper"]

@@ -61,3 +61,9 @@ def check_comparator_size(facts: ComparatorFacts, size: int, height: int, width:
             where="--size",
             fix=f"leave it away, or train it with --set size={height}",
         )
+
+
+def million_parameters(facts: ComparatorFacts, size: int = 224) -> float:
+    """How many numbers a model learns, counted without making them."""
+    with torch.device("meta"):
+        return Comparator(facts, size).parameter_count / 1e6

@@ -54,6 +54,20 @@ COMPARATORS = (
         "swin-unet", "SwinUNet", "Cao et al.: Swin-Unet, ECCV workshops", 2022, 27.2, "swin_unet:SwinUNet",
         fixed_size=True, note="from random weights; the paper starts from weights trained on ImageNet",
     ),
+    ComparatorFacts(
+        "deeplabv3-mixstyle", "MixStyle", "Zhou et al.: MixStyle, IJCV; on DeepLabV3 with ResNet-50", 2023, None,
+        "deeplab:DeepLabV3MixStyle", multiple=8, note="ResNet-50 from random weights; styles mix behind its first two "
+        "stages",
+    ),
+    ComparatorFacts(
+        "deeplabv3-dsu", "DSU", "Li et al.: DSU, ICLR; on DeepLabV3 with ResNet-50", 2022, None,
+        "deeplab:DeepLabV3Dsu", multiple=8, note="ResNet-50 from random weights; styles are drawn behind the stem and "
+        "every stage",
+    ),
+    ComparatorFacts(
+        "uctransnet", "UCTransNet", "Wang et al.: UCTransNet, AAAI", 2022, 66.4, "uctransnet:UCTransNet", multiple=16,
+        fixed_size=True,
+    ),
 )  # fmt: skip
 
 

@@ -50,7 +50,8 @@ class SwinUNet(nn.Module):
         super().__init__()
         window = window_side(size)
         grids = [size // _PATCH // 2**level for level in range(len(_WIDTHS))]
-        shares = torch.linspace(0, _DROP, _BLOCKS * len(_WIDTHS)).tolist()
+        last = _BLOCKS * len(_WIDTHS) - 1
+        shares = [_DROP * block / last for block in range(last + 1)]
         drops = [shares[_BLOCKS * level : _BLOCKS * (level + 1)] for level in range(len(_WIDTHS))]
         stages = list(zip(_WIDTHS, grids, drops, strict=True))
         self.patches, self.patch_norm = nn.Conv2d(3, _WIDTHS[0], _PATCH, _PATCH), ChannelNorm(_WIDTHS[0])
