@@ -1,4 +1,4 @@
-"""Dice, IoU, HD95, surface Dice and lesions found: the only definition in the project.
+"""Dice, IoU, HD95, surface Dice, lesions found, PSNR and SSIM: the only definition in the project.
 
 Masks are 2-D arrays; any non-zero pixel is foreground. Two empty masks agree (Dice = IoU = surface Dice = 1, HD95 = 0);
 one empty mask against a non-empty one is a miss (Dice = IoU = surface Dice = 0, HD95 = infinity).
@@ -13,12 +13,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gms_rt.arrays import F32
 from gms_rt.errors import UsageError
 
 Mask = NDArray[np.generic]
 
 TOLERANCE = 2.0  # of the surface Dice, in units of the spacing
 LESION_IOU = 0.1  # least overlap with which a region counts as a lesion found
+_SSIM_SIDE, _SSIM_SIGMA = 11, 1.5  # the window of Wang et al., 2004
+_SSIM_MEAN, _SSIM_SPREAD = 0.01**2, 0.03**2  # their constants, for values from 0 to 1
 
 
 class LesionCounts(NamedTuple):
@@ -147,6 +150,52 @@ def match_lesions(truth: Mask, found: Mask, least_iou: float = LESION_IOU) -> Le
             free_lesions.remove(lesion)
             free_regions.remove(region)
     return LesionCounts(lesions - 1, lesions - 1 - len(free_lesions), len(free_regions))
+
+
+def psnr(a: F32, b: F32) -> float:
+    """Peak signal-to-noise ratio of two images with values from 0 to 1, in dB; infinity where they are equal.
+
+    >>> psnr(np.zeros((2, 2), np.float32), np.full((2, 2), 0.1, np.float32))
+    20.0
+    """
+    left, right = _same_images(a, b)
+    error = float(np.mean((left - right) ** 2))
+    return math.inf if error == 0 else round(-10 * math.log10(error), 6)
+
+
+def ssim(a: F32, b: F32) -> float:
+    """Structural similarity of two images with values from 0 to 1, the mean over places and channels; 1 is equal.
+
+    That of Wang et al. (2004): a Gaussian window of 11x11 with a standard deviation of 1.5, at the places where it
+    lies wholly inside.
+
+    >>> ssim(np.eye(16, dtype=np.float32), np.eye(16, dtype=np.float32))
+    1.0
+    """
+    left, right = _same_images(a, b)
+    if min(left.shape[:2]) < _SSIM_SIDE:
+        raise UsageError(
+            f"an image of {left.shape[1]}x{left.shape[0]} is smaller than the window of 11x11", where="ssim"
+        )
+
+    def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        edge = _SSIM_SIDE // 2
+        blurred = cv2.GaussianBlur(values, (_SSIM_SIDE, _SSIM_SIDE), _SSIM_SIGMA)
+        return np.asarray(blurred[edge:-edge, edge:-edge], np.float64)
+
+    mean_left, mean_right = smooth(left), smooth(right)
+    spread_left = smooth(left * left) - mean_left**2
+    spread_right = smooth(right * right) - mean_right**2
+    together = smooth(left * right) - mean_left * mean_right
+    above = (2 * mean_left * mean_right + _SSIM_MEAN) * (2 * together + _SSIM_SPREAD)
+    below = (mean_left**2 + mean_right**2 + _SSIM_MEAN) * (spread_left + spread_right + _SSIM_SPREAD)
+    return float(np.mean(above / below))
+
+
+def _same_images(a: F32, b: F32) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if a.shape != b.shape or a.ndim not in (2, 3) or a.size == 0:
+        raise UsageError(f"images of the shapes {a.shape} and {b.shape} cannot be compared", where="psnr, ssim")
+    return a.astype(np.float64), b.astype(np.float64)
 
 
 def _pair(a: Mask, b: Mask) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -1,4 +1,6 @@
-"""`gms-rt eval`: how good the masks of a run, an engine, or the average of several are on a data set."""
+"""`gms-rt eval`: how good the masks of a run, an engine, or the average of several are on a data set; what a tokenizer
+loses of it.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +22,7 @@ from gms_rt.cli.eval_models import (
     numbered_labels,
     untrained_cases,
 )
+from gms_rt.cli.eval_reconstruct import ReconstructionOptions, print_reconstruction
 from gms_rt.cli.eval_text import average_text, comparison_line, evaluation_text
 from gms_rt.cli.trust_options import trust_options
 from gms_rt.errors import CasesFailedError, UsageError
@@ -81,6 +84,15 @@ if TYPE_CHECKING:
 )
 @click.option("--matrix", is_flag=True, help="Evaluate every run on every other DATA (cross-domain table).")
 @click.option(
+    "--reconstruct",
+    is_flag=True,
+    help="Encode and decode with --tokenizer, and predict nothing: what the tokenizer loses of masks and images.",
+)
+@click.option("--tokenizer", metavar="NAME", help="What --reconstruct judges: a tokenizer as for gms-rt train.")
+@click.option(
+    "--size", type=click.IntRange(min=16), help="Side in pixels that --reconstruct resizes to  [default: 224]."
+)
+@click.option(
     "--compare", type=click.Path(path_type=Path), help="Folder of an earlier evaluation to compare with, case by case."
 )
 @click.option("--tta", is_flag=True, help="Average over flips of each image, as gms-rt infer --tta does.")
@@ -106,6 +118,9 @@ def command(
     tolerance: float,
     average: bool,
     matrix: bool,
+    reconstruct: bool,
+    tokenizer: str | None,
+    size: int | None,
     compare: Path | None,
     tta: bool,
     flips: str | None,
@@ -125,11 +140,26 @@ def command(
       gms-rt eval --matrix busi/ bus/ --run runs/busi --run runs/bus --out results/cross
       gms-rt eval --matrix busi/ our-clinic/ --run runs/busi --out results/elsewhere
       gms-rt eval ham10000/ --run runs/official --splits ham10000.json --every 20 --out results/ham
+      gms-rt eval busi/ --reconstruct --tokenizer sd-vae --out results/busi-sd-vae
     """
     from gms_rt.evaluate.measure import Scale
 
     console = Console(json=as_json)
     check_flips(tta, flips)
+    if reconstruct or tokenizer or size:
+        if not reconstruct or tokenizer is None or len(data) != 1 or len(splits) > 1 or runs or engines:
+            raise UsageError(
+                "--reconstruct needs one DATA and --tokenizer, and takes no model; --tokenizer and --size are for it",
+                where="gms-rt eval",
+                fix="gms-rt eval DATA --reconstruct --tokenizer NAME --out OUT",
+            )
+        if average or matrix or compare or tta:
+            raise UsageError("nothing is predicted", where="--reconstruct",
+                             fix="leave --average, --matrix, --compare and --tta out")  # fmt: skip
+        lists = splits[0] if splits else None
+        what = ReconstructionOptions(data[0], lists, part or "test", every, tokenizer, size or 224, device, console)
+        print_reconstruction(what, out)
+        return
     scale = Scale(spacing, tolerance)
     options = EvalOptions(part, every, scale, (flips or "both") if tta else None, gallery, device, console)
     if matrix and (average or engines):

@@ -55,7 +55,7 @@ def command(
     try:
         from gms_rt.export.fuse import graph_from_run
         from gms_rt.export.options import ExportOptions
-        from gms_rt.model.student_run import check_any_run
+        from gms_rt.model.any_run import check_any_run
     except ImportError as error:
         raise MissingExtraError("export", "train") from error
     check_any_run(run)

@@ -1,4 +1,4 @@
-"""`gms-rt train`: a data set and a frozen tokenizer to a run folder."""
+"""`gms-rt train`: a data set and a frozen tokenizer, or a comparator by name, to a run folder."""
 
 from __future__ import annotations
 
@@ -9,22 +9,32 @@ import click
 
 from gms_rt.artifacts import check_apart
 from gms_rt.cli.console import Console, StageBars
+from gms_rt.errors import UsageError
 
 if TYPE_CHECKING:
     from gms_rt.train.request import Outcome
 
 
+def _list_models(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    """Print the registry and end, before DATA is asked for."""
+    if wanted:
+        from gms_rt.cli.model_list import model_list_text
+
+        click.echo(model_list_text())
+        context.exit()
+
+
 @click.command("train")
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--tokenizer", required=True, metavar="NAME", help="Frozen autoencoder: a preset (sd-vae, sd-vae-ft-mse, "
+@click.option("--tokenizer", metavar="NAME", help="Frozen autoencoder: a preset (sd-vae, sd-vae-ft-mse, "
               "sdxl-vae, taesd, vq), sd-vae:SOURCE, taesd:SOURCE, vq:SOURCE (a folder or a hub id), onnx:FOLDER or "
               "compvis:FILE.")  # fmt: skip
-@click.option(
-    "--recipe",
-    default="fast",
-    show_default=True,
-    help="How to train: fast, paper, official, official-ham10000 or a TOML file.",
-)
+@click.option("--model", metavar="NAME", help="Train a model that GMS is compared with instead, such as unet; it needs "
+              "no tokenizer.")  # fmt: skip
+@click.option("--list-models", is_flag=True, is_eager=True, expose_value=False, callback=_list_models,
+              help="Print the names that --model takes, their papers and parameters, and exit.")  # fmt: skip
+@click.option("--recipe", help="How to train: fast, paper, official, official-ham10000, pixels or a TOML file  "
+              "[default: fast; with --model pixels]")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
 @click.option("--splits", type=click.Path(path_type=Path), help="File with the names of the train and test cases: JSON "
               "or the official pickle.")  # fmt: skip
@@ -38,8 +48,9 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(
     data: Path,
-    tokenizer: str,
-    recipe: str,
+    tokenizer: str | None,
+    model: str | None,
+    recipe: str | None,
     settings: tuple[str, ...],
     splits: Path | None,
     out: Path,
@@ -52,6 +63,9 @@ def command(
 ) -> None:
     """Train a latent mapping model on DATA, a data set folder, between the halves of a frozen autoencoder.
 
+    With --model another network is trained with the same data, views, validation and metrics. Its run is a run like any
+    other: gms-rt eval, export, build, infer and bench take it.
+
     \b
     Examples:
       gms-rt train busi/ --tokenizer sd-vae --recipe paper --out runs/busi
@@ -60,6 +74,7 @@ def command(
       gms-rt train busi/ --tokenizer sd-vae --recipe paper --out runs/busi --resume
       gms-rt train busi/ --tokenizer sd-vae --classes breast-lesion.toml --out runs/busi-named
       gms-rt train busi/ --tokenizer sd-vae --init runs/ham10000 --set latent_epochs=50 --out runs/busi-tuned
+      gms-rt train busi/ --model ege-unet --recipe paper --out runs/busi-ege-unet
     """
     from gms_rt.cli.extras import train_extra
 
@@ -69,13 +84,21 @@ def command(
     from gms_rt.data.splits import split_dataset
     from gms_rt.model.loading import load_tokenizer
     from gms_rt.model.run import model_shape
+    from gms_rt.train.comparator import train_comparator
     from gms_rt.train.device import torch_device
     from gms_rt.train.loop import train
     from gms_rt.train.recipe import load_recipe
-    from gms_rt.train.request import TrainingRequest
+    from gms_rt.train.request import ComparatorRequest, TrainingRequest
 
     console = Console(json=as_json)
-    how = load_recipe(recipe, settings, model_shape(init) if init else None)
+    if (tokenizer is None) == (model is None):
+        raise UsageError(
+            "what is to be trained?" if model is None else "a comparator has no tokenizer",
+            where="--tokenizer, --model",
+            fix="give --tokenizer for a latent mapping model, or --model for a comparator (--list-models)",
+        )
+    recipe = recipe or ("fast" if model is None else "pixels")
+    how = load_recipe(recipe, settings, model_shape(init) if init and model is None else None)
     classes = () if class_file is None else classes_from_file(class_file)
     where = torch_device(device)
     dataset = recognise(data)
@@ -85,20 +108,28 @@ def command(
         f"{dataset.name} ({dataset.layout}): {len(split.train)} cases train, {len(split.validation)} validate, "
         f"{len(split.test)} are kept for the test; split: {split.source}"
     )
-    request = TrainingRequest(
-        dataset,
-        split,
-        load_tokenizer(tokenizer, note=console.note),
-        how,
-        out,
-        device=where,
-        init=init,
-        resume=resume,
-        cache=cache,
-        classes=classes,
-    )
-    with StageBars() as bars:
-        outcome = train(request, bars.show)
+    if model is not None:
+        plain = ComparatorRequest(
+            model, dataset, split, how, out, device=where, init=init, resume=resume, classes=classes
+        )
+        with StageBars() as bars:
+            outcome = train_comparator(plain, bars.show)
+    else:
+        assert tokenizer is not None
+        request = TrainingRequest(
+            dataset,
+            split,
+            load_tokenizer(tokenizer, note=console.note),
+            how,
+            out,
+            device=where,
+            init=init,
+            resume=resume,
+            cache=cache,
+            classes=classes,
+        )
+        with StageBars() as bars:
+            outcome = train(request, bars.show)
     console.result(_values(outcome), _screen(outcome, data, splits))
 
 

@@ -18,7 +18,3 @@ UNSEEN_SEEDS = range(4_000_000, 4_000_040)  # tests segment them
 CALIBRATION_SEEDS = range(6_000_000, 6_000_024)
 GATE_SEEDS = range(6_100_000, 6_100_064)
 SEARCH_SEEDS = range(6_200_000, 6_200_120)
-
-# Other networks that benchmarks/baselines.py trains and judges.
-BASELINE_TRAINING_SEEDS = range(7_000_000, 7_100_000)
-BASELINE_TEST_SEEDS = range(7_500_000, 7_600_000)

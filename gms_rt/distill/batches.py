@@ -17,8 +17,8 @@ from gms_rt.distill.pictures import Pictures
 from gms_rt.distill.recipe import DistillRecipe
 from gms_rt.distill.teacher_cache import Lessons
 from gms_rt.distill.views import change_colours, draw_views, warp_pictures
-from gms_rt.train.batches import case_numbers
 from gms_rt.train.schedule import Schedule
+from gms_rt.train.views_ahead import case_numbers
 
 _GPU_SHARE = 0.5  # of its free memory that pictures may take
 

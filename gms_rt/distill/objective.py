@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from gms_rt.distill.batches import StudentBatch
 from gms_rt.distill.recipe import DistillRecipe
 from gms_rt.model.student import Taught
+from gms_rt.train.losses import mask_loss
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,6 @@ def student_losses(recipe: DistillRecipe, teaching: float, batch: StudentBatch, 
         latent = _mean(apart, batch.plain)
     total = truth + teaching * (teacher + recipe.latent_weight * latent)
     return StudentLosses(total, truth, teacher, latent)
-
-
-def mask_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross entropy plus 1 - Dice of each picture; the target may be soft."""
-    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=(1, 2, 3))
-    probability, target = torch.sigmoid(logits).flatten(1), target.flatten(1)
-    overlap, total = (probability * target).sum(dim=1), probability.sum(dim=1) + target.sum(dim=1)
-    # One pixel on both sides: two empty masks agree. A soft target's Dice with itself is below 1, which moves nothing.
-    return entropy + 1 - (2 * overlap + 1) / (total + 1)
 
 
 def _mean(losses: Tensor, wanted: Tensor) -> Tensor:

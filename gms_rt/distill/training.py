@@ -13,8 +13,8 @@ from gms_rt.distill.pictures import Pictures
 from gms_rt.distill.recipe import DistillRecipe
 from gms_rt.distill.teacher import TeacherFacts
 from gms_rt.distill.teacher_cache import Lessons
-from gms_rt.distill.validation import StudentValidation
 from gms_rt.model.student import Student, Taught
+from gms_rt.train.pixel_validation import PixelValidation
 from gms_rt.train.schedule import Place, Schedule
 
 
@@ -37,7 +37,8 @@ class StudentTraining:
     def __init__(self, student: Student, recipe: DistillRecipe, material: Material, device: torch.device) -> None:
         self.network, self.recipe, self.material, self.device = student, recipe, material, device
         self.network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.validation = StudentValidation(student, material.held_out, device)
+        held_out = material.held_out
+        self.validation = PixelValidation(student, held_out.images, held_out.masks, device)
         self.schedule = Schedule(recipe.steps(), len(material.train))
 
     def batches(self) -> ViewedBatches:

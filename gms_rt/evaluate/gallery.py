@@ -31,11 +31,18 @@ def write_gallery(folder: Path, cases: Sequence[Case], segment: Callable[[U8], U
         factor = _PANEL / max(truth.shape)
         height, width = (max(1, round(side * factor)) for side in truth.shape)
         plain = resize_image(image, height, width)
-        drawn = plain.copy()
-        for mask, colour in ((truth, (0, 255, 0)), (found, (255, 255, 0))):
-            lines, _ = cv2.findContours(resize_mask(mask, height, width), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(drawn, lines, -1, colour, 1, cv2.LINE_AA)
+        drawn = draw_contours(plain, truth, found)
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in case.name)
         score = metrics.dice(found, truth)
         with atomic_path(folder / f"{rank:02d}-dice{score:.3f}-{safe}.png", durable=False) as part:
             part.write_bytes(encode_picture(".png", np.hstack([plain, drawn])))
+
+
+def draw_contours(image: U8, truth: U8, found: U8) -> U8:
+    """A copy of an RGB image with the outlines of both masks, of whatever size they are."""
+    drawn = image.copy()
+    height, width = image.shape[:2]
+    for mask, colour in ((truth, (0, 255, 0)), (found, (255, 255, 0))):
+        lines, _ = cv2.findContours(resize_mask(mask, height, width), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(drawn, lines, -1, colour, 1, cv2.LINE_AA)
+    return drawn

@@ -17,6 +17,7 @@ from gms_rt.artifacts import sha256_file
 from gms_rt.class_lists import classes_from_run
 from gms_rt.classes import SegmentClass
 from gms_rt.errors import UsageError
+from gms_rt.export.comparator import check_comparator, graph_from_comparator
 from gms_rt.export.options import ExportOptions, check_options
 from gms_rt.export.reference import (
     ReferencePictures,
@@ -31,10 +32,12 @@ from gms_rt.graph.fold import fold_exactly
 from gms_rt.graph.graph import INPUT, OUTPUT, Graph
 from gms_rt.graph.join import describe_graph, join_stages, name_pixel_arithmetic
 from gms_rt.graph.write import write_graph
+from gms_rt.model.any_run import load_any_run
+from gms_rt.model.comparators.network import Comparator
 from gms_rt.model.gms import Gms
 from gms_rt.model.kind import weights_file
 from gms_rt.model.student import Student
-from gms_rt.model.student_run import load_any_run, ranges_from_run
+from gms_rt.model.student_run import ranges_from_run
 
 
 class PipelinePart(nn.Module):
@@ -70,6 +73,8 @@ def graph_from_run(
         return graph_from_student(
             model, out, source=source, options=options, pictures=pictures, classes=classes, ranges=learned
         )
+    if isinstance(model, Comparator):
+        return graph_from_comparator(model, out, source=source, options=options, pictures=pictures, classes=classes)
     return graph_from_gms(model, out, source=source, options=options, pictures=pictures, classes=classes)
 
 
@@ -113,9 +118,12 @@ def graph_from_gms(
     return out
 
 
-def _check(model: Gms | Student, options: ExportOptions) -> None:
+def _check(model: Gms | Student | Comparator, options: ExportOptions) -> None:
     if isinstance(model, Student):
         check_student(model, options)
+        return
+    if isinstance(model, Comparator):
+        check_comparator(model, options)
         return
     stride = model.tokenizer.spec.stride
     height, width = options.height, options.width

@@ -1,1 +1,1 @@
-"""The models in PyTorch: frozen tokenizer and latent mapping model, the two joined, and the edge student."""
+"""The models in PyTorch: tokenizer and latent mapping model, the two joined, the edge student, and comparators."""

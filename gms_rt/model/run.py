@@ -19,7 +19,7 @@ from gms_rt.config import config_from_values, read_toml
 from gms_rt.errors import ArtifactError, UsageError
 from gms_rt.model.checkpoint import load_tensors
 from gms_rt.model.gms import Gms
-from gms_rt.model.kind import CONFIG, LMM_WEIGHTS, is_student_run
+from gms_rt.model.kind import CONFIG, LMM_WEIGHTS, is_comparator_run, is_student_run
 from gms_rt.model.lmm import LatentMapper, LmmConfig
 from gms_rt.model.loading import open_tokenizer, source_in_run
 from gms_rt.model.tokenizer import Tokenizer, TokenizerSpec
@@ -75,6 +75,8 @@ def check_run(folder: Path) -> None:
         raise UsageError("is not a folder", where=folder, fix="name a run folder, such as gms-rt train writes")
     if is_student_run(folder):
         raise UsageError("is the run of a student", where=folder, fix="name a run that gms-rt train wrote")
+    if is_comparator_run(folder):
+        raise UsageError("is the run of a comparator", where=folder, fix="name one that was trained with --tokenizer")
     for name in (CONFIG, WEIGHTS, TOKENIZER):
         if not (folder / name).is_file():
             raise UsageError(f"is not a run folder (no {name})", where=folder)

@@ -15,7 +15,7 @@ def trained_size(run: Path) -> int:
     """The side of the pictures a run was trained on; 224 where it does not say, as for an official checkpoint."""
     path = run / "config.toml"
     told = read_toml(path) if path.is_file() else {}
-    size = told.get("student", told.get("training", {})).get("size", USUAL)
+    size = told.get("student", told.get("comparator", told.get("training", {}))).get("size", USUAL)
     if not isinstance(size, int) or size < 1:
         raise ConfigError(f"the training size is {size!r}", where=path, fix="give a whole number, such as 224")
     return size

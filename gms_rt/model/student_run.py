@@ -13,9 +13,8 @@ from torch import Tensor
 from gms_rt.artifacts import check_format, read_json, sha256_file, write_bytes, write_json
 from gms_rt.config import config_from_values, read_toml
 from gms_rt.errors import ArtifactError, UsageError
-from gms_rt.model.gms import Gms
 from gms_rt.model.kind import CONFIG, STUDENT_FORMAT, STUDENT_VERSION, STUDENT_WEIGHTS, is_student_run
-from gms_rt.model.run import Tables, check_run, fill, load_run, toml_text, write_weights
+from gms_rt.model.run import Tables, fill, toml_text, write_weights
 from gms_rt.model.student import Student, StudentShape
 from gms_rt.model.student_quantisation import quantised_names
 
@@ -63,19 +62,6 @@ def ranges_from_run(folder: Path) -> dict[str, float]:
     if not isinstance(ranges, dict) or not numbers or set(ranges) != set(names):
         raise ArtifactError("does not fit the student of this run", where=path, fix="train the student again")
     return {name: float(ranges[name]) for name in names}
-
-
-def load_any_run(folder: Path) -> Gms | Student:
-    """The model of a run folder of either kind, ready to segment."""
-    return load_student(folder) if is_student_run(folder) else load_run(folder)
-
-
-def check_any_run(folder: Path) -> None:
-    """Refuse what is not a run folder, whatever its kind."""
-    if is_student_run(folder):
-        shape_from_run(folder)
-    else:
-        check_run(folder)
 
 
 def load_student(folder: Path) -> Student:

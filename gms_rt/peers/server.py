@@ -56,7 +56,7 @@ def open_peer(
 def _torch(kind: str, path: Path, threads: int, device: str, size: tuple[int, int]) -> OpenedPeer:
     import torch
 
-    from gms_rt.model.student_run import load_any_run
+    from gms_rt.model.any_run import load_any_run
 
     if threads:
         torch.set_num_threads(threads)

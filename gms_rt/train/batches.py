@@ -6,7 +6,7 @@ threads and one step ahead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,22 +14,18 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gms_rt.arrays import U8
 from gms_rt.model.gms import Gms
 from gms_rt.model.tokenizer import Tokenizer
 from gms_rt.scan.mask import FOREGROUND
-from gms_rt.train.device import readers
 from gms_rt.train.latents import LatentCache, encode_masks
-from gms_rt.train.recipe import TrainingRecipe
 from gms_rt.train.replay import Replay
 from gms_rt.train.samples import Samples, mask_tensor
 from gms_rt.train.schedule import Schedule
-from gms_rt.train.view_readers import ViewReaders
+from gms_rt.train.views_ahead import ViewsAhead, case_numbers
 
-_ORDER, _VIEWS, _NOISE = 0x6F72, 0x7669, 0x6E6F
+_VIEWS, _NOISE = 0x7669, 0x6E6F
 _EXAMPLES = 256  # mask latents that the linear decoder is fitted to
 
 
@@ -134,41 +130,20 @@ class LiveBatches:
         self._gms, self._samples, self._schedule, self._device = gms, samples, schedule, device
         self._cuda, self._half = device.type == "cuda", half
         self._encoded = Replay(self._encode) if self._cuda else self._encode
-        count, self._steps = readers(device, schedule.recipe.batch)
-        self._readers = ViewReaders(samples, count, processes=self._cuda)
-        self._ahead: dict[int, list[Future[tuple[U8, U8]]]] = {}
+        self._views = ViewsAhead(samples, schedule, device)
 
     def batch(self, step: int) -> Batch:
         """The batch of this step."""
-        waiting = self._ahead.pop(step, None) or self._ask(step)
-        for later in range(step + 1, min(step + 1 + self._steps, self._schedule.steps)):
-            if later not in self._ahead:
-                self._ahead[later] = self._ask(later)
-        pairs = [future.result() for future in waiting]
-        images, masks = (self._stack([pair[part] for pair in pairs]) for part in (0, 1))
+        images, masks = self._views.views(step)
         drawn = masks[..., None].repeat(1, 1, 1, 3)  # a mask as the tokenizer sees it
         image, target = self._latents(images, drawn, step)
-        names = [self._samples.cases[n].name for n in case_numbers(self._schedule, step)]
-        return Batch(image, target, (masks[:, None] >= FOREGROUND).to(torch.float32), names)
+        return Batch(image, target, (masks[:, None] >= FOREGROUND).to(torch.float32), self._views.names(step))
 
     def examples(self) -> tuple[Tensor, Tensor]:
         """Mask latents and masks of some cases, to fit the linear decoder to."""
         numbers = range(min(len(self._samples), _EXAMPLES))
         masks = [self._samples.view(number, 1)[1] for number in numbers]
         return encode_masks(self._gms, masks), mask_tensor(masks)
-
-    def _ask(self, step: int) -> list[Future[Any]]:
-        # View 0 is the plain picture, which only validation sees.
-        view = self._schedule.place(step).epoch + 1
-        return [self._readers.ask(int(n), view) for n in case_numbers(self._schedule, step)]
-
-    def _stack(self, pictures: Sequence[U8]) -> Tensor:
-        """The pictures on the device, as they are."""
-        if not self._cuda:
-            return torch.from_numpy(np.stack(pictures))
-        held = torch.empty((len(pictures), *pictures[0].shape), dtype=torch.uint8, pin_memory=True)
-        np.stack(pictures, out=held.numpy())
-        return held.to(self._device, non_blocking=True)
 
     @torch.no_grad()
     def _encode(self, images: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
@@ -198,15 +173,7 @@ class LiveBatches:
 
     def close(self) -> None:
         """End the readers."""
-        self._readers.close()
-
-
-def case_numbers(schedule: Schedule, step: int) -> NDArray[np.int64]:
-    """The case numbers of a step: every epoch is a new order of all cases."""
-    recipe: TrainingRecipe = schedule.recipe
-    place = schedule.place(step)
-    order = np.random.default_rng([recipe.seed, _ORDER, place.epoch]).permutation(schedule.cases)
-    return np.asarray(order[place.batch * recipe.batch : (place.batch + 1) * recipe.batch], np.int64)
+        self._views.close()
 
 
 def posterior_layer(tokenizer: Tokenizer) -> nn.Module | None:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from gms_rt.arrays import U8
+from gms_rt.model.any_run import load_any_run
 from gms_rt.model.size import trained_size
-from gms_rt.model.student_run import load_any_run
 from gms_rt.scan.segmenter import Segmenter
 
 

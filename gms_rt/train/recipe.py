@@ -26,7 +26,7 @@ VIEW_LATER = (
     "image_resize",
     "mask_resize",
 )
-_STEP_LATER = ("latent_noise_scaled", "dice_smooth", "last_batch", "warmup_moves", "patience")
+_STEP_LATER = ("latent_noise_scaled", "dice_smooth", "last_batch", "warmup_moves", "patience", "minutes")
 LATER = (*VIEW_LATER, *_STEP_LATER, "levels", "pooling")
 
 
@@ -88,6 +88,9 @@ class TrainingRecipe:
     validation: float = 0.1  # share carved from train
     validate_every: int = 1  # epochs
     patience: int = 0  # epochs of the last phase without a better validation, after which it ends; 0 never
+    # Minutes of steps and validation after which training ends, inside an epoch where need be; the learning rate then
+    # follows the clock, so that it has come down by the end. Two such trainings are not equal bit for bit. 0: never.
+    minutes: float = 0.0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # of the forward pass; auto: half on a GPU, else fp32
     seed: int = 0  # of every random choice
     threads: int = 0  # processor threads; 0 takes what torch takes
@@ -110,6 +113,12 @@ class TrainingRecipe:
                 where="recipe",
                 fix="set latent_noise=0 or views=0",
             )
+        if self.minutes < 0 or (self.minutes and self.epochs and self.latent_epochs):
+            raise ConfigError(
+                "minutes is negative, or both epochs and latent_epochs are set, of which the clock can end only one",
+                where="recipe",
+                fix="set epochs=0 or latent_epochs=0",
+            )
         for key in ("validation", "latent_noise", "flip_share", "quarter_turns", "move_share", "colour_share"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ConfigError(f"{key} is {getattr(self, key)}", where="recipe", fix="give a share between 0 and 1")
@@ -128,6 +137,19 @@ class TrainingRecipe:
                 where="--set size",
                 fix=f"use size={round(self.size / stride) * stride}",
             )
+
+    def for_pixels(self) -> TrainingRecipe:
+        """The same for a network that has no tokenizer, without what concerns latents.
+
+        An epoch's last cases are dropped where they fill no batch: batch normalisation learns nothing from one case.
+        """
+        if self.latent_epochs:
+            raise ConfigError(
+                "the recipe trains on latents first, and a comparator has none",
+                where="--recipe",
+                fix="use --recipe pixels or paper, or set latent_epochs=0",
+            )
+        return replace(self, views=0, latent_noise=0.0, linear_decoder=0.0, finish_lr=0.0, levels=(), last_batch="drop")
 
     def model(self, latent_channels: int, level_channels: tuple[int, ...] = ()) -> LmmConfig:
         """The shape of the latent mapping model, for a tokenizer with so many channels."""

@@ -32,6 +32,21 @@ class TrainingRequest:
 
 
 @dataclass(frozen=True)
+class ComparatorRequest:
+    """One training of a comparator: the model, the data, how to train, and where to write."""
+
+    model: str  # its name in the registry
+    dataset: Dataset
+    split: Split  # its test cases are never read
+    recipe: TrainingRecipe  # what it says of latents does not count, see `for_pixels`
+    out: Path  # the run folder
+    device: str = "cpu"  # a name for torch, see `torch_device`
+    init: Path | None = None  # a run of the same model whose weights are the first ones
+    resume: bool = False  # go on with the training that was stopped in `out`; else a run there is refused
+    classes: tuple[SegmentClass, ...] = ()  # what the masks show, kept in the run; empty names nothing
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What a training reached."""
 
@@ -41,4 +56,4 @@ class Outcome:
     epochs: int  # all epochs of the recipe
     seconds: float  # spent in steps and validation, over all resumes
     images_per_second: float  # over all epochs
-    parameters: int  # of the latent mapping model
+    parameters: int  # of what was trained

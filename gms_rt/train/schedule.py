@@ -1,4 +1,6 @@
-"""Which step belongs to which epoch and phase, and the learning rate there: all from the step's number alone."""
+"""Which step belongs to which epoch and phase, and the learning rate there: all from the step's number alone, unless
+the recipe gives minutes; then the rate follows the clock.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,8 @@ import math
 from dataclasses import dataclass
 
 from gms_rt.train.recipe import TrainingRecipe
+
+_WARM_SHARE = 0.05  # of the minutes, at most
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,15 @@ class Schedule:
         last = batch == self.batches - 1
         lr = self._rate(latent, epoch - first, batch, length)
         return Place(epoch, batch, "latent" if latent else "image", lr, last, last and epoch - first == length - 1)
+
+    def rate_at(self, place: Place, share: float) -> float:
+        """The learning rate at a place of a training of so many minutes, of which this share is over."""
+        recipe, warmth = self.recipe, 1.0
+        if recipe.warmup:
+            risen = (place.epoch * self.batches + place.batch + 1) / (recipe.warmup * self.batches)
+            warmth = min(1.0, max(risen, share / _WARM_SHARE))
+        top = recipe.finish_lr if place.phase == "image" and recipe.finish_lr else recipe.lr
+        return top * warmth * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 
     def _rate(self, latent: bool, epoch: int, batch: int, length: int) -> float:
         recipe = self.recipe

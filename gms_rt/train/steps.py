@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -148,8 +148,9 @@ class Steps(Generic[AnyBatch]):
             self.state.seconds = spent + time.monotonic() - began
             loss = self.state.sums[0] / max(self.state.sums[-1], 1)
             note = f"epoch {place.epoch + 1}, loss {loss:.4f}, Dice {max(self.state.best, 0):.4f}"
-            self.progress("train", self.state.step, self.schedule.steps, note)
-            if place.last_of_epoch:
+            self.progress("train", *self._progress, note)
+            if place.last_of_epoch or self.time_is_over:
+                self._read_reports(0)
                 self._end_epoch(place, record)
             finished = self.finished
             if self.stop.made or finished or time.monotonic() - saved >= self.recipe.save_seconds:
@@ -160,9 +161,9 @@ class Steps(Generic[AnyBatch]):
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are made, or the last phase has brought nothing better for too long."""
+        """Whether all steps are made, the time is over, or the last phase has brought nothing better for too long."""
         step, rows = self.state.step, self.state.rows
-        if step == self.schedule.steps:
+        if step == self.schedule.steps or self.time_is_over:
             return True
         if not self.recipe.patience or not rows or rows[-1]["step"] != step or self.state.best_epoch < 0:
             return False
@@ -171,11 +172,32 @@ class Steps(Generic[AnyBatch]):
         return len(rows) > first and self.state.best >= 0 and waited >= self.recipe.patience
 
     @property
+    def time_is_over(self) -> bool:
+        """Whether the minutes of the recipe are spent, if it has any."""
+        return bool(self.recipe.minutes) and self._time_share >= 1
+
+    @property
+    def _progress(self) -> tuple[int, int]:
+        """How much is done of how much: steps, or seconds where the clock ends the training."""
+        if self.recipe.minutes:
+            limit = math.ceil(60 * self.recipe.minutes)
+            return min(int(self.state.seconds), limit), limit
+        return self.state.step, self.schedule.steps
+
+    @property
+    def _time_share(self) -> float:
+        """How much of the recipe's minutes is spent."""
+        return self.state.seconds / (60 * self.recipe.minutes)
+
+    @property
     def images_per_second(self) -> float:
         """Over all epochs."""
-        return len(self.state.rows) * self.schedule.images / max(self.state.seconds, 1e-9)  # a row per epoch
+        epochs = self.state.step / self.schedule.batches
+        return epochs * self.schedule.images / max(self.state.seconds, 1e-9)
 
     def _step(self, batch: AnyBatch, place: Place) -> None:
+        if self.recipe.minutes:
+            place = replace(place, lr=self.schedule.rate_at(place, self._time_share))
         for group in self.optimiser.param_groups:
             group["lr"] = place.lr
         self.network.train()
@@ -235,9 +257,10 @@ class Steps(Generic[AnyBatch]):
 
     def _end_epoch(self, place: Place, record: Record) -> None:
         *sums, count = self.state.sums
-        row: Row = {"epoch": place.epoch + 1, "step": self.state.step, "phase": place.phase, "lr": place.lr}
+        rate = float(self.optimiser.param_groups[0]["lr"])
+        row: Row = {"epoch": place.epoch + 1, "step": self.state.step, "phase": place.phase, "lr": rate}
         row |= {name: part / count for name, part in zip(self.trainee.columns, sums, strict=True)}
-        if place.last_of_phase or (place.epoch + 1) % self.recipe.validate_every == 0:
+        if place.last_of_phase or self.time_is_over or (place.epoch + 1) % self.recipe.validate_every == 0:
             self._validate(place, row)
         earlier = float(self.state.rows[-1]["seconds"]) if self.state.rows else 0.0
         row["seconds"] = self.state.seconds

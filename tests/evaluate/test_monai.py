@@ -1,9 +1,10 @@
-"""HD95 and surface Dice agree with MONAI's, which stands for what the field calls so."""
+"""HD95, surface Dice, PSNR and SSIM agree with MONAI's, which stands for what the field calls so."""
 
 from __future__ import annotations
 
 import warnings
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -65,3 +66,15 @@ def test_surface_dice(tolerance: float) -> None:
             warnings.simplefilter("ignore")
             theirs = float(surface_dice(*both, class_thresholds=[tolerance], include_background=True))
         assert metrics.surface_dice(a, b, tolerance) == pytest.approx(theirs, abs=1e-6), number
+
+
+def test_psnr_and_ssim() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = {"psnr": monai.PSNRMetric(1.0), "ssim": monai.SSIMMetric(spatial_dims=2, data_range=1.0)}
+        for seed in range(4):
+            sharp = phantom(seed, 48, 64).rgb.astype(np.float32) / 255
+            pair = sharp, cv2.GaussianBlur(sharp, (5, 5), 1.2)
+            tensors = [torch.from_numpy(image).permute(2, 0, 1)[None] for image in pair]
+            assert metrics.psnr(*pair) == pytest.approx(float(theirs["psnr"](*tensors)), abs=1e-3)
+            assert metrics.ssim(*pair) == pytest.approx(float(theirs["ssim"](*tensors)), abs=1e-3)

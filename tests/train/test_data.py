@@ -22,7 +22,7 @@ from gms_rt.model.loading import load_tokenizer
 from gms_rt.runtime.device import cpu_from_files
 from gms_rt.train import batches
 from gms_rt.train.augment import augment
-from gms_rt.train.batches import Batch, BatchSource, CachedBatches, LiveBatches, ReadAhead, case_numbers
+from gms_rt.train.batches import Batch, BatchSource, CachedBatches, LiveBatches, ReadAhead
 from gms_rt.train.device import readers
 from gms_rt.train.latents import INDEX, cached_latents
 from gms_rt.train.linear_decoder import draw_linear, fit_linear_decoder, linear_decoder_loss
@@ -33,6 +33,7 @@ from gms_rt.train.samples import Samples, mask_tensor
 from gms_rt.train.schedule import Schedule
 from gms_rt.train.start import first_weights
 from gms_rt.train.view_readers import ViewReaders
+from gms_rt.train.views_ahead import case_numbers
 
 SMALL = ("size=32", "width=8", "groups=4", "multipliers=[1,2]", "views=3", "batch=4")
 

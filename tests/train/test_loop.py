@@ -397,3 +397,51 @@ def test_without_validation_the_last_weights_stay(phantoms: Path, tiny_tokenizer
     split: Split = split_dataset(data, validation=0)
     train(TrainingRequest(data, split, load_tokenizer(tiny_tokenizer), PAPER, tmp_path / "run"))
     assert weights(tmp_path / "run") == weights(tmp_path / "run", "lmm.safetensors")
+
+
+class _Clock:
+    """Seconds that pass with each look."""
+
+    def __init__(self, step: float) -> None:
+        self.now, self.step = 0.0, step
+
+    def monotonic(self) -> float:
+        self.now += self.step
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+
+def test_minutes_end_a_training_inside_an_epoch_with_the_rate_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gms_rt.train import steps
+
+    monkeypatch.setattr(steps, "time", _Clock(1.0))
+    data, tokenizer = write_phantoms(tmp_path / "data"), write_pair(tmp_path / "pair")
+    how = recipe("paper", "epochs=1000", "minutes=0.5", "warmup=1", "validate_every=1000")
+    split, said = split_dataset(recognise(data), validation=0.2), []
+    request = TrainingRequest(recognise(data), split, load_tokenizer(tokenizer), how, tmp_path / "run")
+    outcome = train(request, lambda stage, done, total, note: said.append((stage, done, total)))
+    rows = table(tmp_path / "run")
+    assert outcome.seconds >= 30
+    assert said[-1] == ("train", 30, 30)  # seconds, as no steps are given
+    assert outcome.best_epoch == len(rows) < 1000
+    assert int(rows[-1]["step"]) % int(rows[0]["step"])  # the last epoch is not whole
+    assert rows[-1]["validation_dice"]
+    assert [row["validation_dice"] for row in rows[:-1]] == [""] * (len(rows) - 1)
+    rates = [float(row["lr"]) for row in rows]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.05 * how.lr < rates[0]
+    # The time is spent: the same command again adds nothing.
+    again = run(data, tokenizer, tmp_path / "run", how, resume=True)
+    assert again.seconds == outcome.seconds
+    assert table(tmp_path / "run") == rows
+
+
+def test_minutes_go_with_one_kind_of_epochs() -> None:
+    with pytest.raises(GmsError, match="the clock can end only one"):
+        recipe("fast", "minutes=5")
+    assert recipe("fast", "minutes=5", "epochs=0").minutes == 5
+    assert "minutes" not in recipe("fast").to_values()

@@ -1,0 +1,88 @@
+"""The systems, and how each is trained: verbs of gms-rt, the same data, split, views and time for all.
+
+With `--minutes`, a system may use so many minutes of wall time, encoding included. A comparator trains for all of them
+with the recipe `pixels`.
+GMS trains as its recipe `fast` does: a part is spent on encoding augmented views, most of the rest on latents alone,
+and a fifth through the decoder. How many views fit is measured, and the measuring counts. Without `--minutes` each
+trains as the recipe `paper` says, for 1000 epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gms_rt.model.comparators.registry import COMPARATORS
+from paper.order import Folder, Order
+
+Command = tuple[str, ...]  # a verb of gms-rt and its arguments
+
+GMS, STUDENT = "gms", "student"
+# The views of a data set, for every system: ultrasound has an up and a down, tissue and skin have none.
+VIEWS = {
+    "bus": ("flip=horizontal", "rotate=20", "shift=0.1", "zoom=1.3", "hue=0", "saturation=0", "contrast=0.3"),
+    "busi": ("flip=horizontal", "rotate=20", "shift=0.1", "zoom=1.3", "hue=0", "saturation=0", "contrast=0.3"),
+    "glas": ("flip=both", "rotate=180", "shift=0.06", "zoom=1.3", "hue=0.05", "saturation=0.3", "contrast=0.3"),
+    "ham10000": ("flip=both", "rotate=180", "shift=0.06", "zoom=1.25", "hue=0.03", "saturation=0.2", "contrast=0.2"),
+    "kvasir-instrument": ("flip=both", "rotate=30", "shift=0.06", "zoom=1.25", "hue=0.03", "saturation=0.2"),
+}
+_LONG = "100000"  # epochs that no clock lets end
+_ENCODING, _LATENTS = 0.4, 0.75  # share of the time for views, at most; share of the rest for latents alone
+_MOST_VIEWS = 32
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that is over."""
+
+    command: Command
+    seconds: float
+
+
+def registered_models() -> set[str]:
+    """The comparators that this program has."""
+    return {facts.name for facts in COMPARATORS}
+
+
+def next_training(system: str, folder: Folder, order: Order, run: Path, done: Sequence[Done]) -> Command | None:
+    """The next command of a training, given those that are over; None when it is trained."""
+    if system == GMS and order.minutes:
+        return _next_of_gms(folder, order, run, done)
+    if done:
+        return None
+    what = ("--tokenizer", order.tokenizer) if system == GMS else ("--model", system)
+    clock = (f"minutes={order.minutes:g}", f"epochs={_LONG}", "validate_every=5") if order.minutes else ()
+    return _train(folder, order, run, what, ("--recipe", "pixels" if order.minutes else "paper"), clock)
+
+
+def _next_of_gms(folder: Folder, order: Order, run: Path, done: Sequence[Done]) -> Command | None:
+    """Measure one view, encode as many as fit, train on latents, finish through the decoder."""
+    what, fast = ("--tokenizer", order.tokenizer), ("--recipe", "fast")
+    left = order.minutes - sum(each.seconds for each in done) / 60
+    parts = run.parent / f"{run.name}-parts"  # by name: the last of them is the run itself
+    cached = ("--cache", str(parts / "views"))
+    encoding = (f"latent_epochs={_LONG}", "epochs=0", "minutes=0.001")  # and a single step
+    if len(done) == 0:
+        measured = ("views=1", *encoding)
+        return _train(folder, order, parts / "measured", what, (*fast, "--cache", str(parts / "one-view")), measured)
+    per_view = done[0].seconds / 60
+    views = max(1, min(_MOST_VIEWS, int(_ENCODING * order.minutes / per_view + 1e-9) - 1))
+    kept = (f"views={views}", "validate_every=5")
+    if len(done) == 1:
+        return _train(folder, order, parts / "encoded", what, (*fast, *cached), (*kept, *encoding))
+    if len(done) == 2:
+        clock = (f"minutes={max(left * _LATENTS, 0.001):.4f}", f"latent_epochs={_LONG}", "epochs=0")
+        return _train(folder, order, parts / "latents", what, (*fast, *cached), (*kept, *clock))
+    if len(done) == 3:
+        clock = (f"minutes={max(left, 0.001):.4f}", "latent_epochs=0", f"epochs={_LONG}", "lr=4e-4", "warmup=0")
+        return _train(folder, order, run, what, (*fast, *cached, "--init", str(parts / "latents")), (*kept, *clock))
+    return None
+
+
+def _train(folder: Folder, order: Order, out: Path, what: Command, how: Command, settings: Sequence[str]) -> Command:
+    lists = ("--splits", str(folder.splits)) if folder.splits else ()
+    every = (*VIEWS[folder.key], *settings, *order.settings)
+    chosen = tuple(word for setting in every for word in ("--set", setting))
+    device = ("--device", order.device)
+    return ("train", str(folder.path), *what, *how, *chosen, *lists, *device, "--out", str(out), "--resume")

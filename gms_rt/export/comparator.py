@@ -1,0 +1,74 @@
+"""A comparator becomes the same kind of graph: uint8 picture in, uint8 probability out.
+
+Its layers are named after the network's own modules as far as the exporter tells them, all behind `network/`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gms_rt.classes import SegmentClass
+from gms_rt.export.options import ExportOptions, check_options
+from gms_rt.export.reference import ReferencePictures, phantom_pictures, write_golden
+from gms_rt.export.torch_to_onnx import ExportStage, check_finite, export_stage
+from gms_rt.graph.fold import fold_exactly
+from gms_rt.graph.graph import INPUT, OUTPUT, Graph
+from gms_rt.graph.join import describe_graph, join_stages, name_pixel_arithmetic
+from gms_rt.graph.write import write_graph
+from gms_rt.model.comparators.layers import fold_norms
+from gms_rt.model.comparators.network import Comparator, check_comparator_size
+
+
+def check_comparator(comparator: Comparator, options: ExportOptions) -> None:
+    """Refuse to export in a way that does not fit, or weights that are not numbers."""
+    check_comparator_size(comparator.facts, comparator.size, options.height, options.width)
+    check_options(options)
+    check_finite(comparator.state_dict())
+
+
+class FusedComparator(nn.Module):
+    """uint8 N×H×W×3 pictures to uint8 N×H×W×1 probabilities."""
+
+    def __init__(self, comparator: Comparator) -> None:
+        super().__init__()
+        self.network = fold_norms(comparator.network)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Segment. The casts come first and last: TensorRT lets nothing else touch uint8."""
+        pixels = images.to(torch.float32).permute(0, 3, 1, 2) / 255
+        levels = (torch.sigmoid(self.network(pixels)) * 255).round()
+        return levels.permute(0, 2, 3, 1).to(torch.uint8)
+
+
+def graph_from_comparator(
+    comparator: Comparator,
+    out: Path,
+    *,
+    source: dict[str, str],
+    options: ExportOptions | None = None,
+    pictures: ReferencePictures | None = None,
+    classes: Sequence[SegmentClass] = (),
+) -> Path:
+    """Export a comparator in memory.
+
+    `pictures` replaces the phantoms as reference, `source` says where it comes from, `classes` what its mask shows.
+    """
+    options = options or ExportOptions(comparator.size, comparator.size)
+    check_comparator(comparator, options)
+    height, width, batch = options.height, options.width, options.batch
+    comparator.eval()
+    picture = torch.zeros(max(batch[0], min(2, batch[1])), height, width, 3, dtype=torch.uint8)
+    stage = ExportStage("network", FusedComparator(comparator), (picture,))
+    graph = Graph(join_stages([export_stage(stage, options.opset, batch)], INPUT, OUTPUT))
+    fold_exactly(graph)
+    name_pixel_arithmetic(graph.model)
+    about = {**source, "comparator": json.dumps({"model": comparator.facts.name, "size": comparator.size})}
+    describe_graph(graph.model, out.stem, {}, about, classes)
+    write_golden(comparator, out.with_suffix(".golden.npz"), pictures or phantom_pictures(height, width))
+    write_graph(graph, out, check=True)
+    return out

@@ -1,0 +1,80 @@
+"""The registry of comparators: every model that `gms-rt train --model` knows.
+
+A new model is a file in this folder with a class that takes the side of the pictures, and a line here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gms_rt.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class ComparatorFacts:
+    """One model, and what its paper and the GMS paper say of it."""
+
+    name: str  # as `--model` takes it
+    title: str  # as the GMS paper's tables print it
+    paper: str  # who described it, and where
+    year: int
+    published: float | None  # million parameters in the GMS paper's table 1; None where it states none
+    maker: str  # file in this folder and class, which takes the side of the pictures
+    multiple: int = 32  # sides of pictures must be a multiple of this
+    fixed_size: bool = False  # its weights fit pictures of one size alone
+    note: str = ""  # how it differs from what was published, where it does
+
+    def network(self, size: int) -> nn.Module:
+        """The network with fresh weights, for pictures of this size."""
+        file, _, name = self.maker.partition(":")
+        found: nn.Module = getattr(importlib.import_module(f"{__package__}.{file}"), name)(size)
+        return found
+
+
+COMPARATORS = (
+    ComparatorFacts(
+        "unet", "UNet", "Ronneberger, Fischer, Brox: U-Net, MICCAI", 2015, 14.0, "unet:UNet", multiple=16,
+        note="widths 64 to 512 and batch normalisation, as the papers have it that compare with it; a bilinear step "
+        "and a 1x1 convolution on the way up",
+    ),
+    ComparatorFacts(
+        "ege-unet", "EGE-UNet", "Ruan et al.: EGE-UNet, MICCAI", 2023, 0.05, "ege_unet:EgeUNet",
+        note="the table gives one digit; EGE-UNet's own paper says 0.053",
+    ),
+    ComparatorFacts(
+        "multiresunet", "MultiResUNet", "Ibtehaz, Rahman: MultiResUNet, Neural Networks 121", 2020, 7.3,
+        "multiresunet:MultiResUNet", multiple=16,
+    ),
+    ComparatorFacts(
+        "swin-unet", "SwinUNet", "Cao et al.: Swin-Unet, ECCV workshops", 2022, 27.2, "swin_unet:SwinUNet",
+        fixed_size=True, note="from random weights; the paper starts from weights trained on ImageNet",
+    ),
+    ComparatorFacts(
+        "deeplabv3-mixstyle", "MixStyle", "Zhou et al.: MixStyle, IJCV; on DeepLabV3 with ResNet-50", 2023, None,
+        "deeplab:DeepLabV3MixStyle", multiple=8, note="ResNet-50 from random weights; styles mix behind its first two "
+        "stages",
+    ),
+    ComparatorFacts(
+        "deeplabv3-dsu", "DSU", "Li et al.: DSU, ICLR; on DeepLabV3 with ResNet-50", 2022, None,
+        "deeplab:DeepLabV3Dsu", multiple=8, note="ResNet-50 from random weights; styles are drawn behind the stem and "
+        "every stage",
+    ),
+    ComparatorFacts(
+        "uctransnet", "UCTransNet", "Wang et al.: UCTransNet, AAAI", 2022, 66.4, "uctransnet:UCTransNet", multiple=16,
+        fixed_size=True,
+    ),
+)  # fmt: skip
+
+
+def comparator_facts(name: str) -> ComparatorFacts:
+    """The entry of this name."""
+    for facts in COMPARATORS:
+        if facts.name == name:
+            return facts
+    known = ", ".join(facts.name for facts in COMPARATORS)
+    raise UsageError(f"unknown model '{name}'", where="--model", fix=f"choose {known}; see gms-rt train --list-models")

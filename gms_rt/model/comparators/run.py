@@ -1,0 +1,60 @@
+"""A comparator's run folder: `config.toml` with its name and size, and `comparator.safetensors`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from gms_rt.artifacts import write_bytes
+from gms_rt.config import read_toml
+from gms_rt.errors import ArtifactError, UsageError
+from gms_rt.model.comparators.network import Comparator
+from gms_rt.model.comparators.registry import comparator_facts
+from gms_rt.model.kind import COMPARATOR_FORMAT, COMPARATOR_VERSION, COMPARATOR_WEIGHTS, CONFIG, is_comparator_run
+from gms_rt.model.run import Tables, fill, toml_text, write_weights
+
+
+def save_comparator(
+    folder: Path,
+    comparator: Comparator,
+    tables: Tables | None = None,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a comparator's run folder.
+
+    `tables` are more tables of `config.toml`, such as how it was trained; `weights` stand in for the model's own.
+    """
+    own: Tables = {
+        "run": {"format": COMPARATOR_FORMAT, "version": COMPARATOR_VERSION},
+        "comparator": {"model": comparator.facts.name, "size": comparator.size},
+    }
+    write_bytes(folder / CONFIG, toml_text({**own, **(tables or {})}).encode())
+    write_weights(folder / COMPARATOR_WEIGHTS, weights or comparator.state_dict())
+
+
+def load_comparator(folder: Path) -> Comparator:
+    """The comparator of a run folder, ready to segment."""
+    comparator = comparator_from_run(folder)
+    fill(comparator, folder / COMPARATOR_WEIGHTS)
+    return comparator.eval()
+
+
+def comparator_from_run(folder: Path) -> Comparator:
+    """The model of a comparator's run folder with fresh weights; what is not such a folder is refused."""
+    if not is_comparator_run(folder):
+        raise UsageError("is not a comparator's run folder", where=folder, fix="name one of gms-rt train --model")
+    if not (folder / COMPARATOR_WEIGHTS).is_file():
+        raise UsageError(f"is not a run folder (no {COMPARATOR_WEIGHTS})", where=folder)
+    values = read_toml(folder / CONFIG).get("comparator", {})
+    name, size = values.get("model"), values.get("size")
+    if not isinstance(name, str) or not isinstance(size, int) or isinstance(size, bool):
+        raise ArtifactError("does not say which comparator it is, and of which size", where=folder / CONFIG)
+    try:
+        return Comparator(comparator_facts(name), size)
+    except UsageError as error:
+        raise ArtifactError(
+            f"names a comparator that this program does not have ({error})", where=folder / CONFIG, fix="update gms-rt"
+        ) from error

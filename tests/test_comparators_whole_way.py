@@ -1,0 +1,140 @@
+"""Every comparator goes the whole way at a small size: trained, evaluated, exported, built as INT8, timed.
+
+Channels are fewer than published, so that all of it takes seconds; the code is the same. Published sizes are checked in
+`tests/model/test_comparators.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.phantom_folders import write_phantoms
+
+from gms_rt.bench.run import BenchOptions, bench
+from gms_rt.cli.main import run as gms_rt
+from gms_rt.config import read_toml
+from gms_rt.data.layouts import recognise
+from gms_rt.data.splits import split_dataset
+from gms_rt.demo.phantoms import phantom_images
+from gms_rt.engine.build import build_engine
+from gms_rt.engine.request import BuildRequest
+from gms_rt.evaluate.dataset import Judge, evaluate
+from gms_rt.export.fuse import graph_from_run
+from gms_rt.export.options import ExportOptions
+from gms_rt.graph.read import read_graph
+from gms_rt.graph.run import Session
+from gms_rt.model.comparators.registry import COMPARATORS, comparator_facts
+from gms_rt.model.comparators.run import load_comparator
+from gms_rt.precision.gate import Gate
+from gms_rt.precision.images import ImageSet
+from gms_rt.train.comparator import train_comparator
+from gms_rt.train.predict import segmenter_from_run
+from gms_rt.train.recipe import load_recipe
+from gms_rt.train.request import ComparatorRequest
+
+SIDE = 32
+SETTINGS = [f"size={SIDE}", "epochs=8", "batch=4", "lr=1e-2", "warmup=0", "average=0", "threads=1", "validation=0.2"]
+SEEDS = {"calibration": range(200, 204), "gate": range(300, 302)}
+NARROW: dict[str, dict[str, Any]] = {
+    "unet": {"_WIDTHS": (8, 16, 16, 16, 16)},
+    "multiresunet": {"_WIDTHS": (8, 16, 16, 16, 16)},
+    "swin-unet": {"_WIDTHS": (32, 64, 128, 256), "_BLOCKS": 1},
+    "deeplabv3-mixstyle": {"_WIDTHS": (8, 8, 8, 8), "_BLOCKS": (1, 1, 1, 1), "_POOLED": 16},
+    "deeplabv3-dsu": {"_WIDTHS": (8, 8, 8, 8), "_BLOCKS": (1, 1, 1, 1), "_POOLED": 16},
+    "uctransnet": {"_WIDTHS": (8, 8, 16, 16), "_LAYERS": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("comparators")
+    write_phantoms(root / "scans", 2, (SIDE, SIDE), 300)
+    return write_phantoms(root / "data", 12)
+
+
+@pytest.fixture
+def narrow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a model that has fewer channels for this test."""
+    name: str = request.param
+    file = comparator_facts(name).maker.partition(":")[0]
+    module = importlib.import_module(f"gms_rt.model.comparators.{file}")
+    for constant, value in NARROW.get(name, {}).items():
+        monkeypatch.setattr(module, constant, value)
+    return name
+
+
+@pytest.mark.parametrize("narrow", [facts.name for facts in COMPARATORS], indirect=True)
+def test_the_whole_way(narrow: str, data: Path, tmp_path: Path) -> None:
+    run, graph, engine = tmp_path / "run", tmp_path / "way.onnx", tmp_path / "engine"
+    dataset = recognise(data)
+    split = split_dataset(dataset, validation=0.2)
+    outcome = train_comparator(ComparatorRequest(narrow, dataset, split, load_recipe("pixels", SETTINGS), run))
+    assert outcome.best_epoch > 0 and outcome.parameters == load_comparator(run).parameter_count
+    images = phantom_images(range(500, 503), SIDE, SIDE)
+    segmenter = segmenter_from_run(run)
+    expected = segmenter.infer(images).astype(int)
+    assert len(np.unique(expected)) > 5, "masks of one grey level compare nothing"
+    cases = dataset.named(split.test)
+    found = evaluate(cases, segmenter, tmp_path / "eval", Judge(gallery=0))
+    assert len(found.cases) == len(cases)
+    graph_from_run(run, graph, ExportOptions(SIDE, SIDE))
+    same = Session(read_graph(graph)).probabilities(images).reshape(expected.shape)
+    assert np.abs(same - expected).max() <= 1
+    sets = {name: ImageSet(phantom_images(seeds, SIDE, SIDE), name) for name, seeds in SEEDS.items()}
+    build_engine(
+        BuildRequest(
+            graph, engine, "int8", ("cpu",), calibration=sets["calibration"], gate_images=sets["gate"], gate=Gate(0, 0),
+            calibrator="minmax",
+        )
+    )  # fmt: skip
+    typed = read_graph(engine / "model.onnx")
+    assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in typed.nodes}
+    low = Session(typed).probabilities(images).reshape(expected.shape)
+    assert np.abs(low - expected).mean() < 30
+    short = BenchOptions((engine,), seconds=0.05, warmup=0, rounds=1, sweep=False, layers=False, certify=False)
+    assert bench(short).result.measured[0].throughput > 0
+
+
+def test_by_the_command_line(data: Path, tmp_path: Path) -> None:
+    run, graph, engine = tmp_path / "run", tmp_path / "way.onnx", tmp_path / "engine"
+    chosen = [text for setting in SETTINGS for text in ("--set", setting)]
+    started = ["train", str(data), "--model", "ege-unet", *chosen, "--out", str(run)]
+    assert gms_rt(started) == 0
+    assert gms_rt(started) == 2, "a run was trained over"
+    assert gms_rt([*started, "--resume"]) == 0
+    assert read_toml(run / "config.toml")["comparator"] == {"model": "ege-unet", "size": SIDE}
+    assert gms_rt(["eval", str(data), "--run", str(run), "--gallery", "0", "--out", str(tmp_path / "eval")]) == 0
+    assert json.loads((tmp_path / "eval" / "summary.json").read_text())["at_224"]["dice"]["mean"] >= 0
+    assert gms_rt(["export", str(run), "--reference", "phantoms", "--out", str(graph)]) == 0
+    scans = str(data.parent / "scans" / "images")
+    asked = ["--precision", "int8", "--calib", str(data / "images"), "--calib-images", "4", "--gate-data", scans,
+             "--gate-mean", "0", "--gate-min", "0", "--calibrator", "minmax", "--target", "cpu"]  # fmt: skip
+    assert gms_rt(["build", str(graph), *asked, "--out", str(engine)]) == 0
+    assert json.loads((engine / "engine.json").read_text())["precision"] == "int8"
+    timed = ["--seconds", "0.1", "--warmup", "0", "--rounds", "1", "--no-sweep", "--no-layers", "--no-certify"]
+    assert gms_rt(["bench", "--engine", str(engine), *timed, "--out", str(tmp_path / "report.json")]) == 0
+    assert gms_rt(["infer", scans, "--engine", str(engine), "--out", str(tmp_path / "masks")]) == 0
+    assert len(list((tmp_path / "masks").rglob("*.png"))) >= 2
+
+
+def test_the_list_of_models(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gms_rt(["train", "--list-models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for facts in COMPARATORS:
+        assert any(line.startswith(f"{facts.name} ") and str(facts.year) in line for line in lines)
+
+
+def test_a_tokenizer_or_a_model_and_not_both(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["train", str(data), "--out", str(tmp_path / "run")]
+    for more in ([], ["--model", "unet", "--tokenizer", "taesd"]):
+        assert gms_rt([*asked, *more]) == 2
+        assert "--tokenizer, --model" in capsys.readouterr().err
+    assert gms_rt([*asked, "--model", "nnunet"]) == 2
+    assert "unknown model 'nnunet'" in capsys.readouterr().err
+    assert gms_rt([*asked, "--model", "unet", "--recipe", "fast"]) != 0
+    assert "trains on latents first" in capsys.readouterr().err
