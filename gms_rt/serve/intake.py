@@ -18,6 +18,7 @@ from types import TracebackType
 from gms_rt.artifacts import sha256_bytes
 from gms_rt.errors import InputError
 from gms_rt.infer.measure import as_text
+from gms_rt.infer.outputs import ENDINGS
 from gms_rt.infer.sources import FoundSources, Source, result_names, with_series
 from gms_rt.scan.dicom import is_dicom
 from gms_rt.scan.foreign import refuse_foreign
@@ -29,6 +30,7 @@ from gms_rt.serve.packed import ZIP, unpack
 from gms_rt.serve.refusals import UnsupportedError
 
 DICOM_KIND = "application/dicom"
+_RESULTS = tuple(ENDINGS.values())
 _ENDINGS = {"dicom": ".dcm", "nifti": ".nii", "nifti-gz": ".nii.gz", "picture": ""}
 
 
@@ -163,11 +165,17 @@ def _written(files: Iterable[SentFile], workspace: Workspace) -> Taken:
 
 
 def _unlike(names: Iterable[str]) -> list[str]:
-    """Names below no other place, no two alike; files that were sent without one have a number."""
+    """Names below no other place, no two alike; files that were sent without one have a number.
+
+    A folder is not named as a result could be: `a.dcm/b` would stand where the result of `a.dcm` goes.
+    """
     taken: set[str] = set()
     result = []
     for number, name in enumerate(names, 1):
-        plain = "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")) or "scan"
+        *folders, last = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")] or [
+            "scan"
+        ]
+        plain = "/".join([*(f"{each}~" if each.lower().endswith(_RESULTS) else each for each in folders), last])
         while plain in taken:
             plain = f"{plain}-{number}"
         taken.add(plain)
