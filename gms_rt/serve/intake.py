@@ -172,9 +172,8 @@ def _unlike(names: Iterable[str]) -> list[str]:
     taken: set[str] = set()
     result = []
     for number, name in enumerate(names, 1):
-        *folders, last = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")] or [
-            "scan"
-        ]
+        parts = name.replace("\0", "").replace("\\", "/").split("/")
+        *folders, last = [part for part in parts if part not in ("", ".", "..")] or ["scan"]
         plain = "/".join([*(f"{each}~" if each.lower().endswith(_RESULTS) else each for each in folders), last])
         while plain in taken:
             plain = f"{plain}-{number}"

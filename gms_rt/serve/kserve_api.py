@@ -34,7 +34,6 @@ from gms_rt.serve.service import Service
 _HEAD = "Inference-Header-Content-Length"
 _VERSION = "1"
 OUTPUTS = ("mask", "probability")
-_TYPES = {"UINT8": np.uint8}
 _JSON = 32 << 20  # bytes of a JSON part
 _OBJECTS = 24  # bytes that Python makes of one byte of JSON at most: `[[],[],…`
 _AXES = 3  # levels of lists in lists
@@ -224,7 +223,7 @@ def _call_from_body(body: bytes, head: str | None, limits: ServeLimits, held: He
 
 def _image(value: dict[str, Any], binary: bytes, limits: ServeLimits) -> U8:
     shape = value.get("shape")
-    if value.get("datatype") not in _TYPES:
+    if value.get("datatype") != "UINT8":
         raise _wrong("has an image that is not UINT8")
     if not isinstance(shape, list) or len(shape) != 4 or any(type(n) is not int or n < 1 for n in shape):
         raise _wrong("has an image whose shape is not N, height, width, 3")
@@ -268,7 +267,7 @@ def _outputs(value: dict[str, Any], parameters: dict[str, Any]) -> tuple[_Wanted
         raise _wrong("has outputs that are not a list of objects")
     found = []
     for each in asked:
-        if each.get("name") not in OUTPUTS:
+        if not isinstance(each.get("name"), str) or each["name"] not in OUTPUTS:
             raise _wrong(f"asks for an output that is not {' or '.join(OUTPUTS)}")
         found.append(_Wanted(each["name"], bool(_parameters(each).get("binary_data", binary))))
     if len({wanted.name for wanted in found}) != len(found):

@@ -108,6 +108,8 @@ def test_images_in_an_answer_are_counted(tmp_path: Path) -> None:
         ({"data": [0] * 59 + [-1]}, 400),
         ({"data": []}, 400),
         ({"shape": [10**300, 4, 5, 3]}, 413),
+        ({"datatype": []}, 400),
+        ({"name": {}}, 400),
     ],
 )
 def test_numbers_as_json(server: Running, value: dict[str, Any], status: int) -> None:
@@ -148,7 +150,7 @@ def test_a_spacing_beyond_all_measure(server: Running, tmp_path: Path) -> None:
 def test_names_that_no_file_can_have(keeping: Running, tmp_path: Path) -> None:
     pytest.importorskip("highdicom")
     scans = [save(dataset(picture(n)[..., 0]), tmp_path / f"{n}.dcm").read_bytes() for n in range(6)]
-    names = ("n" * 400 + ".dcm", "../../x.dcm", "a.dcm/b", "a.dcm", "\u00e9\u4e2d\n\t.dcm", "/etc/passwd")
+    names = ("n" * 400 + ".dcm", "../../x.dcm", "a.dcm/b", "a.dcm", "\u00e9\u4e2d\n\t\0.dcm", "/etc/passwd")
     body = b"".join(
         b'--x\r\nContent-Disposition: form-data; name="f"; filename="%s"\r\n\r\n%s\r\n' % (name.encode(), data)
         for name, data in zip(names, scans, strict=True)
