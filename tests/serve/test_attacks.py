@@ -19,6 +19,7 @@ from support.dicom_files import dataset, save, series
 from support.serve_server import Running, Setup, picture, png, raw, running, zipped
 
 from gms_rt.errors import UsageError
+from gms_rt.scan.slices import slice_from_file
 from gms_rt.serve.guard import GuardSettings
 from gms_rt.serve.intake import SentFile
 from gms_rt.serve.kept import check_keep
@@ -73,6 +74,58 @@ def test_a_body_has_one_length(server: Running) -> None:
     body = png(picture(1))
     told = raw(server, head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
     assert told.startswith(b"HTTP/1.1 400")
+
+
+def test_a_body_in_crumbs_does_not_keep_the_others_waiting(server: Running) -> None:
+    head = b"POST /v1/segment HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert raw(server, head + b"1\r\nx\r\n" * 5000 + b"0\r\n\r\n").startswith(b"HTTP/1.1 400")
+    pieces = b"".join(b"%x\r\n%s\r\n" % (1, body[at : at + 1]) for body in [png(picture(1))] for at in range(len(body)))
+    told = raw(server, head.replace(b"Host", b"Connection: close\r\nHost") + pieces + b"0\r\n\r\n")
+    assert told.startswith(b"HTTP/1.1 200")  # a few are nobody's harm
+    assert held_bytes(server) == 0
+
+
+def deflated(megabytes: int) -> bytes:
+    """A DICOM file of a few kilobytes that becomes so many megabytes."""
+    made = dataset(picture(1)[..., 0])
+    made.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    made.add_new(0x00091010, "OB", bytes(megabytes << 20))
+    made.add_new(0x00090010, "LO", "SOMEBODY")
+    stream = io.BytesIO()
+    made.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
+
+
+def test_what_a_deflated_file_becomes_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = deflated(12)
+    assert len(body) < 100_000
+    (tmp_path / "bomb.dcm").write_bytes(body)
+    limits = ServeLimits(max_bytes=1 << 20, all_bytes=16 << 20, max_unpacked=8 << 20)
+    with running(tmp_path / "brightness", Setup(limits)) as server:
+        assert server.segment(body).status == 413
+        parts = b"--m\r\nContent-Type: application/dicom\r\n\r\n%s\r\n--m--\r\n" % body
+        kind = 'multipart/related; type="application/dicom"; boundary=m'
+        assert server.ask("POST", "/dicom-web/studies", parts, Content_Type=kind).status == 413
+        answer = server.segment(zipped({f"{n}.dcm": deflated(6) for n in range(3)}))
+        assert (answer.status, answer.json()["error"]["reason"]) == (429, "busy")
+        assert server.segment(deflated(6)).status == 200
+        assert held_bytes(server) == 0
+    assert slice_from_file(tmp_path / "bomb.dcm") is not None
+    monkeypatch.setattr("gms_rt.scan.dicom._MAX_INFLATED", 1 << 20)
+    assert slice_from_file(tmp_path / "bomb.dcm") is None  # it is not inflated to look for its place
+
+
+def test_what_a_volume_becomes_is_counted(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    for kind, name in ((nibabel.Nifti1Image, "one.nii.gz"), (nibabel.Nifti2Image, "two.nii")):
+        nibabel.save(kind(np.zeros((100, 100, 50), np.uint8), np.eye(4)), tmp_path / name)
+    limits = ServeLimits(max_bytes=1 << 20, all_bytes=3 << 20)
+    with running(tmp_path / "brightness", Setup(limits)) as server:
+        for name in ("one.nii.gz", "two.nii"):
+            body = (tmp_path / name).read_bytes()
+            assert server.segment(body, "?masks=0&contours=0").status == 200
+            assert server.segment(zipped({"a.nii": body, "b.nii": body})).status == 429
+        assert held_bytes(server) == 0
 
 
 def test_a_stranger_cannot_make_the_service_hold_more_than_a_login(guarded: Running) -> None:
