@@ -6,21 +6,26 @@ Starts the service on loopback in a process of its own and measures, with client
 one that `gms-rt infer` writes for their picture:
 
 rate      sustained requests per second, p50 and p99 at 1, 4, 16 and 64 clients
+peer      the same pictures, clients and masks with LitServe (`pip install litserve`; without it a note says so)
 overhead  p50 of one client over p50 of infer's own code in this process, in turns
 overload  twice the highest rate, sent by the clock: every answer is the right mask or 429
 memory    many requests; resident memory of the service in ten parts
-fuzz      malformed heads and bodies, cut connections; then whether it still answers and no thread is stuck
+fuzz      malformed requests of every interface, cut connections, slow clients; then whether it is whole
 kill      kill -9 in the middle, a new start at the same port, right masks again
 
-Beside it, the same graph in OpenVINO's own Python API in a bare loop. Prints one JSON object; --out also writes it. The
-defaults take about five minutes on an idle machine; `--seconds`, `--requests` and `--malformed` size it.
+Beside it, the same graph in OpenVINO's own Python API in a bare loop. Prints one JSON object; --out also writes it.
+What is timed wants an idle machine and takes some four minutes; fuzz takes as long as 100,000 requests do.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import http.client
+import importlib.metadata
+import importlib.util
 import json
+import os
 import random
 import re
 import signal
@@ -33,24 +38,26 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from serve_hostile import Hostile
+from serve_infer import InferOne
 
+from gms_rt import __version__
 from gms_rt.engine.select import load
 from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases
-from gms_rt.infer.case import CaseSettings, ScanCase
-from gms_rt.infer.sources import Source
 from gms_rt.runtime.device import probe
-from gms_rt.scan.reader import fetch
-from gms_rt.serve.segment import MemoryFolder
 
-PARTS = ("rate", "overhead", "overload", "memory", "fuzz", "kill")
+PARTS = ("rate", "peer", "overhead", "overload", "memory", "fuzz", "kill")
 CLIENTS = (1, 4, 16, 64)
+_GROWTH = 32.0  # MiB that the service may grow by after a third of many requests
+_SLOW = 4  # clients that send a byte at a time while others send malformed requests
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,11 @@ class Case:
     path: Path
     body: bytes
     mask: bytes
+
+    @cached_property
+    def as_json(self) -> bytes:
+        """The picture as LitServe takes it."""
+        return json.dumps({"image": base64.b64encode(self.body).decode()}).encode()
 
 
 class Served:
@@ -117,26 +129,47 @@ def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[i
         connection.close()
 
 
+@dataclass(frozen=True)
+class Way:
+    """How a server is asked, and where the mask is in its answer."""
+
+    path: str
+    headers: dict[str, str]
+    body: Callable[[Case], bytes]
+    mask: Callable[[bytes], bytes]
+
+
+OURS = Way("/v1/segment", {"Accept": "image/png"}, lambda case: case.body, lambda answer: answer)
+LITSERVE = Way(
+    "/predict",
+    {"Content-Type": "application/json"},
+    lambda case: case.as_json,
+    lambda answer: base64.b64decode(json.loads(answer)["mask"]),
+)
+
+
 class Client:
     """A client that keeps its connection, as a viewer does."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, way: Way = OURS) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        self._way = way
 
     def segment(self, case: Case) -> tuple[float, str]:
         """Milliseconds, and what came: "right", "wrong", "429", "lost" or another status."""
+        body = self._way.body(case)
         start = time.perf_counter()
         try:
-            self._connection.request("POST", "/v1/segment", case.body, {"Accept": "image/png"})
+            self._connection.request("POST", self._way.path, body, self._way.headers)
             answer = self._connection.getresponse()
-            body = answer.read()
+            found = answer.read()
         except (OSError, http.client.HTTPException):
             self._connection.close()
             return 1e3 * (time.perf_counter() - start), "lost"
         milliseconds = 1e3 * (time.perf_counter() - start)
         if answer.status != 200:
             return milliseconds, str(answer.status)
-        return milliseconds, "right" if body == case.mask else "wrong"
+        return milliseconds, "right" if self._way.mask(found) == case.mask else "wrong"
 
     def close(self) -> None:
         """End the connection."""
@@ -167,14 +200,16 @@ def percentiles(values: list[float]) -> dict[str, float]:
     return {f"p{p}_ms": round(float(np.percentile(values, p)), 3) for p in (50, 99)} if values else {}
 
 
-def load_with(port: int, cases: list[Case], clients: int, more: Callable[[], bool]) -> tuple[list[float], Counter[str]]:
+def load_with(
+    port: int, cases: list[Case], clients: int, more: Callable[[], bool], way: Way = OURS
+) -> tuple[list[float], Counter[str]]:
     """Clients that ask one request after the other while `more` says so."""
     times: list[float] = []
     counts: Counter[str] = Counter()
     lock = threading.Lock()
 
     def work(number: int) -> None:
-        client, place = Client(port), number
+        client, place = Client(port, way), number
         while more():
             milliseconds, what = client.segment(cases[place % len(cases)])
             place += clients
@@ -200,13 +235,13 @@ def until(seconds: float) -> Callable[[], bool]:
     return lambda: time.monotonic() < end
 
 
-def rate(service: Served, cases: list[Case], seconds: float) -> list[dict[str, Any]]:
+def rate(port: int, cases: list[Case], seconds: float, way: Way = OURS) -> list[dict[str, Any]]:
     """Closed loops of more and more clients."""
-    load_with(service.port, cases, 2, until(1.0))
+    load_with(port, cases, 2, until(1.0), way)
     found = []
     for clients in CLIENTS:
         start = time.perf_counter()
-        times, counts = load_with(service.port, cases, clients, until(seconds))
+        times, counts = load_with(port, cases, clients, until(seconds), way)
         wall = time.perf_counter() - start
         found.append(
             {"clients": clients, "per_second": round(len(times) / wall, 2), "answers": dict(counts)}
@@ -215,41 +250,63 @@ def rate(service: Served, cases: list[Case], seconds: float) -> list[dict[str, A
     return found
 
 
+def litserve(engine: Path, cases: list[Case], seconds: float) -> dict[str, Any]:
+    """The same pictures and clients with LitServe, of one worker and of two."""
+    if importlib.util.find_spec("litserve") is None:
+        return {"note": "LitServe is not installed: pip install litserve"}
+    found: dict[str, Any] = {"server": "LitServe", "version": importlib.metadata.version("litserve")}
+    for workers in (1, 2):
+        with socket.create_server(("127.0.0.1", 0)) as probe_socket:
+            port = probe_socket.getsockname()[1]
+        script = Path(__file__).with_name("serve_litserve.py")
+        command = [sys.executable, str(script), "--engine", str(engine), "--port", str(port), "--workers", str(workers)]
+        with tempfile.TemporaryFile() as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            try:
+                _wait_for(port, process)
+                found[f"workers_{workers}"] = rate(port, cases, seconds, LITSERVE)
+            except (OSError, TimeoutError):
+                log.seek(0)
+                found[f"workers_{workers}"] = {"note": f"did not start: {log.read()[-500:].decode(errors='replace')}"}
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    return found
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end and process.poll() is None:
+        if ask(port, "GET", "/health")[0] == 200:
+            return
+        time.sleep(0.2)
+    raise TimeoutError
+
+
 def overhead(service: Served, cases: list[Case], engine: Path, seconds: float) -> dict[str, Any]:
     """One client and infer's own code in turns, on the same pictures."""
     ours: list[float] = []
     theirs: list[float] = []
-    client = Client(service.port)
-    with load(engine) as opened:
-        job = InferJob(opened, OutFolder(Path()), InferOptions(overlays=False, contours=False))
-        more = until(2 * seconds)
-        while more():
-            for case in cases[:8]:
-                ours.append(client.segment(case)[0])
-            for case in cases[:8]:
-                start = time.perf_counter()
-                infer_once(job, case)
-                theirs.append(1e3 * (time.perf_counter() - start))
+    client, infer = Client(service.port), InferOne(engine)
+    more = until(2 * seconds)
+    while more():
+        for case in cases[:8]:
+            ours.append(client.segment(case)[0])
+        for case in cases[:8]:
+            start = time.perf_counter()
+            mask = infer.mask(case.path.read_bytes())
+            theirs.append(1e3 * (time.perf_counter() - start))
+            assert mask == case.mask
     client.close()
+    infer.close()
     difference = float(np.percentile(ours, 50) - np.percentile(theirs, 50))
-    return {"served": percentiles(ours), "infer": percentiles(theirs), "p50_difference_ms": round(difference, 3)}
-
-
-def infer_once(job: InferJob, case: Case) -> bytes:
-    """A file to its mask by infer's own code, without writing to the disk."""
-    folder = MemoryFolder(Path(), 1 << 30)
-    settings = CaseSettings(folder, job.settings.predictor, job.maker, job.key)
-    made = ScanCase(0, Source(case.path, case.path.name, "scan"), settings)
-    start = time.perf_counter()
-    fetched = fetch(case.path)
-    reading = fetched.open()
-    made.begin(fetched, reading.multi)
-    frame = next(iter(reading.frames))
-    predictor = settings.predictor
-    levels = predictor.predict([predictor.prepare(frame.image)])[0]
-    made.place(made.write(frame, levels, 0.0, start), {})
-    made.finish()
-    return folder.contents["masks/scan.png"]
+    return {
+        "served": percentiles(ours),
+        "infer": percentiles(theirs),
+        "p50_difference_ms": round(difference, 3),
+        "holds": difference <= 2.0,
+    }
 
 
 def overload(service: Served, cases: list[Case], per_second: float, seconds: float) -> dict[str, Any]:
@@ -301,89 +358,97 @@ def memory(service: Served, cases: list[Case], requests: int) -> dict[str, Any]:
         counts += load_with(service.port, cases, 8, more)[1]
         resident.append(round(service.resident_mib(), 1))
     growth = round(resident[-1] - resident[2], 1)
-    return {"requests": requests, "resident_mib": resident, "growth_after_a_third_mib": growth, "answers": dict(counts)}
-
-
-def malformed(generator: random.Random, case: Case, model: str) -> tuple[bytes, bool]:
-    """The bytes of a request that is wrong in one way or another, and whether they are all that it says it has."""
-    body = bytearray(case.body)
-    for _ in range(generator.randint(1, 30)):
-        body[generator.randrange(len(body))] = generator.randrange(256)
-    body = body[: generator.randrange(len(body))] if generator.random() < 0.5 else body
-    path, more = "/v1/segment", ""
-    kind = generator.randrange(8)
-    if kind == 0:
-        body = bytearray(128) + b"DICM" + body[:500]
-    elif kind == 1:
-        body = bytearray(b"PK\x03\x04") + body[:900] + b"PK\x05\x06" + generator.randbytes(18)
-    elif kind == 2:
-        more = "Content-Type: multipart/form-data; boundary=x\r\n"
-        body = bytearray(b'--x\r\nContent-Disposition: form-data; name="f"; filename="a"\r\n\r\n') + body[:700]
-        body += generator.choice((b"\r\n--x--\r\n", b"\r\n--x", b"--x--", b"\r\n--x\r\n"))
-    elif kind == 3:
-        path = f"/v2/models/{model}/infer"
-        body = bytearray(b'{"inputs": [{"name": "image", "shape": [1, 9e9, ' + body[:100])
-    elif kind == 4:
-        more = f"X-{'a' * generator.randint(1, 60_000)}: 1\r\n"
-    elif kind == 5:
-        path = "/" + bytes(generator.randrange(33, 127) for _ in range(40)).decode()
-    elif kind == 6:
-        body = bytearray(struct.pack("<I", 348)) + generator.randbytes(340) + b"n+1\0" + generator.randbytes(400)
-    length = len(body) if generator.random() < 0.8 else generator.choice((0, 5, len(body) * 2, -1))
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{more}Content-Length: {length}\r\nConnection: close\r\n\r\n"
-    sent = head.encode("latin-1", "replace") + bytes(body)
-    if kind == 7:
-        sent = generator.randbytes(generator.randint(1, 3000)) + b"\r\n\r\n"
-    if generator.random() < 0.3:
-        return sent[: generator.randrange(len(sent))], False
-    return sent, length == len(body) or kind == 7
+    return {
+        "requests": sum(counts.values()),
+        "resident_mib": resident,
+        "growth_after_a_third_mib": growth,
+        "answers": dict(counts),
+        "holds": growth < _GROWTH and set(counts) == {"right"},
+    }
 
 
 def fuzz(service: Served, cases: list[Case], count: int) -> dict[str, Any]:
     """Malformed requests from several connections; then whether the service is whole."""
-    statuses: Counter[str] = Counter()
+    answers: dict[str, Counter[str]] = {}
     lock = threading.Lock()
     small = min(cases, key=lambda case: len(case.body))
+    before = service.resident_mib()
+    ended = threading.Event()
 
     def work(seed: int) -> None:
-        generator = random.Random(seed)
+        hostile, pick = Hostile(seed, small.body, service.engines[0]["name"]), random.Random(seed)
         for _ in range(count // 8):
+            made = hostile.next()
             status = "cut"
             try:
-                with socket.create_connection(("127.0.0.1", service.port), timeout=20) as connection:
-                    sent, whole = malformed(generator, small, service.engines[0]["name"])
-                    connection.sendall(sent)
-                    if whole and generator.random() < 0.9:
+                with socket.create_connection(("127.0.0.1", service.port), timeout=90) as connection:
+                    connection.sendall(made.sent)
+                    if made.whole and pick.random() < 0.9:
                         status = connection.recv(64)[9:12].decode("latin-1") or "closed"
-                    elif generator.random() < 0.5:  # both ends of a connection can go first
+                    elif pick.random() < 0.3:  # both ends of a connection can go first
                         connection.shutdown(socket.SHUT_WR)
+                    elif pick.random() < 0.3:  # without a word
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            except TimeoutError:
+                status = "no answer"
             except OSError:
                 status = "reset"
             with lock:
-                statuses[status] += 1
+                answers.setdefault(made.kind, Counter())[status] += 1
+
+    slow: Counter[str] = Counter()
+
+    def drip(seed: int) -> None:
+        while not ended.is_set():
+            status = _sent_slowly(
+                service.port, Hostile(seed, small.body, service.engines[0]["name"]).next().sent, ended
+            )
+            with lock:
+                slow[status] += 1
+            seed += _SLOW
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
-    for thread in threads:
+    drips = [threading.Thread(target=drip, args=(1000 + seed,)) for seed in range(_SLOW)]
+    for thread in (*threads, *drips):
         thread.start()
     for thread in threads:
         thread.join()
-    end = time.monotonic() + 60
+    ended.set()
+    for thread in drips:
+        thread.join()
+    end = time.monotonic() + 90
     while service.figure("gms_rt_requests_running") and time.monotonic() < end:
         time.sleep(0.1)
+    statuses = sum(answers.values(), Counter[str]())
+    told = {kind: dict(sorted(counts.items())) for kind, counts in sorted(answers.items())}
     if service.process.poll() is not None:
-        return {"answers": dict(statuses), "exit_code": service.process.returncode, "holds": False}
+        return {"answers": told, "exit_code": service.process.returncode, "holds": False}
     running = service.figure("gms_rt_requests_running")
     held = service.figure("gms_rt_held_bytes")
     right = all(ask(service.port, "POST", "/v1/segment", case.body) == (200, case.mask) for case in cases)
     alive = service.process.poll() is None
     return {
         "requests": sum(statuses.values()),
-        "answers": dict(sorted(statuses.items())),
+        "answers": told,
+        "slow_clients": dict(slow),
         "stuck": running,
         "held_bytes": held,
-        "resident_mib": round(service.resident_mib(), 1),
-        "holds": alive and right and not running and not held and "500" not in statuses,
+        "resident_mib": [before, round(service.resident_mib(), 1)],
+        "holds": alive and right and not running and not held and not {"500", "no answer"} & set(statuses),
     }
+
+
+def _sent_slowly(port: int, sent: bytes, ended: threading.Event) -> str:
+    """Send a request a few bytes at a time until it is over or the service has had enough."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+            for place in range(0, len(sent), 7):
+                if ended.wait(0.2):
+                    return "cut"
+                connection.sendall(sent[place : place + 7])
+            return connection.recv(64)[9:12].decode("latin-1") or "closed"
+    except OSError:
+        return "closed"
 
 
 def kill(engine: Path, cases: list[Case]) -> dict[str, Any]:
@@ -431,21 +496,32 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS), help=f"of {','.join(PARTS)}")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     parser.add_argument("--requests", type=int, default=10_000, help="of the memory part")
-    parser.add_argument("--malformed", type=int, default=20_000, help="requests of the fuzz part")
+    parser.add_argument("--malformed", type=int, default=100_000, help="requests of the fuzz part")
     parser.add_argument("--pictures", type=int, default=32, help="that clients send")
+    parser.add_argument("--note", help="what the result should say of its circumstances")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     parts = arguments.only.split(",")
     if set(parts) - set(PARTS):
         parser.error(f"--only takes {','.join(PARTS)}")
-    found: dict[str, Any] = {"machine": probe().cpu.name, "seconds": arguments.seconds}
+    cpu = probe().cpu
+    found: dict[str, Any] = {
+        "machine": cpu.name,
+        "cores": os.cpu_count(),
+        "version": __version__,
+        "note": arguments.note,
+        "seconds": arguments.seconds,
+    }
     with tempfile.TemporaryDirectory() as place:
         cases = make_cases(Path(place), arguments.engine, arguments.pictures)
-        found["openvino_alone"] = openvino_loop(arguments.engine, arguments.seconds / 2)
+        if {"rate", "peer", "overhead"} & set(parts):
+            found["openvino_alone"] = openvino_loop(arguments.engine, arguments.seconds / 2)
+        if "peer" in parts:
+            found["peer"] = litserve(arguments.engine, cases, arguments.seconds)
         with served(arguments.engine) as service:
             found["engine"] = service.engines[0]
             if "rate" in parts or "overload" in parts:
-                found["rate"] = rate(service, cases, arguments.seconds)
+                found["rate"] = rate(service.port, cases, arguments.seconds)
             if "overhead" in parts:
                 found["overhead"] = overhead(service, cases, arguments.engine, arguments.seconds)
             if "overload" in parts:

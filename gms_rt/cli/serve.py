@@ -127,6 +127,7 @@ def command(
     try:
         from gms_rt.serve.counters import Counters
         from gms_rt.serve.guard import LOOPBACK, GuardSettings
+        from gms_rt.serve.kept import check_keep
         from gms_rt.serve.limits import ServeLimits
         from gms_rt.serve.model import ServedModel
         from gms_rt.serve.server import HttpServer, ServerSettings, check_exposure, token_from_file
@@ -149,6 +150,8 @@ def command(
     guard = GuardSettings((*LOOPBACK, host, *(name.lower() for name in host_names)), origins, token)
     where = ServerSettings(host, port, _path(tls_cert), _path(tls_key))
     check_exposure(guard, where)
+    if keep is not None:
+        check_keep(Path(keep))
     if token is not None and tls_cert is None and host not in LOOPBACK:
         console.note(
             "the token and the scans travel unencrypted: give --tls-cert and --tls-key, or put a proxy before it"

@@ -49,7 +49,7 @@ def read_header(path: Path) -> Dataset:
             if bare and not _begins_dataset(start):
                 raise InputError("is not a DICOM file")
             if not bare:
-                _check_beginning(path)
+                check_beginning(path)
             stream.seek(0)
             header = read_partial(stream, _stop_reading(), force=bare)
         known = sop_class(header)  # pydicom decodes an element when it is first asked for
@@ -85,8 +85,11 @@ def _stop_reading() -> Callable[[int, str | None, int], bool]:
     return stop
 
 
-def _check_beginning(path: Path) -> None:
-    """Refuse what pydicom would read for very long: a dataset of zeros, a deflated one that would fill the memory."""
+def check_beginning(path: Path) -> int:
+    """Refuse what pydicom would read for very long: a dataset of zeros, a deflated one that would fill the memory.
+
+    The bytes that a deflated file becomes in memory; 0 of any other.
+    """
     from pydicom.filereader import read_file_meta_info
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -97,13 +100,14 @@ def _check_beginning(path: Path) -> None:
         if stream.read(8) == bytes(8):
             raise InputError("is a damaged DICOM file (its dataset begins with zeros)")
         if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-            return
+            return 0
         stream.seek(-8, os.SEEK_CUR)
         inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
         while not inflater.eof and (chunk := inflater.unconsumed_tail or stream.read(1 << 16)):
             size += len(inflater.decompress(chunk, 1 << 20))
             if size > _MAX_INFLATED:
                 raise InputError(f"is deflated from more than {_MAX_INFLATED >> 20} MiB")
+        return size
 
 
 def read_dicom(path: Path, *, max_pixels: int = MAX_PIXELS) -> ScanFrames:

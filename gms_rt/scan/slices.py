@@ -20,7 +20,7 @@ from typing import Any
 
 from gms_rt.artifacts import sha256_json
 from gms_rt.progress import OnProgress, silent
-from gms_rt.scan.dicom import is_dicom
+from gms_rt.scan.dicom import check_beginning, is_dicom
 from gms_rt.scan.series import Series
 
 # fmt: off
@@ -91,6 +91,8 @@ def slice_from_file(path: Path) -> Slice | None:
     try:
         with path.open("rb") as stream:
             bare, length = not is_dicom(stream.read(132)), stream.seek(0, os.SEEK_END)
+        if not bare:
+            check_beginning(path)  # pydicom would inflate all of it
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS), force=bare)
         return _slice(path, header, length)
     except Exception:  # hostile bytes fail in many ways

@@ -9,6 +9,7 @@ import base64
 import dataclasses
 import io
 import json
+import math
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +18,7 @@ from typing import Any
 from gms_rt.errors import GmsError, InputError
 from gms_rt.infer.measure import CaseRow
 from gms_rt.infer.options import InferOptions
-from gms_rt.infer.outputs import overlay_jpeg
 from gms_rt.infer.summary import NOT_CLINICAL
-from gms_rt.scan import rgb
 from gms_rt.serve.model import ServedModel
 from gms_rt.serve.refusals import NotAcceptableError
 from gms_rt.serve.segment import SegmentedSource, Spent
@@ -115,26 +114,35 @@ def _source(each: SegmentedSource, parts: AnswerParts) -> bytes:
         "sha256": each.digest or None,
         "status": next((s for s in ("failed", "skipped", "ok", "empty") if s in statuses), "empty"),
         "error": next((row["error"] for row in told if row.get("error")), None),
-        "series": next((row["series"] for row in each.rows if row.get("series")), None),
+        "series": next((_all_told(row["series"]) for row in each.rows if row.get("series")), None),
     }
     return _joined(value, "frames", b"[" + b", ".join(_frame(each, row, parts) for row in frames) + b"]")
 
 
 def _frame(each: SegmentedSource, row: CaseRow, parts: AnswerParts) -> bytes:
-    value: dict[str, Any] = {key: cell for key, cell in row.items() if key not in _LEFT_OUT}
+    value = _all_told({key: cell for key, cell in row.items() if key not in _LEFT_OUT})
     for key in _NUMBERS:
         if value.get(key):
-            value[key] = [float(text) if "." in text or "e" in text else int(text) for text in value[key].split()]
+            value[key] = [_number(text) for text in value[key].split()]
     value["error"] = row.get("error")
     mask = each.files.get(f"masks/{row['case']}.png")
     if parts.masks:
         value["mask_png"] = None if mask is None else base64.b64encode(mask).decode()
     if parts.images:
         image = each.images.get(row.get("frame") or 1)
-        value["image_jpeg"] = None if image is None else base64.b64encode(overlay_jpeg(rgb(image))).decode()
+        value["image_jpeg"] = None if image is None else base64.b64encode(image).decode()
     if not parts.contours:
         return _dump(value)
     return _joined(value, "contours", each.files.get(f"contours/{row['case']}.json", b"null").strip())
+
+
+def _all_told(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as JSON can say it: a figure that a scan's own header made infinite is not known."""
+    return {key: None if isinstance(cell, float) and not math.isfinite(cell) else cell for key, cell in row.items()}
+
+
+def _number(text: str) -> float | int:
+    return int(text) if text.lstrip("-").isdecimal() else float(text)
 
 
 def _dump(value: dict[str, Any]) -> bytes:
@@ -170,11 +178,11 @@ def _only(answer: _Answer, start: str, end: str, what: str) -> bytes:
         for name, data in each.files.items()
         if name.startswith(start) and name.endswith(end)
     ]
-    if len(files) == 1:
-        return files[0]
     rows = [row for each in answer.found for row in each.rows]
-    if not files:
-        failed = next((row["error"] for row in rows if row["status"] == "failed"), None)
+    failed = next((row["error"] for row in rows if row["status"] == "failed"), None)
+    if len(files) == 1 and failed is None:  # one of several would look like all that was sent
+        return files[0]
+    if len(files) <= 1:
         reason = failed or next((str(row[key]) for row in rows for key in ("seg", "note") if row.get(key)), None)
         if reason:
             raise InputError(f"has no {what}: {reason.removeprefix(f'no {what}: ')}", where="body")

@@ -104,6 +104,9 @@ class Desk:
     def _work(self, order: _Order) -> None:
         start = time.monotonic()
         late = True
+        if not order.result.set_running_or_notify_cancel():  # whoever asked has cancelled it
+            self._ended(start, late)
+            return
         try:
             order.deadline.check()
             late = False

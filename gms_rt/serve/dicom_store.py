@@ -18,6 +18,7 @@ from gms_rt.artifacts import write_bytes
 from gms_rt.errors import GmsError
 from gms_rt.scan.dicom import read_header
 from gms_rt.serve.dicom_study import MadeObject, is_uid
+from gms_rt.serve.kept import kept_or_failed
 
 FOLDER = "dicom-web"
 _HEADERS = 256  # that are held, those used last
@@ -38,7 +39,8 @@ class DicomStore:
         with self._lock:
             if path.is_file():
                 return path.read_bytes()
-            write_bytes(path, made.data)
+            with kept_or_failed():
+                write_bytes(path, made.data)
             return made.data
 
     def paths(self, study: str | None = None, series: str | None = None, instance: str | None = None) -> list[Path]:

@@ -23,7 +23,8 @@ from gms_rt.scan.dicom_objects import object_without_image, sop_class
 from gms_rt.serve.answer import SEG, AnswerParts, options_for
 from gms_rt.serve.deadline import Deadline
 from gms_rt.serve.held import Held
-from gms_rt.serve.intake import Taken, Workspace
+from gms_rt.serve.intake import Taken, Workspace, hold_inflated
+from gms_rt.serve.limits import ServeLimits
 from gms_rt.serve.model import ServedModel
 from gms_rt.serve.segment import Asked, SegmentedSource, SegmentJob
 from gms_rt.serve.service import Service
@@ -88,7 +89,7 @@ def segment_study(
     """Segment instances in the caller's thread. With `study`, those of another one fail."""
     check_seg()
     with Workspace(service.scratch) as workspace:
-        arrived = _Arrived(sent, study, workspace)
+        arrived = _Arrived(sent, study, workspace, service.limits, held)
         if not arrived.paths:
             return StudyResult([arrived.receipts[index] for index in range(len(sent))], [])
         held.take(0)  # raises where the client has gone meanwhile
@@ -110,7 +111,9 @@ def check_seg() -> None:
 class _Arrived:
     """The instances of one request: files of what can be segmented, receipts of all."""
 
-    def __init__(self, sent: Sequence[bytes], study: str | None, workspace: Workspace) -> None:
+    def __init__(
+        self, sent: Sequence[bytes], study: str | None, workspace: Workspace, limits: ServeLimits, held: Held
+    ) -> None:
         self.receipts: dict[int, Receipt] = {}
         self.paths: dict[Path, int] = {}  # the places of instances that are to be segmented
         self._copies: dict[int, int] = {}  # of an instance that came before
@@ -119,6 +122,7 @@ class _Arrived:
         for index, data in enumerate(sent):
             path = workspace.folder / f"{index + 1:05d}.dcm"
             path.write_bytes(data)
+            hold_inflated(path, limits, held)
             name = DicomName()
             try:
                 header = read_header(path)

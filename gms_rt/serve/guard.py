@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from gms_rt.errors import UsageError
@@ -73,7 +74,7 @@ class Guard:
         async def counted_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 seen.status = message["status"]
-                message["headers"] = [*message.get("headers", []), *_HEADERS]
+                message["headers"] = [*message.get("headers", []), *_HEADERS, *allowed]
                 await send(message)
                 return
             body = message.get("body", b"")
@@ -84,13 +85,19 @@ class Guard:
                 await asyncio.wait_for(send(piece), self._settings.send_seconds)
 
         request = Request(scope, counted_receive, counted_send)
+        origin = request.headers.get("origin")
+        allowed = _allowed(origin) if origin in self._settings.origins else ()
         try:
             self._check(request)
         except (ForbiddenError, UnauthorisedError, UsageError) as error:
             answer = await error_answer(request, self._service, error)
             await answer(scope, counted_receive, counted_send)
         else:
-            await self._app(scope, counted_receive, counted_send)
+            if allowed and _is_preflight(request):
+                answer = Response(status_code=204, headers=_PREFLIGHT)
+                await answer(scope, counted_receive, counted_send)
+            else:
+                await self._app(scope, counted_receive, counted_send)
         finally:
             self._log(scope, seen, time.perf_counter() - start)
 
@@ -111,7 +118,8 @@ class Guard:
                 place = ""
             if not place or place != host.lower():
                 raise ForbiddenError("is of another place", where="Origin", fix="allow it with --origin")
-        if settings.token is not None and not _is_open(request):
+        preflight = origin in settings.origins and _is_preflight(request)  # a browser sends these without the token
+        if settings.token is not None and not preflight and not _is_open(request):
             scheme, _, given = request.headers.get("authorization", "").partition(" ")
             right = hmac.compare_digest(given.strip().encode(), settings.token.encode())
             if scheme.lower() != "bearer" or not right:
@@ -157,6 +165,30 @@ _HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+
+
+# What a browser lets the page of another origin do, as far as --origin names it (the Fetch standard, CORS).
+_PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Request-Timeout, Inference-Header-Content-Length",
+    "Access-Control-Max-Age": "600",
+}
+_EXPOSED = (
+    b"Retry-After, Content-Disposition, Inference-Header-Content-Length, X-Engine-SHA256, X-Certificate-SHA256, "
+    b"X-Failed-Instances, X-Not-For-Clinical-Use"
+)
+
+
+def _allowed(origin: str | None) -> tuple[tuple[bytes, bytes], ...]:
+    return (
+        (b"access-control-allow-origin", (origin or "").encode("latin-1")),
+        (b"access-control-expose-headers", _EXPOSED),
+        (b"vary", b"Origin"),
+    )
+
+
+def _is_preflight(request: Request) -> bool:
+    return request.method == "OPTIONS" and "access-control-request-method" in request.headers
 
 
 def _is_open(request: Request) -> bool:

@@ -25,6 +25,7 @@ from gms_rt.serve.refusals import (
     UnsupportedError,
     forget_frames,
     status_from_error,
+    told_error,
 )
 from gms_rt.serve.service import Service
 
@@ -48,6 +49,8 @@ async def read_body(request: Request, limits: ServeLimits, held: Held) -> bytes:
     if encoding not in ("", "identity"):
         raise UnsupportedError("has a Content-Encoding", where="body", fix="send it as it is")
     declared = request.headers.get("content-length")
+    if declared is not None and "transfer-encoding" in request.headers:  # HTTP takes the second, others the first
+        raise UsageError("has a length and a Transfer-Encoding", where="body", fix="send one of the two")
     if declared is not None and int(declared) > limits.max_bytes:
         raise _too_large(limits)
     if declared is not None:
@@ -76,7 +79,9 @@ async def read_body(request: Request, limits: ServeLimits, held: Held) -> bytes:
 
 
 def _too_large(limits: ServeLimits) -> TooLargeError:
-    return TooLargeError(f"is larger than {limits.max_bytes >> 20} MiB", where="body", fix="send fewer files at a time")
+    mib = limits.max_bytes >> 20
+    size = f"{mib} MiB" if mib else f"{limits.max_bytes} bytes"
+    return TooLargeError(f"is larger than {size}", where="body", fix="send fewer files at a time")
 
 
 def _slow() -> SlowError:
@@ -148,7 +153,8 @@ async def error_answer(
     request: Request, service: Service, error: BaseException, form: ErrorForm = error_value
 ) -> Response:
     """An error as an answer, counted by its reason; a small body that nobody has read yet is read first."""
-    status, reason = status_from_error(error)
+    told = told_error(error)
+    status, reason = status_from_error(told)
     request.scope["gms_rt.reason"] = reason
     service.counters.refusals.labels(reason).inc()
     if status == 500:  # the type and place only: messages of decoders may quote what they read
@@ -158,13 +164,13 @@ async def error_answer(
         place = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
         _LOG.error("%s at %s", type(error).__name__, place)
     headers = {}
-    if isinstance(error, RefusedError) and error.retry_after is not None:
-        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(told, RefusedError) and told.retry_after is not None:
+        headers["Retry-After"] = str(told.retry_after)
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if not await _drained(request):
         headers["Connection"] = "close"
-    body = json.dumps(form(error, status, reason), ensure_ascii=False).encode() + b"\n"
+    body = json.dumps(form(told, status, reason), ensure_ascii=False).encode() + b"\n"
     return Response(body, status, headers, "application/json")
 
 

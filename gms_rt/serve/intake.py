@@ -7,7 +7,9 @@ of our own, and is gone with it.
 
 from __future__ import annotations
 
+import math
 import shutil
+import struct
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,10 +18,11 @@ from tempfile import mkdtemp
 from types import TracebackType
 
 from gms_rt.artifacts import sha256_bytes
-from gms_rt.errors import InputError
+from gms_rt.errors import InputError, TooLargeError
 from gms_rt.infer.measure import as_text
+from gms_rt.infer.outputs import ENDINGS
 from gms_rt.infer.sources import FoundSources, Source, result_names, with_series
-from gms_rt.scan.dicom import is_dicom
+from gms_rt.scan.dicom import check_beginning, is_dicom
 from gms_rt.scan.foreign import refuse_foreign
 from gms_rt.scan.pictures import picture_format
 from gms_rt.scan.reader import Fetched, fetch, fetch_series
@@ -29,6 +32,7 @@ from gms_rt.serve.packed import ZIP, unpack
 from gms_rt.serve.refusals import UnsupportedError
 
 DICOM_KIND = "application/dicom"
+_RESULTS = tuple(ENDINGS.values())
 _ENDINGS = {"dicom": ".dcm", "nifti": ".nii", "nifti-gz": ".nii.gz", "picture": ""}
 
 
@@ -123,8 +127,8 @@ def take_files(sent: list[SentFile], workspace: Workspace, limits: ServeLimits, 
             return Taken([Source(path, as_text(sent[0].name), "scan")], 0, {path: sent[0].data})
         if kind == "zip":
             entries = (SentFile(data, name) for name, data in unpack(sent[0].data, limits, held))
-            return _written(entries, workspace)
-    return _written(sent, workspace)
+            return _written(entries, workspace, limits, held)
+    return _written(sent, workspace, limits, held)
 
 
 def _known_kind(sent: SentFile) -> str:
@@ -139,7 +143,7 @@ def _known_kind(sent: SentFile) -> str:
     raise UnsupportedError(what, where="body", fix="send PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI or a zip of them")
 
 
-def _written(files: Iterable[SentFile], workspace: Workspace) -> Taken:
+def _written(files: Iterable[SentFile], workspace: Workspace, limits: ServeLimits, held: Held) -> Taken:
     """Write each scan under a number, and find the series among them."""
     kept: list[tuple[Path, str]] = []
     skipped = 0
@@ -150,6 +154,10 @@ def _written(files: Iterable[SentFile], workspace: Workspace) -> Taken:
             continue
         path = workspace.folder / f"{number:05d}{_ENDINGS[kind]}"
         path.write_bytes(sent.data)
+        if kind == "dicom":
+            hold_inflated(path, limits, held)
+        elif kind != "picture":
+            _hold_volume(sent.data, limits, held)
         kept.append((path, as_text(sent.name)))
     if not kept:
         raise UnsupportedError(
@@ -162,12 +170,45 @@ def _written(files: Iterable[SentFile], workspace: Workspace) -> Taken:
     return Taken(found.sources, skipped, {})
 
 
+def hold_inflated(path: Path, limits: ServeLimits, held: Held) -> None:
+    """Hold what a deflated DICOM file becomes in memory: a thousand times its size, if somebody wants it so."""
+    try:
+        size = check_beginning(path)
+    except Exception:  # what is wrong with it is told when it is read
+        return
+    if size > limits.max_unpacked:
+        raise TooLargeError(
+            f"is deflated from {size >> 20} MiB, the limit is {limits.max_unpacked >> 20}", where="body"
+        )
+    if size:
+        held.take(size)
+
+
+def _hold_volume(data: bytes, limits: ServeLimits, held: Held) -> None:
+    """Hold what a volume becomes in memory, four bytes a voxel; its reader refuses one that is too large."""
+    packed = data.startswith(b"\x1f\x8b")
+    start = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(data[:65536], 352) if packed else data[:352]
+    for order in "<>":
+        one = struct.unpack_from(f"{order}i", start)[0] == 348
+        axes = struct.unpack_from(f"{order}8h", start, 40) if one else struct.unpack_from(f"{order}8q", start, 16)
+        if 1 <= axes[0] <= 7:
+            voxels = math.prod(max(1, size) for size in axes[1 : axes[0] + 1])
+            if voxels <= limits.max_pixels * 8:
+                held.take(4 * voxels)
+            return
+
+
 def _unlike(names: Iterable[str]) -> list[str]:
-    """Names below no other place, no two alike; files that were sent without one have a number."""
+    """Names below no other place, no two alike; files that were sent without one have a number.
+
+    A folder is not named as a result could be: `a.dcm/b` would stand where the result of `a.dcm` goes.
+    """
     taken: set[str] = set()
     result = []
     for number, name in enumerate(names, 1):
-        plain = "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")) or "scan"
+        parts = name.replace("\0", "").replace("\\", "/").split("/")
+        *folders, last = [part for part in parts if part not in ("", ".", "..")] or ["scan"]
+        plain = "/".join([*(f"{each}~" if each.lower().endswith(_RESULTS) else each for each in folders), last])
         while plain in taken:
             plain = f"{plain}-{number}"
         taken.add(plain)

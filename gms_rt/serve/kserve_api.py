@@ -6,6 +6,8 @@ the image's size, the pixels that `gms-rt infer` writes) and `probability` (uint
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +34,9 @@ from gms_rt.serve.service import Service
 _HEAD = "Inference-Header-Content-Length"
 _VERSION = "1"
 OUTPUTS = ("mask", "probability")
-_TYPES = {"UINT8": np.uint8}
+_JSON = 32 << 20  # bytes of a JSON part
+_OBJECTS = 24  # bytes that Python makes of one byte of JSON at most: `[[],[],…`
+_AXES = 3  # levels of lists in lists
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ class KServeApi:
             head = request.headers.get(_HEAD)
 
             def work() -> tuple[bytes, int | None]:
-                call = _call_from_body(body, head, service.limits)
+                call = _call_from_body(body, head, service.limits, held)
                 shorter = deadline if call.seconds is None else Deadline(min(call.seconds, deadline.left))
                 found = masks_from_images(model, call.images, shorter, [wanted.name for wanted in call.outputs])
                 for _ in range(len(call.images)):
@@ -180,12 +184,17 @@ def masks_from_images(
     return found
 
 
-def _call_from_body(body: bytes, head: str | None, limits: ServeLimits) -> _Call:
+def _call_from_body(body: bytes, head: str | None, limits: ServeLimits, held: Held) -> _Call:
     split = len(body)
     if head is not None:
-        if not head.isascii() or not head.isdigit() or int(head) > len(body):
+        if not head.isascii() or not head.isdigit() or len(head) > 15 or int(head) > len(body):
             raise UsageError("is not the length of the JSON part", where=_HEAD)
         split = int(head)
+    if split > _JSON:
+        raise TooLargeError(
+            f"has more than {_JSON >> 20} MiB of JSON", where="body", fix="send the image as binary data"
+        )
+    held.take(split * _OBJECTS)  # what Python may make of it, before it does
     try:
         value = json.loads(body[:split])
     except (ValueError, RecursionError) as error:
@@ -199,11 +208,14 @@ def _call_from_body(body: bytes, head: str | None, limits: ServeLimits) -> _Call
         raise _wrong("has no input named image")
     parameters = _parameters(value)
     timeout = parameters.get("timeout")  # microseconds
-    if timeout is not None and (type(timeout) is not int or timeout <= 0):
+    if timeout is not None and (type(timeout) is not int or not 0 < timeout < 10**12):
         raise _wrong("has a timeout that is not a number of microseconds")
+    images, outputs = _image(inputs[0], body[split:], limits), _outputs(value, parameters)
+    if images.size // 3 > _JSON // 4 and not all(wanted.binary for wanted in outputs):  # four bytes a value
+        raise TooLargeError(f"asks for more than {_JSON >> 20} MiB of JSON", where="body", fix="ask for binary data")
     return _Call(
-        _image(inputs[0], body[split:], limits),
-        _outputs(value, parameters),
+        images,
+        outputs,
         str(value.get("id") or "")[:256],
         None if timeout is None else timeout / 1e6,
     )
@@ -211,7 +223,7 @@ def _call_from_body(body: bytes, head: str | None, limits: ServeLimits) -> _Call
 
 def _image(value: dict[str, Any], binary: bytes, limits: ServeLimits) -> U8:
     shape = value.get("shape")
-    if value.get("datatype") not in _TYPES:
+    if value.get("datatype") != "UINT8":
         raise _wrong("has an image that is not UINT8")
     if not isinstance(shape, list) or len(shape) != 4 or any(type(n) is not int or n < 1 for n in shape):
         raise _wrong("has an image whose shape is not N, height, width, 3")
@@ -227,16 +239,23 @@ def _image(value: dict[str, Any], binary: bytes, limits: ServeLimits) -> U8:
         if stated != len(binary) or size != len(binary):
             raise _wrong(f"has {len(binary)} bytes of an image of shape {shape}, which are {size}")
         return np.frombuffer(binary, np.uint8).reshape(shape)
-    data = value.get("data")
+    return np.frombuffer(_bytes_from_list(value.get("data"), size), np.uint8).reshape(shape)
+
+
+def _bytes_from_list(data: Any, size: int) -> bytes:
+    """The image as JSON has it: whole numbers of 0 to 255, in one list or in lists of lists."""
     if not isinstance(data, list):
         raise _wrong("has an image without data")
-    try:
-        flat = np.asarray(data)
-    except ValueError:
-        flat = np.empty(0)
-    if flat.size != size or flat.dtype.kind not in "iu" or flat.min() < 0 or flat.max() > 255:
-        raise _wrong(f"has an image whose data are not {size} whole numbers from 0 to 255")
-    return flat.astype(np.uint8).reshape(shape)
+    for _ in range(_AXES):
+        if not data or not isinstance(data[0], list):
+            break
+        if any(type(each) is not list for each in data):
+            raise _wrong("has an image whose data are lists and numbers")
+        data = list(itertools.chain.from_iterable(data))
+    if len(data) == size and set(map(type, data)) == {int}:
+        with contextlib.suppress(ValueError):  # below 0, above 255
+            return bytes(data)
+    raise _wrong(f"has an image whose data are not {size} whole numbers from 0 to 255")
 
 
 def _outputs(value: dict[str, Any], parameters: dict[str, Any]) -> tuple[_Wanted, ...]:
@@ -248,7 +267,7 @@ def _outputs(value: dict[str, Any], parameters: dict[str, Any]) -> tuple[_Wanted
         raise _wrong("has outputs that are not a list of objects")
     found = []
     for each in asked:
-        if each.get("name") not in OUTPUTS:
+        if not isinstance(each.get("name"), str) or each["name"] not in OUTPUTS:
             raise _wrong(f"asks for an output that is not {' or '.join(OUTPUTS)}")
         found.append(_Wanted(each["name"], bool(_parameters(each).get("binary_data", binary))))
     if len({wanted.name for wanted in found}) != len(found):

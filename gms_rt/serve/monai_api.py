@@ -7,6 +7,8 @@ There is no training and no active learning. With a token, Slicer's login takes 
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import hmac
 import json
 import secrets
@@ -25,7 +27,7 @@ from gms_rt.serve.deadline import Deadline
 from gms_rt.serve.held import Held
 from gms_rt.serve.http import read_body, wait_for_answer
 from gms_rt.serve.intake import SentFile
-from gms_rt.serve.kept import kept_folder
+from gms_rt.serve.kept import kept_folder, kept_or_failed
 from gms_rt.serve.model import ServedModel
 from gms_rt.serve.multipart import Part, parts_from_body
 from gms_rt.serve.refusals import UnauthorisedError, UnknownError
@@ -76,12 +78,10 @@ class MonaiApi:
 
     async def monai_login(self, request: Request) -> Response:
         """A login whose password is the token."""
-        if int(request.headers.get("content-length", "0")) > _TOKEN_BODY:
-            raise UsageError("is too long for a login", where="body")
+        limits = dataclasses.replace(self._service.limits, max_bytes=_TOKEN_BODY)  # anybody may try
         with Held(self._service.bytes) as held:
-            form = parse_qs(
-                (await read_body(request, self._service.limits, held))[:_TOKEN_BODY].decode("utf-8", "replace")
-            )
+            form = parse_qs((await read_body(request, limits, held)).decode("utf-8", "replace"))
+        request.scope["gms_rt.read"] = True
         given = form.get("password", [""])[0]
         if self._token is None or not hmac.compare_digest(given.encode(), self._token.encode()):
             raise UnauthorisedError("is not the token", where="password", fix="use the token as password")
@@ -189,9 +189,12 @@ class MonaiApi:
         if not parts:
             raise UsageError("has no label", where="body")
         label = _sent(parts[0])
-        self._shelf.add_label(_IMAGE + name, tag, label)
+        self._shelf.get(_IMAGE + name)
         if self._service.keep is not None:
-            write_bytes(kept_folder(self._service.keep) / f"label{_ending(label.name)}", label.data)
+            place = kept_folder(self._service.keep) / f"label{_ending(label.name)}"
+            with kept_or_failed():
+                await asyncio.to_thread(write_bytes, place, label.data)
+        self._shelf.add_label(_IMAGE + name, tag, label)
         return JSONResponse({"image": name, "label": name})
 
     async def _uploaded(self, request: Request) -> list[Part]:

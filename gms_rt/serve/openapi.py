@@ -29,6 +29,7 @@ _ERRORS = {
     "429": "The service is busy; Retry-After says when to come back.",
     "503": "The service is not ready, or it is ending.",
     "504": "The deadline was over before the answer was there.",
+    "507": "The disk of the service is full.",
 }
 
 # What a client has to know before it sends: what is over is refused.

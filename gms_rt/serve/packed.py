@@ -20,6 +20,7 @@ from gms_rt.serve.limits import ServeLimits
 ZIP = b"PK\x03\x04"
 _END = b"PK\x05\x06"
 _END_64 = b"PK\x06\x07"
+_KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for gigabytes before they unpack a byte
 _NAME = 1024  # bytes of the directory for each entry, with its name
 
 
@@ -81,4 +82,6 @@ def _check_entries(entries: list[zipfile.ZipInfo], limits: ServeLimits) -> int:
             raise InputError("is an archive with an entry that leads out of it", fix="pack the files again")
         if entry.flag_bits & 1:
             raise InputError("is an archive with a password", fix="pack the files without one")
+        if entry.compress_type not in _KINDS:
+            raise InputError("is an archive packed in a way that is not read", fix="pack it with deflate, as zip does")
     return total

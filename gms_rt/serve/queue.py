@@ -124,7 +124,7 @@ class EngineQueue:
 
     def _run(self) -> None:
         while tickets := self._take():
-            alive = [ticket for ticket in tickets if not self._drop(ticket)]
+            alive = [ticket for ticket in tickets if ticket.set_running_or_notify_cancel() and not self._drop(ticket)]
             if alive:
                 self._infer(alive)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from gms_rt.errors import GmsError, InputError, TooLargeError, UsageError
 
 
@@ -74,6 +76,13 @@ class SlowError(RefusedError):
     status = 408
 
 
+class FullError(RefusedError):
+    """No room on the disk for what a request needs there, or for what is to be kept."""
+
+    reason = "full"
+    status = 507
+
+
 class UnknownError(RefusedError):
     """A name that nothing has."""
 
@@ -96,6 +105,20 @@ def status_from_error(error: BaseException) -> tuple[int, str]:
     if isinstance(error, UsageError):
         return 400, "bad_request"
     return 500, "failed"
+
+
+def told_error(error: BaseException) -> BaseException:
+    """The error as a client is told it: a full disk, wherever it was met, is a `FullError`.
+
+    >>> told_error(OSError(errno.ENOSPC, "No space left on device")).reason
+    'full'
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return FullError("the disk of the service is full", fix="have space freed there, and send it again")
+        cause = cause.__cause__
+    return error
 
 
 def forget_frames(error: BaseException | None) -> None:

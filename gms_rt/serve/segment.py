@@ -12,16 +12,15 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gms_rt.arrays import U8
 from gms_rt.errors import GmsError, InputError, NoImageError, TooLargeError
 from gms_rt.infer.case import CaseSettings, ScanCase, failure_reason
 from gms_rt.infer.file_group import PartFile
 from gms_rt.infer.measure import CaseRow
 from gms_rt.infer.options import InferOptions
-from gms_rt.infer.outputs import OutFolder
+from gms_rt.infer.outputs import OutFolder, overlay_jpeg
 from gms_rt.infer.predict import Predictor
 from gms_rt.infer.sources import Source
-from gms_rt.scan import Frame
+from gms_rt.scan import Frame, rgb
 from gms_rt.scan.reader import Fetched
 from gms_rt.scan.series import SeriesFrames
 from gms_rt.serve.counters import Counters
@@ -51,11 +50,15 @@ class MemoryFolder(OutFolder):
 
     def store(self, kind: str, case: str, data: bytes) -> int:
         """Keep one result and return its size."""
-        self._left -= len(data)
-        if self._left < 0:
-            raise _RequestTooLargeError("has results larger than one answer may be", fix="send fewer images at a time")
+        self.hold(len(data))
         self.contents[str(self.path(kind, case).relative_to(self.root))] = data
         return len(data)
+
+    def hold(self, size: int) -> None:
+        """Count what else the answer will hold."""
+        self._left -= size
+        if self._left < 0:
+            raise _RequestTooLargeError("has results larger than one answer may be", fix="send fewer images at a time")
 
     def part(self, kind: str, case: str, data: bytes) -> PartFile:
         """Keep one result: it has nothing to wait for."""
@@ -86,7 +89,7 @@ class SegmentedSource:
     digest: str
     rows: list[CaseRow]
     files: dict[str, bytes]
-    images: dict[int, U8] = field(default_factory=dict)  # the frames as they are to be seen, where asked for
+    images: dict[int, bytes] = field(default_factory=dict)  # the frames as they are to be seen, JPEG, where asked for
     error: GmsError | None = None  # why there is no result at all
 
 
@@ -135,12 +138,12 @@ class SegmentJob:
         return found
 
     def _source(self, case: ScanCase, taken: Taken, folder: MemoryFolder) -> SegmentedSource:
-        images: dict[int, U8] = {}
+        images: dict[int, bytes] = {}
         error: GmsError | None = None
         try:
             fetched = taken.fetch(case.source)
             case.digest = fetched.digest
-            self._frames(case, fetched, images)
+            self._frames(case, fetched, folder, images)
         except (RefusedError, _RequestTooLargeError):
             raise
         except NoImageError as raised:
@@ -171,7 +174,7 @@ class SegmentJob:
             case.source, case.kind, case.digest, case.rows, folder.contents, images, None if made else error
         )
 
-    def _frames(self, case: ScanCase, fetched: Fetched, images: dict[int, U8]) -> None:
+    def _frames(self, case: ScanCase, fetched: Fetched, folder: MemoryFolder, images: dict[int, bytes]) -> None:
         """Decode a source, queue its frames, and write each when its map is there."""
         start = time.perf_counter()
         reading = fetched.open(self._limits.max_pixels)
@@ -196,7 +199,8 @@ class SegmentJob:
                     f"has more than {self._limits.max_frames} images", fix="send fewer at a time, or raise --max-frames"
                 )
             if self._asked.images:
-                images[frame.number] = frame.image
+                images[frame.number] = overlay_jpeg(rgb(frame.image))  # not the pixels: thousands may come
+                folder.hold(len(images[frame.number]))
             prepared = self.model.predictor.prepare(frame.image)
             seconds = time.perf_counter() - start
             self.spent.decode += seconds

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -29,6 +30,7 @@ from gms_rt.serve.service import Service
 
 _GRACE = 5.0  # seconds that an answer may take to be sent when the service ends
 _UNREAD = 60_000  # milliseconds that bytes of an answer may wait for the client to read
+_CHUNKS, _CHUNK = 1000, 256  # so many chunks of a body may be of any size; all have as many bytes in the mean
 _KEEP_ALIVE = 75  # seconds that a connection may rest between requests
 
 
@@ -175,11 +177,37 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _without_crumbs(next_event: Callable[[], Any]) -> Callable[[], Any]:
+    """The events of a connection, but a body in a great many tiny chunks is not HTTP that is read here.
+
+    Each costs as much as a large one, and while they are taken apart nobody else is served.
+    """
+    chunks = size = 0
+
+    def checked() -> Any:
+        nonlocal chunks, size
+        event = next_event()
+        if isinstance(event, h11.Request):
+            chunks = size = 0
+        elif isinstance(event, h11.Data):
+            chunks += event.chunk_start
+            size += len(event.data)
+            if chunks > _CHUNKS and size < chunks * _CHUNK:
+                raise h11.RemoteProtocolError("chunks are too small")
+        return event
+
+    return checked
+
+
 def _protocol(limits: ServeLimits) -> type[H11Protocol]:
     """uvicorn's protocol with a time for heads and a number of connections."""
 
     class Protocol(H11Protocol):
         _head: asyncio.TimerHandle | None = None
+
+        def __init__(self, *rest: Any, **more: Any) -> None:
+            super().__init__(*rest, **more)
+            self.conn.next_event = _without_crumbs(self.conn.next_event)  # type: ignore[method-assign]
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)

@@ -106,15 +106,32 @@ class Scratch:
 
     def __init__(self) -> None:
         _sweep(Path(tempfile.gettempdir()))
-        self.root = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._lock = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._guard = threading.Lock()
+        self._closed = False
+        self._root, self._lock = _locked_folder()
+
+    @property
+    def root(self) -> Path:
+        """The folder; a new one where something that cleans temporary folders has removed it."""
+        with self._guard:
+            if not self._closed and not self._root.is_dir():
+                os.close(self._lock)
+                self._root, self._lock = _locked_folder()
+            return self._root
 
     def close(self) -> None:
         """Remove the folder."""
-        shutil.rmtree(self.root, ignore_errors=True)
+        self._closed = True
+        shutil.rmtree(self._root, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.close(self._lock)
+
+
+def _locked_folder() -> tuple[Path, int]:
+    root = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return root, lock
 
 
 def _sweep(place: Path) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from gms_rt.serve.intake import SentFile
 from gms_rt.serve.refusals import BusyError, UnknownError
 
+_ENTRY = 16 << 10  # bytes that a file counts for at least: a million of empty ones would fill the memory too
+
 
 @dataclass
 class ShelfItem:
@@ -21,8 +23,9 @@ class ShelfItem:
 
     @property
     def size(self) -> int:
-        """Bytes of all of them."""
-        return sum(len(each.data) for each in (*self.files, *self.labels.values()))
+        """Bytes of all of them, with what names cost."""
+        files = (*self.files, *self.labels.values())
+        return sum(len(each.data) + len(each.name) + _ENTRY for each in files) + sum(map(len, self.labels))
 
 
 class Shelf:
@@ -40,14 +43,14 @@ class Shelf:
         item = ShelfItem(files, used=self._clock())
         with self._lock:
             self._forget_old()
-            self._check_room(item.size, name)
+            self._check_room(item.size + len(name), name)
             self._items[name] = item
 
     def add_label(self, name: str, tag: str, label: SentFile) -> None:
         """Lay a label to the item of this name."""
         item = self.get(name)
         with self._lock:
-            self._check_room(len(label.data), "")
+            self._check_room(ShelfItem([label]).size + len(tag), "")
             item.labels[tag] = label
 
     def get(self, name: str) -> ShelfItem:
@@ -77,6 +80,6 @@ class Shelf:
             del self._items[name]
 
     def _check_room(self, size: int, replaced: str) -> None:
-        held = sum(item.size for name, item in self._items.items() if name != replaced)
+        held = sum(item.size + len(name) for name, item in self._items.items() if name != replaced)
         if held + size > self._most:
             raise BusyError("as many bytes of scans are held as are allowed", 60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import re
 import shlex
@@ -13,7 +14,9 @@ import click
 import pytest
 from support.trees import ROOT
 
+from gms_rt.cli.doctor import ENVIRONMENT
 from gms_rt.cli.serve import command
+from gms_rt.config import read_toml
 
 UNIT = ROOT / "deploy/gms-rt-serve.service"
 IMAGE = ROOT / "deploy/Dockerfile"
@@ -59,6 +62,38 @@ def test_the_image_starts_it_as_nobody_in_particular_and_asks_whether_it_is_read
     (health,) = re.findall(r"HEALTHCHECK .*CMD (\[.*\])", last)
     compile(json.loads(health)[2], "health", "exec")
     assert "/v2/health/ready" in health
+
+
+def test_what_the_image_is_built_from_is_in_the_tree_and_sent() -> None:
+    text = IMAGE.read_text().replace("\\\n", " ")
+    ignored = [line for line in (ROOT / "deploy/Dockerfile.dockerignore").read_text().splitlines() if line]
+    stages = re.findall(r"^FROM \S+ AS (\S+)", text, re.MULTILINE)
+    copies = [shlex.split(line) for line in re.findall(r"^COPY (.*)$", text, re.MULTILINE)]
+    assert len(copies) == 2
+    for *sources, _ in copies:
+        if sources[0].startswith("--from="):
+            assert sources[0].removeprefix("--from=") in stages
+            continue
+        for source in sources:
+            assert (ROOT / source).exists()
+    # What makes the wheel: the package with its C sources, and what its description names.
+    project = read_toml(ROOT / "pyproject.toml")
+    needed = ["pyproject.toml", project["project"]["readme"], *project["project"]["license-files"], "gms_rt/serve/page"]
+    needed.append(f"{project['tool']['scikit-build']['cmake']['source-dir']}/CMakeLists.txt")
+    for name in needed:
+        assert (ROOT / name).exists(), name
+        assert not any(fnmatch.fnmatch(name, pattern) or name.startswith(f"{pattern}/") for pattern in ignored), name
+    assert "gms-rt" in project["project"]["scripts"]
+    assert not {path.name for path in (ROOT / "deploy").iterdir()} & set(ignored)
+
+
+def test_nothing_is_written_outside_tmp_and_the_variables_exist() -> None:
+    text = IMAGE.read_text().replace("\\\n", " ")
+    said = dict(re.findall(r"(GMS_RT_\w+)=(\S+)", text)) | dict(re.findall(r"(GMS_RT_\w+)=(\S+)", UNIT.read_text()))
+    assert set(said) == {"GMS_RT_CACHE", "GMS_RT_STATE"}
+    assert set(said) <= set(ENVIRONMENT)
+    assert all(value.startswith("/tmp/") for name, value in re.findall(r"(GMS_RT_\w+)=(\S+)", text))
+    assert "--read-only --tmpfs /tmp" in text
 
 
 def test_extras_that_are_named_exist() -> None:

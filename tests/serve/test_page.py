@@ -1,7 +1,7 @@
 """The page, in a real browser by a person's own actions: what it shows is what the service answers.
 
-Accessibility is judged by axe-core: `npm install axe-core` somewhere and NODE_PATH=…/node_modules; without it that test
-is skipped.
+Accessibility is judged by axe-core out of a wheel that `scripts/test` fetches on a throwaway machine; by hand:
+`python -m pip download --no-deps --dest build/clients axe-playwright-python`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import base64
 import io
 import json
-import shutil
-import subprocess
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +24,7 @@ import pytest
 from support.browser import CHROMIUM, Browser, Page, browser
 from support.dicom_files import dataset, save, series
 from support.serve_server import Running, Setup, picture, png, running
+from support.trees import ROOT
 
 from gms_rt.parity.certificate import FORMAT as CERTIFICATE_FORMAT
 from gms_rt.serve.guard import GuardSettings
@@ -502,18 +502,19 @@ def test_nothing_is_cut_off_at_any_width(page: Page, tmp_path: Path, width: int)
 
 
 def axe() -> str | None:
-    if shutil.which("node") is None:
+    """axe-core as the wheel of axe-playwright-python holds it, which `scripts/test` fetches on a throwaway machine."""
+    wheels = sorted((ROOT / "build/clients").glob("axe_playwright_python-*.whl"))
+    if not wheels:
         return None
-    command = ["node", "-e", "process.stdout.write(require('axe-core').source)"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return done.stdout if done.returncode == 0 else None
+    with zipfile.ZipFile(wheels[-1]) as wheel:
+        return wheel.read(next(name for name in wheel.namelist() if name.endswith("axe.min.js"))).decode()
 
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_axe_finds_nothing(page: Page, tmp_path: Path, dark: bool) -> None:
     source = axe()
     if source is None:
-        pytest.skip("node does not find axe-core (npm install axe-core, NODE_PATH)")
+        pytest.skip("no wheel of axe-playwright-python in build/clients")
     page.value(source + ";0")
 
     def violations() -> Any:

@@ -249,3 +249,22 @@ def test_batches_are_used_where_they_are_faster_and_the_same(
     assert [int(ticket.map()[0, 0]) for ticket in [first, *tickets]] == list(range(10))
     assert seen == sizes
     model.close()
+
+
+def test_what_is_cancelled_ends_no_thread() -> None:
+    desk, open_ = Desk(9, 1, Counters()), threading.Event()
+    first = desk.take(lambda: open_.wait(10), Deadline(10))
+    gone, last = desk.take(lambda: 1, Deadline(10)), desk.take(lambda: 2, Deadline(10))
+    assert gone.cancel()
+    open_.set()
+    assert (first.result(10), last.result(10)) == (True, 2)
+    desk.drain()
+    gate = Gate()
+    with queue(gate) as made:
+        made.submit(image(0), Deadline(10))
+        assert gate.begun.wait(10)
+        dropped, kept = made.submit(image(1), Deadline(10)), made.submit(image(2), Deadline(10))
+        assert dropped.cancel()
+        gate.open.set()
+        assert kept.map()[0, 0] == 2
+    assert gate.sizes == [1, 1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import http.client
-import io
 import json
 import logging
 import re
@@ -17,7 +16,6 @@ import struct
 import subprocess
 import threading
 import time
-import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,7 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.infer_engine import brightness_engine, program
-from support.serve_server import Running, Setup, picture, png, running, write_golden
+from support.serve_server import Running, Setup, picture, png, raw, running, write_golden, zipped
 
 from gms_rt.errors import GateError, UsageError
 from gms_rt.infer.options import InferOptions
@@ -62,29 +60,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 def segment(server: Running, body: bytes, query: str = "", **headers: str) -> Any:
     return server.segment(body, query, Authorization=f"Bearer {TOKEN}", **headers)
-
-
-def raw(server: Running, *pieces: bytes, seconds: float = 10.0, pause: float = 0.0) -> bytes:
-    """Send bytes on a connection of its own; what comes back until it ends."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=seconds) as connection:
-        got = b""
-        try:
-            for piece in pieces:
-                connection.sendall(piece)
-                time.sleep(pause)
-            while chunk := connection.recv(65536):
-                got += chunk
-        except ConnectionError:
-            pass
-        return got
-
-
-def zipped(entries: dict[str, bytes], kind: int = zipfile.ZIP_DEFLATED) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", kind) as archive:
-        for name, data in entries.items():
-            archive.writestr(name, data)
-    return stream.getvalue()
 
 
 def test_without_the_token_only_health_and_page_are_open(server: Running) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
+import socket
 import threading
+import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -118,3 +122,27 @@ def png(image: np.ndarray[Any, Any]) -> bytes:
     done, data = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)
     assert done
     return bytes(data)
+
+
+def zipped(entries: dict[str, bytes], kind: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """An archive of these files."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", kind) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return stream.getvalue()
+
+
+def raw(server: Running, *pieces: bytes, seconds: float = 10.0, pause: float = 0.0) -> bytes:
+    """Send bytes on a connection of its own; what comes back until it ends."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=seconds) as connection:
+        got = b""
+        try:
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(pause)
+            while chunk := connection.recv(65536):
+                got += chunk
+        except ConnectionError:
+            pass
+        return got
