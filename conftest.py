@@ -11,6 +11,8 @@ import pytest
 from gms_rt.telemetry import forbid_telemetry
 
 forbid_telemetry()  # whatever tests import
+# Torch's threads wait for each other asleep: awake they keep a busy machine's cores from those that they wait for.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.fixture(scope="session", autouse=True)
