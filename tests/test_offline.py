@@ -45,7 +45,7 @@ LINES = [
     "keys trust ward.key.pub",
     "sign engine --key ward.key",
     "verify engine",
-    "demo --calib-images 4 --gate-images 8 --seconds 0.5 --out demo",
+    "demo --calib-images 4 --gate-images 24 --seconds 0.5 --out demo",
 ]
 CHANGING = ("XDG_", "GMS_RT_", "CI", "HF_", "ORT_")  # variables that move folders, or that silence libraries
 OWN = ("home/.cache/gms-rt", "home/.local/state/gms-rt")  # the cache and the state folder that the documents name

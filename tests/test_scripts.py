@@ -27,7 +27,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_demo_command_goes_from_clone_to_report(clone: Path) -> None:
     done = subprocess.run(
-        [clone / "scripts/demo", "--gate-images", "8", "--seconds", "1"],  # how many and how long is the demo's to test
+        [clone / "scripts/demo", "--gate-images", "24", "--seconds", "1"],  # less of the same
         cwd=clone, env=CLEAN | {"PIP_COMPILE": "0"}, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
