@@ -350,11 +350,9 @@ def test_full_sd_vae_architecture_builds_at_fp16(tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("diffusers")
     from gms_rt.export.fuse import graph_from_gms
-    from gms_rt.export.options import ExportOptions
 
     gms = sd_vae_pipeline()
-    size = ExportOptions(64, 64)  # every layer and weight is there; larger pictures take longer to run
-    path = graph_from_gms(gms, tmp_path / "sd.onnx", source={"kind": "random weights"}, options=size)
+    path = graph_from_gms(gms, tmp_path / "sd.onnx", source={"kind": "random weights"})
     graph = read_graph(path)
     typed = low_precision_graph(graph, "fp16", ())
     assert set(layer_counts(typed)["compute"]["Conv"]) == {"fp16"}
