@@ -11,6 +11,8 @@ import pytest
 from gms_rt.telemetry import forbid_telemetry
 
 forbid_telemetry()  # whatever tests import
+# Torch's threads wait for each other asleep: awake they keep a busy machine's cores from those that they wait for.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,3 +31,10 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where processes share the tests, files with slow ones come first: else one process works on at the end alone."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)

@@ -251,7 +251,7 @@ def only_ours(about: os.stat_result) -> bool:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a place that cannot be written, before long work begins; nothing is created."""
+    """Refuse a place that cannot be written, before long work begins; nothing stays there."""
     ancestor = path.absolute()
     while not ancestor.exists() and ancestor != ancestor.parent:
         ancestor = ancestor.parent
@@ -259,6 +259,11 @@ def check_writable(path: Path) -> None:
         raise _cannot_write(path, NotADirectoryError(errno.ENOTDIR, f"{ancestor} is a file"))
     if not os.access(ancestor, os.W_OK):
         raise _cannot_write(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    if ancestor.is_dir():  # a file server refuses what the permissions allow, and a full disk a new folder
+        try:
+            Path(tempfile.mkdtemp(prefix=".gms-rt-", dir=ancestor)).rmdir()
+        except OSError as error:
+            raise _cannot_write(path, error) from error
 
 
 def check_apart(out: Path, given: Path) -> None:

@@ -23,6 +23,7 @@ class GmsError(Exception):
     """Root of all errors; `what` went wrong, `where`, and the `fix`."""
 
     exit_code = 1
+    told = False  # whether a JSON object on standard output has said it already
 
     def __init__(self, what: str, *, where: object = None, fix: str | None = None) -> None:
         self.what = what

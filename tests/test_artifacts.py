@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -9,11 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from gms_rt import artifacts
-from gms_rt.errors import UsageError
+from gms_rt.errors import GmsError, UsageError
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -196,6 +198,15 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path: Pat
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"is a file.*choose another place"):
         artifacts.check_writable(tmp_path / "file" / "engine")
+
+
+def test_a_place_that_refuses_what_its_permissions_allow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a file server does, or /proc to the superuser; and a disk that is full."""
+    for number, words in ((errno.EACCES, "cannot be written"), (errno.ENOSPC, "no space left on the disk")):
+        refused = OSError(number, os.strerror(number))
+        monkeypatch.setattr(os, "mkdir", Mock(side_effect=refused))
+        with pytest.raises(GmsError, match=words):
+            artifacts.check_writable(tmp_path / "engine")
 
 
 def test_a_read_only_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,12 +40,12 @@ LINES = [
     "eval data --run run --split all --out results-run",
     "parity engine",
     "parity verify engine/parity.json",
-    "bench --engine engine --engine eight --seconds 0.5 --out bench",
+    "bench --engine engine --engine eight --seconds 0.5 --rounds 2 --warmup 0.05 --out bench",
     "keys create ward.key",
     "keys trust ward.key.pub",
     "sign engine --key ward.key",
     "verify engine",
-    "demo --seconds 0.5 --out demo",
+    "demo --calib-images 4 --gate-images 24 --seconds 0.5 --out demo",
 ]
 CHANGING = ("XDG_", "GMS_RT_", "CI", "HF_", "ORT_")  # variables that move folders, or that silence libraries
 OWN = ("home/.cache/gms-rt", "home/.local/state/gms-rt")  # the cache and the state folder that the documents name

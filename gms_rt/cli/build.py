@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -71,7 +71,7 @@ Examples:
 @click.option("--force", is_flag=True, help="Build even if the same engine is already there.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
-def command(target_list: list[str], sm_list: list[str], **given: Any) -> int:
+def command(target_list: list[str], sm_list: list[str], **given: Any) -> None:
     """Build an engine folder; without RUN or GRAPH that of the bundled model.
 
     The precision is written into the graph, the graph is compiled for each target, the layers that were really built
@@ -115,7 +115,7 @@ def command(target_list: list[str], sm_list: list[str], **given: Any) -> int:
             rows, why = outcome.rows, outcome.why
             if outcome.built is None:
                 bar.say("nothing fits")
-                return _tell_nothing_fits(console, outcome, budget)
+                _tell_nothing_fits(console, outcome, budget)
             built = outcome.built
         elif every:
             built, tried = build_fastest(request, say)
@@ -133,17 +133,18 @@ def command(target_list: list[str], sm_list: list[str], **given: Any) -> int:
         **({} if budget is None else {"budget": budget_record(rows, budget, why)}),
     }
     table = "" if budget is None else "\n".join(budget_lines(rows, budget, why))
-    console.result(value, table + build_text(built.folder, built.manifest, value))
+    text = table + build_text(built.folder, built.manifest, value)
     if certificate["verdict"] == "fail":
         reasons = certificate["reasons"] or []
-        raise GateError(
+        error = GateError(
             f"the engine was built, but its certificate failed: {'; '.join(reasons)}",
             where=built.folder,
             fix="export with --reference and images on which the model finds something"
             if NOTHING_PROVEN in reasons
             else "build with a higher precision, or calibrate on images like those it will see",
         )
-    return 0
+        console.fail(value, text, error)
+    console.result(value, text)
 
 
 def _budget(given: dict[str, Any]) -> float | None:
@@ -162,22 +163,16 @@ def _budget(given: dict[str, Any]) -> float | None:
     return milliseconds_from_text(text)
 
 
-def _tell_nothing_fits(console: Console, outcome: BudgetOutcome, budget: float) -> int:
-    """The table where no engine is written, and the error: one JSON object has both. Returns the exit code."""
+def _tell_nothing_fits(console: Console, outcome: BudgetOutcome, budget: float) -> NoReturn:
+    """The table where no engine is written, and the error."""
     from gms_rt.cli.budget_text import budget_lines
     from gms_rt.engine.budget import nothing_within
     from gms_rt.engine.within_budget import budget_record
 
-    error = nothing_within(outcome.rows, budget)
-    value = {
-        "engine": None,
-        "budget": budget_record(outcome.rows, budget, ""),
-        "error": {"message": error.line(), "exit_code": error.exit_code},  # as every verb says it
-    }
+    value = {"engine": None, "budget": budget_record(outcome.rows, budget, "")}
     kept = f"what was built stays in {outcome.kept}: another --budget goes on there"
-    console.result(value, "\n".join([*budget_lines(outcome.rows, budget, ""), kept]))
-    click.echo(f"gms-rt: {error.line()}", err=True)
-    return error.exit_code
+    text = "\n".join([*budget_lines(outcome.rows, budget, ""), kept])
+    console.fail(value, text, nothing_within(outcome.rows, budget))
 
 
 def _refuse_unused(given: dict[str, Any]) -> None:

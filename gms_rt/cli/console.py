@@ -8,9 +8,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import click
+
+from gms_rt.errors import GmsError
 
 
 class Console:
@@ -34,12 +36,23 @@ class Console:
         """The outcome: one JSON object for machines, a screenful for people."""
         click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) if self.json else text)
 
+    def fail(self, value: dict[str, Any], text: str, error: GmsError) -> NoReturn:
+        """The outcome of what failed nevertheless: machines find the error in the same object."""
+        self.result({**value, **error_value(error.line(), error.exit_code)}, text)
+        error.told = self.json
+        raise error
+
     @contextmanager
     def progress(self, label: str, total: int | None) -> Iterator[Progress]:
         """Progress of long work: a bar on a terminal, a plain line every few seconds elsewhere."""
         bar = Progress(label, total, shown=not self.quiet)
         with bar:
             yield bar
+
+
+def error_value(line: str, exit_code: int) -> dict[str, Any]:
+    """An error as every verb says it to machines."""
+    return {"error": {"message": line, "exit_code": exit_code}}
 
 
 def _note(text: str) -> None:

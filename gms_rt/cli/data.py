@@ -90,10 +90,12 @@ def prepare_command(data: Path, out: Path, splits: Path | None, seed: int, size:
     with console.progress("prepare", len(dataset.cases)) as bar:
         done = prepare(dataset, split, out, size=size, progress=bar.advance)
     text = f"{out}: {done.written} cases written, {done.kept} kept, {len(done.failed)} failed; split: {split.source}"
-    console.result({"out": str(out), **dataclasses.asdict(done)}, text)
+    value = {"out": str(out), **dataclasses.asdict(done)}
     if done.failed:
         name, why = next(iter(done.failed.items()))
-        raise CasesFailedError(f"{len(done.failed)} cases failed, the first is {name}: {why}", where=data)
+        words = f"{len(done.failed)} cases failed, the first is {name}: {why}"
+        console.fail(value, text, CasesFailedError(words, where=data))
+    console.result(value, text)
 
 
 @command.command("check")
@@ -121,6 +123,7 @@ def check_command(data: Path, splits: Path | None, seed: int, out: Path | None, 
         report = check_dataset(dataset, split, bar.advance)
     if out is not None:
         write_json(out, report.to_json())
-    console.result(report.to_json(), report.text())
     if report.problems:
-        raise CasesFailedError(f"{report.problems} problems", where=data, fix="fix or remove these files")
+        error = CasesFailedError(f"{report.problems} problems", where=data, fix="fix or remove these files")
+        console.fail(report.to_json(), report.text(), error)
+    console.result(report.to_json(), report.text())

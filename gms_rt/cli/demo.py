@@ -56,11 +56,14 @@ def command(
         build = BuildRequest(calibration_limit=calib_images, gate_limit=gate_images)
         done = demonstrate(out, build, seconds, bar.say)
     value = {"notice": NOTICE, **_value(done), "seconds": round(time.monotonic() - start, 1)}
-    console.result(value, _screen(value))
+    text = _screen(value)
     if done.summary.failed:
-        raise CasesFailedError(f"{done.summary.failed} bundled samples failed", where=done.masks / "cases.csv")
+        words = f"{done.summary.failed} bundled samples failed"
+        console.fail(value, text, CasesFailedError(words, where=done.masks / "cases.csv"))
     if any(certificate["verdict"] != "pass" for certificate in done.certificates.values()):
-        raise GateError("a certificate did not pass", where=done.report, fix="see its reasons in the report")
+        error = GateError("a certificate did not pass", where=done.report, fix="see its reasons in the report")
+        console.fail(value, text, error)
+    console.result(value, text)
 
 
 def _value(done: Demonstration) -> dict[str, Any]:

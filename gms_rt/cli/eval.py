@@ -188,8 +188,11 @@ def command(
     if compare is not None:
         found = _compare(result, compare, out)
         values, text = {**values, "comparison": found}, f"{text}\n{comparison_line(found, compare)}"
+    failed = [case for case in result.cases if case.error]
+    if failed:
+        words = f"{len(failed)} cases failed, the first: {failed[0].error}"
+        console.fail(values, text, CasesFailedError(words, where=out / "cases.csv"))
     console.result(values, text)
-    _complain(result, out)
 
 
 def _average(
@@ -218,9 +221,3 @@ def _compare(result: Evaluation, other: Path, out: Path) -> dict[str, Any]:
     found = compare_evaluations(read_cases(other), result.cases)
     write_json(out / "comparison.json", found)
     return found
-
-
-def _complain(result: Evaluation, out: Path) -> None:
-    failed = [case for case in result.cases if case.error]
-    if failed:
-        raise CasesFailedError(f"{len(failed)} cases failed, the first: {failed[0].error}", where=out / "cases.csv")

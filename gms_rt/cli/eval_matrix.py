@@ -54,9 +54,11 @@ def evaluate_matrix(
                 rows.append(published_row("  published (paper, table 3)", CROSS[trained, tested]))
     write_json(out / "matrix.json", values)
     notes = metric_notes(next(iter(values.values())), published=published)
-    options.console.result(values, "\n".join([table(rows, header=HEADER), *lines, *notes]))
+    text = "\n".join([table(rows, header=HEADER), *lines, *notes])
     if failed:
-        raise CasesFailedError(f"{failed} cases failed; each table's cases.csv says which and why", where=out)
+        words = f"{failed} cases failed; each table's cases.csv says which and why"
+        options.console.fail(values, text, CasesFailedError(words, where=out))
+    options.console.result(values, text)
 
 
 def _cases_text(summary: dict[str, Any]) -> str:

@@ -181,7 +181,14 @@ def _run(console: Console, found: FoundSources, job: InferJob, hint: bool, *, re
 
 def _watch(console: Console, folder: Path, job: InferJob, hint: bool, settings: dict[str, Any]) -> int:
     stop = threading.Event()
-    with handle_signals(INTERRUPTS, lambda *_: stop.set()):  # ends after what is in flight
+
+    def end(*_: object) -> None:
+        """The first request ends it after what is in flight, another at once."""
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    with handle_signals(INTERRUPTS, end):
         console.say(f"watching {folder}; Ctrl-C ends it")
         with console.progress("segmented", None) as bar:
             job = dataclasses.replace(job, on_case=case_reporter(console, bar, hint), on_frame=frame_reporter(bar))

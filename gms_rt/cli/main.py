@@ -13,11 +13,11 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
 from gms_rt import __version__
+from gms_rt.cli.console import error_value
 from gms_rt.errors import GmsError, line_from_error
 from gms_rt.interrupts import END_REQUESTS, set_handlers
 from gms_rt.telemetry import forbid_telemetry
@@ -132,7 +132,7 @@ def run(arguments: list[str]) -> int:
     except GmsError as error:
         if os.environ.get("GMS_RT_DEBUG"):
             raise
-        return _fail(error.line(), error.exit_code, arguments)
+        return _fail(error.line(), error.exit_code, arguments, told=error.told)
     except OSError as error:  # standard output that takes nothing (a full disk), or what no verb has foreseen
         if os.environ.get("GMS_RT_DEBUG"):
             raise
@@ -167,11 +167,10 @@ def _flushed(code: int, arguments: list[str]) -> int:
     return code
 
 
-def _fail(line: str, code: int, arguments: list[str]) -> int:
-    if "--json" in arguments:
-        failure: dict[str, Any] = {"error": {"message": line, "exit_code": code}}
+def _fail(line: str, code: int, arguments: list[str], *, told: bool = False) -> int:
+    if "--json" in arguments and not told:
         with contextlib.suppress(OSError):
-            click.echo(json.dumps(failure, ensure_ascii=False))
+            click.echo(json.dumps(error_value(line, code), ensure_ascii=False))
     with contextlib.suppress(OSError):  # nobody can read it; the exit code still tells
         click.echo(f"gms-rt: {line}", err=True)
     return code

@@ -85,12 +85,13 @@ def certify_command(engine: Path | None, as_json: bool, device: str | None, out:
     certificate, path = write_certificate(
         folder, reference, gate=gate, device=device, out=out, trust_plans=given["trust_plans"]
     )
-    Console(json=as_json).result(certificate, _screen(certificate, path))
+    console, text, reasons = Console(json=as_json), _screen(certificate, path), "; ".join(certificate["reasons"] or [])
     if path is None:
         fix = "name scans of its kind: gms-rt parity ENGINE --data SCANS --reference RUN"
-        raise GmsError(f"there is no verdict: {'; '.join(certificate['reasons'])}", where=folder, fix=fix)
+        console.fail(certificate, text, GmsError(f"there is no verdict: {reasons}", where=folder, fix=fix))
     if certificate["verdict"] != "pass":
-        raise GateError("; ".join(certificate["reasons"]), where=folder, fix="build with a higher precision")
+        console.fail(certificate, text, GateError(reasons, where=folder, fix="build with a higher precision"))
+    console.result(certificate, text)
 
 
 @command.command("verify")

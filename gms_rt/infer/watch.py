@@ -11,13 +11,17 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gms_rt.artifacts import write_json
-from gms_rt.errors import UsageError
+from gms_rt.errors import GmsError, UsageError
 from gms_rt.infer.earlier import check_replaceable, is_same_root
 from gms_rt.infer.journal import Journal
+from gms_rt.infer.outputs import OutFolder
 from gms_rt.infer.run import InferJob, forget_regrouped, now, run_record, segment_sources
 from gms_rt.infer.sources import FoundSources, Source, find_sources, with_series
 from gms_rt.infer.summary import Summary
@@ -48,8 +52,8 @@ def watch(
     record = run_record(job, found) | {"watch": True}
     arrivals = _Arrivals(folder, settle, series=series)
     summary = Summary(job.options.refer_below)
-    with Journal(out.root, job.key, resume=is_same_root(out.root, found), remember=True) as journal:
-        write_json(out.root / "run.json", record | {"status": "watching"})
+    resume = is_same_root(out.root, found)
+    with Journal(out.root, job.key, resume=resume, remember=True) as journal, _recorded(out, record):
         job.describe(folder.resolve())
         changed = True
         while True:
@@ -64,8 +68,24 @@ def watch(
                 changed = False
             if stop.wait(poll):
                 break
-        write_json(out.root / "run.json", record | {"status": "done", "ended": now()})
     return summary
+
+
+@contextmanager
+def _recorded(out: OutFolder, record: dict[str, Any]) -> Iterator[None]:
+    """`run.json` says that the folder is being watched, and in the end how that ended."""
+    write_json(out.root / "run.json", record | {"status": "watching"})
+    status = "failed"
+    try:
+        yield
+        status = "done"
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    finally:
+        # After a full disk this fails too; the error that counts is the first.
+        with suppress(GmsError, OSError):
+            write_json(out.root / "run.json", record | {"status": status, "ended": now()})
 
 
 def _write_tables(job: InferJob, journal: Journal, before: Summary) -> Summary:

@@ -35,6 +35,7 @@ def run(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
                           env=clean, timeout=300)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_one_command_builds_judges_times_and_goes_on_where_it_stopped(place: Path) -> None:
     done = run(place, "--systems", "gms-rt")
     assert done.returncode == 0, done.stderr

@@ -36,6 +36,7 @@ def call(capsys, *arguments: object) -> tuple[int, str, str]:
     return code, out.out, out.err
 
 
+@pytest.mark.slow
 def test_from_checkpoint_to_graph(ingredients, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(ingredients)  # a relative tokenizer must be found from anywhere later
     imported = tmp_path / "run"

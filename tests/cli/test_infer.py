@@ -238,6 +238,23 @@ def test_watch_ends_cleanly_on_a_signal(place: Path, number: signal.Signals) -> 
     assert b"3 segmented" in out
 
 
+def test_a_second_request_ends_watch_at_once(place: Path) -> None:
+    """What is in flight would take the better part of a minute."""
+    for index in range(100):
+        Image.fromarray(np.full((20, 20), index % 256, np.uint8)).save(f"scans/{index:03}.png")
+    process = program(Path("engines/bright"), 0.5, "infer", "--watch", "scans", "--settle", "0.2")
+    record, masks = Path("gms-rt-out/scans/run.json"), Path("gms-rt-out/scans/masks")
+    end = time.monotonic() + 60
+    while not list(masks.glob("*.png")) and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, b"Traceback" in error) == (130, False)
+    assert json.loads(record.read_text())["status"] == "interrupted"
+    assert not list(record.parent.rglob(".part-*"))
+
+
 def test_a_series_is_one_source_unless_asked_otherwise(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     series(place / "ct", np.full((3, 20, 20), 200, np.uint8))
     assert run(["infer", "ct", "--slices"]) == 0

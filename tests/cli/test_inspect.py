@@ -220,7 +220,11 @@ def test_a_build_whose_certificate_fails_says_so_and_exits_3(graph, capsys):
     said = capsys.readouterr()
     assert "proof: fail, Dice mean 0." in said.out and "to PyTorch FP32, stored at export (3 pictures)" in said.out
     assert "engines/e: the engine was built, but its certificate failed: mean Dice 0." in said.err
-    assert run(words) == 3, "nor does the second build, which changes nothing, hide it"
+    # Nor does the second build, which changes nothing, hide it; machines get one object.
+    assert run([*words, "--json"]) == 3
+    value = json.loads(capsys.readouterr().out)
+    assert value["unchanged"] and value["certificate"]["verdict"] == "fail"
+    assert value["error"]["exit_code"] == 3 and "its certificate failed" in value["error"]["message"]
 
 
 def test_a_certificate_without_pictures_of_its_own_is_about_the_gates(graph, capsys, tmp_path):

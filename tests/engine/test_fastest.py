@@ -82,7 +82,7 @@ def test_a_type_without_a_verdict_is_not_taken(graph, tmp_path, timed):
 
 
 def test_the_bundled_model_is_judged_on_the_pictures_that_it_is_for(tmp_path, timed):
-    _, table = build_fastest(BuildRequest(None, tmp_path / "e", "fp32", ("cpu",), gate_limit=2))
+    _, table = build_fastest(BuildRequest(None, tmp_path / "e", "fp32", ("cpu",), calibration_limit=2, gate_limit=2))
     rows = {each.precision: each for each in table}
     assert rows["fp16"].why == rows["int8"].why == "" and {"int8", "fp16", "fp32"} <= timed[0]
 

@@ -203,6 +203,7 @@ def test_the_note_reaches_the_manifest(graph: Path, tmp_path: Path) -> None:
     assert any("ranges are those of phantoms" in note for note in manifest.notes)
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_once(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("diffusers")

@@ -121,6 +121,7 @@ def test_impossible_options_are_refused(tmp_path, wrong):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_comes_back_and_exports(tmp_path):
     gms = small_gms("taesd")
     gms.tokenizer.autoencoder.save_pretrained(tmp_path / "run" / "tokenizer")

@@ -58,6 +58,7 @@ def test_a_runs_own_validation_pictures_are_stored_with_pytorchs_masks(trained, 
     assert all(any(np.array_equal(image, each) for each in calibrated.images) for image in golden.images)
 
 
+@pytest.mark.slow
 def test_named_pictures_take_their_place(trained, tmp_path, capsys):
     folder = exported(trained, "--reference", tmp_path / "data")
     assert len(folder.images) == 24 and folder.truth is not None and not folder.synthetic, "evenly chosen of 30"

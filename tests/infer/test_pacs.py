@@ -103,7 +103,8 @@ def test_a_series_is_found_fetched_segmented_and_sent_back(place: Place) -> None
     place.run("getscu")
     assert len(list((place.folder / "scans").iterdir())) == 1
     infer = ["-m", "gms_rt", *place.words("gms-rt infer scans")[1:]]
-    build = ["-m", "gms_rt", "build", "--precision", "fp16", "--target", "cpu", "--quiet"]
+    build = ["-m", "gms_rt", "build", "--precision", "fp16", "--target", "cpu", "--quiet", "--gate-images", "4"]
+    build += ["--calib-images", "4"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     for arguments in (build, infer):
         subprocess.run([sys.executable, *arguments], cwd=place.folder, env=environment, check=True, timeout=300)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import functools
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,8 +23,21 @@ FLAGS = ["-std=c99", "-O1", "-D_POSIX_C_SOURCE=200809L", "-D_FILE_OFFSET_BITS=64
 
 @functools.cache
 def scratch() -> Path:
-    """A folder for what is built, one a test run."""
-    return Path(tempfile.mkdtemp(prefix="gms-rt-native-"))
+    """A folder for what is built, one a test run: processes that share the tests share it."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if run is None:
+        return Path(tempfile.mkdtemp(prefix="gms-rt-native-"))
+    folder = Path(tempfile.gettempdir()) / f"gms-rt-native-{run}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """In this block no other process of the test run builds."""
+    with (scratch() / "lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def compiler() -> str:
@@ -37,7 +53,10 @@ def fake(name: str) -> Path:
     """The shared library of tests/fake_<name>.c."""
     target = scratch() / f"libfake_{name}.so"
     source = NATIVE / "tests" / f"fake_{name}.c"
-    run([compiler(), *FLAGS, "-fPIC", "-shared", "-fvisibility=hidden", str(source), "-o", str(target), "-lpthread"])
+    shared = ["-fPIC", "-shared", "-fvisibility=hidden"]
+    with one_at_a_time():
+        if not target.exists():
+            run([compiler(), *FLAGS, *shared, str(source), "-o", str(target), "-lpthread"])
     return target
 
 
@@ -49,10 +68,12 @@ def installed_library() -> Path:
         pytest.skip("no cmake")
     compiler()
     build, first, moved = (scratch() / name for name in ("build", "first", "moved"))
-    run([cmake, "-S", str(NATIVE), "-B", str(build), "-DGMSRT_STRICT=ON", "-DCMAKE_INSTALL_LIBDIR=lib"])
-    run([cmake, "--build", str(build)])
-    run([cmake, "--install", str(build), "--prefix", str(first)])
-    first.rename(moved)
+    with one_at_a_time():
+        if not moved.exists():
+            run([cmake, "-S", str(NATIVE), "-B", str(build), "-DGMSRT_STRICT=ON", "-DCMAKE_INSTALL_LIBDIR=lib"])
+            run([cmake, "--build", str(build)])
+            run([cmake, "--install", str(build), "--prefix", str(first)])
+            first.rename(moved)
     return moved
 
 

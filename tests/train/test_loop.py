@@ -250,6 +250,7 @@ def exit_code(forks: multiprocessing.context.ForkServerContext, *arguments: obje
     return process.exitcode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings", "kind"),
     [("fast", "latent_epochs=20 epochs=6 views=3", "pair"), ("official", "epochs=12 latent_noise=0", "tiny_tokenizer")],
@@ -278,21 +279,32 @@ def test_kills_at_any_moment_change_nothing(
     assert events(tmp_path / "torn") == events(tmp_path / "whole"), "each epoch once"
 
 
+STOPPED = "latent_epochs=30 epochs=4 views=2 save_seconds=1000"
+
+
+@pytest.fixture(scope="module")
+def never_stopped(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: str) -> tuple[Path, bytes]:
+    """A data set, and the weights that a training on it ends with."""
+    folder = tmp_path_factory.mktemp("never-stopped")
+    data = write_phantoms(folder / "data")
+    run(data, tiny_tokenizer, folder / "whole", recipe("fast", *STOPPED.split()))
+    return data, weights(folder / "whole")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_polite_stop_saves_and_resumes_to_the_same(
-    phantoms: Path,
+    never_stopped: tuple[Path, bytes],
     tiny_tokenizer: str,
     tmp_path: Path,
     number: signal.Signals,
     forks: multiprocessing.context.ForkServerContext,
 ) -> None:
-    settings = "latent_epochs=30 epochs=4 views=2 save_seconds=1000"
-    run(phantoms, tiny_tokenizer, tmp_path / "whole", recipe("fast", *settings.split()))
-    code = exit_code(forks, phantoms, tiny_tokenizer, tmp_path / "torn", "fast", settings, (9, 0, number))
+    data, expected = never_stopped
+    code = exit_code(forks, data, tiny_tokenizer, tmp_path / "torn", "fast", STOPPED, (9, 0, number))
     assert code not in (0, None, -number)
     assert (tmp_path / "torn" / "last.pt").is_file()
-    run(phantoms, tiny_tokenizer, tmp_path / "torn", recipe("fast", *settings.split()), resume=True)
-    assert weights(tmp_path / "torn") == weights(tmp_path / "whole")
+    run(data, tiny_tokenizer, tmp_path / "torn", recipe("fast", *STOPPED.split()), resume=True)
+    assert weights(tmp_path / "torn") == expected
 
 
 def test_losses_that_are_read_later_are_the_same(
