@@ -63,8 +63,9 @@ def attention_unet() -> nn.Module:
 # The network, what its users do to a picture, the same in our words, what foreground is in its output, its exporter.
 Sort = tuple[Callable[[], nn.Module], Any, dict[str, Any], Any, dict[str, Any]]
 OPEN = {"dynamic_axes": {"input": {0: "batch", 2: "height", 3: "width"}}, "input_names": ["input"]}
+NEWER = {"dynamo": True, "opset_version": 18}
 SORTS: dict[str, Sort] = {
-    "unet": (unet, imagenet, {"activation": "sigmoid", "mean": MEAN, "std": STD}, lambda y: y, {}),
+    "unet": (unet, imagenet, {"activation": "sigmoid", "mean": MEAN, "std": STD}, lambda y: y, NEWER),
     "nnunet": (nnunet, grey, {"activation": "softmax"}, lambda y: y[:, 1:] - y[:, :1], {}),
     "segresnet": (
         segresnet,
@@ -78,7 +79,7 @@ SORTS: dict[str, Sort] = {
         lambda images: images.flip(1) - 128,
         {"activation": "sigmoid", "mean": (128.0,), "scale": 1.0, "colour": "bgr"},
         lambda y: y,
-        {"dynamo": True, "opset_version": 18},
+        {},
     ),
 }
 
