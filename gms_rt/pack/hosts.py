@@ -14,6 +14,10 @@ HOSTS = {
     "triton": "gms_rt.pack.triton",
     "ovms": "gms_rt.pack.ovms",
     "browser": "gms_rt.pack.browser",
+    "monai-bundle": "gms_rt.pack.monai_bundle",
+    "huggingface": "gms_rt.pack.huggingface",
+    "holoscan": "gms_rt.pack.holoscan",
+    "deepstream": "gms_rt.pack.deepstream",
 }
 
 

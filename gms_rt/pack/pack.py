@@ -121,4 +121,5 @@ def _write_readme(
     }
     for part in ("steps", "check"):
         about[part] = filled(values.get(part) or template(f"shared/{part}.md"), about).rstrip() + "\n"
-    (folder / "README.md").write_text(filled(template("shared/README.md"), about), encoding="utf-8")
+    text = values.get("front", "") + filled(template("shared/README.md"), about)
+    (folder / "README.md").write_text(text, encoding="utf-8")

@@ -40,39 +40,33 @@ _WARMUPS = 2  # golden pictures that warm a model up
 
 
 @dataclass(frozen=True)
-class _Variant:
+class TritonVariant:
     """One model repository."""
 
     kind: str  # of its folder
     backend: str
-    model: str  # the model's file in the version's folder
     group: str  # KIND_CPU, KIND_GPU or KIND_AUTO
     container: str
 
+    @property
+    def plan(self) -> bool:
+        """Whether it holds a plan."""
+        return self.backend == "tensorrt"
+
 
 def _write(contents: EngineContents, folder: Path, options: PackOptions) -> Mapping[str, str]:
-    variants = [_Variant("openvino", "openvino", "model.xml", "KIND_CPU", _NEWEST)]
+    variants = [TritonVariant("openvino", "openvino", "KIND_CPU", _NEWEST)]
     if contents.manifest.precision != "bf16":
-        variants.append(_Variant("onnxruntime", "onnxruntime", "model.onnx", "KIND_AUTO", _NEWEST))
+        variants.append(TritonVariant("onnxruntime", "onnxruntime", "KIND_AUTO", _NEWEST))
     plans = contents.plans("tensorrt")
     for plan in plans:
         kind = "tensorrt" if len(plans) == 1 else f"tensorrt_sm{plan.sm}"
-        variants.append(_Variant(kind, "tensorrt", "model.plan", "KIND_GPU", container(plan)))
+        variants.append(TritonVariant(kind, "tensorrt", "KIND_GPU", container(plan)))
     for variant in variants:
-        model = folder / f"model_repository_{variant.kind}" / contents.name
-        (model / "1").mkdir(parents=True)
-        if variant.backend == "openvino":
-            contents.write_ir(model / "1/model.xml")
-        elif variant.backend == "onnxruntime":
-            (model / "1/model.onnx").write_bytes(contents.onnx)
-        else:
-            plan = plans[[v.kind for v in variants if v.backend == "tensorrt"].index(variant.kind)]
-            (model / "1/model.plan").write_bytes(read_verified(contents.folder, contents.manifest, plan.file))
-        _write_warmup(contents, model / "warmup")
-        (model / "labels.txt").write_text("".join(f"{label}\n" for label in contents.labels), encoding="utf-8")
-        opened = contents.any_batch and variant.backend != "tensorrt"
-        text = config_text(contents, variant.backend, variant.group, (options.batch or 8) if opened else 0)
-        (model / "config.pbtxt").write_text(text, encoding="utf-8")
+        plan = plans[[v.kind for v in variants if v.plan].index(variant.kind)] if variant.plan else None
+        opened = contents.any_batch and plan is None
+        place = folder / f"model_repository_{variant.kind}" / contents.name
+        write_served_model(contents, place, variant, plan, (options.batch or 8) if opened else 0)
     values = {
         "name": contents.name,
         "batch": str(contents.batch),
@@ -82,6 +76,23 @@ def _write(contents: EngineContents, folder: Path, options: PackOptions) -> Mapp
     write_template("triton/client.py", folder / "client.py", values)
     rows = [filled(template("triton/run.md"), values | vars(variant)) for variant in variants]
     return values | {"steps": template("triton/steps.md"), "rows": "\n".join(rows), "plans": _plans_text(contents)}
+
+
+def write_served_model(
+    contents: EngineContents, model: Path, variant: TritonVariant, plan: Plan | None, batch: int
+) -> None:
+    """A model's folder in a repository: the model, `config.pbtxt`, labels, pictures that warm it up."""
+    (model / "1").mkdir(parents=True)
+    if plan is not None:
+        (model / "1/model.plan").write_bytes(read_verified(contents.folder, contents.manifest, plan.file))
+    elif variant.backend == "openvino":
+        contents.write_ir(model / "1/model.xml")
+    else:
+        (model / "1/model.onnx").write_bytes(contents.onnx)
+    _write_warmup(contents, model / "warmup")
+    (model / "labels.txt").write_text("".join(f"{label}\n" for label in contents.labels), encoding="utf-8")
+    text = config_text(contents, variant.backend, variant.group, batch)
+    (model / "config.pbtxt").write_text(text, encoding="utf-8")
 
 
 def container(plan: Plan) -> str:

@@ -144,7 +144,7 @@ def test_every_verb_takes_it(adopted: Adopted, precision: str, tmp_path: Path, c
     calibration = write_phantoms(tmp_path / "calibration", 12, first=700_000) / "images"
     assert run([*words, "--calib", str(calibration), "--json"]) == 0
     built = json.loads(capsys.readouterr().out)
-    assert built["parity"]["verdict"] == "pass"
+    assert built["certificate"]["verdict"] == "pass"
     assert built["manifest"]["source"]["graph_source"]["kind"] == "adopted"
     if precision != "int8":
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.browser import CHROMIUM, Page, browser
+from support.packed_check import check
 from support.precision_graphs import tiny_graph
 
 from gms_rt.cli.main import run
@@ -24,17 +24,6 @@ from gms_rt.pack.hosts import HOSTS, hosts_from_names
 from gms_rt.pack.triton import container
 
 SHARED = {"LICENSE", "README.md", "engine.json", "golden.npz"}
-
-
-def check(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """What check.py in a folder says, with that folder's own client."""
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.delitem(sys.modules, "client", raising=False)
-    monkeypatch.setattr(sys, "argv", ["check.py", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(folder / "check.py"), run_name="__main__")
-    monkeypatch.delitem(sys.modules, "client", raising=False)
-    return int(ended.value.code or 0)
 
 
 def test_each_folder_is_complete(packed: Path) -> None:
