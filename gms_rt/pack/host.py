@@ -55,10 +55,10 @@ def template(name: str) -> str:
     return (place if place.suffix != ".py" else place.with_name(f"{place.name}.in")).read_text(encoding="utf-8")
 
 
-def filled(text: str, values: Mapping[str, str]) -> str:
+def fill_template(text: str, values: Mapping[str, str]) -> str:
     """A template with its holes filled; one that nobody fills is our mistake.
 
-    >>> filled("size @@height@@", {"height": "64"})
+    >>> fill_template("size @@height@@", {"height": "64"})
     'size 64'
     """
     return _HOLE.sub(lambda hole: values[hole[1]], text)
@@ -67,7 +67,7 @@ def filled(text: str, values: Mapping[str, str]) -> str:
 def write_template(name: str, place: Path, values: Mapping[str, str]) -> None:
     """Write a template, filled, to a file."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(filled(template(name), values), encoding="utf-8")
+    place.write_text(fill_template(template(name), values), encoding="utf-8")
 
 
 def installed_version(package: str, otherwise: str) -> str:

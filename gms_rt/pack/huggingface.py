@@ -14,7 +14,7 @@ from gms_rt.artifacts import sha256_file, write_json
 from gms_rt.errors import UsageError
 from gms_rt.model.hub_graph import CONFIG, GRAPH, GRAPH_GOLDEN, HUB_FORMAT, HUB_VERSION
 from gms_rt.pack.contents import EngineContents
-from gms_rt.pack.host import Host, PackOptions, filled, installed_version, template, write_template
+from gms_rt.pack.host import Host, PackOptions, fill_template, installed_version, template, write_template
 
 
 def _write(contents: EngineContents, folder: Path, options: PackOptions) -> Mapping[str, str]:
@@ -53,7 +53,7 @@ def _write(contents: EngineContents, folder: Path, options: PackOptions) -> Mapp
     write_template("onnxruntime/client.py", folder / "client.py", values)
     return values | {
         "steps": template("huggingface/steps.md"),
-        "front": filled(template("huggingface/front.md"), values),
+        "front": fill_template(template("huggingface/front.md"), values),
     }
 
 

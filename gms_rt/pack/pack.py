@@ -17,7 +17,7 @@ from gms_rt.artifacts import atomic_folder, check_apart, check_writable, write_j
 from gms_rt.engine.manifest import CERTIFICATE, GOLDEN, MANIFEST
 from gms_rt.errors import UsageError
 from gms_rt.pack.contents import EngineContents, engine_contents
-from gms_rt.pack.host import Host, PackOptions, filled, template
+from gms_rt.pack.host import Host, PackOptions, fill_template, template
 
 LICENCE = "LICENSE"
 _UNKNOWN_LICENCE = (
@@ -88,7 +88,7 @@ def _write_shared(contents: EngineContents, folder: Path, options: PackOptions) 
 
 def _write_programs(contents: EngineContents, folder: Path) -> None:
     for name in ("check.py", "segment_picture.py"):
-        (folder / name).write_text(filled(template(f"shared/{name}"), shared_values(contents)), encoding="utf-8")
+        (folder / name).write_text(fill_template(template(f"shared/{name}"), shared_values(contents)), encoding="utf-8")
 
 
 def _write_readme(
@@ -120,6 +120,6 @@ def _write_readme(
         "nobody has run it with gms-rt's tests. Run `check.py` before you trust it.\n\n",
     }
     for part in ("steps", "check"):
-        about[part] = filled(values.get(part) or template(f"shared/{part}.md"), about).rstrip() + "\n"
-    text = values.get("front", "") + filled(template("shared/README.md"), about)
+        about[part] = fill_template(values.get(part) or template(f"shared/{part}.md"), about).rstrip() + "\n"
+    text = values.get("front", "") + fill_template(template("shared/README.md"), about)
     (folder / "README.md").write_text(text, encoding="utf-8")

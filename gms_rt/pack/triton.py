@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gms_rt.engine.manifest import Plan, read_verified
 from gms_rt.pack.contents import EngineContents
-from gms_rt.pack.host import Host, PackOptions, filled, template, write_template
+from gms_rt.pack.host import Host, PackOptions, fill_template, template, write_template
 
 # The newest release of the container with each TensorRT, by NVIDIA's support matrix.
 CONTAINERS = {
@@ -74,7 +74,7 @@ def _write(contents: EngineContents, folder: Path, options: PackOptions) -> Mapp
         "width": str(contents.manifest.width),
     }
     write_template("triton/client.py", folder / "client.py", values)
-    rows = [filled(template("triton/run.md"), values | vars(variant)) for variant in variants]
+    rows = [fill_template(template("triton/run.md"), values | vars(variant)) for variant in variants]
     return values | {"steps": template("triton/steps.md"), "rows": "\n".join(rows), "plans": _plans_text(contents)}
 
 
@@ -119,13 +119,13 @@ def config_text(contents: EngineContents, backend: str, group: str, batch: int) 
             for key, value in contents.identity.items()
         ),
         "warmups": "\n".join(
-            filled(
+            fill_template(
                 template("triton/warmup.pbtxt"), {"number": str(number), "image": _dims([*before, *shape, 3])}
             ).rstrip()
             for number in range(min(_WARMUPS, len(contents.golden.images)))
         ),
     }
-    return filled(template("triton/config.pbtxt"), values)
+    return fill_template(template("triton/config.pbtxt"), values)
 
 
 def _write_warmup(contents: EngineContents, folder: Path) -> None:
