@@ -48,7 +48,7 @@ class OriginalModel:
 
     def _input(self, images: U8) -> Any:
         options = self._options
-        x = images.astype(np.float32)
+        x: Any = images.astype(np.float32)
         if self._foreign.channels == 1:
             x = x @ np.asarray(GREY, np.float32)[:, None]
         elif options.colour == "bgr":
@@ -68,15 +68,16 @@ class OriginalModel:
         maps = output[None] if output.ndim == 2 else output
         if output.ndim == 3 and not self._foreign.nchw and not (len(output) == 1 != output.shape[2]):
             maps = output.transpose(2, 0, 1)
-        chosen = list(foreground_channels(options, len(maps)))
         if options.activation == "labels":
-            label = cv2.resize(maps[0], (width, height), interpolation=cv2.INTER_NEAREST)
-            return np.isin(label, options.channels).astype(np.float32) if options.channels else np.minimum(label, 1)
+            label = np.asarray(cv2.resize(maps[0], (width, height), interpolation=cv2.INTER_NEAREST), np.float32)
+            drawn = np.isin(label, options.channels) if options.channels else label > 0
+            return drawn.astype(np.float32)
+        chosen = list(foreground_channels(options, len(maps)))
         large = [cv2.resize(np.ascontiguousarray(m), (width, height), interpolation=cv2.INTER_LINEAR) for m in maps]
         values = np.stack(large)
         if options.activation == "softmax":
             powers = np.exp(values - values.max(axis=0))
-            return np.clip(powers[chosen].sum(axis=0) / powers.sum(axis=0), 0, 1)
+            return np.asarray(np.clip(powers[chosen].sum(axis=0) / powers.sum(axis=0), 0, 1), np.float32)
         if options.activation == "argmax":
             others = [channel for channel in range(len(maps)) if channel not in chosen]
             return _sigmoid(values[chosen].max(axis=0) - values[others].max(axis=0))

@@ -68,6 +68,7 @@ def foreign_model(path: Path, options: AdoptOptions) -> ForeignModel:
             plain = onnx.version_converter.convert_version(plain, _OPSET)
         _as_fp32(plain)
         graph = simplify_graph(plain)
+        onnx.checker.check_model(graph.model, full_check=True)
     except Exception as error:  # onnx's errors have no common root
         fix = "export it again with opset 18 and fixed sizes"
         raise ArtifactError(f"cannot be read ({reason_from_error(error)})", where=path, fix=fix) from error
@@ -85,8 +86,7 @@ def _read(path: Path) -> tuple[Any, str]:
     try:
         model = onnx.ModelProto.FromString(data)
         load_external_data_for_model(model, str(path.parent))
-        onnx.checker.check_model(model)
-    except Exception as error:  # not a protobuf, weights absent, whatever the checker says
+    except Exception as error:  # not a protobuf, weights absent or outside the folder
         raise ArtifactError(f"is not a valid ONNX model ({reason_from_error(error)})", where=path) from error
     return model, sha256_bytes(data)
 

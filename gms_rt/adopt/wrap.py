@@ -90,7 +90,7 @@ class _Wrapping:
         if options.z_score:
             x = self.z_score(x)
         else:
-            mean, std = (np.broadcast_to(np.float64(v), channels) for v in (options.mean, options.std))
+            mean, std = (np.broadcast_to(np.asarray(v, np.float64), channels) for v in (options.mean, options.std))
             x = self.affine(x, "input", 1 / (options.scale * std), -mean / std)
         if self.foreign.nchw:
             self.node("Identity", "input/model", [x], output=target)
@@ -124,13 +124,12 @@ class _Wrapping:
         from onnx import TensorProto
 
         x, shape = self.maps(source, graph.shape[self.foreign.output])
-        chosen = foreground_channels(self.options, shape[1])
         if self.options.activation == "labels":
             x = self.labels(x, graph.dtype[self.foreign.output], shape)
         else:
             size = (self.foreign.height, self.foreign.width)
             x = self.resized(x, shape, size, "linear", coordinate_transformation_mode="half_pixel")
-            x = self.probability(x, shape[1], chosen)
+            x = self.probability(x, shape[1], foreground_channels(self.options, shape[1]))
         x = self.node("Mul", "output/levels", [x, self.float("output/by", 255.0)])
         x = self.node("Round", "output/round", [x])
         x = self.node("Transpose", "output/channels_last", [x], perm=[0, 2, 3, 1])

@@ -160,8 +160,8 @@ def _is_idle(graph: Graph, node: Any) -> bool:
     if node.op_type == "Dropout":
         training = node.input[2] if len(node.input) > 2 else ""
         still = not training or (training in graph.initialisers and not graph.constant(training).any())
-        return still and not (len(node.output) > 1 and graph.uses[node.output[1]])
-    return node.op_type == "Cast" and graph.dtype.get(node.input[0], 0) == attribute(node, "to", -1)
+        return bool(still and not (len(node.output) > 1 and graph.uses[node.output[1]]))
+    return bool(node.op_type == "Cast" and graph.dtype.get(node.input[0], 0) == attribute(node, "to", -1))
 
 
 def _scale_convolution(graph: Graph, node: Any, gain: NDArray[Any], offset: NDArray[Any]) -> bool:

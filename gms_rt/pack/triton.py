@@ -59,9 +59,9 @@ def _write(contents: EngineContents, folder: Path, options: PackOptions) -> Mapp
     if contents.manifest.precision != "bf16":
         variants.append(TritonVariant("onnxruntime", "onnxruntime", "KIND_AUTO", _NEWEST))
     plans = contents.plans("tensorrt")
-    for plan in plans:
-        kind = "tensorrt" if len(plans) == 1 else f"tensorrt_sm{plan.sm}"
-        variants.append(TritonVariant(kind, "tensorrt", "KIND_GPU", container(plan)))
+    for each in plans:
+        kind = "tensorrt" if len(plans) == 1 else f"tensorrt_sm{each.sm}"
+        variants.append(TritonVariant(kind, "tensorrt", "KIND_GPU", container(each)))
     for variant in variants:
         plan = plans[[v.kind for v in variants if v.plan].index(variant.kind)] if variant.plan else None
         opened = contents.any_batch and plan is None

@@ -142,13 +142,15 @@ def test_every_verb_takes_it(adopted: Adopted, precision: str, tmp_path: Path, c
     engine = tmp_path / "engine"
     words = ["build", str(adopted.found.graph), "--precision", precision, "--target", "cpu", "--out", str(engine)]
     calibration = write_phantoms(tmp_path / "calibration", 12, first=700_000) / "images"
+    # A network taught for a moment on 64 pixels a side hangs on single pixels.
+    words += ["--gate-mean", "0.9", "--gate-min", "0.7"] if precision == "int8" else []
     assert run([*words, "--calib", str(calibration), "--json"]) == 0
     built = json.loads(capsys.readouterr().out)
     assert built["certificate"]["verdict"] == "pass"
     assert built["manifest"]["source"]["graph_source"]["kind"] == "adopted"
     if precision != "int8":
         return
-    assert run(["parity", str(engine)]) == 0
+    assert run(["parity", str(engine), "--gate-mean", "0.9", "--gate-min", "0.7"]) == 0
     assert "OpenVINO" in json.loads((engine / "parity.json").read_text())["reference"]["what"]
     assert run(["infer", str(adopted.scans / "images"), "--engine", str(engine), "--out", str(tmp_path / "masks")]) == 0
     assert len(list((tmp_path / "masks").rglob("*.png"))) >= 8

@@ -48,13 +48,12 @@ def test_monai_loads_the_bundle_and_its_answer_is_the_engines(shared: Path, monk
     cv2.imwrite(str(tmp_path / "pictures/scan.png"), picture)
     with warnings.catch_warnings():  # MONAI says of every configuration that it is a program, and ours is
         warnings.simplefilter("ignore")
-        written = bundle.run(
+        bundle.run(
             config_file=str(folder / "configs/inference.json"),
             bundle_root=str(folder),
             dataset_dir=str(tmp_path / "pictures"),
             output_dir=str(tmp_path / "eval"),
         )
-    assert written == [[str(tmp_path / "eval/scan-mask.png")]] or written == [str(tmp_path / "eval/scan-mask.png")]
     mask = cv2.imread(str(tmp_path / "eval/scan-mask.png"), cv2.IMREAD_GRAYSCALE)
     assert mask.shape == (70, 90) and set(np.unique(mask)) == {0, 255}
 
