@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gms_rt.pack.contents import EngineContents
-from gms_rt.pack.host import Host, PackOptions, template, write_template
+from gms_rt.pack.host import Host, PackOptions, shared_values, template, write_template
 from gms_rt.pack.triton import TritonVariant, container, write_served_model
 
 
@@ -15,12 +15,7 @@ def _write(contents: EngineContents, folder: Path, options: PackOptions) -> Mapp
     backend = "tensorrt" if plan is not None else "onnxruntime"
     variant = TritonVariant(backend, backend, "KIND_GPU", container(plan) if plan is not None else "")
     write_served_model(contents, folder / "model_repository" / contents.name, variant, plan, 0)
-    manifest = contents.manifest
-    values = {
-        "name": contents.name,
-        "batch": str(contents.batch),
-        "height": str(manifest.height),
-        "width": str(manifest.width),
+    values = shared_values(contents) | {
         "model": f"a plan of TensorRT {plan.version}" if plan is not None else "the ONNX graph, for ONNX Runtime",
     }
     write_template("deepstream/nvinferserver.txt", folder / "nvinferserver.txt", values)

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gms_rt.pack.contents import EngineContents
-from gms_rt.pack.host import Host, PackOptions, template, write_template
+from gms_rt.pack.host import Host, PackOptions, shared_values, template, write_template
 
 
 def _write(contents: EngineContents, folder: Path, options: PackOptions) -> Mapping[str, str]:
     (folder / "model.onnx").write_bytes(contents.onnx)
-    manifest = contents.manifest
-    values = {"name": contents.name, "height": str(manifest.height), "width": str(manifest.width)}
+    values = shared_values(contents)
     for name in ("app.yaml", "app.py"):
         write_template(f"holoscan/{name}", folder / name, values)
-    write_template("onnxruntime/client.py", folder / "client.py", values | {"batch": str(contents.batch)})
+    write_template("onnxruntime/client.py", folder / "client.py", values)
     return values | {"steps": template("holoscan/steps.md")}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
+from gms_rt import __version__
 from gms_rt.errors import UsageError
 from gms_rt.pack.contents import EngineContents
 
@@ -47,6 +48,20 @@ class Host:
                 where=f"--for {self.name}",
                 fix="build the engine with --precision fp32, fp16 or int8",
             )
+
+
+def shared_values(contents: EngineContents) -> dict[str, str]:
+    """What the templates of every host may name."""
+    manifest = contents.manifest
+    return {
+        "name": contents.name,
+        "batch": str(contents.batch),
+        "height": str(manifest.height),
+        "width": str(manifest.width),
+        "precision": manifest.precision,
+        "execution": manifest.execution,
+        "version": __version__,
+    }
 
 
 def template(name: str) -> str:

@@ -14,7 +14,15 @@ from gms_rt.artifacts import sha256_file, write_json
 from gms_rt.errors import UsageError
 from gms_rt.model.hub_graph import CONFIG, GRAPH, GRAPH_GOLDEN, HUB_FORMAT, HUB_VERSION
 from gms_rt.pack.contents import EngineContents
-from gms_rt.pack.host import Host, PackOptions, fill_template, installed_version, template, write_template
+from gms_rt.pack.host import (
+    Host,
+    PackOptions,
+    fill_template,
+    installed_version,
+    shared_values,
+    template,
+    write_template,
+)
 
 
 def _write(contents: EngineContents, folder: Path, options: PackOptions) -> Mapping[str, str]:
@@ -41,11 +49,7 @@ def _write(contents: EngineContents, folder: Path, options: PackOptions) -> Mapp
         },
     )
     (folder / ".gitattributes").write_text("*.onnx filter=lfs diff=lfs merge=lfs -text\n", encoding="utf-8")
-    values = {
-        "name": contents.name,
-        "batch": str(contents.batch),
-        "height": str(manifest.height),
-        "width": str(manifest.width),
+    values = shared_values(contents) | {
         "onnxruntime": installed_version("onnxruntime", "1.22.0"),
         "licence_key": "other" if options.licence is not None else "apache-2.0",
         "labels": ", ".join(contents.labels),

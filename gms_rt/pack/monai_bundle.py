@@ -8,17 +8,11 @@ from typing import Any
 
 from gms_rt.artifacts import write_json
 from gms_rt.pack.contents import EngineContents
-from gms_rt.pack.host import Host, PackOptions, installed_version, template, write_template
+from gms_rt.pack.host import Host, PackOptions, installed_version, shared_values, template, write_template
 
 
 def _write(contents: EngineContents, folder: Path, options: PackOptions) -> Mapping[str, str]:
-    manifest = contents.manifest
-    values = {
-        "name": contents.name,
-        "batch": str(contents.batch),
-        "height": str(manifest.height),
-        "width": str(manifest.width),
-        "execution": manifest.execution,
+    values = shared_values(contents) | {
         "monai": installed_version("monai", "1.4.0"),
         "openvino": installed_version("openvino", "2025.2.0"),
     }

@@ -6,17 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gms_rt.pack.contents import EngineContents
-from gms_rt.pack.host import Host, PackOptions, installed_version, template, write_template
+from gms_rt.pack.host import Host, PackOptions, installed_version, shared_values, template, write_template
 
 
 def _write(contents: EngineContents, folder: Path, options: PackOptions) -> Mapping[str, str]:
     (folder / "model.onnx").write_bytes(contents.onnx)
-    manifest = contents.manifest
-    values = {
-        "name": contents.name,
-        "batch": str(contents.batch),
-        "height": str(manifest.height),
-        "width": str(manifest.width),
+    values = shared_values(contents) | {
         "onnxruntime": installed_version("onnxruntime", "1.22.0"),
     }
     for name in ("client.py", "segment.cpp", "CMakeLists.txt"):

@@ -6,18 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gms_rt.pack.contents import EngineContents
-from gms_rt.pack.host import Host, PackOptions, installed_version, template, write_template
+from gms_rt.pack.host import Host, PackOptions, installed_version, shared_values, template, write_template
 
 
 def _write(contents: EngineContents, folder: Path, options: PackOptions) -> Mapping[str, str]:
     contents.write_ir(folder / "model.xml")
-    manifest = contents.manifest
-    values = {
-        "name": contents.name,
-        "batch": str(contents.batch),
-        "height": str(manifest.height),
-        "width": str(manifest.width),
-        "execution": manifest.execution,
+    values = shared_values(contents) | {
         "openvino": installed_version("openvino", "2025.2.0"),
     }
     for name in ("client.py", "segment.cpp", "CMakeLists.txt"):

@@ -8,7 +8,7 @@ from typing import Any
 
 from gms_rt.artifacts import write_json
 from gms_rt.pack.contents import EngineContents
-from gms_rt.pack.host import Host, PackOptions, installed_version, template, write_template
+from gms_rt.pack.host import Host, PackOptions, installed_version, shared_values, template, write_template
 from gms_rt.telemetry import quiet_module
 
 
@@ -17,12 +17,8 @@ def _write(contents: EngineContents, folder: Path, options: PackOptions) -> Mapp
     contents.write_ir(folder / "models" / name / "1/model.xml")
     _write_bgr(folder / "models" / name / "1/model.xml", folder / "models" / decoded / "1/model.xml")
     write_json(folder / "models/config.json", server_config([name, decoded], contents.manifest.execution))
-    values = {
-        "name": name,
+    values = shared_values(contents) | {
         "decoded": decoded,
-        "batch": str(contents.batch),
-        "height": str(contents.manifest.height),
-        "width": str(contents.manifest.width),
         "release": ".".join(installed_version("openvino", "2025.2.0").split(".")[:2]),
     }
     write_template("ovms/client.py", folder / "client.py", values)

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gms_rt import __version__
 from gms_rt.artifacts import atomic_folder, check_apart, check_writable, write_json
 from gms_rt.engine.manifest import CERTIFICATE, GOLDEN, MANIFEST
 from gms_rt.errors import UsageError
 from gms_rt.pack.contents import EngineContents, engine_contents
-from gms_rt.pack.host import Host, PackOptions, fill_template, template
+from gms_rt.pack.host import Host, PackOptions, fill_template, shared_values, template
 
 LICENCE = "LICENSE"
 _UNKNOWN_LICENCE = (
@@ -58,20 +57,6 @@ def pack_engine(engine: Path, hosts: Sequence[Host], out: Path, options: PackOpt
         files = [path for path in place.rglob("*") if path.is_file()]
         written.append(HostFolder(host.name, place, len(files), sum(path.stat().st_size for path in files)))
     return written
-
-
-def shared_values(contents: EngineContents) -> dict[str, str]:
-    """What the templates of every host may name."""
-    manifest = contents.manifest
-    return {
-        "name": contents.name,
-        "batch": str(contents.batch),
-        "height": str(manifest.height),
-        "width": str(manifest.width),
-        "precision": manifest.precision,
-        "execution": manifest.execution,
-        "version": __version__,
-    }
 
 
 def _write_shared(contents: EngineContents, folder: Path, options: PackOptions) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gms_rt.engine.manifest import Plan, read_verified
 from gms_rt.pack.contents import EngineContents
-from gms_rt.pack.host import Host, PackOptions, fill_template, template, write_template
+from gms_rt.pack.host import Host, PackOptions, fill_template, shared_values, template, write_template
 
 # The newest release of the container with each TensorRT, by NVIDIA's support matrix.
 CONTAINERS = {
@@ -67,12 +67,7 @@ def _write(contents: EngineContents, folder: Path, options: PackOptions) -> Mapp
         opened = contents.any_batch and plan is None
         place = folder / f"model_repository_{variant.kind}" / contents.name
         write_served_model(contents, place, variant, plan, (options.batch or 8) if opened else 0)
-    values = {
-        "name": contents.name,
-        "batch": str(contents.batch),
-        "height": str(contents.manifest.height),
-        "width": str(contents.manifest.width),
-    }
+    values = shared_values(contents)
     write_template("triton/client.py", folder / "client.py", values)
     rows = [fill_template(template("triton/run.md"), values | vars(variant)) for variant in variants]
     return values | {"steps": template("triton/steps.md"), "rows": "\n".join(rows), "plans": _plans_text(contents)}
