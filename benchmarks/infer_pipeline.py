@@ -32,6 +32,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from c_frame import c_frame
 from PIL import Image
 
 from gms_rt.artifacts import write_json
@@ -174,6 +175,8 @@ def measure_frame(arguments: argparse.Namespace, engine: str, root: Path) -> dic
         found["engine_share_of_cpu"] = round(found["engine_cpu_ms"] / found["cpu_ms_per_file"], 4)
         found["peak_rss_mib"] = {run["files"]: run["peak_rss_mib"] for run in found["runs"]}
     report: dict[str, Any] = {"images": len(listed.read_text().splitlines()), "versions_compared": versions}
+    (root / "c").mkdir()
+    report["segment_c"] = c_frame(engine, paths[: counts[0]], root / "c")
     if before is not None:
         report["equal_masks"] = equal_masks(root / before.replace("/", "-"), root / "now")
     return report
@@ -220,7 +223,8 @@ def frame_report(arguments: argparse.Namespace) -> None:
             f"alone ({found['engine_alone_per_second']:.0f}/s); processor time per file {found['cpu_ms_per_file']:.2f} "
             f"ms, the engine's own {found['engine_cpu_ms']:.2f}; MiB at most {found['peak_rss_mib']}\n  ms: {steps}"
         )
-    print(out)
+    told = ", ".join(f"{ms:.3f}" for ms in report["segment_c"]["file_to_mask_ms"])
+    print(f"segment.c, one image after the other: {told} ms from file to mask\n{out}")
 
 
 def main() -> None:

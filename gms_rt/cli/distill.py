@@ -34,6 +34,8 @@ _INT8_EPOCHS = 10
               help="Cases that a sweep is measured on.")  # fmt: skip
 @click.option("--unlabelled", type=click.Path(path_type=Path), multiple=True, metavar="DIR", help="Pictures without "
               "masks, which the teacher alone teaches; repeatable.")  # fmt: skip
+@click.option("--also", type=click.Path(path_type=Path), multiple=True, metavar="RUN", help="Another run that teaches: "
+              "what the average of all says; repeatable.")  # fmt: skip
 @click.option("--no-teacher", is_flag=True, help="Train the same student on the ground truth alone.")
 @click.option("--int8", is_flag=True, help="End with epochs in the arithmetic of an INT8 engine (10, or the recipe's "
               "int8_epochs), so that INT8 costs little.")  # fmt: skip
@@ -59,6 +61,7 @@ def command(
     sweep: str | None,
     split: str,
     unlabelled: tuple[Path, ...],
+    also: tuple[Path, ...],
     no_teacher: bool,
     int8: bool,
     init: Path | None,
@@ -83,6 +86,7 @@ def command(
       gms-rt distill runs/busi --data busi/ --budget 2ms --out runs/busi-edge
       gms-rt distill runs/busi --data busi/ --sweep 0.25,0.5,1,2 --out runs/busi-sweep
       gms-rt distill runs/busi --data busi/ --unlabelled archive/ --out runs/busi-edge
+      gms-rt distill runs/seed0 --also runs/seed1 --data busi/ --out runs/busi-edge
       gms-rt distill runs/busi --data busi/ --no-teacher --out runs/busi-plain
       gms-rt distill runs/busi --data busi/ --init runs/ham10000-edge --out runs/busi-tuned
     """
@@ -113,6 +117,10 @@ def command(
     ]
     if len(named) > 1:
         raise UsageError("say the size in two ways", where=" and ".join(named), fix="give one of them")
+    if also and (no_teacher or sweep):
+        told = "has no teacher" if no_teacher else "compares students of one teacher"
+        where = "--no-teacher" if no_teacher else "--sweep"
+        raise UsageError(f"{where} {told}", where="--also", fix=f"leave --also or {where} away")
     if budget_gflop is not None and not budget_gflop > 0:
         raise UsageError(f"{budget_gflop:g} is not a budget", where="--budget-gflop", fix="give a number above 0")
     if init is not None and not named:
@@ -142,6 +150,7 @@ def command(
         init=init,
         resume=resume,
         cache=cache,
+        also=also,
         classes=classes,
     )
     if sweep is not None:

@@ -61,7 +61,7 @@ def gather(request: DistillRequest, progress: Progress, stop: StopRequest | None
             where="--unlabelled",
             fix="leave --unlabelled or --no-teacher away",
         )
-    teacher = teacher_facts(request.teacher) if recipe.taught else None
+    teacher = teacher_facts(request.teacher, request.also) if recipe.taught else None
     if teacher is not None and teacher.size != recipe.size:
         raise UsageError(
             f"size is {recipe.size}, but the teacher's pictures are {teacher.size}x{teacher.size}",
@@ -203,7 +203,8 @@ def _tables(request: DistillRequest, material: Material, origin: dict[str, str])
         "data": {**data, "unlabelled": without} if without else data,
     }
     if material.teacher is not None:
-        tables["teacher"] = {"run": material.teacher.run.resolve().name, "sha256": material.teacher.sha256}
+        names = [one.run.resolve().name for one in (material.teacher, *material.teacher.also)]
+        tables["teacher"] = {"run": " + ".join(names), "sha256": material.teacher.sha256}
     if origin:
         tables["origin"] = origin
     return tables

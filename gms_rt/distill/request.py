@@ -28,6 +28,7 @@ class DistillRequest:
     init: Path | None = None  # a student's run whose weights are the first ones; None starts from random weights
     resume: bool = False  # go on with the training that was stopped in `out`; else a run there is refused
     cache: Path | None = None  # folder of what the teacher said; None takes `out`/teacher
+    also: tuple[Path, ...] = ()  # further runs that teach with the teacher: the average of all is what is said
     classes: tuple[SegmentClass, ...] = ()  # what the masks show, kept in the run; empty takes the teacher's
 
 

@@ -1,4 +1,4 @@
-"""The frozen teacher: soft masks and mask latents of pictures, computed as fast as this machine can.
+"""The frozen teacher, or the average of several: soft masks and mask latents of pictures, as fast as this machine can.
 
 On a GPU torch computes; on a CPU OpenVINO does, from the run's own graph, in BF16 where the CPU has it; torch again
 where OpenVINO is not installed. Which it was stands in `made_by`.
@@ -7,8 +7,8 @@ where OpenVINO is not installed. Which it was stands in `made_by`.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gms_rt.arrays import U8
+from gms_rt.arrays import F32, U8
+from gms_rt.artifacts import read_json, sha256_json
 from gms_rt.errors import UsageError
 from gms_rt.model.kind import teacher_sha256
 from gms_rt.model.run import check_run, load_run, model_shape
@@ -36,6 +37,7 @@ class TeacherFacts:
     size: int  # side of its pictures
     latent_channels: int  # of a mask latent
     sha256: str  # of its weights and its tokenizer's
+    also: tuple[TeacherFacts, ...] = ()  # others, whose average with it is what is said
 
 
 @dataclass(frozen=True)
@@ -46,14 +48,51 @@ class Teacher:
     made_by: str  # what computes
 
 
-def teacher_facts(run: Path) -> TeacherFacts:
-    """What a run is as a teacher, without opening its tokenizer."""
+def teacher_facts(run: Path, also: tuple[Path, ...] = ()) -> TeacherFacts:
+    """What a run is as a teacher, or several together, without opening a tokenizer."""
     check_run(run)
-    return TeacherFacts(run, trained_size(run), model_shape(run).latent_channels, teacher_sha256(run))
+    first = TeacherFacts(run, trained_size(run), model_shape(run).latent_channels, teacher_sha256(run))
+    if not also:
+        return first
+    others = tuple(teacher_facts(other) for other in also)
+    known = _tokenizer(run)
+    for other in others:
+        if other.size != first.size or _tokenizer(other.run) != known:
+            raise UsageError(
+                f"cannot teach together with {run}: another tokenizer, or pictures of another size",
+                where=other.run,
+                fix="name runs that were trained with one tokenizer at one size",
+            )
+    every = [first.sha256, *(other.sha256 for other in others)]
+    if len(set(every)) < len(every):
+        raise UsageError("one of the teachers is named twice", where="--also", fix="name each run once")
+    return replace(first, sha256=sha256_json(every), also=others)
 
 
 def open_teacher(facts: TeacherFacts, device: str) -> Teacher:
     """Open a teacher for this device."""
+    every = [_open_one(one, device) for one in (facts, *facts.also)]
+    if len(every) == 1:
+        return every[0]
+
+    def answer(images: U8) -> tuple[U8, F16]:
+        masks, latents = zip(*(teacher.answer(images) for teacher in every), strict=True)
+        return np.rint(_mean(masks)).astype(np.uint8), _mean(latents).astype(np.float16)
+
+    return Teacher(answer, f"average of {len(every)}, {every[0].made_by}")
+
+
+def _mean(parts: Sequence[NDArray[Any]]) -> F32:
+    return np.asarray(np.mean([part.astype(np.float32) for part in parts], axis=0), np.float32)
+
+
+def _tokenizer(run: Path) -> Any:
+    """What a run's tokenizer is, wherever it lies."""
+    told = read_json(run / "tokenizer.json")
+    return {key: value for key, value in told.items() if key not in ("source", "revision")}
+
+
+def _open_one(facts: TeacherFacts, device: str) -> Teacher:
     if device == "cpu" and _has_openvino():
         return _openvino(facts)
     return _torch(facts, torch.device(device))

@@ -19,7 +19,7 @@ from gms_rt.errors import GmsError, UsageError
 from gms_rt.model.gms import Gms
 from gms_rt.model.lmm import LatentMapper, LmmConfig
 from gms_rt.model.loading import load_tokenizer
-from gms_rt.model.run import save_run
+from gms_rt.model.run import load_run, save_run
 
 PICTURES = np.stack([phantom(number, 32, 32).rgb for number in range(3)])
 
@@ -69,6 +69,32 @@ def test_openvino_says_what_torch_says(tmp_path: Path, monkeypatch: pytest.Monke
         expected = open_teacher(facts, "cpu").answer(PICTURES)
     assert np.abs(masks.astype(int) - expected[0]).mean() < 8  # BF16 where the CPU has it, through random weights
     assert np.corrcoef(latents.ravel(), expected[1].ravel())[0, 1] > 0.99
+
+
+def test_several_teachers_say_their_average(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teachers, "_has_openvino", lambda: False)
+    first = write_run(tmp_path, "onnx")
+    gms = load_run(first)
+    torch.manual_seed(6)
+    other = LatentMapper(LmmConfig(gms.tokenizer.spec.channels, 16, (1, 2), 8))
+    save_run(tmp_path / "other", Gms(gms.tokenizer, other), {"training": {"size": 32}})
+
+    both = teacher_facts(first, (tmp_path / "other",))
+    assert both.sha256 not in (teacher_facts(first).sha256, teacher_facts(tmp_path / "other").sha256)
+    teacher = open_teacher(both, "cpu")
+    assert teacher.made_by == "average of 2, torch float32 on cpu"
+    masks, latents = teacher.answer(PICTURES)
+    apart = [open_teacher(teacher_facts(run), "cpu").answer(PICTURES) for run in (first, tmp_path / "other")]
+    assert np.abs(apart[0][0].astype(int) - apart[1][0]).max() > 1
+    assert np.abs(masks - (apart[0][0].astype(float) + apart[1][0]) / 2).max() <= 0.5
+    middle = (apart[0][1].astype(np.float32) + apart[1][1].astype(np.float32)) / 2
+    np.testing.assert_allclose(latents.astype(np.float32), middle, rtol=1e-3, atol=1e-3)
+
+    with pytest.raises(UsageError, match="named twice"):
+        teacher_facts(first, (first,))
+    elsewhere = write_run(tmp_path / "elsewhere", "taesd")
+    with pytest.raises(UsageError, match="another tokenizer, or pictures of another size"):
+        teacher_facts(first, (elsewhere,))
 
 
 class Told:

@@ -121,6 +121,27 @@ def test_the_example_refuses_other_files(segment: Path, tmp_path: Path, content:
     assert not (tmp_path / "mask.pgm").exists()
 
 
+def test_the_example_takes_several_images(segment: Path, tmp_path: Path) -> None:
+    """Of different sizes, one after the other; the first that fails ends it."""
+    engine, levels = mean_engine(tmp_path / "engine"), (0, 255, 128)
+    sizes = [(40, 50), (9, 70), (64, 96)]
+    names = []
+    for number, (level, size) in enumerate(zip(levels, sizes, strict=True)):
+        write_ppm(tmp_path / f"{number}.ppm", np.full((*size, 3), level, np.uint8))
+        names += [str(tmp_path / f"{number}.ppm"), str(tmp_path / f"{number}.pgm")]
+    run([str(segment), str(engine), *names], env=environment())
+    for number, (level, size) in enumerate(zip(levels, sizes, strict=True)):
+        mask = cv2.imread(str(tmp_path / f"{number}.pgm"), cv2.IMREAD_GRAYSCALE)
+        np.testing.assert_array_equal(mask, np.full(size, 255 if level >= 128 else 0, np.uint8))
+
+    names[2:2] = [str(tmp_path / "none.ppm"), str(tmp_path / "none.pgm")]
+    (tmp_path / "2.pgm").unlink()
+    done = subprocess.run([str(segment), str(engine), *names], env=environment(), capture_output=True, check=False)
+    assert done.returncode == 1 and b"none.ppm" in done.stderr and not (tmp_path / "2.pgm").exists()
+    odd = subprocess.run([str(segment), str(engine), *names[:3]], env=environment(), capture_output=True, check=False)
+    assert odd.returncode == 2 and b"usage" in odd.stderr
+
+
 def test_the_example_survives_a_graph_that_crashes_openvino(segment: Path, tmp_path: Path) -> None:
     """The installed library finds its trial program beside itself."""
     write_ppm(tmp_path / "scan.ppm", np.zeros((4, 4, 3), np.uint8))

@@ -1,8 +1,8 @@
-/* Segment one PGM or PPM image with the CPU graph of an engine folder, and write the mask as PGM at the image's size.
- * The mask is that of `gms-rt infer`, byte for byte: the library resizes as the Python package does.
+/* Segment PGM or PPM images with the CPU graph of an engine folder, and write each mask as PGM at its image's size.
+ * A mask is that of `gms-rt infer`, byte for byte: the library resizes as the Python package does.
  *
  *     cc segment.c $(pkg-config --cflags --libs gms_rt) -o segment
- *     GMS_RT_OPENVINO=/path/to/libopenvino_c.so ./segment engines/busi-int8 scan.ppm mask.pgm */
+ *     GMS_RT_OPENVINO=/path/to/libopenvino_c.so ./segment engines/busi-int8 scan.ppm mask.pgm [scan2.ppm mask2.pgm ...] */
 #include <gms_rt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,29 +66,54 @@ static int fail(const char *what, const char *why)
     return 1;
 }
 
+static int write_mask(const char *path, const image *mask)
+{
+    FILE *file = fopen(path, "wb");
+    int good;
+
+    if (file == NULL) return 0;
+    good = fprintf(file, "P5\n%d %d\n255\n", mask->width, mask->height) > 0 &&
+           fwrite(mask->pixels, 1, mask->size, file) == mask->size;
+    return fclose(file) == 0 && good;
+}
+
+/* One image to its mask; `input` and `map` are of the network's size and are used again. */
+static int segment(gmsrt_runner *runner, image *input, image *map, const char *from, const char *to)
+{
+    image scan = {0}, mask;
+    int status = 0;
+
+    if (!read_image(from, &scan)) status = fail(from, "not an 8-bit binary PGM or PPM image");
+    mask = make_image(scan.width, scan.height, 1);
+    if (status == 0 && mask.pixels == NULL) status = fail(from, "no memory");
+    if (status == 0 && (!prepare(&scan, input) || gmsrt_infer(runner, input->pixels, 1, map->pixels) != GMSRT_OK ||
+                        gmsrt_mask_from_levels(map->pixels, (uint32_t)map->height, (uint32_t)map->width, THRESHOLD,
+                                               mask.pixels, (uint32_t)mask.height, (uint32_t)mask.width) != GMSRT_OK))
+        status = fail(from, gmsrt_last_error());
+    if (status == 0 && !write_mask(to, &mask)) status = fail(to, "cannot be written");
+    free(mask.pixels);
+    free(scan.pixels);
+    return status;
+}
+
 int main(int argc, char **argv)
 {
     gmsrt_info info = {0};
     gmsrt_runner *runner = NULL;
-    image scan, input, map, mask;
-    FILE *file;
+    image input, map;
+    int status = 0;
 
-    if (argc != 4) return fail("usage", "segment ENGINE IMAGE.ppm MASK.pgm") + 1;
-    if (!read_image(argv[2], &scan)) return fail(argv[2], "not an 8-bit binary PGM or PPM image");
+    if (argc < 4 || argc % 2 != 0)
+        return fail("usage", "segment ENGINE IMAGE.ppm MASK.pgm [IMAGE.ppm MASK.pgm ...]") + 1;
     if (gmsrt_open_cpu(argv[1], NULL, &runner) != GMSRT_OK || gmsrt_get_info(runner, &info, sizeof info) != GMSRT_OK)
         return fail("segment", gmsrt_last_error());
-    input = make_image((int)info.width, (int)info.height, 3); /* the network's size */
+    input = make_image((int)info.width, (int)info.height, 3);
     map = make_image((int)info.width, (int)info.height, 1);
-    mask = make_image(scan.width, scan.height, 1);
-    if (input.pixels == NULL || map.pixels == NULL || mask.pixels == NULL) return fail(argv[2], "no memory");
-    if (!prepare(&scan, &input) || gmsrt_infer(runner, input.pixels, 1, map.pixels) != GMSRT_OK ||
-        gmsrt_mask_from_levels(map.pixels, info.height, info.width, THRESHOLD, mask.pixels, (uint32_t)mask.height,
-                               (uint32_t)mask.width) != GMSRT_OK)
-        return fail("segment", gmsrt_last_error());
+    if (input.pixels == NULL || map.pixels == NULL) status = fail(argv[1], "no memory");
+    for (int next = 2; status == 0 && next < argc; next += 2)
+        status = segment(runner, &input, &map, argv[next], argv[next + 1]);
     gmsrt_close(runner);
-    file = fopen(argv[3], "wb");
-    if (file == NULL || fprintf(file, "P5\n%d %d\n255\n", mask.width, mask.height) < 0 ||
-        fwrite(mask.pixels, 1, mask.size, file) != mask.size || fclose(file) != 0)
-        return fail(argv[3], "cannot be written");
-    return 0; /* the images go with the process */
+    free(input.pixels);
+    free(map.pixels);
+    return status;
 }
