@@ -35,9 +35,9 @@ def sdvae_graph(work: Path, say: Say) -> tuple[Path, Path]:
     import torch
     from diffusers import AutoencoderKL
 
+    from gms_rt.data.reference_pictures import ReferencePictures
     from gms_rt.export.fuse import graph_from_gms
     from gms_rt.export.options import ExportOptions
-    from gms_rt.export.reference import ReferencePictures
     from gms_rt.model.gms import Gms
     from gms_rt.model.lmm import LatentMapper
     from gms_rt.model.loading import load_tokenizer
@@ -67,9 +67,9 @@ def sdvae_graph(work: Path, say: Say) -> tuple[Path, Path]:
 
 def ham10000_graph(work: Path, say: Say) -> tuple[Path, Path]:
     """The official checkpoint with vaelight in place of the SD-VAE: its graph and run."""
+    from gms_rt.data.reference_pictures import ReferencePictures
     from gms_rt.export.fuse import graph_from_gms
     from gms_rt.export.options import ExportOptions
-    from gms_rt.export.reference import ReferencePictures
     from gms_rt.model.gms import Gms
     from gms_rt.model.loading import load_tokenizer
     from gms_rt.model.official import load_official

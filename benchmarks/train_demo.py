@@ -26,10 +26,10 @@ from torch.nn import functional as F
 from gms_rt.artifacts import write_bytes, write_json
 from gms_rt.class_lists import CLASSES, classes_value
 from gms_rt.classes import SegmentClass
+from gms_rt.data.reference_pictures import phantom_pictures
 from gms_rt.demo.phantoms import phantom
 from gms_rt.demo.seeds import HELD_OUT_SEEDS, TRAINING_SEEDS
 from gms_rt.export.fuse import graph_from_run
-from gms_rt.export.reference import phantom_pictures
 from gms_rt.metrics import dice
 from gms_rt.model.diffusers_tokenizer import wrap_autoencoder
 from gms_rt.model.gms import Gms

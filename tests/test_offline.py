@@ -34,7 +34,9 @@ LINES = [
     "build run.onnx --precision fp32 --target cpu --out engine",
     "build run --precision int8 --calib data/images --gate-mean 0 --gate-min 0 --calibrator minmax --target cpu "
     "--out eight",
+    "adopt pair/encoder.onnx --activation argmax --size 32 --out adopted.onnx",
     "inspect engine",
+    "pack engine --for openvino,onnxruntime,triton,ovms,monai-bundle,holoscan,deepstream --out packed",
     "infer data/images --engine engine --out masks",
     "eval data --engine engine --split all --out results",
     "eval data --run run --split all --out results-run",
@@ -57,6 +59,8 @@ STATED = {
     "distill": {"edge", "run"},
     "export": {"run.onnx", "run.golden.npz", "run"},
     "build": {"engine", "eight", "run"},  # a run keeps the graph that was exported from it
+    "adopt": {"adopted.onnx", "adopted.golden.npz"},
+    "pack": {"packed"},
     "infer": {"masks"},
     "eval": {"results", "results-run"},
     "parity": {"engine"},

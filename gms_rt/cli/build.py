@@ -30,6 +30,7 @@ Examples:
   gms-rt build busi.onnx --precision int8 --calib calib.txt --gate-data test/ --gate-min 0.9
   gms-rt build busi.onnx --precision int8 --calib train.txt --gate-coverage 0.97 --gate-floor 0.95
   gms-rt build busi.onnx --target cpu,tensorrt-rtx --sm 80,86,89
+  gms-rt build hf:OWNER/NAME --precision fp16            a graph shared on the Hugging Face hub
   gms-rt build busi.onnx --classes breast-lesion.toml    name what it segments"""
 
 

@@ -41,6 +41,8 @@ VERBS = {
     "ablate": "Train and evaluate over a grid of losses or tokenizers.",
     "export": "Fuse a trained run into one ONNX graph.",
     "import-official": "Turn an official GMS checkpoint into a run.",
+    "adopt": "Wrap another segmentation model (ONNX) so that every verb takes it.",
+    "pack": "Write an engine as a ready-made folder for another host.",
     "doctor": "List what this machine has and what it lacks.",
 }
 

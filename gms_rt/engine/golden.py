@@ -20,6 +20,8 @@ from gms_rt.arrays import U8
 from gms_rt.artifacts import atomic_path, sha256_file
 from gms_rt.errors import ArtifactError
 
+PYTORCH = "PyTorch FP32, stored at export"  # what a file is of that does not say it
+
 
 @dataclass(frozen=True)
 class Golden:
@@ -74,13 +76,13 @@ def read_golden(path: Path) -> Golden:
     names = tuple(str(n) for n in stored) if stored is not None else tuple(f"case {i + 1}" for i in range(len(images)))
     if len(names) != len(images):
         raise ArtifactError(f"contains {len(names)} names for {len(images)} images", where=path)
-    source, synthetic = arrays.get("source"), arrays.get("synthetic")
+    source, synthetic, origin = (arrays.get(key) for key in ("source", "synthetic", "origin"))
     return Golden(
         images,
         probabilities,
         truth,
         names,
-        "PyTorch FP32, stored at export",
+        PYTORCH if origin is None else str(origin),
         sha256_file(path),
         # Files of earlier versions do not say it: what their exporter drew had these names.
         all(re.fullmatch(r"phantom-\d+", name) for name in names) if synthetic is None else bool(synthetic),
@@ -89,7 +91,7 @@ def read_golden(path: Path) -> Golden:
 
 
 def write_golden_file(path: Path, golden: Golden) -> None:
-    """Write a `golden.npz`; the reference is PyTorch's in every one."""
+    """Write a `golden.npz`; what its masks are of is written where it is not PyTorch in FP32."""
     arrays: dict[str, Any] = {
         "images": golden.images,
         "probabilities": golden.probabilities,
@@ -99,5 +101,7 @@ def write_golden_file(path: Path, golden: Golden) -> None:
     }
     if golden.truth is not None:
         arrays["truth"] = golden.truth
+    if golden.origin != PYTORCH:
+        arrays["origin"] = np.array(golden.origin)
     with atomic_path(path) as part, part.open("wb") as stream:
         np.savez_compressed(stream, **arrays)

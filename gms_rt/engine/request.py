@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gms_rt.engine.select import ENGINES
 from gms_rt.errors import UsageError
+from gms_rt.model.hub_graph import is_hub_graph
 from gms_rt.precision import PRECISIONS, TARGETS
 from gms_rt.precision.gate import GATE_FLOOR, GATE_MEAN, Gate, usual_minimum
 from gms_rt.precision.images import ImageSet
@@ -61,6 +62,8 @@ class BuildRequest:
     @property
     def name(self) -> str:
         """What is built, by name."""
+        if self.source is not None and is_hub_graph(self.source):
+            return str(self.source).partition("@")[0].rpartition("/")[2]
         return "demo" if self.source is None else self.source.resolve().stem
 
     @property

@@ -17,6 +17,7 @@ from gms_rt.errors import ArtifactError, GmsError, MissingExtraError, UsageError
 from gms_rt.graph.finite import check_weights
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.read import GraphFacts, graph_facts, read_graph
+from gms_rt.model.hub_graph import graph_from_hub, is_hub_graph
 from gms_rt.model.kind import weights_file
 from gms_rt.model.size import run_size
 from gms_rt.progress import OnProgress, silent
@@ -84,6 +85,12 @@ def _graph_file(request: BuildRequest, progress: OnProgress) -> tuple[Path, dict
     source = request.source
     if source is not None and is_engine(source):
         raise UsageError("is already an engine", where=source, fix="give the run or graph it was built from")
+    if source is not None and is_hub_graph(source):
+        progress("from the hub", 0, 1)
+        graph = graph_from_hub(source)
+        if request.size is not None:
+            raise UsageError("a graph already has its size", where="--size")
+        return graph, {"kind": "graph", "hub": str(source)}
     if source is not None and source.is_dir():
         return _graph_of_run(source, request.size, progress), {"kind": "run", "run": source.resolve().name}
     if source is not None and not source.exists():

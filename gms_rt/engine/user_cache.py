@@ -18,6 +18,7 @@ _KINDS = {
     "kernels": "GPU kernels that TensorRT-RTX compiled",
     "tried": "graphs that passed their trial",
     "timing": "TensorRT's timing caches",
+    "web": "ONNX Runtime Web, for pages that gms-rt pack makes",
 }
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gms_rt.classes import SegmentClass
 from gms_rt.export.options import ExportOptions, check_options
-from gms_rt.export.reference import ReferencePictures, phantom_pictures, write_golden
+from gms_rt.export.reference import write_golden
 from gms_rt.export.torch_to_onnx import ExportStage, check_finite, export_stage
 from gms_rt.graph.fold import fold_exactly
 from gms_rt.graph.graph import INPUT, OUTPUT, Graph

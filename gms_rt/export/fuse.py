@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from gms_rt.artifacts import sha256_file
 from gms_rt.class_lists import classes_from_run
 from gms_rt.classes import SegmentClass
-from gms_rt.errors import UsageError
-from gms_rt.export.comparator import check_comparator, graph_from_comparator
-from gms_rt.export.options import ExportOptions, check_options
-from gms_rt.export.reference import (
+from gms_rt.data.reference_pictures import (
     ReferencePictures,
     phantom_pictures,
     reference_from_place,
     reference_from_run,
-    write_golden,
 )
+from gms_rt.errors import UsageError
+from gms_rt.export.comparator import check_comparator, graph_from_comparator
+from gms_rt.export.options import ExportOptions, check_options
+from gms_rt.export.reference import write_golden
 from gms_rt.export.student import check_student, graph_from_student
 from gms_rt.export.torch_to_onnx import ExportStage, check_finite, export_stage
 from gms_rt.graph.fold import fold_exactly

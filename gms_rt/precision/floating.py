@@ -27,6 +27,8 @@ LAYOUT = ("Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten", "Identity",
 _ELEMENTWISE = ("Cast", "Mul", "Add", "Sub", "Div", "Clip", "Round", "Min", "Max", *LAYOUT)
 _NORMS = ("InstanceNormalization", "GroupNormalization", "LayerNormalization", "BatchNormalization")
 _SUMS = ("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "GlobalAveragePool", "Softmax")
+# A picture's own mean and deviation, by which an adopted model's pixels are normalised, belong to the pixels.
+_PIXEL_STATISTICS = ("ReduceMean", "Sqrt")
 # What makes no value larger than its input's largest, or than one.
 _BOUNDED = ("Relu", "LeakyRelu", "Sigmoid", "Softmax", "Tanh", "MaxPool", "AveragePool", "Resize", "Concat")
 # Float inputs that ONNX types apart from the data.
@@ -70,7 +72,8 @@ def pixel_arithmetic_nodes(graph: Graph) -> set[str]:
     reached = {INPUT}
     for node in graph.nodes:
         inputs = [name for name in node.input if name and name not in graph.initialisers]
-        if node.op_type in _ELEMENTWISE and inputs and all(name in reached for name in inputs):
+        own = node.op_type in _PIXEL_STATISTICS and node.name.startswith("input/")
+        if (node.op_type in _ELEMENTWISE or own) and inputs and all(name in reached for name in inputs):
             found.add(node.name)
             reached.update(node.output)
     wanted = {OUTPUT}

@@ -14,10 +14,10 @@ from support.small_gms import small_gms
 
 from gms_rt.cli.main import run
 from gms_rt.data.layouts import recognise
+from gms_rt.data.reference_pictures import reference_from_place, reference_from_run
 from gms_rt.data.splits import Split, write_split
 from gms_rt.engine.golden import Golden, read_golden
 from gms_rt.errors import UsageError
-from gms_rt.export.reference import reference_from_place, reference_from_run
 from gms_rt.model.run import load_run, save_run
 from gms_rt.precision.images import read_images
 
