@@ -36,6 +36,7 @@ LINES = [
     "--out eight",
     "inspect engine",
     "infer data/images --engine engine --out masks",
+    "scale infer data/images --engine engine --workers 1 --out scaled",
     "eval data --engine engine --split all --out results",
     "eval data --run run --split all --out results-run",
     "parity engine",
@@ -58,6 +59,7 @@ STATED = {
     "export": {"run.onnx", "run.golden.npz", "run"},
     "build": {"engine", "eight", "run"},  # a run keeps the graph that was exported from it
     "infer": {"masks"},
+    "scale": {"scaled"},
     "eval": {"results", "results-run"},
     "parity": {"engine"},
     "bench": {"bench"},

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -47,7 +48,13 @@ Exit codes:
 
 @click.group("scale")
 def command() -> None:
-    """Segment an archive with many workers or a cluster. Not for clinical use."""
+    """Segment an archive with many workers or a cluster. Not for clinical use.
+
+    \b
+    Examples:
+      gms-rt scale infer archive/ --engine engines/ct --out masks/ --workers 8
+      gms-rt scale infer /nfs/ct --engine /nfs/engines/ct --out /nfs/masks --backend ray --address auto
+    """
 
 
 @command.command("infer", epilog=_EPILOG)
@@ -137,17 +144,19 @@ def infer_command(
         url=archive.url,
         readers=readers,
     )
+    events = sys.stdout
     with contextlib.ExitStack() as stack:
         held = stack.enter_context(OutFolder(target))
         who: Any
         if backend == "ray":
             from gms_rt.scale.ray_data import RayBackend
 
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # Ray prints what its nodes say
             who = stack.enter_context(RayBackend(setup, workers, gpus_per_worker, address))
         else:
             who = stack.enter_context(ProcessBackend(setup, workers, gpus_per_worker))
         with console.progress("segmenting", len(archive.found.sources)) as bar:
-            reporter = _Reporter(console, bar, out)
+            reporter = _Reporter(console, bar, out, events)
             job = ScaleJob(held, options.refer_below, resume, replace, retries, reporter.start, reporter.chunk)
             try:
                 value = scale_cases(archive, job, who)
@@ -171,8 +180,9 @@ def _found(console: Console, source: str, series: bool) -> Archive:
 class _Reporter:
     """What is told while a run goes on."""
 
-    def __init__(self, console: Console, bar: Progress, out: str) -> None:
+    def __init__(self, console: Console, bar: Progress, out: str, events: IO[str]) -> None:
         self._console, self._bar, self._out = console, bar, out
+        self._events = events
         self._failed = 0
 
     def start(self, sources: int, reused: int, facts: dict[str, Any]) -> None:
@@ -186,7 +196,7 @@ class _Reporter:
             self._console.note(facts["notice"])
         if self._console.json:
             values = {"engine": engine["folder"], "device": device["device"], "execution": device["execution"]}
-            _event("start", **values, out=self._out, sources=sources, done_before=reused)
+            _event(self._events, "start", **values, out=self._out, sources=sources, done_before=reused)
         self._bar.advance(reused)
 
     def chunk(self, result: ChunkResult, done: int, total: int) -> None:
@@ -195,13 +205,14 @@ class _Reporter:
         self._failed += sum(row["status"] == "failed" for row in rows)
         self._bar.advance(len(result.entries), f"{self._failed} failed" if self._failed else None)
         if self._console.json:
-            _event("chunk", sources=len(result.entries), cases=len(rows), done=done, total=total, worker=result.worker)
+            counts = {"sources": len(result.entries), "cases": len(rows), "done": done, "total": total}
+            _event(self._events, "chunk", **counts, worker=result.worker)
 
 
 def _end(console: Console, value: dict[str, Any], out: str) -> int:
     screen = value.pop("screen")
     if console.json:
-        _event("end", **value)
+        _event(sys.stdout, "end", **value)
     else:
         click.echo(out if console.quiet else screen)
     if value["failed"]:
@@ -211,5 +222,5 @@ def _end(console: Console, value: dict[str, Any], out: str) -> int:
     return 0
 
 
-def _event(kind: str, **values: Any) -> None:
-    click.echo(json.dumps({"event": kind, **values}, ensure_ascii=True, allow_nan=False))
+def _event(stream: IO[str], kind: str, **values: Any) -> None:
+    click.echo(json.dumps({"event": kind, **values}, ensure_ascii=True, allow_nan=False), file=stream)

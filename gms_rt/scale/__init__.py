@@ -7,6 +7,7 @@ attempts.py   how often a chunk was begun, so that a file that kills its worker 
 worker.py     one engine that segments chunks by the code of `infer`
 processes.py  workers as processes of this machine
 ray_data.py   workers as actors of a Ray cluster, fed by Ray Data
+cores.py      which cores a worker has where nobody gives them out
 stamps.py     how sources looked when they were segmented, so that a later run need not read them
 table.py      cases.parquet
 run.py        a whole run: what is to do, who does it, what came of it

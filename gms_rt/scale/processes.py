@@ -69,7 +69,7 @@ class ProcessBackend:
         self._cores = sorted(os.sched_getaffinity(0))
         self.workers = workers or max(1, len(self._cores) // 2)
         self.cores_per_worker = max(1, len(self._cores) // self.workers)
-        self.lost = 0  # workers that died and were replaced
+        self.lost: int | None = 0  # workers that died and were replaced
         self._gpus_per_worker = gpus_per_worker
         threads = setup.load.threads or self.cores_per_worker
         self._setup = dataclasses.replace(setup, load=dataclasses.replace(setup.load, threads=threads))
@@ -165,7 +165,7 @@ class ProcessBackend:
         assert each.process.stdout is not None
         self._waiting.unregister(each.process.stdout)
         code = each.process.wait()
-        self.lost += 1
+        self.lost = (self.lost or 0) + 1
         self._stillborn += each.facts is None
         words = each.last_words()
         self._release(each)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from gms_rt.errors import GmsError, MissingExtraError, UsageError, line_from_error
 from gms_rt.scale.chunk import Chunk, ChunkResult, chunk_from_line, error_from_value, result_from_line, value_from_error
+from gms_rt.scale.cores import claim_cores
 from gms_rt.scale.worker import Worker, WorkerSetup, setup_from_line
 from gms_rt.telemetry import forbid_telemetry
 
@@ -22,9 +24,13 @@ from gms_rt.telemetry import forbid_telemetry
 class RayWorker:
     """An actor with one engine; Ray Data calls it with rows."""
 
-    def __init__(self, setup: str) -> None:
+    def __init__(self, setup: str, cores: int) -> None:
         forbid_telemetry()
-        self._worker = Worker(setup_from_line(setup))
+        given = setup_from_line(setup)
+        self._claim = claim_cores(cores)  # held for as long as the actor lives
+        if self._claim is not None:
+            given = dataclasses.replace(given, cores=self._claim.cores)
+        self._worker = Worker(given)
 
     def __call__(self, rows: dict[str, Any]) -> dict[str, Any]:
         """Segment the chunks of some rows."""
@@ -61,7 +67,7 @@ class RayBackend:
         self._ours = False
         self.workers = workers
         self.cores_per_worker = 1
-        self.lost = 0
+        self.lost = None  # Ray does not say
 
     def __enter__(self) -> RayBackend:
         ray = self._ray
@@ -77,9 +83,10 @@ class RayBackend:
         self.workers = self._wanted or max(1, cores // 2)
         self.cores_per_worker = max(1, cores // self.workers)
         threads = self._setup.load.threads or self.cores_per_worker
-        self._setup = dataclasses.replace(
-            self._setup, load=dataclasses.replace(self._setup.load, threads=threads), cores=()
-        )
+        # Where scans are on a disk, as many readers as `infer` has on so many cores.
+        readers = self._setup.readers or (0 if self._setup.url else min(4, self.cores_per_worker))
+        load = dataclasses.replace(self._setup.load, threads=threads)
+        self._setup = dataclasses.replace(self._setup, load=load, readers=readers)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -98,7 +105,10 @@ class RayBackend:
 
     def results(self, chunks: Iterable[Chunk]) -> Iterator[ChunkResult]:
         """What comes of the chunks, in any order. Ray gives the chunks of a node that dies to others."""
-        from ray.data import ActorPoolStrategy, from_items
+        from ray.data import ActorPoolStrategy, DataContext, from_items
+
+        DataContext.get_current().enable_progress_bars = False  # the verb has its own
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
 
         rows = [{"chunk": chunk.line()} for chunk in chunks]
         if not rows:
@@ -106,7 +116,7 @@ class RayBackend:
         most = min(self.workers, len(rows))
         made = from_items(rows, override_num_blocks=len(rows)).map_batches(
             RayWorker,
-            fn_constructor_args=(self._setup.line(),),
+            fn_constructor_args=(self._setup.line(), self.cores_per_worker),
             batch_size=1,
             compute=ActorPoolStrategy(min_size=1, max_size=most, initial_size=most, max_tasks_in_flight_per_actor=2),
             num_cpus=self.cores_per_worker,

@@ -1,7 +1,9 @@
 """A run over an archive: what is to do, who does it, what came of it.
 
 The output folder is one that `gms-rt infer` writes: its files are the same bytes, but for the seconds in tables and the
-times of creation in DICOM objects; and `gms-rt infer --continue` goes on with it. Each source counts once, whatever dies meanwhile:
+times of creation in DICOM objects; and `gms-rt infer --continue` goes on with it.
+
+Each source counts once, whatever dies meanwhile:
 
 - the name of a result follows from its source, and a file takes its name in one step, when all of it is on the disk;
 - a chunk is in the journal when all its files are in place, and the one who gives out chunks alone writes the journal;
@@ -39,7 +41,7 @@ class Backend(Protocol):
     name: str
     workers: int
     cores_per_worker: int
-    lost: int
+    lost: int | None  # workers that died; None where nobody tells
 
     def facts(self) -> dict[str, Any]:
         """What a worker is: `key` of its results, `record` for run.json, `notice`."""
@@ -216,4 +218,5 @@ def _workers_line(value: dict[str, Any]) -> str:
     cores, lost = value["cores_per_worker"], value["workers_lost"]
     each = f"{cores} {'core' if cores == 1 else 'cores'} and at most {value['peak_mib_per_worker']} MiB each"
     died = f", {lost} died and replaced" if lost else ""
-    return f"{value['workers']} workers ({value['backend']}), {each}, {value['busy'] * 100:.0f} % busy{died}"
+    count = f"{value['workers']} {'worker' if value['workers'] == 1 else 'workers'}"
+    return f"{count} ({value['backend']}), {each}, {value['busy'] * 100:.0f} % busy{died}"

@@ -119,7 +119,7 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(engine: Path, scans: Path,
 
 
 def test_workers_that_cannot_open_the_engine_say_why(scans: Path, tmp_path: Path) -> None:
-    with pytest.raises(GmsError, match="engine.json"):
+    with pytest.raises(GmsError, match=r"engine\.json"):
         scaled(tmp_path / "none", scans, tmp_path / "out")
 
 
