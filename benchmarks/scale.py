@@ -29,9 +29,14 @@ from typing import Any
 from infer_pipeline import write_scans
 
 from gms_rt.artifacts import write_json
+from gms_rt.infer.journal import Journal, earlier_entries, entries_in_order
+from gms_rt.infer.sources import Source
 from gms_rt.runtime.device import package_version, probe
+from gms_rt.scale.chunk import FILES, ChunkResult, chunks_from_sources, result_from_line
+from gms_rt.scale.stamps import Stamps
 
 ROOT = Path(__file__).resolve().parents[1]
+SOURCES = 50_000  # for memory
 SCALE = ["scale", "infer"]
 SETUPS: dict[str, list[str]] = {
     "infer": ["infer"],
@@ -96,26 +101,40 @@ def report(name: str, values: list[dict[str, Any]], rates: dict[str, float]) -> 
 
 
 def driver_cost(out: Path) -> dict[str, float]:
-    """What the one who gives out work does per source: reading a result and recording it, and writing the tables."""
-    from gms_rt.infer.journal import Journal, earlier_entries, entries_in_order
-    from gms_rt.scale.chunk import ChunkResult, result_from_line
-
+    """What the one who gives out work spends per source, in seconds of a processor, and what a source's memory is."""
     entries = earlier_entries(out)
-    line = ChunkResult("0", entries).line()
+    lines = [ChunkResult("0", entries[first : first + FILES]).line() for first in range(0, len(entries), FILES)]
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        result = result_from_line(line)
-        with Journal(Path(folder), result.entries[0].key, resume=False) as journal:
-            journal.add((e.source, e.digest, e.rows, e.files) for e in result.entries)
-        record = time.perf_counter() - start
-        start = time.perf_counter()
-        count = sum(1 for _ in entries_in_order(Path(folder), entries[0].key, (e.source for e in entries)))
-        order = time.perf_counter() - start
+        start = time.process_time()
+        with (
+            Journal(Path(folder), entries[0].key, resume=False) as journal,
+            Stamps(Path(folder), resume=False) as stamps,
+        ):
+            for line in lines:
+                result = result_from_line(line)
+                journal.add((e.source, e.digest, e.rows, e.files) for e in result.entries)
+                stamps.add((e.source, "0" * 64) for e in result.entries)
+        record = time.process_time() - start
+        names = [e.source for e in entries]
+        start = time.process_time()
+        count = sum(1 for _ in entries_in_order(Path(folder), entries[0].key, names))
+        order = time.process_time() - start
+    before = resident_bytes()
+    sources = [Source(Path(f"/archive/study/{i:08}.png"), f"study/{i:08}.png", f"study/{i:08}") for i in range(SOURCES)]
+    seen = {source.name: f"{index:064x}" for index, source in enumerate(sources)}
+    chunks = list(chunks_from_sources(sources, 100))
+    memory = (resident_bytes() - before) / min(len(sources), len(seen), sum(len(chunk.sources) for chunk in chunks))
     return {
         "record_seconds": float(f"{record / count:.3g}"),
         "order_seconds": float(f"{order / count:.3g}"),
-        "bytes": float(f"{len(line) / count:.4g}"),
+        "bytes_on_the_way": round(sum(map(len, lines)) / count),
+        "bytes_of_memory": round(memory),
     }
+
+
+def resident_bytes() -> int:
+    """What this process holds now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """How many workers an archive can use: a queue model with service times that `benchmarks/scale.py` measured.
 
     python benchmarks/scale_model.py --measured benchmarks/results/DEVICE/scale.json --gbit 10
+    python benchmarks/scale_model.py --work 0.086 --record 0.000031 --moved 437000 --gbit 10
 
 Workers take chunks of 64 images. Each chunk is fetched from one storage (a queue: its bytes take what its link needs,
 after a delay per request), segmented in the measured seconds (times that vary by --spread), and recorded by the one
@@ -96,10 +97,23 @@ def table(costs: Costs, images: float) -> list[dict[str, Any]]:
     return rows
 
 
+def _measured(report: Path, setup: str) -> dict[str, float]:
+    """What a report of benchmarks/scale.py says of one image."""
+    value = json.loads(report.read_text())
+    return {
+        "work": value["setups"][setup]["worker_seconds_per_image"],
+        "record": value["driver"]["record_seconds"] + value["driver"]["order_seconds"],
+        "moved": value["bytes_read_per_image"] + value["bytes_written_per_image"],
+    }
+
+
 def main() -> None:
     """Simulate and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measured", type=Path, required=True, help="what benchmarks/scale.py wrote")
+    parser.add_argument("--measured", type=Path, help="what benchmarks/scale.py wrote")
+    parser.add_argument("--work", type=float, help="seconds of a worker per image, instead of the measured ones")
+    parser.add_argument("--record", type=float, help="seconds of the one who gives out work, per image")
+    parser.add_argument("--moved", type=float, help="bytes read and written per image")
     parser.add_argument("--setup", default="processes x2")
     parser.add_argument("--gbit", type=float, default=10.0, help="of the storage's link per second")
     parser.add_argument("--delay", type=float, default=0.02, help="seconds of a request to the storage")
@@ -107,16 +121,13 @@ def main() -> None:
     parser.add_argument("--studies", type=float, default=10e6)
     parser.add_argument("--images", type=float, default=1.0, help="per study")
     given = parser.parse_args()
-    measured = json.loads(given.measured.read_text())
-    driver = measured["driver"]
-    costs = Costs(
-        work=measured["setups"][given.setup]["worker_seconds_per_image"],
-        record=driver["record_seconds"] + driver["order_seconds"],
-        moved=measured["bytes_read_per_image"] + measured["bytes_written_per_image"],
-        link=given.gbit * 1e9 / 8,
-        delay=given.delay,
-        spread=given.spread,
-    )
+    found = _measured(given.measured, given.setup) if given.measured else {}
+    for name in ("work", "record", "moved"):
+        if getattr(given, name) is not None:
+            found[name] = getattr(given, name)
+    if len(found) < 3:
+        parser.error("give --measured, or all of --work, --record and --moved")
+    costs = Costs(**found, link=given.gbit * 1e9 / 8, delay=given.delay, spread=given.spread)
     limits = {"storage": costs.link / costs.moved, "driver": 1 / costs.record}
     value = {
         "costs": vars(costs),
