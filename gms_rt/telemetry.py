@@ -4,6 +4,7 @@
   does neither where the package `openvino_telemetry` cannot be imported: it then uses a stub of its own.
 - ONNX Runtime (which onnxsim imports too) collects events in `~/.cache/Microsoft` and uploads them.
 - Hugging Face's hub client names what calls it with each download.
+- Ray reports what a cluster is and which of its libraries are used.
 
 Every import of one of these goes through `quiet_module`; ruff refuses any other (`banned-api`). A program that uses
 gms_rt as a library can import `openvino_telemetry` itself before and after: it is hidden while OpenVINO is imported.
@@ -19,7 +20,7 @@ from typing import Any
 
 _CLIENT = "openvino_telemetry"
 _IMPORTING = threading.RLock()
-_SWITCHES = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+_SWITCHES = {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def forbid_telemetry() -> None:

@@ -14,7 +14,7 @@ import gms_rt
 
 GRAPH = Path(gms_rt.__file__).parent / "demo" / "model" / "demo.onnx"
 HEAVY = {"torch", "diffusers", "openvino", "onnx", "onnxruntime", "cv2", "numpy", "tensorrt", "pydicom", "rich"}
-EDGE = ["infer", "bench", "parity", "inspect", "build", "demo", "data", "eval", "doctor"]
+EDGE = ["infer", "scale", "bench", "parity", "inspect", "build", "demo", "data", "eval", "doctor"]
 TORCH = ["train x --tokenizer sd-vae --out y", "ablate loss x --tokenizer sd-vae --out y", "export x",
          "import-official x --tokenizer sd-vae --out y", "eval x --run y --out z"]  # fmt: skip
 

@@ -40,6 +40,8 @@ GAINS = {
     "nifti": "NIfTI input",
     "signing": "sign engines, load plans of authors whose key is trusted",
     "serve": "engines over HTTP: gms-rt serve",
+    "ray": "archives on a cluster: gms-rt scale infer --backend ray; tables as Parquet",
+    "s3": "gms-rt scale infer s3://...",
     "dev": "tests and checks",
 }
 ENVIRONMENT = {

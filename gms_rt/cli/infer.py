@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import os
 import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
-import cv2
 
 from gms_rt.cli.console import Console
 from gms_rt.cli.infer_options import infer_options
@@ -28,6 +23,7 @@ from gms_rt.infer.dicom_seg import seg_available
 from gms_rt.infer.options import BIDS
 from gms_rt.infer.outputs import check_place
 from gms_rt.infer.sources import FoundSources
+from gms_rt.infer.tuning import tuned_process
 from gms_rt.interrupts import INTERRUPTS, handle_signals
 from gms_rt.runtime.device import parse_device
 from gms_rt.runtime.options import GraphUse
@@ -194,22 +190,3 @@ def _watch(console: Console, folder: Path, job: InferJob, hint: bool, settings: 
             job = dataclasses.replace(job, on_case=case_reporter(console, bar, hint), on_frame=frame_reporter(bar))
             summary = watch(folder, job, stop=stop, **settings)
         return end_run(console, summary, job.out)
-
-
-@contextmanager
-def tuned_process() -> Iterator[None]:
-    """The process as a run wants it. Readers warn about every oddity of a file; what matters stands in cases.csv."""
-    # The pipeline's own threads decode and write; OpenCV's own would only wait for the same cores.
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    level = os.environ.get("OPENCV_FFMPEG_LOGLEVEL")
-    os.environ["OPENCV_FFMPEG_LOGLEVEL"] = level or "-8"
-    with warnings.catch_warnings():
-        for module in ("PIL", "pydicom", "highdicom", "nibabel"):
-            warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
-        try:
-            yield
-        finally:
-            cv2.setNumThreads(threads)
-            if level is None:
-                del os.environ["OPENCV_FFMPEG_LOGLEVEL"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 
@@ -13,23 +13,26 @@ from gms_rt.infer.options import FOLDERS, LAYOUTS
 from gms_rt.scan import MAX_PIXELS
 
 _Command = Callable[..., Any]
+_Options: TypeAlias = tuple[Callable[[_Command], _Command], ...]
 
 
 def infer_options(command: _Command) -> _Command:
     """Add all options to the verb's function."""
-    for option in reversed(_OPTIONS):
+    return _with(command, _OPTIONS)
+
+
+def archive_options(command: _Command) -> _Command:
+    """Add those that a run over an archive shares with the verb."""
+    return _with(command, (*_MASKS, *_NIFTI, *_SERIES, *_EARLIER, *_LIMITS))
+
+
+def _with(command: _Command, options: _Options) -> _Command:
+    for option in reversed(options):
         command = option(command)
     return command
 
 
-_OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
-    click.option(
-        "--engine", type=click.Path(), help="Engine folder  [default: the newest in engines/ that fits this device]."
-    ),
-    click.option("--out", type=click.Path(), help="Output folder  [default: gms-rt-out/ and the name of the input]."),
-    click.option("--device", help="Device to run on: cpu, cuda or cuda:N  [default: a GPU if the engine fits one]."),
-    trust_options,
-    graph_option,
+_MASKS: _Options = (
     click.option(
         "--threshold", type=float, default=0.5, show_default=True, help="Lowest probability that counts as foreground."
     ),
@@ -80,23 +83,15 @@ _OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
     click.option(
         "--dicom-report", is_flag=True, help="Write measurements of DICOM input as a structured report (TID 1500)."
     ),
-    click.option(
-        "--deidentify",
-        is_flag=True,
-        help="Replace names, dates and identifiers in all results; text burned into images stays in overlays.",
-    ),
+)
+_NIFTI: _Options = (
     click.option(
         "--nifti/--no-nifti",
         default=None,
         help="Write masks as NIfTI, with --probability also probabilities  [default: for NIfTI input].",
     ),
-    click.option(
-        "--layout",
-        type=click.Choice(LAYOUTS),
-        default=FOLDERS,
-        show_default=True,
-        help="How masks of volumes are named: a folder for each kind of file, or a BIDS derivative.",
-    ),
+)
+_SERIES: _Options = (
     click.option(
         "--series/--no-series",
         "series",
@@ -109,9 +104,8 @@ _OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
         is_flag=True,
         help="Of a series, too, write masks, overlays and contours slice by slice  [default: one file].",
     ),
-    click.option(
-        "--overlay-video", is_flag=True, help="Write an MP4 with the masks drawn in, for videos and multi-frame files."
-    ),
+)
+_EARLIER: _Options = (
     click.option(
         "--continue",
         "resume",
@@ -119,6 +113,43 @@ _OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
         help="Skip sources that an earlier run finished and that have not changed.",
     ),
     click.option("--replace", is_flag=True, help="Delete results of other scans that the output folder holds."),
+)
+_LIMITS: _Options = (
+    click.option(
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        show_default=True,
+        help="Refuse images with more pixels than this before reading them.",
+    ),
+)
+_OPTIONS: _Options = (
+    click.option(
+        "--engine", type=click.Path(), help="Engine folder  [default: the newest in engines/ that fits this device]."
+    ),
+    click.option("--out", type=click.Path(), help="Output folder  [default: gms-rt-out/ and the name of the input]."),
+    click.option("--device", help="Device to run on: cpu, cuda or cuda:N  [default: a GPU if the engine fits one]."),
+    trust_options,
+    graph_option,
+    *_MASKS,
+    click.option(
+        "--deidentify",
+        is_flag=True,
+        help="Replace names, dates and identifiers in all results; text burned into images stays in overlays.",
+    ),
+    *_NIFTI,
+    click.option(
+        "--layout",
+        type=click.Choice(LAYOUTS),
+        default=FOLDERS,
+        show_default=True,
+        help="How masks of volumes are named: a folder for each kind of file, or a BIDS derivative.",
+    ),
+    *_SERIES,
+    click.option(
+        "--overlay-video", is_flag=True, help="Write an MP4 with the masks drawn in, for videos and multi-frame files."
+    ),
+    *_EARLIER,
     click.option(
         "--watch",
         "watched",
@@ -132,13 +163,7 @@ _OPTIONS: tuple[Callable[[_Command], _Command], ...] = (
         show_default=True,
         help="Seconds for which a file must not change before --watch takes it.",
     ),
-    click.option(
-        "--max-pixels",
-        type=int,
-        default=MAX_PIXELS,
-        show_default=True,
-        help="Refuse images with more pixels than this before reading them.",
-    ),
+    *_LIMITS,
     click.option(
         "--workers",
         type=int,

@@ -28,6 +28,7 @@ VERBS = {
     "build": "Build an engine from a run, a graph or the bundled model.",
     "infer": "Segment files and folders with an engine.",
     "serve": "Serve engines over HTTP, with a page.",
+    "scale": "Segment an archive with many workers or a cluster.",
     "bench": "Measure engines on this machine; write a latency report.",
     "parity": "Certify that an engine's masks equal the reference.",
     "inspect": "Show what an engine folder contains and where it runs.",

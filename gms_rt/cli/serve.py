@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from gms_rt.cli.console import Console
-from gms_rt.cli.infer import open_engine, tuned_process
+from gms_rt.cli.infer import open_engine
 from gms_rt.cli.trust_options import graph_option, trust_options
 from gms_rt.engine.select import LoadOptions
 from gms_rt.errors import MissingExtraError, UsageError
 from gms_rt.infer.options import InferOptions
+from gms_rt.infer.tuning import tuned_process
 from gms_rt.runtime.device import parse_device
 from gms_rt.runtime.options import GraphUse
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gms_rt.classes import SegmentClass
+from gms_rt.data.reference_pictures import ReferencePictures, phantom_pictures
 from gms_rt.export.options import ExportOptions, check_options
 from gms_rt.export.reference import write_golden
 from gms_rt.export.torch_to_onnx import ExportStage, check_finite, export_stage

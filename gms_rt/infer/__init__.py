@@ -22,6 +22,7 @@ journal.py      what is finished, so that an interrupted run goes on
 channel.py      bounded queues between threads
 pipeline.py     decode, infer and write, overlapping
 summary.py      the run in one screen and in summary.json
+tuning.py       a process as a run wants it
 run.py          a whole run
 watch.py        a folder in which scans keep arriving
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -124,6 +124,32 @@ class Journal:
 def earlier_entries(root: Path) -> list[Entry]:
     """What earlier runs finished in an output folder."""
     return _read(root / JOURNAL)[0]
+
+
+def entries_in_order(root: Path, key: str, names: Iterable[str]) -> Iterator[Entry]:
+    """The last entry of each of these sources with this key, in this order; those without one are left out.
+
+    Only places in the file are held in memory.
+    """
+    places: dict[str, int] = {}
+    try:
+        stream = (root / JOURNAL).open("rb")
+    except FileNotFoundError:
+        return
+    with stream:
+        place = 0
+        for line in stream:
+            try:
+                values: list[Any] = json.loads(line)
+            except ValueError:
+                break
+            if values[0] == key:
+                places[values[1]] = place
+            place += len(line)
+        for name in names:
+            if name in places:
+                stream.seek(places[name])
+                yield Entry(*json.loads(stream.readline()))
 
 
 def _read(path: Path) -> tuple[list[Entry], int]:

@@ -131,7 +131,7 @@ class OutFolder:
             raise UsageError(
                 f"cannot be written ({error.strerror})", where=self.root, fix="choose another place with --out"
             ) from error
-        self._sweep()
+        self.sweep()
         return self
 
     def __exit__(
@@ -144,8 +144,8 @@ class OutFolder:
             os.close(self._lock)
             self._lock = None
 
-    def _sweep(self) -> None:
-        """Remove what a killed run left half-written; nobody else writes here while the lock is held."""
+    def sweep(self) -> None:
+        """Remove what a killed process left half-written; nobody else writes here while the lock is held."""
         for part in self.root.glob(".part-*"):
             part.unlink(missing_ok=True)
         folders = {_FOLDERS.get(kind, kind) for kind in ENDINGS}

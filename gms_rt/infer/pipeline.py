@@ -59,7 +59,7 @@ class Pipeline:
     """One run's threads.
 
     `find` looks a finished source up, `done` is called with the sources that were completed together, as soon as they
-    are, `budget` bounds the bytes in flight.
+    are, `budget` bounds the bytes in flight; `bring`, where sources are elsewhere, makes each a file of this machine.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Pipeline:
         find: Callable[[str, str], Entry | None],
         done: Callable[[Sequence[ScanCase]], None],
         budget: int = 1 << 30,
+        bring: Callable[[Source], Source] | None = None,
     ) -> None:
         info = settings.predictor.engine.runner.info
         self.lanes = max(1, info.lanes)
@@ -78,6 +79,7 @@ class Pipeline:
         self._settings = settings
         self._find = find
         self._done = done
+        self._bring = bring
         self._ready: Channel[_Item] = Channel(max(8, 2 * self.lanes * self._batch))
         self._masks: Channel[_Item] = Channel(max(8, 2 * workers))
         self._written: Channel[_Written] = Channel(_GROUP)
@@ -94,6 +96,11 @@ class Pipeline:
         self._count: int | None = None
         self._error: BaseException | None = None
         self.busy = {"decode": 0.0, "infer": 0.0, "write": 0.0, "sync": 0.0}
+
+    @property
+    def threads(self) -> dict[str, int]:
+        """How many work in each stage."""
+        return {"decode": self.workers, "infer": self.lanes, "write": self.workers, "sync": 1}
 
     def run(self, sources: Iterable[Source]) -> Iterator[ScanCase]:
         """Segment every source; complete cases come in order."""
@@ -206,6 +213,8 @@ class Pipeline:
     def _frames(self, case: ScanCase, outbox: _Outbox) -> bool:
         """Decode a source and send its frames on; False when the run is cancelled."""
         start = time.perf_counter()
+        if self._bring is not None:
+            case.source = self._bring(case.source)
         fetched = fetch_series(case.source.paths) if case.source.series else fetch(case.source.path)
         case.digest = self._settings.digest(fetched.digest)
         earlier = self._find(case.source.name, case.digest)

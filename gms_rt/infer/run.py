@@ -201,8 +201,7 @@ def segment_sources(
             yield case
     finally:
         summary.seconds += time.perf_counter() - start
-        threads = {"decode": pipeline.workers, "infer": pipeline.lanes, "write": pipeline.workers, "sync": 1}
-        summary.stages = stage_report(pipeline.busy, threads, time.perf_counter() - start)
+        summary.stages = stage_report(pipeline.busy, pipeline.threads, time.perf_counter() - start)
 
 
 def run_record(job: InferJob, found: FoundSources) -> dict[str, Any]:

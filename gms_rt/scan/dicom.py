@@ -11,7 +11,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
@@ -90,24 +90,28 @@ def check_beginning(path: Path) -> int:
 
     The bytes that a deflated file becomes in memory; 0 of any other.
     """
-    from pydicom.filereader import read_file_meta_info
+    with path.open("rb") as stream:
+        return check_stream(stream)
+
+
+def check_stream(stream: IO[bytes]) -> int:
+    """The same of a DICOM file that is open, wherever it is."""
+    from pydicom.filereader import read_dataset
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-    meta = read_file_meta_info(path)
-    length = meta.get("FileMetaInformationGroupLength")
-    with path.open("rb") as stream:
-        stream.seek(132 if length is None else 144 + int(length))  # a preamble, its prefix, and the length's element
-        if stream.read(8) == bytes(8):
-            raise InputError("is a damaged DICOM file (its dataset begins with zeros)")
-        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-            return 0
-        stream.seek(-8, os.SEEK_CUR)
-        inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-        while not inflater.eof and (chunk := inflater.unconsumed_tail or stream.read(1 << 16)):
-            size += len(inflater.decompress(chunk, 1 << 20))
-            if size > _MAX_INFLATED:
-                raise InputError(f"is deflated from more than {_MAX_INFLATED >> 20} MiB")
-        return size
+    stream.seek(132)  # a preamble and its prefix; then the group that says how the rest is written
+    meta = read_dataset(cast(BinaryIO, stream), False, True, stop_when=lambda tag, *_: tag >> 16 != 2)
+    if stream.read(8) == bytes(8):
+        raise InputError("is a damaged DICOM file (its dataset begins with zeros)")
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return 0
+    stream.seek(-8, os.SEEK_CUR)
+    inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while not inflater.eof and (chunk := inflater.unconsumed_tail or stream.read(1 << 16)):
+        size += len(inflater.decompress(chunk, 1 << 20))
+        if size > _MAX_INFLATED:
+            raise InputError(f"is deflated from more than {_MAX_INFLATED >> 20} MiB")
+    return size
 
 
 def read_dicom(path: Path, *, max_pixels: int = MAX_PIXELS) -> ScanFrames:

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gms_rt.artifacts import sha256_json
 from gms_rt.progress import OnProgress, silent
-from gms_rt.scan.dicom import check_beginning, is_dicom
+from gms_rt.scan.dicom import check_stream, is_dicom
 from gms_rt.scan.series import Series
 
 # fmt: off
@@ -86,14 +86,23 @@ def series_from_files(
 
 def slice_from_file(path: Path) -> Slice | None:
     """A file's slice; None for what is not an image of a series, or cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return slice_from_stream(path, stream)
+    except OSError:
+        return None
+
+
+def slice_from_stream(path: Path, stream: IO[bytes]) -> Slice | None:
+    """The slice of a file that is open, wherever it is: only its header is read. `path` stands for it."""
     import pydicom
 
     try:
-        with path.open("rb") as stream:
-            bare, length = not is_dicom(stream.read(132)), stream.seek(0, os.SEEK_END)
+        bare, length = not is_dicom(stream.read(132)), stream.seek(0, os.SEEK_END)
         if not bare:
-            check_beginning(path)  # pydicom would inflate all of it
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS), force=bare)
+            check_stream(stream)  # pydicom would inflate all of it
+        stream.seek(0)
+        header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(_TAGS), force=bare)
         return _slice(path, header, length)
     except Exception:  # hostile bytes fail in many ways
         return None
