@@ -1,5 +1,5 @@
 /* Segment PGM or PPM images with the CPU graph of an engine folder, and write each mask as PGM at its image's size.
- * A mask is that of `gms-rt infer`, byte for byte: the library resizes as the Python package does.
+ * A mask is that of `gms-rt infer`, on x86-64 byte for byte: the library resizes as the Python package does there.
  *
  *     cc segment.c $(pkg-config --cflags --libs gms_rt) -o segment
  *     GMS_RT_OPENVINO=/path/to/libopenvino_c.so ./segment engines/busi-int8 scan.ppm mask.pgm [scan2.ppm mask2.pgm ...] */
