@@ -20,7 +20,6 @@ from gms_rt.metrics import dice
 from gms_rt.model.gms import Gms
 from gms_rt.model.loading import load_tokenizer
 from gms_rt.runtime.device import cpu_from_files
-from gms_rt.train import batches
 from gms_rt.train.augment import augment
 from gms_rt.train.batches import Batch, BatchSource, CachedBatches, LiveBatches, ReadAhead
 from gms_rt.train.device import readers
@@ -317,7 +316,7 @@ def test_a_gpu_gets_the_same_batches(
     gms, schedule, cpu = model(tokenizer, given.recipe), Schedule(given.recipe, len(given)), torch.device("cpu")
     if kind == "live":
         plain = LiveBatches(gms, given, schedule, cpu)
-        monkeypatch.setattr(batches, "readers", lambda device, batch: (8, 5))
+        monkeypatch.setattr("gms_rt.train.views_ahead.readers", lambda device, batch: (8, 5))
         ahead: BatchSource = LiveBatches(gms, given, schedule, cpu)
     else:
         cached = CachedBatches(cached_latents(gms, given, tmp_path), given, schedule)
