@@ -73,7 +73,7 @@ def test_the_cache_is_shown_and_cleared(
     cleared = json.loads(capsys.readouterr().out)["cleared"]
     assert shown == cleared
     assert [(kind["name"], kind["files"], kind["bytes"]) for kind in cleared] == [
-        ("compiled", 1, 2**20), ("kernels", 1, 7), ("tried", 1, 0), ("timing", 1, 10),
+        ("compiled", 1, 2**20), ("kernels", 1, 7), ("tried", 1, 0), ("timing", 1, 10), ("web", 0, 0),
     ]  # fmt: skip
     assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["kept", "link", "precious"]
     assert run(["doctor", "--clear-cache"]) == 0
