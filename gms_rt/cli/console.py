@@ -38,7 +38,7 @@ class Console:
 
     def fail(self, value: dict[str, Any], text: str, error: GmsError) -> NoReturn:
         """The outcome of what failed nevertheless: machines find the error in the same object."""
-        self.result({**value, **error_value(error.line(), error.exit_code)}, text)
+        self.result({**value, **failure_value(error.line(), error.exit_code)}, text)
         error.told = self.json
         raise error
 
@@ -50,7 +50,7 @@ class Console:
             yield bar
 
 
-def error_value(line: str, exit_code: int) -> dict[str, Any]:
+def failure_value(line: str, exit_code: int) -> dict[str, Any]:
     """An error as every verb says it to machines."""
     return {"error": {"message": line, "exit_code": exit_code}}
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from gms_rt import __version__
-from gms_rt.cli.console import error_value
+from gms_rt.cli.console import failure_value
 from gms_rt.errors import GmsError, line_from_error
 from gms_rt.interrupts import END_REQUESTS, set_handlers
 from gms_rt.telemetry import forbid_telemetry
@@ -173,7 +173,7 @@ def _flushed(code: int, arguments: list[str]) -> int:
 def _fail(line: str, code: int, arguments: list[str], *, told: bool = False) -> int:
     if "--json" in arguments and not told:
         with contextlib.suppress(OSError):
-            click.echo(json.dumps(error_value(line, code), ensure_ascii=False))
+            click.echo(json.dumps(failure_value(line, code), ensure_ascii=False))
     with contextlib.suppress(OSError):  # nobody can read it; the exit code still tells
         click.echo(f"gms-rt: {line}", err=True)
     return code
