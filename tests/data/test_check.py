@@ -78,7 +78,7 @@ def test_check_as_a_command(spoiled: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(command, ["check", str(spoiled), "--json", "--out", str(tmp_path / "report.json")])
     assert isinstance(result.exception, CasesFailedError)
     report = json.loads(result.stdout)
-    assert report["problems"] == 4
+    assert report["problems"] == 4 and report.pop("error")["exit_code"] == 5
     assert json.loads((tmp_path / "report.json").read_text()) == report
 
 
