@@ -1,15 +1,14 @@
 """The INT8 part of a recipe: which convolutions, with which ranges, in which arithmetic the rest runs on this CPU.
 
 With images of its own the search aims higher than the gate, which then judges once. Where the CPU computes the rest of
-the graph faster in BF16, it is found out what of it must stay in f32 (`bf16_remainder.py`), and the gate judges that
-very arithmetic; FP32 is judged as well, so that the same engine may run on a CPU without BF16.
+the graph faster in BF16, the search and the gate run in that very arithmetic; FP32 is judged as well, so that the same
+engine may run on a CPU without BF16.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,7 @@ from numpy.typing import NDArray
 from gms_rt.artifacts import sha256_json
 from gms_rt.errors import GateError, GmsError, UsageError
 from gms_rt.graph.graph import Graph
-from gms_rt.graph.openvino_ir import IrGraph
 from gms_rt.graph.run import Session
-from gms_rt.precision.bf16_remainder import Remainder, choose_remainder
 from gms_rt.precision.calibrators import clip, int8_values, spans_from_histograms
 from gms_rt.precision.cpu_choice import CpuChoice, choose_execution, in_f32
 from gms_rt.precision.fp32_masks import Fp32Masks
@@ -100,7 +97,6 @@ def int8_recipe(
         calibration=request.calibration.record(),
         blocks=found.rows,
         cpu_only=[name for name in found.nodes if name in last],
-        returned=judged.recipe.returned,
     )
     return dataclasses.replace(judged, recipe=recipe)
 
@@ -113,12 +109,6 @@ def with_fallback(judged: JudgedRecipe, plain: GateVerdict) -> JudgedRecipe:
     return dataclasses.replace(
         judged, gate=judged.gate | {"f32": found}, cpu=dataclasses.replace(judged.cpu, fallback=fallback)
     )
-
-
-def with_search(judged: JudgedRecipe, found: dict[str, Any]) -> JudgedRecipe:
-    """A judged recipe whose record says how it was searched for."""
-    assert judged.gate is not None
-    return dataclasses.replace(judged, gate=judged.gate | found)
 
 
 @dataclass
@@ -138,79 +128,66 @@ class _Choice:
     looks: int = 1  # verdicts that a promise must leave room for, one for each arithmetic
 
     def make(self) -> tuple[SearchResult, JudgedRecipe]:
-        """What was found, and the verdict on it; its recipe has only what stays in f32 among BF16.
+        """What was found, and the verdict on it; its recipe is still empty.
 
-        The convolutions are chosen with the rest of the graph in f32. It runs in BF16 where that is faster, does little
-        beside what INT8 does, and meets the gate.
+        The rest of the graph runs in BF16 where that is faster and the gate can be met in it.
         """
-        plain = self._typed(self.candidates, self._methods[0])
+        method = self._methods[0]
+        plain = self._typed(self.candidates, method)
         cpu = choose_execution(plain, "int8") if "cpu" in self.request.targets else CpuChoice()
-        own, spent = self.request.search_images, 0
-        self.looks = self.request.gate.looks(len(self.judges.images)) if cpu.execution == "bf16" else 1
-        if own is not None:
-            found = self._aimed(own)
-            judged = self._judged(found, self._bf16(found, own, cpu))
-            if isinstance(judged, JudgedRecipe):
-                return found, with_search(judged, {"evaluations": found.evaluations, "search": own.record()})
-            if self.request.gate.coverage is not None:
-                raise GateError(
-                    f"{judged.failure()} on {len(judged.dice)} images that the search had not seen",
-                    fix="use --precision fp16, a lower --gate-floor, or more images with --calib",
-                )
-            self.progress("the gate is missed on new images, searching with all", 0, 1)
-            self.seen, spent = True, found.evaluations
-            both = np.concatenate([own.images, self.judges.images])
-            self.judges = ImageSet(both, f"{self.judges.source} and {own.source}")
-        found = self._search(self.judges, self.request.gate)
-        rest = self._bf16(found, self.judges, cpu)
-        self.seen = self.seen or not found.plain or bool(rest.returned)
-        judged = self._judged(found, rest, found.verdict)
-        assert isinstance(judged, JudgedRecipe), "the search has met this gate on these images"
-        return found, with_search(judged, {"evaluations": found.evaluations + spent})
+        gate = self.request.gate
+        self.looks = gate.looks(len(self.judges.images)) if cpu.execution != "f32" else 1
+        try:
+            found, record = self._judged(cpu.execution)
+        except GateError as error:
+            if cpu.execution == "f32" or (self.seen and gate.coverage is not None):
+                raise
+            self.progress("the gate is missed in bf16, searching in f32", 0, 1)
+            why = error.what.partition("; block")[0]
+            cpu = CpuChoice("f32", in_f32("int8", f"in bf16 {why}"), milliseconds=cpu.milliseconds)
+            found, record = self._judged("f32")
+        judged = JudgedRecipe(PrecisionRecipe("int8", self.request.graph_sha256), record, cpu)
+        if cpu.execution == "bf16":
+            judged = with_fallback(judged, self._verdict(found, self.judges, "f32"))
+        return found, judged
 
     @property
     def _methods(self) -> tuple[str, ...]:
         return AUTO if self.request.calibrator == "auto" else (self.request.calibrator,)
 
-    def _bf16(self, found: SearchResult, images: ImageSet, cpu: CpuChoice) -> Remainder:
-        """Whether the rest runs in BF16, and what of it in f32, by the images that chose the convolutions."""
-        if cpu.execution != "bf16":
-            return Remainder(cpu)
-        self.progress("what bf16 does to the masks", 0, 1)
-        reference = self.masks.of(self.graph, self.request.graph_sha256, images)
-        rest = choose_remainder(self._typed(found.nodes, found.calibrator), cpu, images.images, reference)
-        self.progress("what bf16 does to the masks", 1, 1)
-        return rest
+    def _judged(self, execution: str) -> tuple[SearchResult, dict[str, Any]]:
+        """A choice that meets the gate, and the gate's record.
 
-    def _judged(
-        self, found: SearchResult, rest: Remainder, f32: GateVerdict | None = None
-    ) -> JudgedRecipe | GateVerdict:
-        """The gate's word on a choice: in BF16, then in f32, as the fallback or in its place; the verdict if missed.
-
-        `f32` is the verdict with an f32 remainder where these images have given it already.
+        With images of its own the search aims higher than the gate, which then judges once. If that misses, the search
+        goes on with all images and the gate as it is, unless the gate asks for a promise: images that choose promise
+        nothing.
         """
-        gate, cpu = self.request.gate, rest.cpu
-        if cpu.execution == "bf16":
-            failed = self._verdict(found, "bf16", rest.returned)
-            if failed.passed:
-                recipe = dataclasses.replace(self._empty, returned=list(rest.returned))
-                judged = JudgedRecipe(recipe, gate_record(failed, self.judges, "bf16"), cpu)
-                return with_fallback(judged, f32 or self._verdict(found, "f32"))
-            self.seen = self.seen or self.looks == 1  # these images have refused something
-            if self.seen and gate.coverage is not None:
-                return failed
-            note = in_f32("int8", f"in bf16 {failed.failure()}")
-            cpu = CpuChoice("f32", note, milliseconds=cpu.milliseconds)
-        verdict = self._verdict(found, "f32") if f32 is None else dataclasses.replace(f32, unseen=not self.seen)
-        if not verdict.passed:
-            return verdict
-        return JudgedRecipe(self._empty, gate_record(verdict, self.judges, "f32"), cpu)
+        gate, own, judges, spent = self.request.gate, self.request.search_images, self.judges, 0
+        seen = self.seen or own is not None  # where the search goes on with all images, they have refused something
+        if own is not None:
+            found = self._aimed(own, execution)
+            self.progress("gate", 0, 1)
+            verdict = self._verdict(found, judges, execution)
+            self.progress("gate", 1, 1)
+            spent = found.evaluations
+            if verdict.passed:
+                record = gate_record(verdict, judges, execution)
+                return found, record | {"evaluations": spent, "search": own.record()}
+            self.seen = self.looks == 1
+            if gate.coverage is not None:
+                raise GateError(
+                    f"{verdict.failure()} on {len(verdict.dice)} images that the search had not seen",
+                    fix="use --precision fp16, a lower --gate-floor, or more images with --calib",
+                )
+            self.progress("the gate is missed on new images, searching with all", 0, 1)
+            both = np.concatenate([own.images, judges.images])
+            judges = ImageSet(both, f"{judges.source} and {own.source}")
+        self.seen = True
+        found = self._search(judges, gate, execution)
+        verdict = dataclasses.replace(found.verdict, unseen=found.plain and not seen)
+        return found, gate_record(verdict, judges, execution) | {"evaluations": found.evaluations + spent}
 
-    @property
-    def _empty(self) -> PrecisionRecipe:
-        return PrecisionRecipe("int8", self.request.graph_sha256)
-
-    def _aimed(self, images: ImageSet) -> SearchResult:
+    def _aimed(self, images: ImageSet, execution: str) -> SearchResult:
         """The search with a stricter gate where that can be reached, else with the gate as it is.
 
         A promise leaves out a few images: they may fall here too where nothing else can be reached.
@@ -219,11 +196,11 @@ class _Choice:
         aims = [gate.stricter, Gate(gate.mean, gate.tail), *([gate] if gate.promises(len(images.images)) else [])]
         for aim in aims[:-1]:
             with contextlib.suppress(GateError):
-                return self._search(images, aim)
-        return self._search(images, aims[-1])
+                return self._search(images, aim, execution)
+        return self._search(images, aims[-1], execution)
 
-    def _search(self, images: ImageSet, gate: Gate) -> SearchResult:
-        key = sha256_json([self.request.key, images.sha256, "f32"])
+    def _search(self, images: ImageSet, gate: Gate, execution: str) -> SearchResult:
+        key = sha256_json([self.request.key, images.sha256, execution])
         search = Search(
             self.graph,
             self.candidates,
@@ -233,19 +210,17 @@ class _Choice:
             gate,
             WEIGHT_LEVELS,
             self.rounded,
+            execution=execution,
             checkpoint=None if self.checkpoint is None else self.checkpoint.with_suffix(f".{key[:8]}.json"),
             key=key,
             progress=self.progress,
         )
         return search.run(self._methods)
 
-    def _verdict(self, found: SearchResult, execution: str, returned: Collection[str] = ()) -> GateVerdict:
-        self.progress("gate", 0, 1)
-        typed, images = self._typed(found.nodes, found.calibrator), self.judges.images
-        form = IrGraph(typed).keeping(returned) if returned else None
-        probabilities = Session(typed, execution=execution, form=form).probabilities(images)
-        reference = self.masks.of(self.graph, self.request.graph_sha256, self.judges)
-        self.progress("gate", 1, 1)
+    def _verdict(self, found: SearchResult, images: ImageSet, execution: str) -> GateVerdict:
+        session = Session(self._typed(found.nodes, found.calibrator), execution=execution)
+        reference = self.masks.of(self.graph, self.request.graph_sha256, images)
+        probabilities = session.probabilities(images.images)
         return judge(probabilities, reference, self.request.gate, unseen=not self.seen, looks=self.looks)
 
     def _typed(self, nodes: list[str], method: str) -> Graph:

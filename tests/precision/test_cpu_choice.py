@@ -15,8 +15,7 @@ from gms_rt.errors import GateError, GmsError
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.read import read_graph
 from gms_rt.graph.run import Session
-from gms_rt.precision import bf16_remainder, cpu_choice, int8_recipe, recipe_from_graph, returned, search
-from gms_rt.precision.bf16_remainder import Remainder
+from gms_rt.precision import cpu_choice, int8_recipe, recipe_from_graph, returned, search
 from gms_rt.precision.cpu_choice import CpuChoice, choose_execution, latencies
 from gms_rt.precision.fp32_masks import Fp32Masks
 from gms_rt.precision.gate import Gate, GateVerdict, judge
@@ -180,7 +179,7 @@ def short(able: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A CPU whose runtime reports BF16 and is twice as fast with it."""
     for module in (arithmetic, cpu_choice):
         able.setattr(module, "cpu_arithmetic", lambda: CpuArithmetic(False, True))
-    for module in (int8_recipe, search, bf16_remainder):
+    for module in (int8_recipe, search):
         able.setattr(module, "Session", Fake)
     able.setattr(Fake, "layers", {"Convolution": {"u8": 9}, "MVN": {"bf16": 3}})
     return able
@@ -201,17 +200,8 @@ def test_the_rest_of_an_int8_graph_runs_in_bf16_and_both_are_judged(graph: Graph
     assert applied.gate is not None and applied.gate["f32"]["mean"] == judged.gate["f32"]["mean"]
 
 
-def test_int8_whose_masks_bf16_hurts_runs_in_f32(graph: Graph, short: pytest.MonkeyPatch) -> None:
+def test_int8_that_misses_the_gate_in_bf16_is_searched_for_in_f32(graph: Graph, short: pytest.MonkeyPatch) -> None:
     short.setattr(Fake, "gain", 0.1)
-    judged = recipe_from_graph.recipe_from_graph(graph, INT8, None, None, Fp32Masks())
-    assert (judged.cpu.execution, judged.cpu.fallback) == ("f32", "")
-    assert judged.cpu.note.startswith("what is not int8 runs in f32; bf16 alone would add")
-    assert judged.gate is not None and (judged.gate["arithmetic"], judged.gate["passed"]) == ("f32", True)
-
-
-def test_int8_that_misses_the_gate_in_bf16_is_judged_in_f32(graph: Graph, short: pytest.MonkeyPatch) -> None:
-    short.setattr(Fake, "gain", 0.1)
-    short.setattr(int8_recipe, "choose_remainder", lambda _, cpu, *__: Remainder(cpu))
     judged = recipe_from_graph.recipe_from_graph(graph, INT8, None, None, Fp32Masks())
     assert (judged.cpu.execution, judged.cpu.fallback) == ("f32", "")
     assert judged.cpu.note.startswith("what is not int8 runs in f32; in bf16 the accuracy gate is not met: Dice")
@@ -227,7 +217,6 @@ def test_int8_that_breaks_a_promise_in_bf16_is_judged_in_f32_where_the_images_ca
     graph: Graph, short: pytest.MonkeyPatch
 ) -> None:
     short.setattr(Fake, "gain", 0.1)
-    short.setattr(int8_recipe, "choose_remainder", lambda _, cpu, *__: Remainder(cpu))
     short.setattr(
         search.Search,
         "run",
