@@ -32,7 +32,7 @@ from gms_rt.model.student_run import load_student, save_student, shape_from_run
 from gms_rt.train.checkpoint import STATE
 from gms_rt.train.device import tuned_torch
 from gms_rt.train.interrupt import StopRequest, stop_requests
-from gms_rt.train.request import Outcome, Progress
+from gms_rt.train.request import Progress
 from gms_rt.train.steps import Ground, Steps
 
 _LATENT_STRIDES = (STRIDES[0] // 2, *STRIDES)
@@ -111,20 +111,12 @@ class _Distilling(StudentTraining):
         if classes:  # named anew at a resume: they change no weight
             write_json(self.out / CLASSES, classes_value(classes))
         self.steps.run(self.batches())
-        state, material = self.steps.state, self.material
+        material = self.material
         int8_dice = None
         if self.recipe.int8_epochs:
             phase = Int8Training(self.out, self.tables, self.recipe.int8_phase(), material, self.device)
             int8_dice = phase.run(self.stop, self.progress)
-        outcome = Outcome(
-            self.out,
-            state.best,
-            state.best_epoch,
-            self.schedule.epochs,
-            state.seconds,
-            self.steps.images_per_second,
-            sum(parameter.numel() for parameter in self.network.parameters()),
-        )
+        outcome = self.steps.outcome(sum(parameter.numel() for parameter in self.network.parameters()))
         return Distilled(
             outcome,
             student_flop(self.network.shape) / 1e9,

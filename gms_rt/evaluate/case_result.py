@@ -8,11 +8,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gms_rt.artifacts import write_bytes
 from gms_rt.errors import InputError, UsageError
 from gms_rt.spreadsheet import cell_from_text, text_from_cell
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 TABLE = "cases.csv"
 _NEWER = ("nsd", "nsd_224", "lesions", "lesions_found", "false_regions")
@@ -56,13 +59,18 @@ class CaseResult:
 
 def write_cases(folder: Path, results: Sequence[CaseResult]) -> None:
     """Write an evaluation's `cases.csv`."""
+    write_rows(folder / TABLE, CaseResult, results)
+
+
+def write_rows(path: Path, kind: type[DataclassInstance], rows: Sequence[DataclassInstance]) -> None:
+    """Write dataclasses of one kind as a table, a column for each field."""
     text = io.StringIO()
-    table = csv.DictWriter(text, [f.name for f in fields(CaseResult)], lineterminator="\n")
+    table = csv.DictWriter(text, [f.name for f in fields(kind)], lineterminator="\n")
     table.writeheader()
-    for result in results:
-        row = asdict(result)
+    for one in rows:
+        row = asdict(one)
         table.writerow(row | {key: cell_from_text(value) for key, value in row.items() if isinstance(value, str)})
-    write_bytes(folder / TABLE, text.getvalue().encode())
+    write_bytes(path, text.getvalue().encode())
 
 
 def read_cases(folder: Path) -> list[CaseResult]:

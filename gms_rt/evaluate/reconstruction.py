@@ -7,11 +7,9 @@ PSNR and SSIM are taken. A case that cannot be read is listed with its error.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +17,14 @@ import numpy as np
 
 from gms_rt import metrics
 from gms_rt.arrays import F32, U8
-from gms_rt.artifacts import write_bytes, write_json
+from gms_rt.artifacts import write_json
 from gms_rt.data.layouts import Case
 from gms_rt.data.reading import read_case
 from gms_rt.errors import GmsError, UsageError
+from gms_rt.evaluate.case_result import write_rows
 from gms_rt.evaluate.summary import describe_values
 from gms_rt.scan.mask import mask_from_probability, resize_mask
 from gms_rt.scan.segmenter import prepare_image
-from gms_rt.spreadsheet import cell_from_text
 
 TABLE, SUMMARY = "reconstruction.csv", "reconstruction.json"
 DEFINITIONS = {
@@ -73,7 +71,7 @@ def evaluate_reconstruction(cases: Sequence[Case], what: Reconstructor, out: Pat
             scores = [r.mask_dice for r in results if not r.error]
             what.progress(1, f"mask Dice {np.mean(scores):.4f}" if scores else "")
     summary = {**what.facts, "size": what.size, "definitions": DEFINITIONS, **summarise_reconstruction(results)}
-    _write_table(out / TABLE, results)
+    write_rows(out / TABLE, ReconstructedCase, results)
     write_json(out / SUMMARY, summary)
     return summary
 
@@ -112,13 +110,3 @@ def _result(case: Case, what: Reconstructor) -> ReconstructedCase:
         metrics.ssim(drawn, pixels),
         int(np.count_nonzero(mask)),
     )
-
-
-def _write_table(path: Path, results: Sequence[ReconstructedCase]) -> None:
-    text = io.StringIO()
-    table = csv.DictWriter(text, [field.name for field in fields(ReconstructedCase)], lineterminator="\n")
-    table.writeheader()
-    for result in results:
-        row = asdict(result)
-        table.writerow(row | {key: cell_from_text(value) for key, value in row.items() if isinstance(value, str)})
-    write_bytes(path, text.getvalue().encode())

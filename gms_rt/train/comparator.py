@@ -109,16 +109,7 @@ class _ComparatorTraining:
             self.steps.run(source)
         finally:
             source.close()
-        state = self.steps.state
-        return Outcome(
-            self.out,
-            state.best,
-            state.best_epoch,
-            self.schedule.epochs,
-            state.seconds,
-            self.steps.images_per_second,
-            self.network.parameter_count,
-        )
+        return self.steps.outcome(self.network.parameter_count)
 
     def inputs(self, batch: PictureBatch, place: Place) -> tuple[PictureBatch, Place]:
         """The batch as it is, and where the step stands."""

@@ -135,15 +135,7 @@ class _Training:
             self.steps.run(source)
         finally:
             source.close()
-        return Outcome(
-            self.out,
-            state.best,
-            state.best_epoch,
-            self.schedule.epochs,
-            state.seconds,
-            self.steps.images_per_second,
-            sum(parameter.numel() for parameter in self.gms.mapper.parameters()),
-        )
+        return self.steps.outcome(sum(parameter.numel() for parameter in self.gms.mapper.parameters()))
 
     def _fit_levels(self) -> None:
         """Standardise the levels by some training cases, evenly spread."""

@@ -23,7 +23,7 @@ from gms_rt.train.interrupt import StopRequest
 from gms_rt.train.recipe import TrainingRecipe
 from gms_rt.train.record import Record
 from gms_rt.train.replay import Replay
-from gms_rt.train.request import Progress
+from gms_rt.train.request import Outcome, Progress
 from gms_rt.train.schedule import Place, Schedule
 
 
@@ -134,6 +134,12 @@ class Steps(Generic[AnyBatch]):
         """Begin the running average at the present weights, where the recipe wants one."""
         self.state.average = copy_weights(self.network.state_dict()) if self.recipe.average else {}
         self._live = []
+
+    def outcome(self, parameters: int) -> Outcome:
+        """What was reached, by a network of so many parameters."""
+        state, schedule = self.state, self.schedule
+        speed = self.images_per_second
+        return Outcome(self.out, state.best, state.best_epoch, schedule.epochs, state.seconds, speed, parameters)
 
     def run(self, source: StepSource[AnyBatch]) -> None:
         """Make the steps that are left."""

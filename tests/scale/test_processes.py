@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.scale_runs import HOOKS, LOAD, archive, mean_engine, plain_run, results, setup, table
+from support.scale_runs import HOOKS, LOAD, results, setup, table
 from support.trees import ROOT
 
 from gms_rt.errors import DeviceError, GmsError, UsageError
@@ -24,21 +24,6 @@ from gms_rt.scale.chunk import Chunk, ChunkResult
 from gms_rt.scale.places import find_archive
 from gms_rt.scale.processes import ProcessBackend
 from gms_rt.scale.run import ScaleJob, scale_cases
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return mean_engine(tmp_path_factory.mktemp("scale") / "engine")
-
-
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return archive(tmp_path_factory.mktemp("archive"), prefix="slow")
-
-
-@pytest.fixture(scope="module")
-def plain(engine: Path, scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return plain_run(engine, scans, tmp_path_factory.mktemp("plain") / "out")
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.scale_runs import HOOKS, archive, mean_engine, plain_run, results, setup, table
+from support.scale_runs import HOOKS, results, setup, table
 from support.trees import ROOT
 
 from gms_rt.infer import OutFolder
@@ -66,21 +66,6 @@ def two_nodes() -> Any:
             reason = error
             made.shutdown()
     pytest.skip(f"Ray does not start here: {reason}")
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return mean_engine(tmp_path_factory.mktemp("scale") / "engine")
-
-
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return archive(tmp_path_factory.mktemp("archive"), prefix="slow")
-
-
-@pytest.fixture(scope="module")
-def plain(engine: Path, scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return plain_run(engine, scans, tmp_path_factory.mktemp("plain") / "out")
 
 
 def scaled(
