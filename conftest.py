@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gms_rt.runtime.signal_stack import keep_signal_stack, signal_stack
 from gms_rt.telemetry import forbid_telemetry
 
 forbid_telemetry()  # whatever tests import
@@ -31,3 +32,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+
+
+@pytest.fixture(autouse=True)
+def own_signal_stack() -> Iterator[None]:
+    """A test that leaves OpenVINO's signal stack behind fails: a later one might handle a signal on freed memory."""
+    before = signal_stack()
+    with keep_signal_stack():
+        yield
+        after = signal_stack()
+    same = (after and after.pointer) == (before and before.pointer)
+    assert same, "OpenVINO was opened without gms_rt.runtime.signal_stack.cpu_core"

@@ -17,7 +17,7 @@ from gms_rt.adopt.options import GREY, RUNTIMES, AdoptOptions
 from gms_rt.adopt.wrap import SMALLEST_DEVIATION, foreground_channels
 from gms_rt.arrays import F32, U8
 from gms_rt.errors import GmsError, MissingExtraError, UsageError, reason_from_error
-from gms_rt.runtime.signal_stack import keep_signal_stack
+from gms_rt.runtime.signal_stack import cpu_core
 from gms_rt.scan.mask import levels_from_probability
 from gms_rt.telemetry import quiet_module
 
@@ -95,9 +95,8 @@ def _open_openvino(model: bytes) -> tuple[Run, str]:
     except ImportError as error:
         raise GmsError(f"OpenVINO cannot be loaded ({error})", fix="pip install openvino") from error
     try:
-        core = openvino.Core()
-        with keep_signal_stack():
-            compiled = core.compile_model(core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        core = cpu_core()
+        compiled = core.compile_model(core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise GmsError(f"OpenVINO cannot open the model ({reason})", fix="try --runtime onnxruntime") from error

@@ -19,7 +19,7 @@ from gms_rt.arrays import U8
 from gms_rt.errors import GmsError
 from gms_rt.graph.graph import INPUT, Graph
 from gms_rt.graph.openvino_ir import IrModel
-from gms_rt.runtime.signal_stack import keep_signal_stack
+from gms_rt.runtime.signal_stack import cpu_core
 from gms_rt.telemetry import quiet_module
 
 _REPORTED = ("layerType", "runtimePrecision", "originalLayersNames")
@@ -56,7 +56,7 @@ class Session:
         inputs: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         try:
-            core = quiet_module("openvino").Core()
+            core = cpu_core()
         except ImportError as error:
             raise GmsError(
                 f"running a graph on the CPU needs OpenVINO, which cannot be loaded ({error})",
@@ -72,8 +72,7 @@ class Session:
             model = core.read_model(graph.bytes()) if form is None else _read_form(core, form)
             if batch:
                 model.reshape([batch, *model.input(0).partial_shape[1:]])
-            with keep_signal_stack():
-                self._compiled = core.compile_model(model, "CPU", config)
+            self._compiled = core.compile_model(model, "CPU", config)
         except RuntimeError as error:
             reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "no reason given")
             raise GmsError(f"OpenVINO cannot compile the graph ({reason.strip()})") from error

@@ -19,7 +19,7 @@ from gms_rt.engine.golden import PYTORCH, read_golden
 from gms_rt.errors import ArtifactError, GmsError, UsageError
 from gms_rt.graph.read import read_graph
 from gms_rt.graph.run import Session
-from gms_rt.telemetry import quiet_module
+from gms_rt.runtime.signal_stack import cpu_core
 
 SIDE = 32
 
@@ -179,7 +179,7 @@ def test_batch_norms_join_convolutions_exactly(op: str, groups: int, tmp_path: P
 
 
 def _computed(model: Any, given: Any) -> Any:
-    core = quiet_module("openvino").Core()
+    core = cpu_core()
     return core.compile_model(core.read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(
         [given]
     )[0]

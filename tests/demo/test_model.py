@@ -8,7 +8,6 @@ import re
 import cv2
 import numpy as np
 import onnx
-import openvino
 import pydicom
 import pytest
 
@@ -18,6 +17,7 @@ from gms_rt.demo.bundled import DEMO_RUN, demo_graph, samples
 from gms_rt.demo.phantoms import phantom
 from gms_rt.demo.seeds import UNSEEN_SEEDS
 from gms_rt.metrics import dice
+from gms_rt.runtime.signal_stack import cpu_core
 from gms_rt.scan.reader import first_image
 
 SAMPLES = samples()
@@ -26,7 +26,7 @@ SAMPLES = samples()
 @pytest.fixture(scope="module")
 def segment():
     """The bundled graph on the CPU in FP32: one uint8 picture of network size in, its probabilities out."""
-    compiled = openvino.Core().compile_model(str(demo_graph()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = cpu_core().compile_model(str(demo_graph()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda image: compiled(np.ascontiguousarray(image)[None])[0][0, ..., 0]
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 import torch
 from support.small_gms import small_gms
@@ -27,6 +26,7 @@ from gms_rt.model.lmm import LatentMapper, LmmConfig
 from gms_rt.model.loading import load_tokenizer
 from gms_rt.model.official import load_official
 from gms_rt.model.run import load_run, save_run
+from gms_rt.runtime.signal_stack import cpu_core
 
 diffusers = pytest.importorskip("diffusers")
 DATA = os.environ.get("GMS_RT_DATA")
@@ -44,7 +44,7 @@ def spread(graph: Path, gms: Gms, images: np.ndarray) -> int:
     """The largest difference to PyTorch over both runtimes, in grey levels."""
     expected = gms.segment(torch.from_numpy(images)).numpy().astype(int)
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
-    compiled = openvino.Core().compile_model(str(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = cpu_core().compile_model(str(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = [session.run(None, {"image": images})[0], compiled(images)[0]]
     assert all(f.shape == (*images.shape[:3], 1) and f.dtype == np.uint8 for f in found)
     return max(int(np.abs(f[..., 0] - expected).max()) for f in found)

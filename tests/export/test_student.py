@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 import torch
 from support.small_student import SIZE, small_student
@@ -24,6 +23,7 @@ from gms_rt.graph.read import read_graph
 from gms_rt.model.student import Student, StudentShape, student_flop
 from gms_rt.model.student_folding import convolutions, fold_student, unfold_student
 from gms_rt.model.student_run import save_student
+from gms_rt.runtime.signal_stack import cpu_core
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def spread(graph: Path, student: Student, images: np.ndarray) -> int:
     expected = student.segment(torch.from_numpy(images)).numpy().astype(int)
     assert len(np.unique(expected)) > 50, "the student draws nothing"
     session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
-    compiled = openvino.Core().compile_model(str(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = cpu_core().compile_model(str(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = [session.run(None, {"image": images})[0], compiled(images)[0]]
     assert all(f.shape == (*images.shape[:3], 1) and f.dtype == np.uint8 for f in found)
     return max(int(np.abs(f[..., 0] - expected).max()) for f in found)

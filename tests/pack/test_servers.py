@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from support.packed_check import check
 
-from gms_rt.telemetry import quiet_module
+from gms_rt.runtime.signal_stack import cpu_core
 
 pytest.importorskip("tritonclient.http")
 NAME = "tiny-fp32"
@@ -55,7 +55,7 @@ def served(request: pytest.FixtureRequest, packed: Path, monkeypatch: pytest.Mon
     """A host's folder, with its model served."""
     folder = packed / request.param
     place, variable = MODELS[request.param]
-    core = quiet_module("openvino").Core()
+    core = cpu_core()
     model = core.compile_model(folder / place, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"model": staticmethod(model)}))
     thread = threading.Thread(target=server.serve_forever, daemon=True)

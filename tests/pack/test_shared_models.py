@@ -19,6 +19,7 @@ from support.precision_graphs import scenes
 from gms_rt.cli.main import run
 from gms_rt.engine.manifest import read_manifest
 from gms_rt.engine.request import BuildRequest
+from gms_rt.runtime.signal_stack import keep_signal_stack
 
 REPOSITORY = "someone/tiny"
 
@@ -46,7 +47,8 @@ def test_monai_loads_the_bundle_and_its_answer_is_the_engines(shared: Path, monk
     (tmp_path / "pictures").mkdir()
     picture = cv2.resize(scenes(1, seed=5)[0], (90, 70))
     cv2.imwrite(str(tmp_path / "pictures/scan.png"), picture)
-    with warnings.catch_warnings():  # MONAI says of every configuration that it is a program, and ours is
+    # MONAI says of every configuration that it is a program, and ours is.
+    with keep_signal_stack(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         bundle.run(
             config_file=str(folder / "configs/inference.json"),

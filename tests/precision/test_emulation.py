@@ -8,7 +8,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import onnxruntime
-import openvino
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support.graphs import FLOAT, UINT8, GraphWriter
@@ -23,6 +22,7 @@ from gms_rt.precision.emulation import emulated_graph, low_type, rounding_inputs
 from gms_rt.precision.int8 import quantisable, residual_skips
 from gms_rt.precision.ranges import extremes
 from gms_rt.precision.recipe import PrecisionRecipe
+from gms_rt.runtime.signal_stack import cpu_core
 
 ONNX = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 NUMPY: dict[str, Any] = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
@@ -39,7 +39,7 @@ def numbers() -> Any:
 
 
 def by_openvino(graph: Graph, given: dict[str, Any]) -> Any:
-    core = openvino.Core()
+    core = cpu_core()
     compiled = core.compile_model(core.read_model(graph.bytes()), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return compiled(given)[0]
 
