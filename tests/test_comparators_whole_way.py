@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.phantom_folders import write_phantoms
+from support.phantom_folders import write_pair, write_phantoms, write_vq
 
 from gms_rt.bench.run import BenchOptions, bench
 from gms_rt.cli.main import run as gms_rt
@@ -30,6 +30,7 @@ from gms_rt.graph.read import read_graph
 from gms_rt.graph.run import Session
 from gms_rt.model.comparators.registry import COMPARATORS, comparator_facts
 from gms_rt.model.comparators.run import load_comparator
+from gms_rt.model.loading import load_tokenizer
 from gms_rt.precision.gate import Gate
 from gms_rt.precision.images import ImageSet
 from gms_rt.train.comparator import train_comparator
@@ -47,6 +48,8 @@ NARROW: dict[str, dict[str, Any]] = {
     "deeplabv3-mixstyle": {"_WIDTHS": (8, 8, 8, 8), "_BLOCKS": (1, 1, 1, 1), "_POOLED": 16},
     "deeplabv3-dsu": {"_WIDTHS": (8, 8, 8, 8), "_BLOCKS": (1, 1, 1, 1), "_POOLED": 16},
     "uctransnet": {"_WIDTHS": (8, 8, 16, 16), "_LAYERS": 1},
+    "gss": {"_WIDTHS": (8, 8, 8, 8), "_BLOCKS": (1, 1, 1, 1), "_GATHERED": 16, "_MIXED": 32, "_LAST": 32, "_HEADS": 2},
+    "sdseg": {"_WIDTH": 16, "_MULTIPLIERS": (1, 2), "_BLOCKS": 1, "_HEADS": 2, "_DROPOUT": 0.0},
 }
 
 
@@ -55,6 +58,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("comparators")
     write_phantoms(root / "scans", 2, (SIDE, SIDE), 300)
     return write_phantoms(root / "data", 12)
+
+
+@pytest.fixture(scope="module")
+def tokenizers(data: Path) -> dict[str, str]:
+    """A small one of each kind that models need."""
+    return {"sd-vae": write_pair(data.parent / "pair"), "vq": write_vq(data.parent / "vq")}
 
 
 @pytest.fixture
@@ -69,11 +78,14 @@ def narrow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 @pytest.mark.parametrize("narrow", [facts.name for facts in COMPARATORS], indirect=True)
-def test_the_whole_way(narrow: str, data: Path, tmp_path: Path) -> None:
+def test_the_whole_way(narrow: str, data: Path, tokenizers: dict[str, str], tmp_path: Path) -> None:
     run, graph, engine = tmp_path / "run", tmp_path / "way.onnx", tmp_path / "engine"
     dataset = recognise(data)
     split = split_dataset(dataset, validation=0.2)
-    outcome = train_comparator(ComparatorRequest(narrow, dataset, split, load_recipe("pixels", SETTINGS), run))
+    kind = comparator_facts(narrow).tokenizer
+    frozen = None if kind is None else load_tokenizer(tokenizers[kind])
+    recipe = load_recipe(comparator_facts(narrow).recipe, SETTINGS)
+    outcome = train_comparator(ComparatorRequest(narrow, dataset, split, recipe, run, tokenizer=frozen))
     assert outcome.best_epoch > 0 and outcome.parameters == load_comparator(run).parameter_count
     images = phantom_images(range(500, 503), SIDE, SIDE)
     segmenter = segmenter_from_run(run)
