@@ -43,3 +43,10 @@ def own_signal_stack() -> Iterator[None]:
         after = signal_stack()
     same = (after and after.pointer) == (before and before.pointer)
     assert same, "OpenVINO was opened without gms_rt.runtime.signal_stack.cpu_core"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where processes share the tests, files with slow ones come first: else one process works on at the end alone."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)

@@ -17,33 +17,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import NDArray
-
-from gms_rt.arrays import U8
 from gms_rt.artifacts import disk_errors_explained
 from gms_rt.errors import GmsError, InputError, NoImageError
 from gms_rt.infer.case import CaseSettings, ScanCase, WrittenFrame, failure_reason
 from gms_rt.infer.channel import Budget, Channel, Pace
 from gms_rt.infer.file_group import commit_parts
 from gms_rt.infer.journal import Entry
+from gms_rt.infer.order import Order
+from gms_rt.infer.outbox import Item, Outbox
 from gms_rt.infer.sources import Source
-from gms_rt.scan import Frame
 from gms_rt.scan.reader import fetch, fetch_series
 from gms_rt.scan.series import SeriesFrames
 
 _AHEAD = 256  # sources begun before the oldest unfinished one
 _GROUP = 128  # frames whose files are synced together
 _BYTES_PER_PIXEL = 16  # image, probability as float, mask, overlay
-
-
-@dataclass
-class _Item:
-    case: ScanCase
-    frame: Frame
-    prepared: U8
-    cost: int
-    seconds: float
-    levels: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,21 +68,13 @@ class Pipeline:
         self._find = find
         self._done = done
         self._bring = bring
-        self._ready: Channel[_Item] = Channel(max(8, 2 * self.lanes * self._batch))
-        self._masks: Channel[_Item] = Channel(max(8, 2 * workers))
+        self._ready: Channel[Item] = Channel(max(8, 2 * self.lanes * self._batch))
+        self._masks: Channel[Item] = Channel(max(8, 2 * workers))
         self._written: Channel[_Written] = Channel(_GROUP)
         self._budget = Budget(budget)
-        self._sources: Iterator[Source] = iter(())
+        self._order = Order(lambda number, source: ScanCase(number, source, settings), _AHEAD)
         self._turn = threading.Lock()  # of the one who syncs
-        self._state = threading.Lock()
-        self._room = threading.Condition(self._state)  # to begin another source
-        self._next_is_there = threading.Condition(self._state)
-        self._complete: dict[int, ScanCase] = {}
-        self._begun: dict[int, ScanCase] = {}
-        self._fed = 0
-        self._yielded = 0
-        self._count: int | None = None
-        self._error: BaseException | None = None
+        self._counting = threading.Lock()
         self.busy = {"decode": 0.0, "infer": 0.0, "write": 0.0, "sync": 0.0}
 
     @property
@@ -104,7 +84,7 @@ class Pipeline:
 
     def run(self, sources: Iterable[Source]) -> Iterator[ScanCase]:
         """Segment every source; complete cases come in order."""
-        self._sources = iter(sources)
+        self._order.start(sources)
         stages: list[tuple[Callable[[], None], int, Channel[Any] | None]] = [
             (self._decode, self.workers, self._ready),
             (self._infer, self.lanes, self._masks),
@@ -121,27 +101,14 @@ class Pipeline:
         for thread in threads:
             thread.start()
         try:
-            while (case := self._next()) is not None:
+            while (case := self._order.next()) is not None:
                 yield case
         finally:
             self._cancel(None)
             for thread in threads:
                 thread.join()
-            for case in self._begun.values():
+            for case in self._order.unfinished():
                 case.abandon()
-
-    def _next(self) -> ScanCase | None:
-        with self._state:
-            while not (self._error is not None or self._yielded in self._complete or self._yielded == self._count):
-                self._next_is_there.wait()
-            if self._error is not None:
-                raise self._error
-            if self._yielded == self._count:
-                return None
-            case = self._complete.pop(self._yielded)
-            self._yielded += 1
-            self._room.notify_all()
-            return case
 
     def _guarded(self, work: Callable[[], None], left: _Countdown) -> None:
         try:
@@ -152,37 +119,14 @@ class Pipeline:
             left.ended()
 
     def _cancel(self, error: BaseException | None) -> None:
-        with self._state:
-            if self._error is None:
-                self._error = error
-            self._count = self._yielded if self._count is None else self._count
-            self._room.notify_all()
-            self._next_is_there.notify_all()
+        self._order.cancel(error)
         for stopped in (self._ready, self._masks, self._written, self._budget):
             stopped.cancel()
 
-    def _begin(self, most: int) -> list[ScanCase]:
-        """The next sources, waiting for room for the first only; none at the end of the run."""
-        with self._state:
-            while self._count is None and self._fed - self._yielded >= _AHEAD:
-                self._room.wait()
-            cases: list[ScanCase] = []
-            while self._count is None and len(cases) < min(most, _AHEAD - self._fed + self._yielded + len(cases)):
-                source = next(self._sources, None)
-                if source is None:
-                    self._count = self._fed
-                    self._room.notify_all()
-                    self._next_is_there.notify_all()
-                    break
-                case = self._begun[self._fed] = ScanCase(self._fed, source, self._settings)
-                self._fed += 1
-                cases.append(case)
-            return cases
-
     def _decode(self) -> None:
         pace = Pace()
-        outbox = _Outbox(self._ready, self._budget)
-        while cases := self._begin(pace.items):
+        outbox = Outbox(self._ready, self._budget)
+        while cases := self._order.begin(pace.items):
             start = time.perf_counter()
             ended: list[ScanCase] = []
             for case in cases:
@@ -197,7 +141,7 @@ class Pipeline:
             pace.add(len(cases), spent)
             self._add_busy("decode", spent)
 
-    def _decode_case(self, case: ScanCase, outbox: _Outbox) -> bool:
+    def _decode_case(self, case: ScanCase, outbox: Outbox) -> bool:
         try:
             return self._frames(case, outbox)
         except NoImageError as error:
@@ -210,7 +154,7 @@ class Pipeline:
             case.fail(f"cannot be read ({type(error).__name__}: {failure_reason(error, case.source.path)})")
         return True
 
-    def _frames(self, case: ScanCase, outbox: _Outbox) -> bool:
+    def _frames(self, case: ScanCase, outbox: Outbox) -> bool:
         """Decode a source and send its frames on; False when the run is cancelled."""
         start = time.perf_counter()
         if self._bring is not None:
@@ -237,7 +181,7 @@ class Pipeline:
             prepared = self._settings.predictor.prepare(frame.image)
             cost = frame.image.shape[0] * frame.image.shape[1] * _BYTES_PER_PIXEL
             case.expect()
-            if not outbox.put(_Item(case, frame, prepared, cost, time.perf_counter() - start)):
+            if not outbox.put(Item(case, frame, prepared, cost, time.perf_counter() - start)):
                 return False
             start = time.perf_counter()
 
@@ -273,7 +217,7 @@ class Pipeline:
             if not self._written.put(*written):
                 return
 
-    def _write_frame(self, item: _Item, start: float) -> WrittenFrame | None:
+    def _write_frame(self, item: Item, start: float) -> WrittenFrame | None:
         assert item.levels is not None
         try:
             return item.case.write(item.frame, item.levels, item.seconds, start)
@@ -313,58 +257,11 @@ class Pipeline:
         for case in cases:
             case.finish()
         self._done(cases)
-        with self._state:
-            for case in cases:
-                del self._begun[case.index]
-                self._complete[case.index] = case
-            if self._yielded in self._complete:
-                self._next_is_there.notify()
+        self._order.complete(cases)
 
     def _add_busy(self, stage: str, seconds: float) -> None:
-        with self._state:
+        with self._counting:
             self.busy[stage] += seconds
-
-
-class _Outbox:
-    """What a thread has decoded and not yet sent on: groups, where decoding is fast."""
-
-    _SECONDS = 0.01
-
-    def __init__(self, target: Channel[_Item], budget: Budget) -> None:
-        self._target = target
-        self._budget = budget
-        self._items: list[_Item] = []
-        self._since = 0.0
-        self._waited = 0.0
-
-    def put(self, item: _Item) -> bool:
-        """Send an item, soon; False when the run is cancelled."""
-        # Nobody gives back what lies here, so nothing lies here while the budget is waited for.
-        if not self._budget.take_now(item.cost):
-            if not self.flush():
-                return False
-            start = time.perf_counter()
-            if not self._budget.take(item.cost):
-                return False
-            self._waited += time.perf_counter() - start
-        if not self._items:
-            self._since = time.perf_counter()
-        self._items.append(item)
-        now = time.perf_counter()
-        return (item.seconds < self._SECONDS / 4 and now - self._since < self._SECONDS) or self.flush()
-
-    def flush(self) -> bool:
-        """Send what is here on; False when the run is cancelled."""
-        items, self._items = self._items, []
-        start = time.perf_counter()
-        sent = self._target.put(*items)
-        self._waited += time.perf_counter() - start
-        return sent
-
-    def waited(self) -> float:
-        """Seconds spent waiting for others since the last call."""
-        waited, self._waited = self._waited, 0.0
-        return waited
 
 
 class _Countdown:

@@ -72,7 +72,9 @@ class RayBackend:
     def __enter__(self) -> RayBackend:
         ray = self._ray
         if not ray.is_initialized():
-            alone: dict[str, Any] = {"include_dashboard": False, "num_cpus": len(os.sched_getaffinity(0))}
+            # "local": a cluster that runs on this machine is not joined unasked.
+            alone: dict[str, Any] = {"address": "local", "include_dashboard": False}
+            alone["num_cpus"] = len(os.sched_getaffinity(0))
             given = {"address": self._address} if self._address else alone
             try:
                 ray.init(log_to_driver=False, configure_logging=False, **given)

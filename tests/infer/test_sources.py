@@ -8,12 +8,12 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.dicom_files import dataset, save
 
 from gms_rt.errors import UsageError
-from gms_rt.infer.outputs import ENDINGS, frame_name
+from gms_rt.infer.outputs import ENDINGS, OutFolder, frame_name
 from gms_rt.infer.sources import find_sources, result_names
 
 
@@ -128,12 +128,17 @@ def test_no_two_sources_share_a_name(names: list[str]) -> None:
     assert result_names(names, keep_suffix=True) == {name: name for name in names}
 
 
+@example("0" * 250, None)
 @given(st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=260),
        st.sampled_from([None, 1, 123456]))  # fmt: skip
 def test_every_name_fits_the_file_system(stem: str, frame: int | None) -> None:
     name = frame_name(f"folder/{stem}", frame)
     base = name.removeprefix("folder/")
-    assert all(len(os.fsencode(base + ending)) <= 255 for ending in ENDINGS.values())
+    out = OutFolder(Path("out"))
+    assert all(len(os.fsencode(out.path(kind, name).name)) <= 255 for kind in ENDINGS)
+    # Tables and journals tell of a frame's own files by its name.
+    for kind in ("masks", "overlays", "contours", "probabilities"):
+        assert out.path(kind, name) == out.root / f"{kind}/{name}{ENDINGS[kind]}"
     if len(os.fsencode(stem)) < 230:
         assert base.startswith(stem)
 

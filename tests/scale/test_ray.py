@@ -129,6 +129,14 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(
     assert table(out) == table(plain)
 
 
+def test_a_cluster_that_runs_here_is_not_joined_unasked(
+    cluster: Any, engine: Path, scans: Path, plain: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "gms_rt", "scale", "infer", scans, "--engine", engine, "--out", tmp_path / "out"]
+    subprocess.run([*command, "--backend", "ray", "--workers", "1"], check=True, capture_output=True)
+    assert results(tmp_path / "out") == results(plain)
+
+
 def test_a_node_that_dies_loses_and_doubles_nothing(
     cluster: Any, engine: Path, scans: Path, plain: Path, tmp_path: Path
 ) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import http.client
 import io
 import json
+import socket
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +62,14 @@ def test_a_mask_is_the_one_that_infer_writes(server: Running, tmp_path: Path) ->
         assert (answer.status, answer.headers["Content-Type"]) == (200, "image/png")
         assert answer.body == (out / f"masks/p{seed}.png").read_bytes()
         assert answer.headers["X-Engine-SHA256"]
+
+
+def test_the_pieces_of_an_answer_are_sent_at_once(server: Running) -> None:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)) as connection:
+        connection.request("GET", "/v2/health/live")
+        connection.getresponse().read()
+        ours = [c.transport.get_extra_info("socket") for c in server.server._server.server_state.connections]
+        assert ours and all(s.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for s in ours)
 
 
 def test_json_has_measurements_contours_and_who_made_it(server: Running, tmp_path: Path) -> None:
