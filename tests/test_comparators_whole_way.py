@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.phantom_folders import write_phantoms
+from support.phantom_folders import write_pair, write_phantoms, write_vq
 
 from gms_rt.bench.results import ColdStart
 from gms_rt.bench.run import BenchOptions, bench
@@ -32,6 +32,7 @@ from gms_rt.graph.read import read_graph
 from gms_rt.graph.run import Session
 from gms_rt.model.comparators.registry import COMPARATORS, comparator_facts
 from gms_rt.model.comparators.run import load_comparator
+from gms_rt.model.loading import load_tokenizer
 from gms_rt.precision.gate import Gate
 from gms_rt.precision.images import ImageSet
 from gms_rt.runtime.arithmetic import CpuArithmetic
@@ -56,6 +57,21 @@ NARROW: dict[str, dict[str, Any]] = {
     "uctransnet": {"uctransnet._WIDTHS": (8, 16), "uctransnet._PATCHES": (16, 8), "uctransnet._LAYERS": 1},
     "acc-unet": {"acc_unet._WIDTHS": (8, 16, 16), "acc_unet._LEVELS": (3, 2, 1), "acc_unet._COMPILATIONS": 1},
     "sme-swin-unet": {**SWIN, "sme_swin_unet._LAYERS": 1, "superpixels._STEPS": 1},
+    "gss": {
+        "gss._WIDTHS": (8, 8, 8, 8),
+        "gss._BLOCKS": (1, 1, 1, 1),
+        "gss._GATHERED": 16,
+        "gss._MIXED": 32,
+        "gss._LAST": 32,
+        "gss._HEADS": 2,
+    },
+    "sdseg": {
+        "sdseg._WIDTH": 16,
+        "sdseg._MULTIPLIERS": (1, 2),
+        "sdseg._BLOCKS": 1,
+        "sdseg._HEADS": 2,
+        "sdseg._DROPOUT": 0.0,
+    },
 }
 
 
@@ -71,6 +87,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("comparators")
     write_phantoms(root / "scans", 2, (SIDE, SIDE), 300)
     return write_phantoms(root / "data", 12)
+
+
+@pytest.fixture(scope="module")
+def tokenizers(data: Path) -> dict[str, str]:
+    """A small one of each kind that models need."""
+    return {"sd-vae": write_pair(data.parent / "pair"), "vq": write_vq(data.parent / "vq")}
 
 
 @pytest.fixture
@@ -94,11 +116,14 @@ def narrow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 
 @pytest.mark.parametrize("narrow", [facts.name for facts in COMPARATORS], indirect=True)
-def test_the_whole_way(narrow: str, data: Path, tmp_path: Path) -> None:
+def test_the_whole_way(narrow: str, data: Path, tokenizers: dict[str, str], tmp_path: Path) -> None:
     run, graph, engine = tmp_path / "run", tmp_path / "way.onnx", tmp_path / "engine"
     dataset = recognise(data)
     split = split_dataset(dataset, validation=0.2)
-    outcome = train_comparator(ComparatorRequest(narrow, dataset, split, load_recipe("pixels", SETTINGS), run))
+    kind = comparator_facts(narrow).tokenizer
+    frozen = None if kind is None else load_tokenizer(tokenizers[kind])
+    recipe = load_recipe(comparator_facts(narrow).recipe, SETTINGS)
+    outcome = train_comparator(ComparatorRequest(narrow, dataset, split, recipe, run, tokenizer=frozen))
     assert outcome.best_epoch > 0 and outcome.parameters == load_comparator(run).parameter_count
     images = phantom_images(range(500, 503), SIDE, SIDE)
     segmenter = segmenter_from_run(run)

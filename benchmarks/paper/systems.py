@@ -1,7 +1,8 @@
 """The systems, and how each is trained: verbs of gms-rt, the same data, split, views and time for all.
 
 With `--minutes`, a system may use so many minutes of wall time, encoding included. A comparator trains for all of them
-with the recipe `pixels`.
+with its own recipe, most with `pixels`; one that needs a frozen tokenizer gets that of GMS, or a VQ one where it needs
+codes.
 GMS trains as its recipe `fast` does: a part is spent on encoding augmented views, most of the rest on latents alone,
 and a fifth through the decoder. How many views fit is measured, and the measuring counts. Without `--minutes` each
 trains as the recipe `paper` says, for 1000 epochs.
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gms_rt.model.comparators.registry import COMPARATORS
+from gms_rt.model.comparators.registry import COMPARATORS, comparator_facts
 from paper.order import Folder, Order
 
 Command = tuple[str, ...]  # a verb of gms-rt and its arguments
@@ -27,6 +28,7 @@ VIEWS = {
     "ham10000": ("flip=both", "rotate=180", "shift=0.06", "zoom=1.25", "hue=0.03", "saturation=0.2", "contrast=0.2"),
     "kvasir-instrument": ("flip=both", "rotate=30", "shift=0.06", "zoom=1.25", "hue=0.03", "saturation=0.2"),
 }
+_EPOCHS = "1000"  # of the paper
 _LONG = "100000"  # epochs that no clock lets end
 _ENCODING, _LATENTS = 0.4, 0.75  # share of the time for views, at most; share of the rest for latents alone
 _MOST_VIEWS = 32
@@ -58,9 +60,23 @@ def next_training(system: str, folder: Folder, order: Order, run: Path, done: Se
         return _next_of_gms(folder, order, run, done)
     if done:
         return None
-    what = ("--tokenizer", order.tokenizer) if system == GMS else ("--model", system)
-    clock = (f"minutes={order.minutes:g}", f"epochs={_LONG}", "validate_every=5") if order.minutes else ()
-    return _train(folder, order, run, what, ("--recipe", "pixels" if order.minutes else "paper"), clock)
+    what = ("--tokenizer", order.tokenizer) if system == GMS else _model(system, order)
+    recipe = "pixels" if system == GMS else comparator_facts(system).recipe
+    if order.minutes:
+        clock = (f"minutes={order.minutes:g}", f"epochs={_LONG}", "validate_every=5")
+        return _train(folder, order, run, what, ("--recipe", recipe), clock)
+    if recipe == "pixels":
+        return _train(folder, order, run, what, ("--recipe", "paper"), ())
+    return _train(folder, order, run, what, ("--recipe", recipe), (f"epochs={_EPOCHS}",))
+
+
+def _model(system: str, order: Order) -> Command:
+    """A comparator by its name, and the frozen tokenizer that it needs."""
+    kind = comparator_facts(system).tokenizer
+    if kind is None:
+        return ("--model", system)
+    with_codes = [name for name in order.tokenizers if name.partition(":")[0] == "vq"]
+    return ("--model", system, "--tokenizer", order.tokenizer if kind != "vq" else (*with_codes, "vq")[0])
 
 
 def _next_of_gms(folder: Folder, order: Order, run: Path, done: Sequence[Done]) -> Command | None:

@@ -29,12 +29,12 @@ def _list_models(context: click.Context, option: click.Parameter, wanted: bool) 
 @click.option("--tokenizer", metavar="NAME", help="Frozen autoencoder: a preset (sd-vae, sd-vae-ft-mse, "
               "sdxl-vae, taesd, vq), sd-vae:SOURCE, taesd:SOURCE, vq:SOURCE (a folder or a hub id), onnx:FOLDER or "
               "compvis:FILE.")  # fmt: skip
-@click.option("--model", metavar="NAME", help="Train a model that GMS is compared with instead, such as unet; it needs "
-              "no tokenizer.")  # fmt: skip
+@click.option("--model", metavar="NAME", help="Train a model that GMS is compared with instead, such as unet; some "
+              "need a tokenizer too.")  # fmt: skip
 @click.option("--list-models", is_flag=True, is_eager=True, expose_value=False, callback=_list_models,
               help="Print the names that --model takes, their papers and parameters, and exit.")  # fmt: skip
-@click.option("--recipe", help="How to train: fast, paper, official, official-ham10000, pixels or a TOML file  "
-              "[default: fast; with --model pixels]")  # fmt: skip
+@click.option("--recipe", help="How to train: fast, paper, official, official-ham10000, pixels, diffusion or a TOML "
+              "file  [default: fast; with --model pixels, or as --list-models says]")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
 @click.option("--splits", type=click.Path(path_type=Path), help="File with the names of the train and test cases: JSON "
               "or the official pickle.")  # fmt: skip
@@ -75,6 +75,7 @@ def command(
       gms-rt train busi/ --tokenizer sd-vae --classes breast-lesion.toml --out runs/busi-named
       gms-rt train busi/ --tokenizer sd-vae --init runs/ham10000 --set latent_epochs=50 --out runs/busi-tuned
       gms-rt train busi/ --model ege-unet --recipe paper --out runs/busi-ege-unet
+      gms-rt train busi/ --model sdseg --tokenizer sd-vae --out runs/busi-sdseg
     """
     from gms_rt.cli.extras import train_extra
 
@@ -82,6 +83,7 @@ def command(
     from gms_rt.class_lists import classes_from_file
     from gms_rt.data.layouts import recognise
     from gms_rt.data.splits import split_dataset
+    from gms_rt.model.comparators.registry import comparator_facts
     from gms_rt.model.loading import load_tokenizer
     from gms_rt.model.run import model_shape
     from gms_rt.train.comparator import train_comparator
@@ -91,13 +93,16 @@ def command(
     from gms_rt.train.request import ComparatorRequest, TrainingRequest
 
     console = Console(json=as_json)
-    if (tokenizer is None) == (model is None):
+    if tokenizer is None and model is None:
         raise UsageError(
-            "what is to be trained?" if model is None else "a comparator has no tokenizer",
+            "what is to be trained?",
             where="--tokenizer, --model",
             fix="give --tokenizer for a latent mapping model, or --model for a comparator (--list-models)",
         )
-    recipe = recipe or ("fast" if model is None else "pixels")
+    facts = None if model is None else comparator_facts(model)
+    if facts is not None:
+        facts.check_tokenizer(tokenizer is not None)
+    recipe = recipe or ("fast" if facts is None else facts.recipe)
     how = load_recipe(recipe, settings, model_shape(init) if init and model is None else None)
     classes = () if class_file is None else classes_from_file(class_file)
     where = torch_device(device)
@@ -108,18 +113,28 @@ def command(
         f"{dataset.name} ({dataset.layout}): {len(split.train)} cases train, {len(split.validation)} validate, "
         f"{len(split.test)} are kept for the test; split: {split.source}"
     )
+    frozen = None if tokenizer is None else load_tokenizer(tokenizer, note=console.note)
     if model is not None:
         plain = ComparatorRequest(
-            model, dataset, split, how, out, device=where, init=init, resume=resume, classes=classes
+            model,
+            dataset,
+            split,
+            how,
+            out,
+            tokenizer=frozen,
+            device=where,
+            init=init,
+            resume=resume,
+            classes=classes,
         )
         with StageBars() as bars:
             outcome = train_comparator(plain, bars.show)
     else:
-        assert tokenizer is not None
+        assert frozen is not None
         request = TrainingRequest(
             dataset,
             split,
-            load_tokenizer(tokenizer, note=console.note),
+            frozen,
             how,
             out,
             device=where,

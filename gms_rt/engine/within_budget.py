@@ -30,6 +30,7 @@ from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.select import load
 from gms_rt.engine.students import students_of
 from gms_rt.errors import DeviceError, GateError, GmsError, UsageError
+from gms_rt.model.kind import is_comparator_run
 from gms_rt.model.size import run_size
 from gms_rt.precision.gate import Gate
 from gms_rt.precision.images import ImageSet
@@ -212,11 +213,11 @@ def smaller_sizes(run: Path) -> list[tuple[int, int]]:
     height, width = run_size(run, None)
     path = run / "tokenizer.json"
     try:
-        stride = read_json(path).get("stride") if path.is_file() else None
+        stride = read_json(path).get("stride") if path.is_file() and not is_comparator_run(run) else None
     except GmsError:  # building from it will say what is wrong
         stride = None
     if not isinstance(stride, int) or stride < 1:
-        return []  # a student, or a damaged run: only the size it was made for
+        return []  # a student, a comparator, or a damaged run: only the size it was made for
     sizes = [tuple(int(side * share) // stride * stride for side in (height, width)) for share in _SHARES]
     return [(high, wide) for high, wide in dict.fromkeys(sizes) if 0 < high < height and 0 < wide < width]
 

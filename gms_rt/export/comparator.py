@@ -1,6 +1,7 @@
 """A comparator becomes the same kind of graph: uint8 picture in, uint8 probability out.
 
-Its layers are named after the network's own modules as far as the exporter tells them, all behind `network/`.
+Its layers are named after the network's own modules as far as the exporter tells them, all behind `network/`. Where it
+works in a frozen tokenizer's latents, the parts of that which segment are in the graph, too.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from gms_rt.graph.graph import INPUT, OUTPUT, Graph
 from gms_rt.graph.join import describe_graph, join_stages, name_pixel_arithmetic
 from gms_rt.graph.write import write_graph
 from gms_rt.model.comparators.layers import fold_norms
-from gms_rt.model.comparators.network import Comparator, check_comparator_size
+from gms_rt.model.comparators.network import Comparator, check_comparator_size, mask_probability
 
 
 def check_comparator(comparator: Comparator, options: ExportOptions) -> None:
     """Refuse to export in a way that does not fit, or weights that are not numbers."""
     check_comparator_size(comparator.facts, comparator.size, options.height, options.width)
     check_options(options)
-    check_finite(comparator.state_dict())
+    check_finite({**dict(comparator.named_parameters()), **dict(comparator.named_buffers())})
 
 
 class FusedComparator(nn.Module):
@@ -42,7 +43,7 @@ class FusedComparator(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Segment. The casts come first and last: TensorRT lets nothing else touch uint8."""
         pixels = images.to(torch.float32).permute(0, 3, 1, 2) / 255
-        levels = (torch.sigmoid(self.network(pixels)) * 255).round()
+        levels = (mask_probability(self.network, pixels) * 255).round()
         return levels.permute(0, 2, 3, 1).to(torch.uint8)
 
 
@@ -69,7 +70,8 @@ def graph_from_comparator(
     fold_exactly(graph)
     name_pixel_arithmetic(graph.model)
     about = {**source, "comparator": json.dumps({"model": comparator.facts.name, "size": comparator.size})}
-    describe_graph(graph.model, out.stem, {}, about, classes)
+    tokenizer = {} if comparator.tokenizer is None else comparator.tokenizer.told_in_graph()
+    describe_graph(graph.model, out.stem, tokenizer, about, classes)
     write_golden(comparator, out.with_suffix(".golden.npz"), pictures or phantom_pictures(height, width))
     write_graph(graph, out, check=True)
     return out

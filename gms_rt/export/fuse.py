@@ -7,7 +7,6 @@ written with the reference results of the PyTorch pipeline in a file next to it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -108,11 +107,7 @@ def graph_from_gms(
     graph = Graph(join_stages([export_stage(stage, options.opset, batch) for stage in stages], INPUT, OUTPUT))
     fold_exactly(graph)
     name_pixel_arithmetic(graph.model)
-    # The graph tells the tokenizer's name and hash, not where it was on this machine.
-    place = Path(spec.source)
-    named = replace(spec, source=place.name if place.is_absolute() else spec.source)
-    tokenizer = replace(named, sha256=gms.tokenizer.weights_sha256()).to_json()
-    describe_graph(graph.model, out.stem, tokenizer, dict(source), classes)
+    describe_graph(graph.model, out.stem, gms.tokenizer.told_in_graph(), dict(source), classes)
     write_golden(gms, out.with_suffix(".golden.npz"), pictures or phantom_pictures(height, width))
     write_graph(graph, out, check=True)
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +14,11 @@ from torch.nn import functional as F
 from gms_rt.errors import ArtifactError, MissingExtraError, UsageError, reason_from_error
 from gms_rt.model.hub import folder_from_hub
 from gms_rt.model.presets import preset_from_repository
-from gms_rt.model.tokenizer import Tokenizer, TokenizerSpec
+from gms_rt.model.tokenizer import FirstChannels, Tokenizer, TokenizerSpec
 from gms_rt.telemetry import quiet_module
 
 _CLASSES = {"sd-vae": "AutoencoderKL", "taesd": "AutoencoderTiny", "vq": "VQModel"}
+_SHAPES = {"sd-vae": (128, 256, 512, 512), "vq": (128, 256, 256, 512, 768)}
 
 
 class DiffusersTokenizer(Tokenizer):
@@ -44,6 +46,29 @@ class DiffusersTokenizer(Tokenizer):
         """Decoder; a VQModel first snaps the latent to its codebook, straight-through for gradients."""
         if self.spec.kind == "vq":
             latent = snap_to_codebook(latent, self.autoencoder.quantize.embedding.weight)
+        return self._decode(latent)
+
+    def trainable_encoder(self) -> nn.Module:
+        """Encoder and quantisation convolution."""
+        parts = [self.autoencoder.encoder, getattr(self.autoencoder, "quant_conv", None)]
+        copies = [copy.deepcopy(part) for part in parts if part is not None]
+        return nn.Sequential(*copies, FirstChannels(self.spec.channels)).requires_grad_(True)
+
+    @property
+    def codebook(self) -> Tensor | None:
+        """A VQModel's."""
+        if self.spec.kind != "vq":
+            return None
+        codes: Tensor = self.autoencoder.quantize.embedding.weight
+        return codes
+
+    def decode_codes(self, codes: Tensor) -> Tensor:
+        """Decoder, of the codes as they are."""
+        if self.codebook is None:
+            return super().decode_codes(codes)
+        return self._decode(F.embedding(codes, self.codebook).permute(0, 3, 1, 2))
+
+    def _decode(self, latent: Tensor) -> Tensor:
         post_quant = getattr(self.autoencoder, "post_quant_conv", None)
         image: Tensor = self.autoencoder.decoder(latent if post_quant is None else post_quant(latent))
         return image
@@ -84,10 +109,15 @@ def _seen(readers: dict[int, nn.Module]) -> Iterator[dict[int, Tensor]]:
 
 def snap_to_codebook(latent: Tensor, codebook: Tensor) -> Tensor:
     """Every position replaced by its nearest code; gradients pass as if nothing had happened."""
+    nearest = F.embedding(nearest_codes(latent, codebook), codebook).permute(0, 3, 1, 2)
+    return latent + (nearest - latent).detach()
+
+
+def nearest_codes(latent: Tensor, codebook: Tensor) -> Tensor:
+    """The number N×h×w of the code that is nearest to each position."""
     tokens = latent.permute(0, 2, 3, 1)
     distance = codebook.square().sum(dim=1) - 2 * tokens @ codebook.T
-    nearest = F.embedding(distance.argmin(dim=-1), codebook).permute(0, 3, 1, 2)
-    return latent + (nearest - latent).detach()
+    return distance.argmin(dim=-1)
 
 
 def spec_from_autoencoder(autoencoder: Any, kind: str, source: str, revision: str | None = None) -> TokenizerSpec:
@@ -146,3 +176,13 @@ def _load(layout: Any, folder: Path, options: dict[str, Any]) -> Any:
 
 def _wanted(kind: str) -> str:
     return f"give a folder with config.json and diffusion_pytorch_model.safetensors: {kind}:FOLDER"
+
+
+def published_shape(kind: str) -> DiffusersTokenizer:
+    """A tokenizer as large as Stable Diffusion's (`sd-vae`) or the preset `vq`, with no trained weights: to count."""
+    diffusers = quiet_module("diffusers")
+    widths = _SHAPES[kind]
+    downs, ups = ("DownEncoderBlock2D",) * len(widths), ("UpDecoderBlock2D",) * len(widths)
+    shape: dict[str, Any] = {"block_out_channels": widths, "down_block_types": downs, "up_block_types": ups}
+    shape |= {"num_vq_embeddings": 8192, "vq_embed_dim": 64, "latent_channels": 64} if kind == "vq" else {}
+    return wrap_autoencoder(getattr(diffusers, _CLASSES[kind])(**shape, layers_per_block=2), kind, kind)

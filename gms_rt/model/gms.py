@@ -1,9 +1,10 @@
 """Generative medical segmentation, joined: normalise, encode, scale, map, decode, mean, clamp, round.
 
-The only place for this order, for training, export and tests alike. What `encode` gives is what `map` takes: the
-scaled latent and, where the latent mapping model asks for them, levels behind it: inner activations of the encoder,
-pooled to the latent's grid. Images and probabilities are float tensors in [0, 1], in `encode_levels`, `encode_parts`,
-`encode_masks` and `draw_levels` uint8 grey levels of 0 to 255; the tokenizer's own range is handled here.
+The only place for this order, for training, export and tests alike; the tokenizer's part of it is in
+`frozen_latents.py`. What `encode` gives is what `map` takes: the scaled latent and, where the latent mapping model asks
+for them, levels behind it: inner activations of the encoder, pooled to the latent's grid. Images and probabilities are
+float tensors in [0, 1], in `encode_levels`, `encode_parts`, `encode_masks` and `draw_levels` uint8 grey levels of 0 to
+255; the tokenizer's own range is handled here.
 """
 
 from __future__ import annotations
@@ -11,22 +12,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from gms_rt.errors import ConfigError
+from gms_rt.model.frozen_latents import FrozenLatents
 from gms_rt.model.lmm import LatentMapper
 from gms_rt.model.tokenizer import Tokenizer
 
 
-class Gms(nn.Module):
+class Gms(FrozenLatents):
     """A frozen tokenizer and a latent mapping model.
 
     The stages of the exported graph are `encode_parts`, `map_parts` and `draw_levels`.
     """
 
     def __init__(self, tokenizer: Tokenizer, mapper: LatentMapper) -> None:
-        super().__init__()
+        super().__init__(tokenizer)
         if tokenizer.spec.channels != mapper.config.latent_channels:
             raise ConfigError(
                 f"the tokenizer has {tokenizer.spec.channels} latent channels, "
@@ -41,7 +43,6 @@ class Gms(nn.Module):
                 where=tokenizer.spec.source,
                 fix="use the tokenizer this model was trained with",
             )
-        self.tokenizer = tokenizer
         self.mapper = mapper
 
     def forward(self, image: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ class Gms(nn.Module):
 
     def encode_masks(self, masks: Tensor) -> Tensor:
         """Scaled latents alone, of masks as uint8 N×H×W×3 images."""
-        return self._scaled(self.tokenizer.latent_mean(self._in_range(_as_image(masks))))
+        return self.scaled_latent(_as_image(masks))
 
     def encode(self, image: Tensor) -> Tensor:
         """What `map` takes, of images (without levels also the scaled latents of masks with three equal channels)."""
@@ -78,26 +79,9 @@ class Gms(nn.Module):
     def _parts(self, image: Tensor) -> tuple[Tensor, ...]:
         config = self.mapper.config
         if not config.levels:
-            return (self._scaled(self.tokenizer.latent_mean(self._in_range(image))),)
-        latent, levels = self.tokenizer.latent_and_levels(self._in_range(image), config.levels)
-        return self._scaled(latent), *(_pooled(level, latent, config.pooling) for level in levels)
-
-    def _in_range(self, image: Tensor) -> Tensor:
-        low, high = self.tokenizer.spec.image_range
-        return image * (high - low) + low
-
-    def _scaled(self, latent: Tensor) -> Tensor:
-        return (latent - self.tokenizer.spec.shift) * self.tokenizer.spec.scale
-
-    def probability(self, latent: Tensor) -> Tensor:
-        """Draw a scaled mask latent: N×1×H×W in [0, 1]."""
-        return self.drawing(latent).clamp(0, 1)
-
-    def drawing(self, latent: Tensor) -> Tensor:
-        """The drawn mask before `probability` clamps it."""
-        low, high = self.tokenizer.spec.image_range
-        decoded = self.tokenizer.decode(latent / self.tokenizer.spec.scale + self.tokenizer.spec.shift)
-        return (decoded.mean(dim=1, keepdim=True) - low) / (high - low)
+            return (self.scaled_latent(image),)
+        latent, levels = self.tokenizer.latent_and_levels(self.in_range(image), config.levels)
+        return self.scaled(latent), *(_pooled(level, latent, config.pooling) for level in levels)
 
     def draw_levels(self, latent: Tensor) -> Tensor:
         """Draw a scaled mask latent: uint8 N×H×W×1, 255 for a probability of 1. The cast comes last."""

@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gms_rt.artifacts import read_json
 from gms_rt.errors import ArtifactError, UsageError
 from gms_rt.model.onnx_torch import OnnxModule
-from gms_rt.model.tokenizer import Tokenizer, TokenizerSpec
+from gms_rt.model.tokenizer import FirstChannels, Tokenizer, TokenizerSpec
 
 
 class OnnxTokenizer(Tokenizer):
@@ -44,6 +45,15 @@ class OnnxTokenizer(Tokenizer):
         """The decoder graph."""
         image: Tensor = self.decoder(latent)
         return image
+
+    def trainable_encoder(self) -> nn.Module:
+        """The encoder graph; what is a single number in it stays as it is."""
+        encoder = copy.deepcopy(self.encoder)
+        for name, value in list(encoder.named_buffers()):
+            if value.is_floating_point() and value.numel() > 1:
+                delattr(encoder, name)
+                encoder.register_parameter(name, nn.Parameter(value))
+        return nn.Sequential(encoder, FirstChannels(self.spec.channels))
 
 
 def load_onnx(source: str) -> OnnxTokenizer:

@@ -37,9 +37,13 @@ def save_run(
     `tables` are more tables of `config.toml`, such as how it was trained; `weights` stand in for the mapper's own.
     """
     write_bytes(folder / CONFIG, toml_text({"model": gms.mapper.config.to_values(), **(tables or {})}).encode())
-    spec = replace(gms.tokenizer.spec, sha256=gms.tokenizer.weights_sha256())
-    write_json(folder / TOKENIZER, spec.to_json())
+    write_tokenizer_spec(folder, gms.tokenizer)
     write_weights(folder / WEIGHTS, weights or gms.mapper.state_dict())
+
+
+def write_tokenizer_spec(folder: Path, tokenizer: Tokenizer) -> None:
+    """Write which tokenizer a run works with, and the hash of its weights."""
+    write_json(folder / TOKENIZER, replace(tokenizer.spec, sha256=tokenizer.weights_sha256()).to_json())
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
@@ -53,7 +57,7 @@ def write_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
 def load_run(folder: Path) -> Gms:
     """The model of a run folder, ready to segment."""
     mapper = load_mapper(folder)
-    return Gms(_tokenizer(folder), mapper).eval()
+    return Gms(tokenizer_from_run(folder), mapper).eval()
 
 
 def load_mapper(folder: Path) -> LatentMapper:
@@ -99,7 +103,8 @@ def fill(model: nn.Module, path: Path) -> None:
     model.load_state_dict({name: value.to(kinds[name]) for name, value in weights.items()})
 
 
-def _tokenizer(folder: Path) -> Tokenizer:
+def tokenizer_from_run(folder: Path) -> Tokenizer:
+    """The frozen tokenizer that a run names; one that has changed since then is refused."""
     path = folder / TOKENIZER
     values = read_json(path)
     if "image_range" in values:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -92,6 +93,19 @@ class Tokenizer(nn.Module, ABC):
     def decode(self, latent: Tensor) -> Tensor:
         """N×3×H×W images from unscaled latents; gradients flow to `latent`."""
 
+    @abstractmethod
+    def trainable_encoder(self) -> nn.Module:
+        """A copy of the encoder that trains: it computes what `latent_mean` does, and starts from its weights."""
+
+    @property
+    def codebook(self) -> Tensor | None:
+        """The vectors that a latent's positions are taken from; None where latents are continuous."""
+        return None
+
+    def decode_codes(self, codes: Tensor) -> Tensor:
+        """N×3×H×W images from N×h×w numbers of the codebook."""
+        raise UsageError("has no codebook", where=self.spec.source, fix="use a VQ tokenizer: vq, or vq:FOLDER")
+
     def train(self, mode: bool = True) -> Tokenizer:
         """Frozen means frozen: a tokenizer stays in eval mode."""
         super().train(False)
@@ -102,6 +116,12 @@ class Tokenizer(nn.Module, ABC):
         self.requires_grad_(False)
         return self.train(False)
 
+    def told_in_graph(self) -> dict[str, JsonValue]:
+        """What a graph says of it: its name and the hash of its weights, not where it was on this machine."""
+        place = Path(self.spec.source)
+        named = place.name if place.is_absolute() else self.spec.source
+        return replace(self.spec, source=named, sha256=self.weights_sha256()).to_json()
+
     def weights_sha256(self) -> str:
         """A hash over all weights and buffers, by name; equal before and after any training."""
         digest = hashlib.sha256()
@@ -110,3 +130,15 @@ class Tokenizer(nn.Module, ABC):
             digest.update(f"{name} {flat.dtype} {tuple(flat.shape)}\n".encode())
             digest.update(flat.reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+class FirstChannels(nn.Module):
+    """The first channels alone: of mean and variance, the mean."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Leave the rest out."""
+        return x[:, : self.count]

@@ -1,8 +1,8 @@
-"""Training of a comparator: the same data, views, steps, validation and checkpoints as `train`, without a tokenizer.
+"""Training of a comparator: the same data, views, steps, validation and checkpoints as `train`.
 
 The loss is cross entropy plus 1 - Dice of each picture, which most of the models' own papers train with; further
-outputs that a paper supervises are added with its weights. The best weights on validation become
-`comparator.safetensors`.
+outputs that a paper supervises are added with its weights. A model that does not learn so says its loss itself. The
+best weights on validation become `comparator.safetensors`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gms_rt.artifacts import sha256_file, sha256_json, write_json
 from gms_rt.class_lists import CLASSES, classes_value
 from gms_rt.data.splits import write_split
 from gms_rt.errors import UsageError
-from gms_rt.model.comparators.network import Comparator
+from gms_rt.model.comparators.network import Comparator, LearnsItsOwnWay
 from gms_rt.model.comparators.registry import comparator_facts
 from gms_rt.model.comparators.run import comparator_from_run, save_comparator
 from gms_rt.model.kind import COMPARATOR_WEIGHTS, CONFIG
@@ -78,7 +78,6 @@ class PictureBatches:
 class _ComparatorTraining:
     """A comparator as what is trained, and the order of the parts of its training."""
 
-    columns = ("loss", "entropy_loss", "dice_loss")
     repeatable = False  # BatchNorm counts its batches
 
     def __init__(self, request: ComparatorRequest, stop: StopRequest, progress: Progress | None) -> None:
@@ -86,6 +85,8 @@ class _ComparatorTraining:
         self.request, self.recipe, self.out = request, recipe, request.out
         self.device = torch.device(request.device)
         self.network, origin = _first_comparator(request)
+        own = isinstance(self.network.network, LearnsItsOwnWay)
+        self.columns: tuple[str, ...] = ("loss",) if own else ("loss", "entropy_loss", "dice_loss")
         self.network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         data = {"name": dataset.name, "folder": str(dataset.root.resolve()), "split": split.source}
         self.tables: dict[str, dict[str, Any]] = {"training": recipe.to_values(), "data": data}
@@ -116,8 +117,11 @@ class _ComparatorTraining:
         return batch, place
 
     def losses(self, batch: PictureBatch, place: Place) -> tuple[Tensor, ...]:
-        """The total; of it, the cross entropy and the Dice loss of the result."""
+        """The total; of it, the cross entropy and the Dice loss of the result, where the logits are compared."""
         with _drawn_from(self.recipe.seed, place, self.device):
+            own = self.network.training_loss(batch.image, batch.mask)
+            if own is not None:
+                return (own,)
             said = [(weight, logits.float()) for weight, logits in self.network.supervised(batch.image)]
         each = [(weight, mask_loss(logits, batch.mask).mean()) for weight, logits in said]
         total = torch.stack([weight * loss for weight, loss in each]).sum()
@@ -151,15 +155,19 @@ def comparator_fingerprint(request: ComparatorRequest, origin: dict[str, str]) -
         "model": request.model,
         "split": [request.split.train, request.split.validation],
     }
-    return {**{name: sha256_json(value) for name, value in parts.items()}, "start": origin.get("sha256", "")}
+    hashes = {name: sha256_json(value) for name, value in parts.items()}
+    tokenizer = "" if request.tokenizer is None else request.tokenizer.weights_sha256()
+    return {**hashes, "tokenizer": tokenizer, "start": origin.get("sha256", "")}
 
 
 def _first_comparator(request: ComparatorRequest) -> tuple[Comparator, dict[str, str]]:
     """The model before its first step, and the table of `config.toml` that says where its weights come from."""
     facts, recipe = comparator_facts(request.model), request.recipe
+    if request.tokenizer is not None:
+        recipe.check_stride(request.tokenizer.spec.stride)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        comparator = Comparator(facts, recipe.size)
+        comparator = Comparator(facts, recipe.size, request.tokenizer)
     if request.init is None:
         return comparator, {}
     theirs = comparator_from_run(request.init)

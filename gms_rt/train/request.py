@@ -40,6 +40,7 @@ class ComparatorRequest:
     split: Split  # its test cases are never read
     recipe: TrainingRecipe  # what it says of latents does not count, see `for_pixels`
     out: Path  # the run folder
+    tokenizer: Tokenizer | None = None  # stays frozen; for a model that works in its latents
     device: str = "cpu"  # a name for torch, see `torch_device`
     init: Path | None = None  # a run of the same model whose weights are the first ones
     resume: bool = False  # go on with the training that was stopped in `out`; else a run there is refused

@@ -274,7 +274,11 @@ def test_gms_spends_its_minutes_on_views_latents_and_the_decoder(folder: Path, s
     assert all("flip=horizontal" in settings for settings in seen)
     other = next_training("unet", data["busi"], order, run, [])
     assert other is not None
-    assert {"--model", "unet", "pixels", "minutes=10"} <= set(other)
+    assert {"--model", "unet", "pixels", "minutes=10"} <= set(other) and "--tokenizer" not in other
+    for system, recipe, tokenizer in (("sdseg", "diffusion", order.tokenizer), ("gss", "pixels", "vq")):
+        generative = next_training(system, data["busi"], order, run, [])
+        assert generative is not None and {system, recipe, "minutes=10"} <= set(generative)
+        assert generative[generative.index("--tokenizer") + 1] == tokenizer
 
 
 @pytest.fixture

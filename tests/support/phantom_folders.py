@@ -44,6 +44,23 @@ def write_tokenizer(folder: Path) -> str:
     return f"taesd:{folder}"
 
 
+def write_vq(folder: Path) -> str:
+    """A tiny frozen autoencoder with a codebook."""
+    import torch
+    from diffusers import VQModel
+
+    torch.manual_seed(0)
+    VQModel(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8, 8, 8),
+        norm_num_groups=4,
+        latent_channels=3,
+        num_vq_embeddings=16,
+    ).save_pretrained(folder)
+    return f"vq:{folder}"
+
+
 def write_pair(folder: Path) -> str:
     """A pair of ONNX graphs whose latents are the grey means of each 4x4 patch's quarters."""
     from onnx import helper

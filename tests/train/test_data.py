@@ -57,7 +57,7 @@ def model(tokenizer: str, recipe: TrainingRecipe) -> Gms:
 
 
 def test_recipes_are_what_the_paper_and_the_program_say() -> None:
-    assert recipe_names() == ["fast", "official", "official-ham10000", "paper", "pixels"]
+    assert recipe_names() == ["diffusion", "fast", "official", "official-ham10000", "paper", "pixels"]
     paper, official = load_recipe("paper"), load_recipe("official")
     for recipe in (paper, official):
         assert (recipe.epochs, recipe.batch, recipe.lr, recipe.size, recipe.anneal) == (1000, 8, 2e-3, 224, "epoch")

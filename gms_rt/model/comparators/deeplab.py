@@ -10,31 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gms_rt.model.comparators.layers import ConvNorm, ConvNormReLU
+from gms_rt.model.comparators.layers import ConvNormReLU
+from gms_rt.model.comparators.resnet import WIDEN, dilated_stages
 
 _STEM = 64
-_WIDTHS, _BLOCKS = (64, 128, 256, 512), (3, 4, 6, 3)  # of ResNet-50; what leaves a stage is four times as wide
-_STRIDES, _DILATIONS = (1, 2, 1, 1), (1, 1, 2, 4)
+_WIDTHS, _BLOCKS = (64, 128, 256, 512), (3, 4, 6, 3)  # of ResNet-50
 _RATES, _POOLED = (12, 24, 36), 256
 _SHARE = 0.5  # of steps in which styles change, at each place
 _ALPHA = 0.1  # of the Beta distribution that MixStyle draws from
 _TINY = 1e-6
-
-
-class _Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1, and a way around them."""
-
-    def __init__(self, inputs: int, width: int, stride: int, dilation: int) -> None:
-        super().__init__()
-        self.first = ConvNormReLU(inputs, width, 1)
-        self.second = ConvNormReLU(width, width, stride=stride, dilation=dilation)
-        self.third = ConvNorm(width, 4 * width, 1)
-        same = inputs == 4 * width and stride == 1
-        self.around: nn.Module = nn.Identity() if same else ConvNorm(inputs, 4 * width, 1, stride=stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Refine x."""
-        return F.relu(self.third(self.second(self.first(x))) + self.around(x))
 
 
 class _Pyramid(nn.Module):
@@ -65,16 +49,8 @@ class DeepLabV3(nn.Module):
         super().__init__()
         del size
         self.stem = ConvNormReLU(3, _STEM, 7, stride=2)
-        inputs, stages = _STEM, []
-        for width, count, stride, dilation in zip(_WIDTHS, _BLOCKS, _STRIDES, _DILATIONS, strict=True):
-            # A stage whose stride became a dilation begins with the dilation of the one before it.
-            begins = max(1, dilation // 2)
-            blocks = [_Bottleneck(inputs, width, stride, begins)]
-            blocks += [_Bottleneck(4 * width, width, 1, dilation) for _ in range(count - 1)]
-            stages.append(nn.Sequential(*blocks))
-            inputs = 4 * width
-        self.stages = nn.ModuleList(stages)
-        self.pyramid = _Pyramid(inputs)
+        self.stages = dilated_stages(_STEM, _WIDTHS, _BLOCKS)
+        self.pyramid = _Pyramid(WIDEN * _WIDTHS[-1])
         self.last = ConvNormReLU(_POOLED, _POOLED)
         self.head = nn.Conv2d(_POOLED, 1, 1)
 

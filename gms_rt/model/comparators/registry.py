@@ -1,6 +1,7 @@
 """The registry of comparators: every model that `gms-rt train --model` knows.
 
-A new model is a file in this folder with a class that takes the side of the pictures, and a line here.
+A new model is a file in this folder with a class that takes the side of the pictures, and a line here. A model that
+works in the latents of a frozen tokenizer takes that, too.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from gms_rt.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from gms_rt.model.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -30,19 +33,37 @@ class ComparatorFacts:
     fixed_size: bool = False  # its weights fit pictures of one size alone
     note: str = ""  # how it differs from what was published, where it does
     package: str = ""  # of the 'comparators' extra, which its network is made by; most need none
+    # The kind of the frozen tokenizer that it was published with; None where it needs none.
+    tokenizer: Literal["sd-vae", "vq"] | None = None
+    recipe: str = "pixels"  # how it is trained where none is named
 
     @property
     def installed(self) -> bool:
         """Whether the package that it needs is there."""
         return not self.package or importlib.util.find_spec(self.package) is not None
 
-    def network(self, size: int) -> nn.Module:
-        """The network with fresh weights, for pictures of this size."""
+    def network(self, size: int, tokenizer: Tokenizer | None = None) -> nn.Module:
+        """The network with fresh weights, for pictures of this size, with the frozen tokenizer where it needs one."""
         if not self.installed:
             raise MissingExtraError(self.title, "comparators")
+        self.check_tokenizer(tokenizer is not None)
         file, _, name = self.maker.partition(":")
-        found: nn.Module = getattr(importlib.import_module(f"{__package__}.{file}"), name)(size)
+        made = getattr(importlib.import_module(f"{__package__}.{file}"), name)
+        found: nn.Module = made(size) if tokenizer is None else made(size, tokenizer)
         return found
+
+    def check_tokenizer(self, given: bool) -> None:
+        """Refuse to go without a tokenizer that is needed, or with one that is not."""
+        if given and self.tokenizer is None:
+            raise UsageError(
+                f"{self.title} has no tokenizer", where="--tokenizer, --model", fix="leave --tokenizer away"
+            )
+        if not given and self.tokenizer is not None:
+            raise UsageError(
+                f"{self.title} needs a frozen tokenizer",
+                where="--tokenizer, --model",
+                fix=f"give both, such as --model {self.name} --tokenizer {self.tokenizer}",
+            )
 
 
 COMPARATORS = (
@@ -92,6 +113,20 @@ COMPARATORS = (
         fixed_size=True, package="nnunetv2", note="the network that its own package plans for pictures of this size, "
         "with its normalisation and deep supervision; views, optimiser and schedule are this project's, as for every "
         "model here",
+    ),
+    ComparatorFacts(
+        "sdseg", "SDSeg", "Lin et al.: Stable Diffusion Segmentation, MICCAI", 2024, 329.0, "sdseg:SdSeg", multiple=8,
+        fixed_size=True, tokenizer="sd-vae", recipe="diffusion", note="the denoiser starts from random weights, the "
+        "paper's from a latent diffusion model of churches; latents are scaled as the tokenizer says, the paper's by "
+        "the first batch; one noise, drawn once, for every picture; the vision encoder is a trainable copy of the "
+        "tokenizer's encoder, so the parameters are those with sd-vae",
+    ),
+    ComparatorFacts(
+        "gss", "GSS", "Chen et al.: Generative Semantic Segmentation, CVPR", 2023, 49.8, "gss:Gss", multiple=8,
+        fixed_size=True, tokenizer="vq", note="GSS-FF on ResNet-50, the variant that has the published parameters; "
+        "ResNet-50 from random weights; the project's VQ tokenizers in the place of DALL-E's, and codes of the mask at "
+        "its own size, which the paper doubles first; the parameters are those with a codebook of 8192, as vq and "
+        "DALL-E's have it",
     ),
 )  # fmt: skip
 

@@ -1,4 +1,7 @@
-"""A comparator's run folder: `config.toml` with its name and size, and `comparator.safetensors`."""
+"""A comparator's run folder: `config.toml` with its name and size, and `comparator.safetensors`.
+
+`tokenizer.json` is there, too, where it works in a frozen tokenizer's latents: as in a run of a latent mapping model.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from gms_rt.errors import ArtifactError, MissingExtraError, UsageError
 from gms_rt.model.comparators.network import Comparator
 from gms_rt.model.comparators.registry import comparator_facts
 from gms_rt.model.kind import COMPARATOR_FORMAT, COMPARATOR_VERSION, COMPARATOR_WEIGHTS, CONFIG, is_comparator_run
-from gms_rt.model.run import Tables, fill, toml_text, write_weights
+from gms_rt.model.run import Tables, fill, tokenizer_from_run, toml_text, write_tokenizer_spec, write_weights
 from gms_rt.runtime.device import package_version
 
 
@@ -35,6 +38,8 @@ def save_comparator(
         "comparator": {"model": comparator.facts.name, "size": comparator.size, **made_by},
     }
     write_bytes(folder / CONFIG, toml_text({**own, **(tables or {})}).encode())
+    if comparator.tokenizer is not None:
+        write_tokenizer_spec(folder, comparator.tokenizer)
     write_weights(folder / COMPARATOR_WEIGHTS, weights or comparator.state_dict())
 
 
@@ -64,10 +69,18 @@ def comparator_from_run(folder: Path) -> Comparator:
     if not isinstance(name, str) or not isinstance(size, int) or isinstance(size, bool):
         raise ArtifactError("does not say which comparator it is, and of which size", where=folder / CONFIG)
     try:
-        return Comparator(comparator_facts(name), size)
+        facts = comparator_facts(name)
+    except UsageError as error:
+        raise _unknown(folder, error) from error
+    tokenizer = None if facts.tokenizer is None else tokenizer_from_run(folder)
+    try:
+        return Comparator(facts, size, tokenizer)
     except MissingExtraError:
         raise
     except UsageError as error:
-        raise ArtifactError(
-            f"names a comparator that this program does not have ({error})", where=folder / CONFIG, fix="update gms-rt"
-        ) from error
+        raise _unknown(folder, error) from error
+
+
+def _unknown(folder: Path, error: UsageError) -> ArtifactError:
+    what = f"names a comparator that this program does not have ({error})"
+    return ArtifactError(what, where=folder / CONFIG, fix="update gms-rt")

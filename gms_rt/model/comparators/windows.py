@@ -65,13 +65,15 @@ class WindowAttention(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """Attention and two linear layers, each with a way around it."""
+    """Attention and two linear layers, the first `widen` times as wide, each with a way around it."""
 
-    def __init__(self, channels: int, heads: int, grid: int, window: int, shift: int, drop: float = 0.0) -> None:
+    def __init__(
+        self, channels: int, heads: int, grid: int, window: int, shift: int, drop: float = 0.0, widen: int = 4
+    ) -> None:
         super().__init__()
         self.first, self.second = ChannelNorm(channels), ChannelNorm(channels)
         self.attention = WindowAttention(channels, heads, grid, window, shift)
-        self.widen, self.narrow = nn.Conv2d(channels, 4 * channels, 1), nn.Conv2d(4 * channels, channels, 1)
+        self.widen, self.narrow = nn.Conv2d(channels, widen * channels, 1), nn.Conv2d(widen * channels, channels, 1)
         self.drop = DropPath(drop)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,12 +83,17 @@ class SwinBlock(nn.Module):
         return refined
 
 
-def swin_blocks(channels: int, grid: int, window: int, drops: list[float]) -> nn.Sequential:
-    """Blocks of this grid, every other one shifted; as many as there are shares of dropped branches."""
+def swin_blocks(
+    channels: int, grid: int, window: int, drops: list[float], *, heads: int = 0, widen: int = 4
+) -> nn.Sequential:
+    """Blocks of this grid, every other one shifted; as many as there are shares of dropped branches.
+
+    Without `heads` each has 32 channels.
+    """
     half = window // 2 if grid > window else 0
     return nn.Sequential(
         *(
-            SwinBlock(channels, channels // 32, grid, window, half if number % 2 else 0, drop)
+            SwinBlock(channels, heads or channels // 32, grid, window, half if number % 2 else 0, drop, widen)
             for number, drop in enumerate(drops)
         )
     )
