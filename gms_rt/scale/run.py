@@ -143,15 +143,16 @@ def scale_cases(archive: Archive, job: ScaleJob, backend: Backend) -> dict[str, 
 
 def _check_same_engine(root: Path, record: dict[str, Any]) -> None:
     """Refuse to go on where another engine began: all that it did would be done again, which nobody asked for."""
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = record.get("engine", {})
     with contextlib.suppress(ArtifactError):
-        before = read_json(root / "run.json").get("engine")
-        hashes = [about.get("manifest_sha256") for about in (before, record.get("engine")) if isinstance(about, dict)]
-        if len(set(hashes)) == 2 and earlier_entries(root):
-            raise UsageError(
-                f"holds the results of another engine ({as_text(str(before['folder']))}) than --continue has now",
-                where=root,
-                fix="name that engine or another --out, or add --replace to segment everything again",
-            )
+        before = read_json(root / "run.json").get("engine", {})
+    if before and before.get("manifest_sha256") != after.get("manifest_sha256") and earlier_entries(root):
+        raise UsageError(
+            f"holds the results of another engine ({as_text(str(before.get('folder')))}) than --continue has now",
+            where=root,
+            fix="name that engine or another --out, or add --replace to segment everything again",
+        )
 
 
 def _is_finished(source: Source, seen: dict[str, str], journal: Journal, stamps: Stamps) -> bool:
