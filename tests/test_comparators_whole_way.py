@@ -16,7 +16,7 @@ import pytest
 import torch
 from support.phantom_folders import write_pair, write_phantoms, write_vq
 
-from gms_rt.bench.results import ColdStart
+from gms_rt.bench.results import ColdStart, Roofline
 from gms_rt.bench.run import BenchOptions, bench
 from gms_rt.cli.main import run as gms_rt
 from gms_rt.config import read_toml
@@ -30,6 +30,7 @@ from gms_rt.export.fuse import graph_from_run
 from gms_rt.export.options import ExportOptions
 from gms_rt.graph.read import read_graph
 from gms_rt.graph.run import Session
+from gms_rt.model.comparators.nnu_net import plan_from_nnunet
 from gms_rt.model.comparators.registry import COMPARATORS, comparator_facts
 from gms_rt.model.comparators.run import load_comparator
 from gms_rt.model.loading import load_tokenizer
@@ -45,6 +46,16 @@ SIDE = 32
 SETTINGS = [f"size={SIDE}", "epochs=8", "batch=4", "lr=1e-3", "warmup=0", "average=0", "threads=1", "validation=0.2",
             "validate_every=4"]  # fmt: skip
 SEEDS = {"calibration": range(200, 202), "gate": range(300, 301)}
+
+
+def narrow_plan(size: int) -> dict[str, Any]:
+    """What nnU-Net plans, with fewer channels."""
+    plan = plan_from_nnunet(size)
+    parts = plan["architecture"]["arch_kwargs"]
+    parts["features_per_stage"] = [min(16, width // 4) for width in parts["features_per_stage"]]
+    return plan
+
+
 # Fewer channels, and fewer scales where a model's code is the same at each: most of the time goes by the node.
 DEEPLAB = {"deeplab._WIDTHS": (8, 8, 8, 8), "deeplab._BLOCKS": (1, 1, 1, 1), "deeplab._POOLED": 16}
 SWIN = {"swin_unet._WIDTHS": (32, 64), "swin_unet._BLOCKS": 1}
@@ -55,7 +66,8 @@ NARROW: dict[str, dict[str, Any]] = {
     "deeplabv3-mixstyle": DEEPLAB,
     "deeplabv3-dsu": DEEPLAB,
     "uctransnet": {"uctransnet._WIDTHS": (8, 16), "uctransnet._PATCHES": (16, 8), "uctransnet._LAYERS": 1},
-    "acc-unet": {"acc_unet._WIDTHS": (8, 16, 16), "acc_unet._LEVELS": (3, 2, 1), "acc_unet._COMPILATIONS": 1},
+    "acc-unet": {"acc_unet._WIDTHS": (8, 16), "acc_unet._LEVELS": (3, 1), "acc_unet._COMPILATIONS": 1},
+    "nnu-net": {"nnu_net.plan_from_nnunet": narrow_plan},
     "sme-swin-unet": {**SWIN, "sme_swin_unet._LAYERS": 1, "superpixels._STEPS": 1},
     "gss": {
         "gss._WIDTHS": (8, 8, 8, 8),
@@ -110,8 +122,8 @@ def narrow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     monkeypatch.setattr("gms_rt.precision.cpu_choice.cpu_arithmetic", lambda: plain)
     not_started = ColdStart(None, None, None, None, why="not asked for")
     monkeypatch.setattr("gms_rt.bench.latency.cold_start", lambda *_, **__: not_started)
-    for name_of_size, value in (("_SIDE", 128), ("_CHANNELS", 32), ("_MAP", 16)):
-        monkeypatch.setattr(f"gms_rt.bench.roofline.{name_of_size}", value)
+    monkeypatch.setattr("gms_rt.precision.rounding._MOST_COLUMNS", 600)
+    monkeypatch.setattr("gms_rt.bench.run.roofline", lambda *_, **__: Roofline(why="not asked for"))
     return name
 
 

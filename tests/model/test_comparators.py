@@ -145,6 +145,19 @@ def test_uctransnet_s_weights_keep_their_names() -> None:
     }  # fmt: skip
 
 
+def test_each_skip_of_acc_unet_takes_from_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gms_rt.model.comparators.acc_unet._WIDTHS", (8, 8, 16, 16))
+    monkeypatch.setattr("gms_rt.model.comparators.acc_unet._LEVELS", (3, 2, 2, 1))
+    compilation = small("acc-unet").eval().network.compilations[0]
+    skips = [torch.rand(1, width, side, side) for width, side in ((8, 16), (8, 8), (16, 4))]
+    with torch.no_grad():
+        before = compilation(skips)
+        assert [skip.shape for skip in before] == [skip.shape for skip in skips]
+        for number, skip in enumerate(skips):
+            changed = compilation([*skips[:number], skip + 1, *skips[number + 1 :]])
+            assert all((a - b).abs().max() > 1e-6 for a, b in zip(before, changed, strict=True))
+
+
 def test_superpixels_reach_the_skips_of_sme_swin_unet_and_external_attention_takes_them_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
