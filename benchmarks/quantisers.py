@@ -165,7 +165,9 @@ class OpenVino:
 
     def __init__(self, path: Path, execution: str = "f32") -> None:
         config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": execution, "ENABLE_CPU_PINNING": False}
-        self._request = quiet_module("openvino").Core().compile_model(path, "CPU", config).create_infer_request()
+        core, constants = quiet_module("openvino").Core(), path.with_name(f"{path.name}.bin")  # of our own engines
+        model = core.read_model(path, constants) if constants.is_file() else path
+        self._request = core.compile_model(model, "CPU", config).create_infer_request()
 
     def probabilities(self, images: Images) -> Images:
         """The graph's answer to N images."""
@@ -180,8 +182,9 @@ def opened(system: str, out: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """What a system made, ready to run, by row of the table; and rows that a runtime refuses, with the reason."""
     folder = out / "engine"
     if folder.is_dir():
-        ways = dict.fromkeys(["f32", json.loads((folder / "engine.json").read_text())["execution"]])
-        return {f"{system}, i8+{way}": OpenVino(folder / "model.onnx", way) for way in ways}, {}
+        manifest = json.loads((folder / "engine.json").read_text())
+        ways = dict.fromkeys(["f32", manifest["execution"]])
+        return {f"{system}, i8+{way}": OpenVino(folder / manifest["model"], way) for way in ways}, {}
     if (out / "model.xml").is_file():
         return {f"{system}, in OpenVINO": OpenVino(out / "model.xml")}, {}
     found: dict[str, Any] = {}

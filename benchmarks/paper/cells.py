@@ -10,7 +10,7 @@ from gms_rt.data.known import KNOWN
 from paper.jobs import ABLATED, can_train
 from paper.order import Order
 from paper.runner import Record, read_record
-from paper.systems import GMS, STUDENT
+from paper.systems import GMS, STUDENT, missing_model
 
 NAMES = {known.key: known.title for known in KNOWN}
 
@@ -100,7 +100,7 @@ def _impossible(system: str, order: Order, *names: str) -> str:
     if system == STUDENT:
         return _impossible(GMS, order)
     if not can_train(system):
-        return "no such model in this program"
+        return missing_model(system)
     return "" if system in order.systems else "not asked for"
 
 

@@ -43,8 +43,15 @@ class Done:
 
 
 def registered_models() -> set[str]:
-    """The comparators that this program has."""
-    return {facts.name for facts in COMPARATORS}
+    """The comparators that can be trained here: a few need a package that may not be installed."""
+    return {facts.name for facts in COMPARATORS if facts.installed}
+
+
+def missing_model(system: str) -> str:
+    """Why a system of the tables that is not registered here cannot be trained."""
+    if any(facts.name == system for facts in COMPARATORS):
+        return "not installed: pip install 'gms-rt[comparators]'"
+    return "no such model in this program"
 
 
 def next_training(system: str, folder: Folder, order: Order, run: Path, done: Sequence[Done]) -> Command | None:

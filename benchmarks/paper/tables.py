@@ -159,7 +159,8 @@ def notes_of_order(order: Order, tables: Sequence[PaperTable | ReconstructionTab
         "DSC with its 95 % interval, IoU in percent. HD95 in pixels at 224x224, over the cases where both masks have "
         "pixels; in brackets, where it differs, with the diagonal for each miss and false alarm. The paper does not "
         "say how it counts a miss.",
-        "A cell without numbers says why: no data, not asked for, not run, failed, or no such model in this program.",
+        "A cell without numbers says why: no data, not asked for, not run, failed, not installed, or no such model "
+        "in this program.",
     ]
     if order.every > 1:
         lines.append(f"Tested on every {order.every}th case alone: intervals are wide.")

@@ -19,9 +19,11 @@ def model_list_text() -> str:
     rows, notes = [], []
     for facts in COMPARATORS:
         published = "-" if facts.published is None else f"{facts.published:g}"
-        rows.append([facts.name, str(facts.year), published, f"{million_parameters(facts):.3g}", facts.paper])
-        if facts.note:
-            notes.append(textwrap.fill(f"{facts.name}: {facts.note}", _WIDTH, subsequent_indent="  "))
+        here = f"{million_parameters(facts):.3g}" if facts.installed else "-"
+        rows.append([facts.name, str(facts.year), published, here, facts.paper])
+        install = "" if facts.installed else "not installed: pip install 'gms-rt[comparators]'"
+        if note := "; ".join(filter(None, (install, facts.note))):
+            notes.append(textwrap.fill(f"{facts.name}: {note}", _WIDTH, subsequent_indent="  "))
     header = ["model", "year", "published M", "here M", "paper"]
     said = "Million parameters, as the GMS paper's table 1 states them and as counted here at 224x224."
     return "\n".join([table(rows, header=header), "", said, *notes])

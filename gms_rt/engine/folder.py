@@ -207,7 +207,8 @@ class UnfinishedEngine:
 
     def _time_int8(self, typed: Graph, images: ImageSet) -> None:
         batch = np.repeat(images.images[:1], self.source.graph.size[0], axis=0)
-        full, quick = latencies(Session(self.source.graph), Session(typed, execution=self.cpu.execution), batch)
+        session = Session(typed, execution=self.cpu.execution, form=cpu_form(self.recipe, typed))
+        full, quick = latencies(Session(self.source.graph), session, batch)
         self.counts["cpu"].setdefault("milliseconds", {}).update(fp32=round(full, 3), int8=round(quick, 3))
         if quick >= full:
             self.notes.append(f"INT8 is not faster here: {quick:.1f} ms against {full:.1f} ms FP32")

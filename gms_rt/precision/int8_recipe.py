@@ -1,8 +1,9 @@
 """The INT8 part of a recipe: which convolutions, with which ranges, in which arithmetic the rest runs on this CPU.
 
 With images of its own the search aims higher than the gate, which then judges once. Where the CPU computes the rest of
-the graph faster in BF16, the search and the gate run in that very arithmetic; FP32 is judged as well, so that the same
-engine may run on a CPU without BF16.
+the graph faster in BF16, the search runs in that very arithmetic, then it is found out what of it must stay in f32 all
+the same (`bf16_remainder.py`), and the gate judges what will run; FP32 is judged as well, so that the same engine may
+run on a CPU without BF16.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from numpy.typing import NDArray
 from gms_rt.artifacts import sha256_json
 from gms_rt.errors import GateError, GmsError, UsageError
 from gms_rt.graph.graph import Graph
+from gms_rt.graph.openvino_ir import IrGraph
 from gms_rt.graph.run import Session
+from gms_rt.precision.bf16_remainder import Remainder, choose_remainder
 from gms_rt.precision.calibrators import clip, int8_values, spans_from_histograms
 from gms_rt.precision.cpu_choice import CpuChoice, choose_execution, in_f32
 from gms_rt.precision.fp32_masks import Fp32Masks
@@ -97,6 +100,7 @@ def int8_recipe(
         calibration=request.calibration.record(),
         blocks=found.rows,
         cpu_only=[name for name in found.nodes if name in last],
+        returned=judged.recipe.returned,
     )
     return dataclasses.replace(judged, recipe=recipe)
 
@@ -128,7 +132,7 @@ class _Choice:
     looks: int = 1  # verdicts that a promise must leave room for, one for each arithmetic
 
     def make(self) -> tuple[SearchResult, JudgedRecipe]:
-        """What was found, and the verdict on it; its recipe is still empty.
+        """What was found, and the verdict on it; its recipe has only what stays in f32 among BF16.
 
         The rest of the graph runs in BF16 where that is faster and the gate can be met in it.
         """
@@ -138,25 +142,26 @@ class _Choice:
         gate = self.request.gate
         self.looks = gate.looks(len(self.judges.images)) if cpu.execution != "f32" else 1
         try:
-            found, record = self._judged(cpu.execution)
+            found, record, rest = self._judged(cpu)
         except GateError as error:
             if cpu.execution == "f32" or (self.seen and gate.coverage is not None):
                 raise
             self.progress("the gate is missed in bf16, searching in f32", 0, 1)
             why = error.what.partition("; block")[0]
             cpu = CpuChoice("f32", in_f32("int8", f"in bf16 {why}"), milliseconds=cpu.milliseconds)
-            found, record = self._judged("f32")
-        judged = JudgedRecipe(PrecisionRecipe("int8", self.request.graph_sha256), record, cpu)
-        if cpu.execution == "bf16":
-            judged = with_fallback(judged, self._verdict(found, self.judges, "f32"))
+            found, record, rest = self._judged(cpu)
+        recipe = PrecisionRecipe("int8", self.request.graph_sha256, returned=list(rest.returned))
+        judged = JudgedRecipe(recipe, record, rest.cpu)
+        if rest.cpu.execution == "bf16":
+            judged = with_fallback(judged, self._verdict(found, self.judges, Remainder(CpuChoice())))
         return found, judged
 
     @property
     def _methods(self) -> tuple[str, ...]:
         return AUTO if self.request.calibrator == "auto" else (self.request.calibrator,)
 
-    def _judged(self, execution: str) -> tuple[SearchResult, dict[str, Any]]:
-        """A choice that meets the gate, and the gate's record.
+    def _judged(self, cpu: CpuChoice) -> tuple[SearchResult, dict[str, Any], Remainder]:
+        """A choice that meets the gate, the gate's record, and how what is not INT8 runs.
 
         With images of its own the search aims higher than the gate, which then judges once. If that misses, the search
         goes on with all images and the gate as it is, unless the gate asks for a promise: images that choose promise
@@ -165,14 +170,15 @@ class _Choice:
         gate, own, judges, spent = self.request.gate, self.request.search_images, self.judges, 0
         seen = self.seen or own is not None  # where the search goes on with all images, they have refused something
         if own is not None:
-            found = self._aimed(own, execution)
+            found = self._aimed(own, cpu.execution)
+            rest = self._remainder(found, own, cpu)
             self.progress("gate", 0, 1)
-            verdict = self._verdict(found, judges, execution)
+            verdict = self._verdict(found, judges, rest)
             self.progress("gate", 1, 1)
             spent = found.evaluations
             if verdict.passed:
-                record = gate_record(verdict, judges, execution)
-                return found, record | {"evaluations": spent, "search": own.record()}
+                record = gate_record(verdict, judges, rest.cpu.execution)
+                return found, record | {"evaluations": spent, "search": own.record()}, rest
             self.seen = self.looks == 1
             if gate.coverage is not None:
                 raise GateError(
@@ -183,9 +189,25 @@ class _Choice:
             both = np.concatenate([own.images, judges.images])
             judges = ImageSet(both, f"{judges.source} and {own.source}")
         self.seen = True
-        found = self._search(judges, gate, execution)
+        found = self._search(judges, gate, cpu.execution)
         verdict = dataclasses.replace(found.verdict, unseen=found.plain and not seen)
-        return found, gate_record(verdict, judges, execution) | {"evaluations": found.evaluations + spent}
+        rest = self._remainder(found, judges, cpu)
+        if rest != Remainder(cpu):  # in another arithmetic than the search's, which has met the gate
+            other = self._verdict(found, judges, rest)
+            verdict, rest = (other, rest) if other.passed else (verdict, Remainder(cpu))
+        record = gate_record(verdict, judges, rest.cpu.execution)
+        return found, record | {"evaluations": found.evaluations + spent}, rest
+
+    def _remainder(self, found: SearchResult, images: ImageSet, cpu: CpuChoice) -> Remainder:
+        """How what is not INT8 runs, by the images that chose the convolutions."""
+        if cpu.execution != "bf16":
+            return Remainder(cpu)
+        self.progress("what bf16 does to the masks", 0, 1)
+        reference = self.masks.of(self.graph, self.request.graph_sha256, images)
+        typed = self._typed(found.nodes, found.calibrator)
+        rest = choose_remainder(typed, cpu, images.images, reference, found.verdict.dice)
+        self.progress("what bf16 does to the masks", 1, 1)
+        return rest
 
     def _aimed(self, images: ImageSet, execution: str) -> SearchResult:
         """The search with a stricter gate where that can be reached, else with the gate as it is.
@@ -217,8 +239,10 @@ class _Choice:
         )
         return search.run(self._methods)
 
-    def _verdict(self, found: SearchResult, images: ImageSet, execution: str) -> GateVerdict:
-        session = Session(self._typed(found.nodes, found.calibrator), execution=execution)
+    def _verdict(self, found: SearchResult, images: ImageSet, rest: Remainder) -> GateVerdict:
+        typed = self._typed(found.nodes, found.calibrator)
+        form = IrGraph(typed).keeping(rest.returned) if rest.returned else None
+        session = Session(typed, execution=rest.cpu.execution, form=form)
         reference = self.masks.of(self.graph, self.request.graph_sha256, images)
         probabilities = session.probabilities(images.images)
         return judge(probabilities, reference, self.request.gate, unseen=not self.seen, looks=self.looks)

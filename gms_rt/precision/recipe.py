@@ -3,7 +3,8 @@
 - fp32: the graph as it is
 - fp16: FP16, with the `kept` nodes in FP32
 - bf16: BF16 for TensorRT; for a CPU the FP32 graph, whose runtime lowers it but for the `returned` nodes
-- int8: Q/DQ on the `int8` nodes, the remainder FP16 for TensorRT and FP32 for a CPU
+- int8: Q/DQ on the `int8` nodes, the remainder FP16 for TensorRT and FP32 for a CPU, which may lower all of it but the
+  `returned` nodes
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class PrecisionRecipe:
     calibration: dict[str, Any] | None = None  # which images gave the ranges: source, count, hash
     blocks: list[dict[str, Any]] = field(default_factory=list)  # the search's table
     weight_levels: int = WEIGHT_LEVELS  # steps of a weight on one side of zero
-    returned: list[str] = field(default_factory=list)  # of `kept`, those that a CPU runs in f32 among bf16 or f16
+    # Nodes that a CPU runs in f32 among bf16 or f16: of `kept`, or of an INT8 graph's remainder.
+    returned: list[str] = field(default_factory=list)
     plan_kept: dict[str, str] = field(default_factory=dict)  # like `kept`, in the graph of GPU plans alone
     format: str = RECIPE_FORMAT
     version: int = RECIPE_VERSION

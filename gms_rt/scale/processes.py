@@ -82,20 +82,22 @@ class ProcessBackend:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for each in self._live.values():
-            if error[0] is None and not each.chunks:
-                each.send(END)
-            assert each.process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):
-                each.process.stdin.close()  # without END, that ends it at once
-        for each in self._live.values():
-            try:
-                each.process.wait(20)
-            except subprocess.TimeoutExpired:
+        try:
+            for each in self._live.values():
+                if error[0] is None and not each.chunks:
+                    each.send(END)
+                assert each.process.stdin is not None
+                with contextlib.suppress(BrokenPipeError):
+                    each.process.stdin.close()  # without END, that ends it at once
+            for each in self._live.values():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    each.process.wait(20)
+        finally:  # also where Ctrl-C comes again, or comes only now: nobody stays behind
+            for each in self._live.values():
                 each.process.kill()
                 each.process.wait()
-            self._release(each)
-        self._live.clear()
+                self._release(each)
+            self._live.clear()
         if self._waiting is not None:
             self._waiting.close()
             self._waiting = None

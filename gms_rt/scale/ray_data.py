@@ -72,14 +72,19 @@ class RayBackend:
     def __enter__(self) -> RayBackend:
         ray = self._ray
         if not ray.is_initialized():
-            # "local": a cluster that runs on this machine is not joined unasked.
-            alone: dict[str, Any] = {"address": "local", "include_dashboard": False}
-            alone["num_cpus"] = len(os.sched_getaffinity(0))
-            given = {"address": self._address} if self._address else alone
+            # "local": Ray would else join a cluster of this machine, or one that is no longer there.
+            alone = {"address": "local", "include_dashboard": False, "num_cpus": len(os.sched_getaffinity(0))}
+            given: dict[str, Any] = {"address": self._address} if self._address else alone
             try:
                 ray.init(log_to_driver=False, configure_logging=False, **given)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise UsageError(f"there is no cluster ({line_from_error(error)})", where=self._address) from error
+            except Exception as error:  # a bare one where a node does not start in time
+                ray.shutdown()  # of what has started
+                reason = line_from_error(error)
+                if self._address:
+                    raise UsageError(f"there is no cluster ({reason})", where=self._address) from error
+                raise GmsError(
+                    f"Ray does not start on this machine ({reason})", fix="use --backend processes"
+                ) from error
             self._ours = True
         cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
         self.workers = self._wanted or max(1, cores // 2)

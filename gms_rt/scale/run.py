@@ -16,13 +16,14 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
-from gms_rt.artifacts import write_json
-from gms_rt.errors import GmsError
+from gms_rt.artifacts import read_json, write_json
+from gms_rt.errors import ArtifactError, GmsError, UsageError
 from gms_rt.infer import OutFolder
 from gms_rt.infer.earlier import check_replaceable, is_same_root
-from gms_rt.infer.journal import Journal, entries_in_order
+from gms_rt.infer.journal import Journal, earlier_entries, entries_in_order
 from gms_rt.infer.measure import as_text
 from gms_rt.infer.run import forget_regrouped, now
 from gms_rt.infer.sources import Source
@@ -90,6 +91,8 @@ def scale_cases(archive: Archive, job: ScaleJob, backend: Backend) -> dict[str, 
     key: str = facts["key"]
     if not job.replace:
         check_replaceable(root, found, keep=key if job.resume else None)
+        if job.resume:
+            _check_same_engine(root, facts["record"])
     resume = job.resume and is_same_root(root, found)
     record = facts["record"] | {
         "tool": "gms-rt scale infer",
@@ -136,6 +139,20 @@ def scale_cases(archive: Archive, job: ScaleJob, backend: Backend) -> dict[str, 
                 attempts.clear()
     job.out.sweep()
     return value | {"screen": f"{_workers_line(value['scale'])}\n{summary.screen(str(root))}"}
+
+
+def _check_same_engine(root: Path, record: dict[str, Any]) -> None:
+    """Refuse to go on where another engine began: all that it did would be done again, which nobody asked for."""
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = record.get("engine", {})
+    with contextlib.suppress(ArtifactError):
+        before = read_json(root / "run.json").get("engine", {})
+    if before and before.get("manifest_sha256") != after.get("manifest_sha256") and earlier_entries(root):
+        raise UsageError(
+            f"holds the results of another engine ({as_text(str(before.get('folder')))}) than --continue has now",
+            where=root,
+            fix="name that engine or another --out, or add --replace to segment everything again",
+        )
 
 
 def _is_finished(source: Source, seen: dict[str, str], journal: Journal, stamps: Stamps) -> bool:

@@ -13,12 +13,14 @@ import pytest
 import torch
 from support.foreign_models import SIZE, export, phantom_batch, quiet, teach
 from support.phantom_folders import write_phantoms
+from support.serve_server import Setup, serving
 from torch import nn
 
 from gms_rt.adopt.adopt import AdoptedGraph, graph_from_foreign
 from gms_rt.adopt.options import AdoptOptions
 from gms_rt.cli.main import run
 from gms_rt.engine.golden import read_golden
+from gms_rt.engine.select import load
 from gms_rt.errors import UsageError
 from gms_rt.graph.read import read_graph
 from gms_rt.graph.run import Session
@@ -154,6 +156,28 @@ def test_every_verb_takes_it(adopted: Adopted, precision: str, tmp_path: Path, c
     assert "OpenVINO" in json.loads((engine / "parity.json").read_text())["reference"]["what"]
     assert run(["infer", str(adopted.scans / "images"), "--engine", str(engine), "--out", str(tmp_path / "masks")]) == 0
     assert len(list((tmp_path / "masks").rglob("*.png"))) >= 8
+
+
+@pytest.mark.parametrize("adopted", ["unet"], indirect=True)
+def test_it_is_timed_and_served_as_any_engine_is(adopted: Adopted, tmp_path: Path, capsys: Any) -> None:
+    engine, scans = tmp_path / "engine", adopted.scans / "images"
+    words = ["build", str(adopted.found.graph), "--precision", "fp16", "--target", "cpu", "--out", str(engine)]
+    assert run(words) == 0
+    capsys.readouterr()
+    words = ["bench", "--engine", str(engine), "--seconds", "0.1", "--rounds", "2", "--warmup", "0", "--no-sweep"]
+    assert run([*words, "--no-layers", "--out", str(tmp_path / "report.json"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    (timed,) = report["bench"]["measured"]
+    assert timed["name"] == "engine" and timed["total"]["median"] > 0
+    assert [each["verdict"] for each in report["parity"]] == ["pass"]
+
+    assert run(["infer", str(scans), "--engine", str(engine), "--out", str(tmp_path / "masks")]) == 0
+    one = min(scans.iterdir())
+    with serving(load(engine, device="cpu"), Setup()) as server:
+        assert server.ask("GET", "/v2/health/ready").status == 200
+        answer = server.segment(one.read_bytes(), Accept="image/png")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "image/png")
+    assert answer.body == (tmp_path / f"masks/masks/{one.stem}.png").read_bytes()
 
 
 def test_the_command_line_says_what_it_wrote(adopted: Adopted, tmp_path: Path, capsys: Any) -> None:

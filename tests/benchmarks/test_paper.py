@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import importlib.machinery
 import importlib.util
 import json
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 from support.phantom_folders import write_pair, write_phantoms
 from support.trees import ROOT
+
+from gms_rt.model.comparators.registry import COMPARATORS
 
 pytest.importorskip("torch")
 SMALL = ("size=64", "width=8", "groups=4", "multipliers=[1,2]", "batch=4", "threads=1", "save_seconds=0", "epochs=1")
@@ -100,6 +103,19 @@ def test_a_plan_says_the_hours_and_does_nothing(
     assert "not possible: GSS: no such model in this program" in said
     assert said.splitlines()[-1].endswith("hours on this machine")
     assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.usefixtures("script")
+def test_a_model_whose_package_is_missing_says_so_and_is_not_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    from paper.jobs import can_train
+    from paper.systems import missing_model
+
+    assert can_train("unet")
+    assert missing_model("gms-x") == "no such model in this program"
+    absent = tuple(dataclasses.replace(facts, package="no_such_package") for facts in COMPARATORS)
+    monkeypatch.setattr("paper.systems.COMPARATORS", absent)
+    assert not can_train("unet")
+    assert missing_model("unet") == "not installed: pip install 'gms-rt[comparators]'"
 
 
 def test_a_plan_by_epochs_rests_on_the_rate_that_was_measured(script: ModuleType, folder: Path, tmp_path: Path) -> None:

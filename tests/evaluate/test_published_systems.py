@@ -6,6 +6,7 @@ import pytest
 
 from gms_rt.evaluate.published import CROSS, GMS
 from gms_rt.evaluate.published_systems import BY_KEY, DATASETS, PAIRS, SYSTEMS, systems_of_table
+from gms_rt.model.comparators.registry import COMPARATORS
 
 
 def test_every_system_of_the_tables_is_there_in_their_order() -> None:
@@ -17,6 +18,11 @@ def test_every_system_of_the_tables_is_there_in_their_order() -> None:
     assert len(list(systems_of_table(3))) == len(SYSTEMS) == len(BY_KEY) == 14
 
 
+def test_every_comparator_has_its_row_with_its_parameters() -> None:
+    for facts in COMPARATORS:
+        assert (BY_KEY[facts.name].title, BY_KEY[facts.name].parameters) == (facts.title, facts.published)
+
+
 def test_gms_stands_there_once() -> None:
     assert BY_KEY["gms"].results is GMS
     assert BY_KEY["gms"].cross is CROSS
@@ -26,7 +32,7 @@ def test_gms_stands_there_once() -> None:
     ("key", "name", "numbers"),
     [
         ("unet", "bus", (81.50, 70.77, 17.68)),
-        ("nnunet", "kvasir-instrument", (93.95, 90.20, 8.51)),
+        ("nnu-net", "kvasir-instrument", (93.95, 90.20, 8.51)),
         ("gss", "ham10000", (92.92, 87.98, 11.29)),
         ("swin-unet", "glas", (86.44, 76.89, 19.63)),
     ],

@@ -15,7 +15,7 @@ from gms_rt.errors import GateError, GmsError
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.read import read_graph
 from gms_rt.graph.run import Session
-from gms_rt.precision import cpu_choice, int8_recipe, recipe_from_graph, returned, search
+from gms_rt.precision import bf16_remainder, cpu_choice, int8_recipe, recipe_from_graph, returned, search
 from gms_rt.precision.cpu_choice import CpuChoice, choose_execution, latencies
 from gms_rt.precision.fp32_masks import Fp32Masks
 from gms_rt.precision.gate import Gate, GateVerdict, judge
@@ -179,7 +179,7 @@ def short(able: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A CPU whose runtime reports BF16 and is twice as fast with it."""
     for module in (arithmetic, cpu_choice):
         able.setattr(module, "cpu_arithmetic", lambda: CpuArithmetic(False, True))
-    for module in (int8_recipe, search):
+    for module in (int8_recipe, search, bf16_remainder):
         able.setattr(module, "Session", Fake)
     able.setattr(Fake, "layers", {"Convolution": {"u8": 9}, "MVN": {"bf16": 3}})
     return able

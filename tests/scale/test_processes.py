@@ -19,7 +19,7 @@ from support.trees import ROOT
 
 from gms_rt.errors import DeviceError, GmsError, UsageError
 from gms_rt.infer import OutFolder
-from gms_rt.infer.journal import earlier_entries
+from gms_rt.infer.journal import Entry, earlier_entries
 from gms_rt.scale.chunk import Chunk, ChunkResult
 from gms_rt.scale.places import find_archive
 from gms_rt.scale.processes import ProcessBackend
@@ -157,6 +157,55 @@ def test_chunks_are_given_out_again_after_an_error(
                 scale_cases(find_archive(str(tmp_path / "in")), job, backend)
     assert backend.given == given
     assert json.loads((tmp_path / "out/run.json").read_text())["status"] == ("done" if ends else "failed")
+
+
+class Recorder(Script):
+    """A backend of an engine with this hash, whose sources have no results."""
+
+    def __init__(self, engine: str) -> None:
+        super().__init__(iter(()))
+        self.engine = engine
+
+    def facts(self) -> dict[str, Any]:
+        about = {"folder": f"engines/{self.engine}", "manifest_sha256": self.engine}
+        return {"key": self.engine, "record": {"engine": about}, "notice": ""}
+
+    def results(self, chunks: Iterable[Chunk]) -> Iterator[ChunkResult]:
+        for chunk in chunks:
+            self.given += [source.name for source in chunk.sources]
+            yield ChunkResult(chunk.id, [Entry(self.engine, source.name, "", [], {}) for source in chunk.sources])
+
+
+def test_another_engine_does_not_go_on_with_an_archive(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/0").write_bytes(b"\0" * 128 + b"DICM")
+
+    def go_on(engine: str, **job: Any) -> list[str]:
+        backend = Recorder(engine)
+        with OutFolder(tmp_path / "out") as held:
+            scale_cases(find_archive(str(tmp_path / "in")), ScaleJob(held, resume=True, **job), backend)
+        return backend.given
+
+    assert go_on("a") == ["0"]
+    assert go_on("a") == []
+    with pytest.raises(UsageError, match=r"holds the results of another engine \(engines/a\)"):
+        go_on("b")
+    assert go_on("a") == []  # what it did is still there
+    assert go_on("b", replace=True) == ["0"]
+
+
+def test_an_interrupt_while_workers_end_leaves_none(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(timeout: float | None = None) -> int:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), ProcessBackend(setup(engine, tmp_path / "out"), 1) as backend:
+        backend.facts()
+        (worker,) = backend._live.values()
+        monkeypatch.setattr(worker.process, "wait", interrupted)
+    assert worker.process.returncode is not None
 
 
 def test_an_archive_without_scans_is_refused(tmp_path: Path) -> None:

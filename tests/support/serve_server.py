@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from gms_rt.engine.loaded import Engine
 from gms_rt.infer.options import InferOptions
 from gms_rt.serve.counters import Counters
 from gms_rt.serve.guard import GuardSettings
@@ -90,9 +91,15 @@ def running(folder: Path, setup: Setup | None = None) -> Iterator[Running]:
     setup = setup or Setup()
     if not (folder / "golden.npz").exists():
         write_golden(folder)
+    with serving(brightness_engine(folder, **setup.engine), setup) as found:
+        yield found
+
+
+@contextmanager
+def serving(engine: Engine, setup: Setup) -> Iterator[Running]:
+    """A service with an engine that is open, until the block ends, which closes it."""
     counters = Counters()
-    engine = brightness_engine(folder, **setup.engine)
-    model = ServedModel(folder.name, engine, setup.options, setup.limits, counters)
+    model = ServedModel(engine.folder.name, engine, setup.options, setup.limits, counters)
     service = Service([model], setup.limits, counters, keep=setup.keep)
     server = HttpServer(service, setup.guard, setup.server)
     ready = threading.Event()

@@ -7,10 +7,11 @@ works in the latents of a frozen tokenizer takes that, too.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from gms_rt.errors import UsageError
+from gms_rt.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,12 +32,20 @@ class ComparatorFacts:
     multiple: int = 32  # sides of pictures must be a multiple of this
     fixed_size: bool = False  # its weights fit pictures of one size alone
     note: str = ""  # how it differs from what was published, where it does
+    package: str = ""  # of the 'comparators' extra, which its network is made by; most need none
     # The kind of the frozen tokenizer that it was published with; None where it needs none.
     tokenizer: Literal["sd-vae", "vq"] | None = None
     recipe: str = "pixels"  # how it is trained where none is named
 
+    @property
+    def installed(self) -> bool:
+        """Whether the package that it needs is there."""
+        return not self.package or importlib.util.find_spec(self.package) is not None
+
     def network(self, size: int, tokenizer: Tokenizer | None = None) -> nn.Module:
         """The network with fresh weights, for pictures of this size, with the frozen tokenizer where it needs one."""
+        if not self.installed:
+            raise MissingExtraError(self.title, "comparators")
         self.check_tokenizer(tokenizer is not None)
         file, _, name = self.maker.partition(":")
         made = getattr(importlib.import_module(f"{__package__}.{file}"), name)
@@ -88,6 +97,22 @@ COMPARATORS = (
     ComparatorFacts(
         "uctransnet", "UCTransNet", "Wang et al.: UCTransNet, AAAI", 2022, 66.4, "uctransnet:UCTransNet", multiple=16,
         fixed_size=True,
+    ),
+    ComparatorFacts(
+        "acc-unet", "ACC-UNet", "Ibtehaz, Kihara: ACC-UNet, MICCAI", 2023, 16.8, "acc_unet:ACCUNet", multiple=16,
+    ),
+    ComparatorFacts(
+        "sme-swin-unet", "SME-SwinUNet", "Wang et al.: SMESwin Unet, MICCAI", 2022, 169.8, "sme_swin_unet:SMESwinUNet",
+        fixed_size=True, note="an interpretation in parts: superpixels are SLIC's, computed within the graph in five "
+        "steps; skips are taken behind each scale's blocks; from random weights, where the paper starts from weights "
+        "trained on ImageNet. As in its public code, what superpixels and transformer add is the same at every "
+        "position, and external attention takes it away",
+    ),
+    ComparatorFacts(
+        "nnu-net", "nnUNet", "Isensee et al.: nnU-Net, Nature Methods 18", 2021, 20.6, "nnu_net:NNUNet",
+        fixed_size=True, package="nnunetv2", note="the network that its own package plans for pictures of this size, "
+        "with its normalisation and deep supervision; views, optimiser and schedule are this project's, as for every "
+        "model here",
     ),
     ComparatorFacts(
         "sdseg", "SDSeg", "Lin et al.: Stable Diffusion Segmentation, MICCAI", 2024, 329.0, "sdseg:SdSeg", multiple=8,

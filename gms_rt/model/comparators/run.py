@@ -12,11 +12,12 @@ from torch import Tensor
 
 from gms_rt.artifacts import write_bytes
 from gms_rt.config import read_toml
-from gms_rt.errors import ArtifactError, UsageError
+from gms_rt.errors import ArtifactError, MissingExtraError, UsageError
 from gms_rt.model.comparators.network import Comparator
 from gms_rt.model.comparators.registry import comparator_facts
 from gms_rt.model.kind import COMPARATOR_FORMAT, COMPARATOR_VERSION, COMPARATOR_WEIGHTS, CONFIG, is_comparator_run
 from gms_rt.model.run import Tables, fill, tokenizer_from_run, toml_text, write_tokenizer_spec, write_weights
+from gms_rt.runtime.device import package_version
 
 
 def save_comparator(
@@ -30,9 +31,11 @@ def save_comparator(
 
     `tables` are more tables of `config.toml`, such as how it was trained; `weights` stand in for the model's own.
     """
+    package = comparator.facts.package
+    made_by = {"package": f"{package}=={package_version(package)}"} if package else {}
     own: Tables = {
         "run": {"format": COMPARATOR_FORMAT, "version": COMPARATOR_VERSION},
-        "comparator": {"model": comparator.facts.name, "size": comparator.size},
+        "comparator": {"model": comparator.facts.name, "size": comparator.size, **made_by},
     }
     write_bytes(folder / CONFIG, toml_text({**own, **(tables or {})}).encode())
     if comparator.tokenizer is not None:
@@ -43,7 +46,15 @@ def save_comparator(
 def load_comparator(folder: Path) -> Comparator:
     """The comparator of a run folder, ready to segment."""
     comparator = comparator_from_run(folder)
-    fill(comparator, folder / COMPARATOR_WEIGHTS)
+    try:
+        fill(comparator, folder / COMPARATOR_WEIGHTS)
+    except ArtifactError as error:
+        made_by = read_toml(folder / CONFIG)["comparator"].get("package")
+        if made_by is None:
+            raise
+        raise ArtifactError(
+            f"{error.what}; its network was made by {made_by}", where=error.where, fix=f"run: pip install '{made_by}'"
+        ) from error
     return comparator.eval()
 
 
@@ -64,6 +75,8 @@ def comparator_from_run(folder: Path) -> Comparator:
     tokenizer = None if facts.tokenizer is None else tokenizer_from_run(folder)
     try:
         return Comparator(facts, size, tokenizer)
+    except MissingExtraError:
+        raise
     except UsageError as error:
         raise _unknown(folder, error) from error
 

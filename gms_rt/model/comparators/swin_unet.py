@@ -48,7 +48,7 @@ class SwinUNet(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        window = window_side(size)
+        self.widths, window = _WIDTHS, window_side(size)
         grids = [size // _PATCH // 2**level for level in range(len(_WIDTHS))]
         last = _BLOCKS * len(_WIDTHS) - 1
         shares = [_DROP * block / last for block in range(last + 1)]
@@ -78,8 +78,14 @@ class SwinUNet(nn.Module):
             skips.append(x)
             x = merge(x)
         x = self.deepest(self.downs[-1](x))
+        skips = self.refine_skips(skips, pixels)
         for number in reversed(range(len(self.ups))):
             x = torch.cat([self.expands[number](x), skips[number]], dim=1)
             x = self.ups[number](self.joins[number](x))
         logits: Tensor = self.head(self.full(self.finest(x)))
         return logits
+
+    def refine_skips(self, skips: list[Tensor], pixels: Tensor) -> list[Tensor]:
+        """What becomes of the skips before they join the way up: nothing here."""
+        del pixels
+        return skips
