@@ -81,7 +81,7 @@ def test_a_recipe_can_be_based_on_another(tmp_path: Path) -> None:
     wanted = replace(load_recipe("official"), epochs=150, quarter_turns=1.0, linear_decoder=0.5)
     assert load_recipe(str(file)) == wanted
     file.write_text('base = "glas"\n')
-    with pytest.raises(ConfigError, match=r"glas.toml: unknown base 'glas'; name one of fast, official"):
+    with pytest.raises(ConfigError, match=r"glas.toml: unknown base 'glas'; name one of diffusion, fast, official"):
         load_recipe(str(file))
 
 
@@ -103,7 +103,7 @@ def test_a_recipe_can_be_based_on_another(tmp_path: Path) -> None:
 def test_bad_settings_are_refused(settings: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_recipe("fast", settings)
-    with pytest.raises(ConfigError, match="unknown recipe 'quick'; use fast, official, official-ham10000, paper"):
+    with pytest.raises(ConfigError, match="unknown recipe 'quick'; use diffusion, fast, official, official-ham10000"):
         load_recipe("quick")
 
 
