@@ -3,7 +3,8 @@
 1. Quantise every candidate. If that passes the gate with room to spare, done; else take the calibrator that does best
    on the images that suffer most.
 2. Rank the blocks: quantise a part of the graph alone and look at the damage on those images. A part that does next to
-   nothing stays one block, any other is divided in two, down to single blocks.
+   nothing stays one block, any other is divided in two, down to single blocks. A stage's first block sees what the
+   stage is given, and breaks rare masks: where it saves next to nothing it is told apart in any case.
 3. Return the few blocks that do far more damage than they save time, whatever the gate says: on images to come they are
    what breaks masks, and they cost next to nothing. Return more, in the order of damage by time saved, until the gate
    is passed (by bisection).
@@ -46,6 +47,8 @@ WIN_BACK = 4
 CLEAR = 0.5
 # Share of all damage below which a part of the graph is not taken apart.
 CALM = 0.08
+# Share of what INT8 saves altogether below which a stage's first block is told apart from a calm part.
+HEAD_SHARE = 0.001
 # Blocks with more than this many times the average damage by time saved are returned in any case, up to a share of what
 # INT8 saves altogether.
 FREE_DENSITY, FREE_SHARE = 1.0, 0.1
@@ -127,7 +130,8 @@ class Search:
     def _rank(
         self, units: list[PrecisionBlock], method: str, hardest: NDArray[np.intp]
     ) -> tuple[list[PrecisionBlock], dict[str, float]]:
-        """The damage each block does alone. A part that does next to nothing as a whole is not taken apart.
+        """The damage each block does alone. A part that does next to nothing as a whole is not taken apart, but for a
+        stage's first block, whose damage is then taken for as large as the part's.
 
         Of two halves only the first is tried: what one does not do of the damage of both, the other does.
         """
@@ -145,12 +149,16 @@ class Search:
             self.progress("damage by stage", number, len(stages))
             parts.append((members, alone(members)))
         total = sum(cost for _, cost in parts)
+        small = HEAD_SHARE * sum(unit.saves for unit in units)
+        heads = {members[0].name for members in stages.values() if members[0].saves <= small}
         found: list[tuple[PrecisionBlock, float]] = []
         while parts:
             self.progress("damage by block", len(found), len(found) + len(parts))
             members, cost = parts.pop(0)
             if len(members) == 1 or cost <= CALM * total:
-                found.append((_united(members), cost))
+                head = int(len(members) > 1 and members[0].name in heads)
+                found += [(unit, cost) for unit in members[:head]]
+                found.append((_united(members[head:]), cost))
                 continue
             half = len(members) // 2
             first = min(cost, alone(members[:half]))

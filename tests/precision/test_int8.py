@@ -16,6 +16,7 @@ from gms_rt.graph.layer_counts import layer_counts
 from gms_rt.graph.read import graph_from_model
 from gms_rt.graph.run import Session
 from gms_rt.precision import calibrators
+from gms_rt.precision.blocks import PrecisionBlock
 from gms_rt.precision.gate import Gate, judge
 from gms_rt.precision.int8 import qdq_graph, quantisable, quantise_weights, residual_skips
 from gms_rt.precision.ranges import Histogram, extremes, histograms
@@ -244,3 +245,19 @@ def test_a_block_that_ruins_masks_and_saves_nothing_is_returned_though_the_gate_
     assert not set(takers) & set(found.nodes)
     assert found.verdict.passed and found.verdict.mean > plain.mean
     assert not found.plain
+
+
+def test_the_first_block_of_a_stage_is_told_apart_from_a_calm_part_where_it_saves_nothing(graph, counted, monkeypatch):
+    """A convolution that hurts rare masks only looks as harmless as the part that it leads."""
+    costs = {"noisy/a": 1.0, "noisy/b": 0.5, "calm/head": 0.01, "calm/b": 0.02, "calm/c": 0.0}
+    saves = dict.fromkeys(costs, 1000.0) | {"calm/head": 1.0}
+    units = [PrecisionBlock(name, (name,), 1, saves[name]) for name in costs]
+    search = search_of(graph, counted, Gate())
+    search.candidates = list(costs)
+    monkeypatch.setattr(search, "_damage", lambda method, nodes, which: sum(costs[name] for name in nodes))
+    found, damage = search._rank(units, "minmax", np.arange(2))
+    assert [unit.name for unit in found] == ["noisy/a", "noisy/b", "calm/head", "calm/b … calm/c (2 blocks)"]
+    assert damage["calm/head"] == pytest.approx(0.03), "as large as the part's: what it does alone is not known"
+    units[2] = PrecisionBlock("calm/head", ("calm/head",), 1, 1000.0)
+    whole = search._rank(units, "minmax", np.arange(2))[0]
+    assert [unit.name for unit in whole][2:] == ["calm/head … calm/c (3 blocks)"], "what saves time stays with the rest"
