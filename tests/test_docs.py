@@ -22,7 +22,7 @@ PAGES = [
     *ROOT.glob("[a-z]*/README.md"),
     *ROOT.glob("gms_rt/*/README.md"),
 ]
-PAGES += [ROOT / "gms_rt/demo/model/MODEL_CARD.md", *ROOT.glob("benchmarks/results/*/README.md")]
+PAGES += [*ROOT.glob("gms_rt/demo/*/MODEL_CARD.md"), *ROOT.glob("benchmarks/results/*/README.md")]
 ROOMS = sorted(path.name for path in (ROOT / "gms_rt").iterdir() if path.is_dir() and path.name != "__pycache__")
 MODULES = sorted(path.name for path in (ROOT / "gms_rt").glob("[a-z]*.py"))
 # Pages whose console blocks are run, in order, in a clone-like folder; those of a line share it.

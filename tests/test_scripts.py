@@ -35,6 +35,9 @@ def test_the_demo_command_goes_from_clone_to_report(clone: Path) -> None:
     report = clone / "demo/report.html"
     assert str(report.relative_to(clone)) in done.stdout
     assert report.read_text().count("data:image/") >= 12
+    assert "on 23 unseen phantoms" in done.stdout.replace("\n", " ")
+    engines = json.loads(report.with_suffix(".json").read_text())["bench"]["measured"]
+    assert {"demo-fp16", "demo-edge-fp16"} <= {engine["name"] for engine in engines}
     listed = subprocess.run(
         [clone / ".venv/bin/python", "-m", "pip", "list", "--format=json"],
         capture_output=True, text=True, check=True,

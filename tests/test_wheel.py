@@ -47,10 +47,13 @@ def test_the_wheel_holds_what_a_device_needs_and_no_more(wheel: Path) -> None:
         "gms_rt/demo/model/demo.onnx",
         "gms_rt/demo/model/classes.json",
         "gms_rt/demo/model/MODEL_CARD.md",
+        "gms_rt/demo/edge/demo-edge.onnx",
+        "gms_rt/demo/edge/MODEL_CARD.md",
         "gms_rt/py.typed",
         "gms_rt/report/page.css",
     ):
         assert needed in names
+    assert "gms_rt/demo/edge/student.safetensors" not in names  # its graph is enough
     assert sum("demo/samples/" in name for name in names) >= 12
     foreign = [n for n in names if not n.startswith(("gms_rt/", "gms_rt-"))]
     assert foreign == []

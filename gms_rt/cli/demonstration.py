@@ -1,4 +1,4 @@
-"""The demo's flow: build the bundled model, segment the samples, prove and time the engines, write the report."""
+"""The demo's flow: build the bundled model and its student, segment, prove and time the engines, write the report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 from gms_rt import metrics, scan
 from gms_rt.bench.latency import TimingOptions, measure
 from gms_rt.bench.results import BenchResult
-from gms_rt.demo.bundled import SAMPLE_SCANS, Sample, samples
+from gms_rt.cli.unseen_phantoms import UnseenScore, unseen_gallery, unseen_scores
+from gms_rt.demo.bundled import SAMPLE_SCANS, Sample, edge_graph, samples
 from gms_rt.engine.build import build_engine
 from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.select import load
@@ -40,6 +41,7 @@ class Demonstration:
 
     bench: BenchResult
     certificates: dict[str, dict[str, Any]]  # by engine
+    unseen: dict[str, UnseenScore]  # by engine: phantoms that nothing was trained on
     summary: Summary  # of the segmented samples
     mean_dice: float | None  # of the samples' masks to their true masks; None where all failed
     masks: Path  # the folder of the masks
@@ -57,16 +59,21 @@ def demonstrate(out: Path, build: BuildRequest, seconds: float, say: Callable[[s
         dataclasses.replace(build, out=out / "engines" / f"demo-{precision}", precision=precision)
         for precision in precisions
     ]
+    edge = out / "engines" / "demo-edge-fp16"
+    requests.append(dataclasses.replace(build, source=edge_graph(), out=edge, precision="fp16"))
     engines = [_build(request, say) for request in requests]
     summary, scores, cards = _segment(engines[0], out / "segmented", say)
     say("certifying")
     certificates = {engine.name: certify(engine) for engine in engines}
     bench = measure(engines, TimingOptions(seconds=seconds), progress=say)
+    say("segmenting unseen phantoms")
+    unseen = unseen_scores(engines)
     report = out / "report.html"
+    galleries = [unseen_gallery(unseen, bench), _samples_gallery(cards)]
     for place in (report, report.with_suffix(".json")):
-        write_report(_report(out, bench, cards, requests, left_out), place)
+        write_report(_report(out, bench, galleries, requests, left_out), place)
     mean = sum(scores) / len(scores) if scores else None
-    return Demonstration(bench, certificates, summary, mean, out / "segmented", report, left_out)
+    return Demonstration(bench, certificates, unseen, summary, mean, out / "segmented", report, left_out)
 
 
 def _precisions() -> tuple[tuple[str, ...], str]:
@@ -77,8 +84,8 @@ def _precisions() -> tuple[tuple[str, ...], str]:
 
 
 def _build(request: BuildRequest, say: Callable[[str], None]) -> Path:
-    say(f"building {request.precision}")
-    return build_engine(request, lambda phase, *_: say(f"building {request.precision}: {phase}")).folder
+    say(f"building {request.folder.name}")
+    return build_engine(request, lambda phase, *_: say(f"building {request.folder.name}: {phase}")).folder
 
 
 def _segment(engine: Path, out: Path, say: Callable[[str], None]) -> tuple[Summary, list[float], list[Card]]:
@@ -118,26 +125,31 @@ def _card(sample: Sample, mask: Path) -> tuple[float, Card]:
     )
 
 
-def _report(out: Path, bench: BenchResult, cards: list[Card], built: list[BuildRequest], left_out: str) -> Report:
-    gallery = Gallery(
+def _samples_gallery(cards: list[Card]) -> Gallery:
+    return Gallery(
         f"{len(cards)} segmented samples",
         tuple(cards),
         lead="Synthetic phantoms in the formats people have, segmented by the FP16 engine, next to their true masks.",
         legend=(*overlay_legend(), *difference_legend()),
         prominent=True,
     )
+
+
+def _report(
+    out: Path, bench: BenchResult, galleries: list[Gallery], built: list[BuildRequest], left_out: str
+) -> Report:
     given = (("--calib-images", built[0].calibration_limit), ("--gate-images", built[0].gate_limit))
     limits = "".join(f" {option} {number}" for option, number in given if number)
     return bench_report(
         bench,
         title=f"gms-rt demonstration on {bench.device}",
-        lead="Built, run, timed and proven on this machine, from the bundled model's graph.",
-        galleries=[gallery],
+        lead="Built, run, timed and proven on this machine, from the graphs of the bundled model and its edge student.",
+        galleries=galleries,
         commands=[
             Command("everything on this page", f"gms-rt demo --out {out}{limits}"),
-            *(Command(f"the {request.precision} engine", request.command) for request in built),
+            *(Command(f"the engine {request.folder.name}", request.command) for request in built),
             Command("the masks", f"gms-rt infer folder/ --engine {built[0].folder}"),
-            *(Command(f"the {request.precision} certificate", f"gms-rt parity {request.folder}") for request in built),
+            *(Command(f"the certificate of {r.folder.name}", f"gms-rt parity {r.folder}") for r in built),
         ],
         notes=[NOTICE, *([left_out] if left_out else [])],
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What comes with the package: the demonstration model (run and fused graph), and samples with their true masks."""
+"""What comes with the package: the demonstration model and its edge student (runs and fused graphs), and samples."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from gms_rt.errors import ArtifactError
 
 _HERE = Path(__file__).parent
 DEMO_RUN = _HERE / "model"
+EDGE_RUN = _HERE / "edge"  # a small student of that model
 SAMPLE_SCANS = _HERE / "samples"
 SAMPLE_TRUTHS = _HERE / "samples-truth"  # a folder of their own, so that segmenting the samples never meets a mask
 
@@ -23,12 +24,20 @@ class Sample:
 
 def demo_graph() -> Path:
     """The bundled model's graph."""
-    path = DEMO_RUN / "demo.onnx"
-    if not path.is_file():
-        raise ArtifactError("the bundled model is missing", where=path, fix="install gms-rt again")
-    return path
+    return _present(DEMO_RUN / "demo.onnx")
+
+
+def edge_graph() -> Path:
+    """The graph of its edge student."""
+    return _present(EDGE_RUN / "demo-edge.onnx")
 
 
 def samples() -> list[Sample]:
     """The bundled samples, in order of name."""
     return [Sample(scan, SAMPLE_TRUTHS / f"{scan.stem}.png") for scan in sorted(SAMPLE_SCANS.iterdir())]
+
+
+def _present(path: Path) -> Path:
+    if not path.is_file():
+        raise ArtifactError("the bundled model is missing", where=path, fix="install gms-rt again")
+    return path
