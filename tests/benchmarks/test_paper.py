@@ -64,7 +64,7 @@ def arguments(folder: Path, *more: str) -> list[str]:
         "--systems",
         "gms",
         "ege-unet",
-        "gss",
+        "medsegdiff-v2",
     ]
     given += ["--minutes", "0", "--work", folder / "work", "--out", folder / "out"]
     return [*map(str, given), *(word for setting in SMALL for word in ("--set", setting)), *more]
@@ -100,7 +100,7 @@ def test_a_plan_says_the_hours_and_does_nothing(
     assert "30.0 min  train gms on busi  (by the clock)" in said
     assert "90.0 min  ablate the loss on busi  (by the clock)" in said
     assert "not possible: glas: not in" in said
-    assert "not possible: GSS: no such model in this program" in said
+    assert "not possible: MedSegDiff-V2: no such model in this program" in said
     assert said.splitlines()[-1].endswith("hours on this machine")
     assert not (tmp_path / "w").exists()
 
@@ -148,7 +148,7 @@ def test_published_rows_stand_beside_what_was_run(made: Path) -> None:
     assert (bus["cases"], busi["cases"]) == (1, 3)
     assert busi["minutes"] is not None
     assert by["EGE-UNet", "run here"][1]["cases"] == 3
-    assert by["GSS", "run here"][0]["why"] == "no such model in this program"
+    assert by["MedSegDiff-V2", "run here"][0]["why"] == "no such model in this program"
     assert {cell["why"] for row in tables["2"]["rows"] if row["source"] == "run here" for cell in row["cells"]} == {
         f"no data ({name} not in the folder)" for name in ("glas", "ham10000", "kvasir-instrument")
     }
