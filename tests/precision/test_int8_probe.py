@@ -73,7 +73,7 @@ def test_the_demo_goes_on_without_int8_and_says_so(tmp_path, capsys):
     assert gate is not None and gate["images"] == 6
     assert "--calib-images 4 --gate-images 6" in (tmp_path / "demo/report.html").read_text()
     value = json.loads(capsys.readouterr().out)
-    assert [engine["precision"] for engine in value["engines"]] == ["fp16"]
+    assert [engine["name"] for engine in value["engines"]] == ["demo-fp16", "demo-edge-fp16"]
     assert "INT8 was left out" in value["left_out"]
     assert value["left_out"] in (tmp_path / "demo/report.html").read_text()
     assert len(list((tmp_path / "demo/segmented/masks").iterdir())) == 14
