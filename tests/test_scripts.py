@@ -67,7 +67,7 @@ def test_the_test_command_passes_arguments_on(tmp_path: Path) -> None:
     (tree / ".venv-test/stamp").write_text(stamp)
     done = subprocess.run(["scripts/test", "-q", "-k", "one"], cwd=tree, env=CLEAN, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed, 1 deselected" in done.stdout, "the other would fail"
+    assert "1 passed in" in done.stdout, "the other would fail"
 
 
 def test_a_machine_without_a_fitting_python_is_told_so(tmp_path: Path) -> None:
