@@ -127,6 +127,7 @@ def narrow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("narrow", [facts.name for facts in COMPARATORS], indirect=True)
 def test_the_whole_way(narrow: str, data: Path, tokenizers: dict[str, str], tmp_path: Path) -> None:
     run, graph, engine = tmp_path / "run", tmp_path / "way.onnx", tmp_path / "engine"

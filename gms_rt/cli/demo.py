@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.command("demo")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Output folder.")
 @click.option(
-    "--seconds", type=click.FloatRange(0.5, 60), default=2.0, show_default=True, help="Timed seconds per engine."
+    "--seconds", type=click.FloatRange(0.5, 60), default=3.0, show_default=True, help="Timed seconds per engine."
 )
 @click.option("--calib-images", type=click.IntRange(min=1), metavar="N", help="As in gms-rt build: take ranges from at "
               "most N images.")  # fmt: skip
