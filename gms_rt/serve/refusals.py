@@ -123,6 +123,11 @@ def told_error(error: BaseException) -> BaseException:
 
 def forget_frames(error: BaseException | None) -> None:
     """Let go of the frames that an error came through, with all that they hold: they may refer to the error again."""
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
+    seen: set[int] = set()
+    left = [error]
+    while left:  # causes may go round in a circle
+        each = left.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            each.__traceback__ = None
+            left += [each.__cause__, each.__context__]

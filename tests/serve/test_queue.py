@@ -28,7 +28,7 @@ from gms_rt.serve.held import ByteBudget, Held
 from gms_rt.serve.limits import ServeLimits
 from gms_rt.serve.model import ServedModel
 from gms_rt.serve.queue import EngineQueue, QueueSettings
-from gms_rt.serve.refusals import BusyError, ClosedError, LateError
+from gms_rt.serve.refusals import BusyError, ClosedError, LateError, forget_frames
 
 
 class Gate:
@@ -268,3 +268,15 @@ def test_what_is_cancelled_ends_no_thread() -> None:
         gate.open.set()
         assert kept.map()[0, 0] == 2
     assert gate.sizes == [1, 1]
+
+
+def test_frames_are_let_go_of_though_causes_go_round_in_a_circle() -> None:
+    first, second = ValueError("first"), KeyError("second")
+    try:
+        raise first
+    except ValueError:
+        pass
+    assert first.__traceback__ is not None
+    first.__cause__, second.__context__, second.__cause__ = second, first, first
+    forget_frames(second)
+    assert first.__traceback__ is None
