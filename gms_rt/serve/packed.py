@@ -45,7 +45,9 @@ def unpack(data: bytes, limits: ServeLimits, held: Held) -> Iterator[tuple[str, 
                     raise TooLargeError("is an archive that holds more than it says")
                 left -= len(content)
                 yield entry.filename, content
-    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError, OSError) as error:
+    except (
+        zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError, OSError, IndexError
+    ) as error:  # fmt: skip  # an IndexError is an entry without a name
         raise InputError(f"is a damaged zip archive ({error})") from error
     except RuntimeError as error:  # a password is needed
         raise InputError(f"is a zip archive that cannot be opened ({error})") from error
