@@ -21,6 +21,10 @@ ZIP = b"PK\x03\x04"
 _END = b"PK\x05\x06"
 _END_64 = b"PK\x06\x07"
 _KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for gigabytes before they unpack a byte
+# What zipfile raises for what is no archive; an IndexError where an entry has no name.
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError, OSError, IndexError,
+)  # fmt: skip
 _NAME = 1024  # bytes of the directory for each entry, with its name
 
 
@@ -45,9 +49,7 @@ def unpack(data: bytes, limits: ServeLimits, held: Held) -> Iterator[tuple[str, 
                     raise TooLargeError("is an archive that holds more than it says")
                 left -= len(content)
                 yield entry.filename, content
-    except (
-        zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError, OSError, IndexError
-    ) as error:  # fmt: skip  # an IndexError is an entry without a name
+    except _DAMAGED as error:
         raise InputError(f"is a damaged zip archive ({error})") from error
     except RuntimeError as error:  # a password is needed
         raise InputError(f"is a zip archive that cannot be opened ({error})") from error

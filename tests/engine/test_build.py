@@ -77,8 +77,9 @@ def check_judged(manifest, precision):
         assert plan.judged["arithmetic"] == "f16" and plan.judged["passed"]
         assert plan.judged["images"] == len(GATE.images) and plan.judged["data"] == manifest.gate["data"]
         assert plan.judged["how"] == "emulated on a CPU: every node's result rounded to f16, sums in f32"
-        # Six pictures may come to the same mean; whether they do depends on which arithmetic was faster on the CPU.
-        assert plan.judged["how"] != manifest.gate.get("how")
+        # Its figures may be the gate's all the same, where what is not INT8 runs in f32 on the CPU.
+        if precision == "int8" and manifest.execution == "bf16":
+            assert plan.judged["mean"] != manifest.gate["mean"]
         assert plan.judged["gate_min"] == 0.9
     lines = [line for line in gate_lines(manifest) if line.startswith("plan:")]
     assert len(lines) == (precision != "fp32")

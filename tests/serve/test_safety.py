@@ -196,6 +196,14 @@ def test_hostile_archives(server: Running, body: bytes, status: int) -> None:
     assert segment(server, png(picture(1))).status == 200
 
 
+def test_an_archive_with_an_entry_without_a_name_is_damaged(server: Running) -> None:
+    data = zipped({"a": b"x"})
+    entry = data.rindex(b"PK\x01\x02")
+    nameless = data[: entry + 28] + struct.pack("<3H", 0, 0, 1) + data[entry + 34 :]  # its name is its comment
+    answer = segment(server, nameless)
+    assert answer.status == 422 and "is a damaged zip archive" in answer.body.decode()
+
+
 def test_names_in_archives_are_shown_and_never_used(server: Running) -> None:
     name = "a/" + "n" * 400 + "/\u00e9\u4e2d\n.png"
     answer = segment(server, zipped({name: png(picture(1)), "b.png": png(picture(2))}))
