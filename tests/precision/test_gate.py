@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,10 +170,11 @@ def test_images_that_refused_a_choice_promise_nothing_of_the_next(
     graph: Graph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As where an interrupted search goes on: nothing had to be run, and what was tried first passes.
-    found = SearchResult([], "minmax", {}, GateVerdict(np.ones(126), Gate(1.0, 1.0)), [], evaluations=0, plain=True)
-    monkeypatch.setattr(
-        module.Search, "run", lambda self, _: dataclasses.replace(found, nodes=self.candidates, clips=self.clips("mse"))
-    )
+    def passes(self: Any, _: object) -> SearchResult:
+        verdict = GateVerdict(np.ones(len(self.images)), Gate(1.0, 1.0))
+        return SearchResult(self.candidates, "minmax", self.clips("mse"), verdict, [], evaluations=0, plain=True)
+
+    monkeypatch.setattr(module.Search, "run", passes)
     record = recipe_from_graph(graph, request(Gate(1.0, 1.0), TUNING), None).gate
     assert record is not None and record["images"] == 126 and record["promise"] is None
 
