@@ -119,13 +119,17 @@ def page_text(values: dict[str, Any], root: Path) -> str:
         f"Each training may use {minutes} of wall time on the same machine ({values['machine']}, device "
         f"{values['device']}), reading and encoding included: the same split, views, validation cases and metrics for "
         f"every model, none started from weights of this task. GMS uses the frozen tokenizer {values['tokenizer']}, "
-        "which was trained before on other pictures; the others start from random weights. The student's time comes on "
-        "top of its teacher's. Parameters are those that were trained, in brackets all of the graph. FP32 and INT8 are "
-        "engines of this program, one image, batch 1, timed turn by turn; the gate says how near the INT8 masks are to "
-        "the FP32 masks.",
+        "which was trained before on other pictures; the others start from random weights. The student trains for as "
+        "long again, on top of its teacher's time; what its teacher says of the pictures is computed before. "
+        "Parameters are those that were trained, in brackets all of the graph. FP32 and INT8 are engines of this "
+        "program, one image, batch 1, timed turn by turn; the gate says how near the INT8 masks are to the FP32 masks.",
         "",
     ]
-    parts += [f"Settings of every recipe: {', '.join(values['settings'])}.", ""] if values["settings"] else []
+    parts += (
+        [f"Settings of every recipe that knows them: {', '.join(values['settings'])}.", ""]
+        if values["settings"]
+        else []
+    )
     parts += [f"Tested on every {values['every']}th case alone.", ""] if values["every"] > 1 else []
     for name, found in values["data"].items():
         parts += [f"### {NAMES[name]}", ""]
@@ -135,13 +139,16 @@ def page_text(values: dict[str, Any], root: Path) -> str:
         parts += [markdown(_HEADER, [_row(system, row) for system, row in found["rows"].items()]), ""]
         parts += [f"{reading_of_rows(found['rows'])}", "", *_elsewhere_lines(name, found.get("elsewhere") or {})]
     parts += ["## What GMS is for", "", verdict_of_data(values["data"]), ""]
+    settings = "".join(f" --set {setting}" for setting in values["settings"])
+    command = f"benchmarks/paper/run --compare --data data/ --tokenizer onnx:weights/{values['tokenizer']}{settings}"
+    command += f" --minutes {values['minutes']:g}"
     parts += ["## Measured before, under other conditions", "", *earlier_lines(root), ""]
     parts += [
         "## Run it",
         "",
         "```text",
-        "benchmarks/paper/run --compare --data data/ --tokenizer onnx:weights/vaelight --minutes 60 --plan",
-        "benchmarks/paper/run --compare --data data/ --tokenizer onnx:weights/vaelight --minutes 60",
+        f"{command} --plan",
+        command,
         "```",
         "",
         "With `--plan` it says how long it will take. The paper's own tables, with the published numbers of every "

@@ -3,40 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from gms_rt.artifacts import read_json, write_bytes
 from gms_rt.data.layouts import recognise
 from gms_rt.data.splits import split_dataset
+from gms_rt.distill.recipe import DistillRecipe
 from gms_rt.engine.manifest import MANIFEST, read_manifest
 from gms_rt.errors import GmsError
 from gms_rt.report.json import report_from_json
 from paper.jobs import Job, one_command, run_of
 from paper.order import Folder, Order
-from paper.systems import GMS, STUDENT, Command, Done
+from paper.systems import GMS, STUDENT, VIEWS, Command, Done
 
+_STUDENTS = {field.name for field in fields(DistillRecipe)}  # settings of a training that distilling knows, too
 _NO_GATE = (0, 3, 5)  # 3: INT8 does not hold the gate, which the page says
 
 
 def distilling(folder: Folder, order: Order) -> Job:
-    """The edge student of GMS, by the usual recipe."""
+    """The edge student of GMS, by the usual recipe, for as long as its teacher."""
     out = run_of(STUDENT, folder.key, order)
     lists = ("--splits", str(folder.splits)) if folder.splits else ()
-    settings = tuple(word for setting in order.settings for word in ("--set", setting) if _for_student(setting))
+    clock = (f"minutes={order.minutes:g}", "epochs=100000", "validate_every=5") if order.minutes else ()
+    chosen = (*VIEWS[folder.key], *clock, *order.settings)
+    settings = tuple(word for setting in chosen if _for_student(setting) for word in ("--set", setting))
     command = ("distill", str(run_of(GMS, folder.key, order)), "--data", str(folder.path), *lists, *settings)
     return Job(
         f"train/{STUDENT}/{folder.key}",
         f"distill the edge student on {folder.key}",
         one_command((*command, "--device", order.device, "--out", str(out), "--resume")),
         out / "config.toml",
+        minutes=order.minutes,
         needs=f"train/{GMS}/{folder.key}",
     )
 
 
 def _for_student(setting: str) -> bool:
     """Whether a setting of a training is one of distilling, too."""
-    return setting.partition("=")[0] in ("size", "epochs", "batch", "threads", "seed", "validate_every", "save_seconds")
+    return setting.partition("=")[0] in _STUDENTS
 
 
 def building(system: str, folder: Folder, order: Order) -> Job:

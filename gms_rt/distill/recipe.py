@@ -27,7 +27,9 @@ class DistillRecipe:
     latent_weight: float = 0.1  # of the distance to the teacher's mask latent, within what the teacher says
     plain_share: float = 0.25  # share of views that are not moved: the teacher's latents hold for these alone
     # The steps.
-    epochs: int = 100  # passes over all pictures
+    epochs: int = 100  # passes over all pictures, at most
+    # Minutes of steps and validation after which `epochs` end; rate and teacher's weight follow the clock. 0: never.
+    minutes: float = 0.0
     int8_epochs: int = 0  # passes behind them in which the student computes as its INT8 engine will; 0: none
     batch: int = 32  # pictures per step
     last_batch: Literal["keep", "drop"] = "drop"  # what becomes of an epoch's last pictures where they fill no batch
@@ -78,12 +80,13 @@ class DistillRecipe:
 
     def int8_phase(self) -> DistillRecipe:
         """The recipe of the epochs in which the student computes as INT8 will; the teacher's weight is its last."""
-        phase = replace(self, epochs=self.int8_epochs, lr=self.int8_lr, teacher_weight=self.teacher_finish)
+        weight = self.teacher_finish
+        phase = replace(self, epochs=self.int8_epochs, minutes=0.0, lr=self.int8_lr, teacher_weight=weight)
         return replace(phase, warmup=min(self.warmup, self.int8_epochs / 10), patience=0, latent_weight=0.0)
 
-    def teaching(self, epoch: int) -> float:
-        """The weight of what the teacher says in this epoch."""
-        share = min(1.0, epoch / max(self.epochs - 1, 1))
+    def teaching(self, epoch: int, spent: float | None = None) -> float:
+        """The weight of what the teacher says in this epoch, or when this share of the minutes is over."""
+        share = min(1.0, epoch / max(self.epochs - 1, 1) if spent is None else spent)
         return self.teacher_weight + (self.teacher_finish - self.teacher_weight) * share
 
     @property
@@ -96,8 +99,9 @@ class DistillRecipe:
         return replace(self, teacher_weight=0.0, teacher_finish=0.0)
 
     def to_values(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+        """Plain values, without minutes where there is no limit: earlier trainings did not know them."""
+        values = asdict(self)
+        return values if self.minutes else {key: value for key, value in values.items() if key != "minutes"}
 
 
 def distill_recipe_names() -> list[str]:

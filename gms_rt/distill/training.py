@@ -55,7 +55,7 @@ class StudentTraining:
             said = self.network.taught(batch.image)
         else:
             said = Taught(self.network(batch.image), None, ())
-        found = student_losses(self.recipe, self.recipe.teaching(place.epoch), batch, said)
+        found = student_losses(self.recipe, self.recipe.teaching(place.epoch, place.spent), batch, said)
         return found.total, found.truth, found.teacher, found.latent
 
     def score(self, weights: dict[str, Tensor]) -> tuple[float, float] | None:

@@ -22,6 +22,7 @@ class Place:
     lr: float
     last_of_epoch: bool
     last_of_phase: bool
+    spent: float | None = None  # share of the recipe's minutes that is over; None where it gives none
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,8 @@ class Steps(Generic[AnyBatch]):
 
     def _step(self, batch: AnyBatch, place: Place) -> None:
         if self.recipe.minutes:
-            place = replace(place, lr=self.schedule.rate_at(place, self._time_share))
+            spent = self._time_share
+            place = replace(place, lr=self.schedule.rate_at(place, spent), spent=spent)
         for group in self.optimiser.param_groups:
             group["lr"] = place.lr
         self.network.train()

@@ -28,6 +28,7 @@ from gms_rt.model.loading import load_tokenizer
 from gms_rt.model.run import save_run
 from gms_rt.model.student import StudentShape
 from gms_rt.model.student_run import load_student
+from gms_rt.train import steps
 
 SHAPE = StudentShape(size=32, width=16, blocks=(1, 0, 0), merge_blocks=0)
 SMALL = ("size=32", "batch=8", "epochs=2", "warmup=0", "save_seconds=0", "threads=1", "validation=0.2")
@@ -71,6 +72,37 @@ def weights(folder: Path, name: str = "last.safetensors") -> bytes:
 
 def table(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+
+
+class _Clock:
+    """Moves by half a second at each look."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 0.5
+        return self.now
+
+
+def test_the_clock_ends_a_training_with_the_teacher_silent(
+    phantoms: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "time", _Clock())
+    heard: list[float] = []
+    losses = training.student_losses
+    monkeypatch.setattr(
+        training, "student_losses", lambda how, weight, *more: heard.append(weight) or losses(how, weight, *more)
+    )
+    how = recipe("epochs=1000", "minutes=0.2", "validate_every=1000")
+    outcome = distill(request(teacher, phantoms, tmp_path / "run", how)).outcome
+    rows = table(tmp_path / "run")
+    assert 12 <= outcome.seconds < 20 and len(rows) < 1000
+    assert heard[0] == 1.0 and heard == sorted(heard, reverse=True) and heard[-1] < 0.15
+    assert float(rows[-1]["lr"]) < 0.05 * how.lr < float(rows[0]["lr"])
+    assert rows[-1]["validation_dice"]  # wherever the clock ends it, the last weights are judged
+    assert (tmp_path / "run" / "student.safetensors").is_file()
+    # What knew no minutes goes on: its recipe reads as before.
+    assert "minutes" not in recipe().to_values() and how.to_values()["minutes"] == 0.2
 
 
 def test_a_taught_student_is_a_whole_run(phantoms: Path, teacher: Path, tmp_path: Path) -> None:

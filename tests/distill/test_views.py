@@ -106,5 +106,7 @@ def test_recipes_are_checked(setting: str, words: str) -> None:
 def test_the_teachers_weight_moves_evenly_to_its_end() -> None:
     how = DistillRecipe(epochs=5, teacher_weight=1.0, teacher_finish=0.2)
     assert [round(how.teaching(epoch), 6) for epoch in range(7)] == [1.0, 0.8, 0.6, 0.4, 0.2, 0.2, 0.2]
+    # Where the clock ends the training, it follows the clock: the epochs are many then.
+    assert [round(how.teaching(0, spent), 6) for spent in (0.0, 0.5, 1.0, 1.1)] == [1.0, 0.6, 0.2, 0.2]
     with pytest.raises(ConfigError, match="unknown recipe 'egde'"):
         load_distill_recipe("egde")
