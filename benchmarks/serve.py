@@ -79,14 +79,18 @@ class Served:
 
     def __init__(self, engine: Path, port: int = 0) -> None:
         command = [sys.executable, "-m", "gms_rt", "serve", str(engine), "--port", str(port), "--json", "--quiet"]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        # A pipe that nobody empties would stop the service at 64 KiB: decoders complain there of damaged pictures.
+        self._said = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._said, text=True)
         assert self.process.stdout is not None
         listening = json.loads(self.process.stdout.readline())
         self.port = int(listening["address"].rsplit(":", 1)[1])
         self.engines = listening["engines"]
         ready = self.process.stdout.readline()
         if not ready:
-            raise SystemExit(f"the service did not start: {self.process.communicate()[1]}")
+            self.process.wait()
+            self._said.seek(0)
+            raise SystemExit(f"the service did not start: {self._said.read()}")
 
     def figure(self, name: str) -> float:
         """A figure of /metrics."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gms_rt.arrays import U8
+from gms_rt.arrays import F64, U8
 from gms_rt.errors import InputError
 
 LOW, HIGH = 0.5, 99.5  # percentiles: robust against a few burnt-in or dead pixels
@@ -22,10 +22,18 @@ def to_8bit(values: NDArray[Any], low: float, high: float) -> U8:
     """
     if not high > low:
         return np.zeros(values.shape, np.uint8)
-    scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
-    if values.dtype.kind == "f" and not (known := np.isfinite(values)).all():
-        scaled = np.where(known, scaled, np.float32(0))
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low))
+        if not (known := np.isfinite(scaled)).all():
+            scaled = np.where(known, scaled, _beyond_float32(values, low, high))
     return np.asarray(np.rint(np.clip(scaled, 0, 255)), np.uint8)
+
+
+def _beyond_float32(values: NDArray[Any], low: float, high: float) -> F64:
+    """The same for values or windows that float32 does not hold; 0 for what is no number."""
+    wide = values.astype(np.float64)
+    share = (wide / 4 - low / 4) / (high / 4 - low / 4)  # a quarter, so that no difference is infinite
+    return np.where(np.isfinite(wide), np.nan_to_num(255 * share, nan=0.0), 0.0)
 
 
 def percentiles(values: NDArray[Any], ignore: float | None = None) -> tuple[float, float]:
