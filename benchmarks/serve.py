@@ -80,7 +80,7 @@ class Served:
     def __init__(self, engine: Path, port: int = 0) -> None:
         command = [sys.executable, "-m", "gms_rt", "serve", str(engine), "--port", str(port), "--json", "--quiet"]
         # A pipe that nobody empties would stop the service at 64 KiB: decoders complain there of damaged pictures.
-        self._said = tempfile.TemporaryFile("w+")
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives as long as the service
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._said, text=True)
         assert self.process.stdout is not None
         listening = json.loads(self.process.stdout.readline())

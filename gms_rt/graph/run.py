@@ -43,6 +43,7 @@ class Session:
     Several batches at once would gain nothing here, and a pinned thread waits for whatever else runs on its core.
     `batch` gives a graph whose batch is open its size; a graph in OpenVINO's form may keep nodes in f32. With `profile`
     the time of each layer is measured. `inputs` are those that the graph has beside its image, the same for every one.
+    `threads` are all cores if 0.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Session:
         form: IrModel | None = None,
         profile: bool = False,
         inputs: Mapping[str, NDArray[Any]] | None = None,
+        threads: int = 0,
     ) -> None:
         try:
             core = cpu_core()
@@ -68,6 +70,8 @@ class Session:
             "ENABLE_CPU_PINNING": False,
             "PERF_COUNT": profile,
         }
+        if threads:
+            config["INFERENCE_NUM_THREADS"] = threads
         try:
             model = core.read_model(graph.bytes()) if form is None else _read_form(core, form)
             if batch:
@@ -89,7 +93,7 @@ class Session:
             result[start : start + count] = request.get_output_tensor(0).data[:count, :, :, 0]
         return result
 
-    def outputs(self, image: U8) -> list[NDArray[Any]]:
+    def outputs(self, image: NDArray[Any]) -> list[NDArray[Any]]:
         """Every output of the graph for one batch, in order."""
         answer = self._compiled({INPUT: image, **self._inputs}, share_inputs=True, share_outputs=True)
         return [answer[i] for i in range(len(self._compiled.outputs))]

@@ -45,6 +45,11 @@ class Gms(FrozenLatents):
             )
         self.mapper = mapper
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.mapper.parameters()).device
+
     def forward(self, image: Tensor) -> Tensor:
         """Probabilities N×1×H×W of N×3×H×W images."""
         return self.probability(self.map(self.encode(image)))

@@ -24,6 +24,7 @@ from gms_rt.artifacts import atomic_path, read_json, sha256_file, sha256_json, w
 from gms_rt.errors import GmsError
 from gms_rt.model.gms import Gms
 from gms_rt.train.device import readers
+from gms_rt.train.frozen_stages import FrozenStages
 from gms_rt.train.recipe import VIEW_LATER
 from gms_rt.train.samples import Samples, mask_tensor
 
@@ -57,8 +58,10 @@ class LatentCache:
         )
 
 
-def cached_latents(gms: Gms, samples: Samples, folder: Path, progress: Progress | None = None) -> LatentCache:
-    """Open the cache of these samples, after encoding what is missing."""
+def cached_latents(
+    gms: Gms, samples: Samples, folder: Path, progress: Progress | None = None, stages: FrozenStages | None = None
+) -> LatentCache:
+    """Open the cache of these samples, after encoding what is missing, by `stages` in place of the model's own."""
     recipe = samples.recipe
     key = _key(gms, samples)
     known = _known(folder, key)
@@ -66,7 +69,7 @@ def cached_latents(gms: Gms, samples: Samples, folder: Path, progress: Progress 
     for shard in range(_shards(len(samples))):
         numbers = range(shard * _SHARD, min(len(samples), (shard + 1) * _SHARD))
         if not _whole(folder, shard, known.get(str(shard), {})):
-            arrays = _encoded(gms, samples, numbers)
+            arrays = _encoded(stages or gms, samples, numbers, gms.tokenizer.spec.source)
             known[str(shard)] = {part: _store(_file(folder, shard, part), arrays[part]) for part in _PARTS}
             write_json(folder / INDEX, {"key": key, **_levels(gms), "shards": known})
         if progress is not None:
@@ -75,19 +78,18 @@ def cached_latents(gms: Gms, samples: Samples, folder: Path, progress: Progress 
 
 
 @torch.no_grad()
-def encode(gms: Gms, images: Sequence[U8]) -> Tensor:
+def encode(stages: FrozenStages, images: Sequence[U8]) -> Tensor:
     """What the model maps, of uint8 images, in CPU memory."""
-    return _in_batches(gms, gms.encode_levels, images)
+    return _in_batches(stages.device, stages.encode_levels, images)
 
 
 @torch.no_grad()
-def encode_masks(gms: Gms, masks: Sequence[U8]) -> Tensor:
+def encode_masks(stages: FrozenStages, masks: Sequence[U8]) -> Tensor:
     """Scaled latents of masks, in CPU memory."""
-    return _in_batches(gms, gms.encode_masks, [mask_image(mask) for mask in masks])
+    return _in_batches(stages.device, stages.encode_masks, [mask_image(mask) for mask in masks])
 
 
-def _in_batches(gms: Gms, how: Callable[[Tensor], Tensor], images: Sequence[U8]) -> Tensor:
-    device = next(gms.mapper.parameters()).device
+def _in_batches(device: torch.device, how: Callable[[Tensor], Tensor], images: Sequence[U8]) -> Tensor:
     batches = [torch.from_numpy(np.stack(images[i : i + _BATCH])) for i in range(0, len(images), _BATCH)]
     return torch.cat([how(batch.to(device)).float().cpu() for batch in batches])
 
@@ -97,23 +99,23 @@ def mask_image(mask: U8) -> U8:
     return np.repeat(mask[..., None], 3, axis=2)
 
 
-def _encoded(gms: Gms, samples: Samples, numbers: range) -> dict[str, NDArray[Any]]:
+def _encoded(stages: FrozenStages, samples: Samples, numbers: range, tokenizer: str) -> dict[str, NDArray[Any]]:
     views = samples.recipe.views
-    threads, _ = readers(next(gms.mapper.parameters()).device, _BATCH)
+    threads, _ = readers(stages.device, _BATCH)
     with ThreadPoolExecutor(threads, thread_name_prefix="views") as pool:
         # View by view, so that no two threads read the same case from disk.
         made = {(n, v): pool.submit(samples.view_or_plain, n, v) for v in range(views) for n in numbers}
         pairs = [made[n, v].result() for n in numbers for v in range(views)]
     masks = [mask for _, mask in pairs]
     latents = {
-        "images": encode(gms, [image for image, _ in pairs]),
-        "masks": encode_masks(gms, masks),
+        "images": encode(stages, [image for image, _ in pairs]),
+        "masks": encode_masks(stages, masks),
     }
     for name, latent in latents.items():
         if not torch.isfinite(latent.half()).all():
             raise GmsError(
                 f"the tokenizer's latents of {name} exceed what float16 can store",
-                where=gms.tokenizer.spec.source,
+                where=tokenizer,
                 fix="train with views=0",
             )
     bits = np.packbits(mask_tensor(masks).numpy().astype(bool).reshape(len(masks), -1), axis=1)

@@ -23,6 +23,7 @@ from gms_rt.model.tokenizer import Tokenizer
 from gms_rt.train.batches import Batch, BatchSource, CachedBatches, LiveBatches, ReadAhead, posterior_layer
 from gms_rt.train.checkpoint import STATE
 from gms_rt.train.device import tuned_torch
+from gms_rt.train.frozen_stages import bf16_stages, stages_for
 from gms_rt.train.interrupt import StopRequest, stop_requests
 from gms_rt.train.latents import cached_latents, encode
 from gms_rt.train.linear_decoder import fit_linear_decoder
@@ -105,6 +106,10 @@ class _Training:
         self.samples = Samples(dataset.named(split.train), recipe)
         self.held_out = Samples(dataset.named(split.validation), recipe)
         self.schedule = Schedule(recipe, len(self.samples))
+        pictures = 2 * len(self.samples) * (recipe.views or recipe.epochs)  # each with its mask
+        self.stages = stages_for(self.gms, pictures, recipe.size, recipe.threads)
+        short = recipe.encode_in == "bf16"
+        self.encoder = bf16_stages(self.gms, recipe.size, recipe.threads) if short else self.stages
         self.cache = request.cache or request.out / "latents"
         data = {"name": dataset.name, "folder": str(dataset.root.resolve()), "split": split.source}
         self.classes = request.classes
@@ -131,7 +136,9 @@ class _Training:
                 fitted = fit_linear_decoder(*source.examples())
                 state.linear_decoder = None if fitted is None else fitted.to(self.device)
             self.mapping.linear = state.linear_decoder
-            self.mapping.validation = Validation(self.gms, self.held_out)  # empty, and false, without cases
+            self.mapping.validation = Validation(
+                self.gms, self.held_out, self.stages
+            )  # empty, and false, without cases
             self.steps.run(source)
         finally:
             source.close()
@@ -141,19 +148,19 @@ class _Training:
         """Standardise the levels by some training cases, evenly spread."""
         count = len(self.samples)
         numbers = sorted({i * count // _FITTED for i in range(_FITTED)})
-        encoded = encode(self.gms, [self.samples.plain(number)[0] for number in numbers])
+        encoded = encode(self.stages, [self.samples.plain(number)[0] for number in numbers])
         self.gms.mapper.fit_levels(encoded.to(self.device))
 
     def _source(self) -> BatchSource:
         if not self.recipe.views:
-            return LiveBatches(self.gms, self.samples, self.schedule, self.device, self.steps.half)
+            return LiveBatches(self.gms, self.samples, self.schedule, self.device, self.steps.half, self.encoder)
 
         def report(done: int, total: int) -> None:
             self.progress("encode", done, total, "")
             if self.stop.made:
                 raise KeyboardInterrupt
 
-        cache = cached_latents(self.gms, self.samples, self.cache, report)
+        cache = cached_latents(self.gms, self.samples, self.cache, report, self.encoder)
         source = CachedBatches(cache, self.samples, self.schedule)
         return ReadAhead(source, self.schedule) if self.device.type == "cuda" else source
 

@@ -11,6 +11,7 @@ from gms_rt.metrics import dice
 from gms_rt.model.gms import Gms
 from gms_rt.scan.mask import FOREGROUND
 from gms_rt.train.checkpoint import copy_weights
+from gms_rt.train.frozen_stages import FrozenStages
 from gms_rt.train.latents import encode, encode_masks
 from gms_rt.train.losses import latent_loss
 from gms_rt.train.samples import Samples
@@ -19,12 +20,13 @@ from gms_rt.train.samples import Samples
 class Validation:
     """The validation cases, encoded once: images, mask latents, masks."""
 
-    def __init__(self, gms: Gms, samples: Samples) -> None:
+    def __init__(self, gms: Gms, samples: Samples, stages: FrozenStages | None = None) -> None:
         self._gms = gms
+        self._stages = stages or gms  # who encodes and draws
         self._cases: list[tuple[Tensor, Tensor, U8]] = []
         for number in range(len(samples)):
             image, mask = samples.plain(number)
-            self._cases.append((encode(gms, [image]), encode_masks(gms, [mask]), mask))
+            self._cases.append((encode(self._stages, [image]), encode_masks(self._stages, [mask]), mask))
 
     def __len__(self) -> int:
         return len(self._cases)
@@ -41,7 +43,7 @@ class Validation:
         for image, target, mask in self._cases:
             mapped = self._gms.map(image.to(device))
             losses.append(float(latent_loss(mapped, target.to(device))))
-            levels = self._gms.draw_levels(mapped)[0, ..., 0].cpu().numpy()
+            levels = self._stages.draw_levels(mapped)[0, ..., 0].cpu().numpy()
             scores.append(dice(levels >= FOREGROUND, mask))
         mapper.load_state_dict(current)
         return float(np.mean(scores)), float(np.mean(losses))
