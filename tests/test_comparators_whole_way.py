@@ -77,6 +77,16 @@ NARROW: dict[str, dict[str, Any]] = {
         "gss._LAST": 32,
         "gss._HEADS": 2,
     },
+    "medsegdiff-v2": {
+        "medsegdiff_v2._CONDITION_WIDTHS": (8, 8, 8),
+        "medsegdiff_v2._CONDITION_DROPOUT": 0.0,
+        "medsegdiff_v2._WIDTH": 16,
+        "medsegdiff_v2._MULTIPLIERS": (1, 1, 2),
+        "medsegdiff_v2._BLOCKS": 1,
+        "medsegdiff_v2._ATTENTIVE": (1,),
+        "medsegdiff_v2._FORMER_WIDTH": 16,
+        "medsegdiff_v2._TAKEN": 2,
+    },
     "sdseg": {
         "sdseg._WIDTH": 16,
         "sdseg._MULTIPLIERS": (1, 2),
