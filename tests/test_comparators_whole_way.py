@@ -81,11 +81,12 @@ NARROW: dict[str, dict[str, Any]] = {
         "medsegdiff_v2._CONDITION_WIDTHS": (8, 8, 8),
         "medsegdiff_v2._CONDITION_DROPOUT": 0.0,
         "medsegdiff_v2._WIDTH": 16,
-        "medsegdiff_v2._MULTIPLIERS": (1, 1, 2),
-        "medsegdiff_v2._BLOCKS": 1,
-        "medsegdiff_v2._ATTENTIVE": (1,),
+        "medsegdiff_v2._MULTIPLIERS": (1, 1, 1),
+        "medsegdiff_v2._BLOCKS": 0,  # but for the way up, which has one more
+        "medsegdiff_v2._ATTENTIVE": (),
         "medsegdiff_v2._FORMER_WIDTH": 16,
         "medsegdiff_v2._TAKEN": 2,
+        "spectrum_former._LAYERS": 1,
     },
     "sdseg": {
         "sdseg._WIDTH": 16,

@@ -65,7 +65,7 @@ class MedSegDiffV2(nn.Module):
         noisy = clean = self.get_buffer("noise").expand(len(pixels), -1, -1, -1)
         taken = steps_taken(_TAKEN, _STEPS)
         for number, following in zip(taken, (*taken[1:], None), strict=True):
-            step = torch.full((len(pixels),), number, device=pixels.device)
+            step = torch.full((1,), number, device=pixels.device)  # one for all pictures
             noise = self._noise_in(noisy, pixels, told, step)
             clean = self.schedule.clean(noisy, noise, step).clamp(0, 1)
             if following is not None:
