@@ -77,6 +77,17 @@ NARROW: dict[str, dict[str, Any]] = {
         "gss._LAST": 32,
         "gss._HEADS": 2,
     },
+    "medsegdiff-v2": {
+        "medsegdiff_v2._CONDITION_WIDTHS": (8, 8, 8),
+        "medsegdiff_v2._CONDITION_DROPOUT": 0.0,
+        "medsegdiff_v2._WIDTH": 16,
+        "medsegdiff_v2._MULTIPLIERS": (1, 1, 1),
+        "medsegdiff_v2._BLOCKS": 0,  # but for the way up, which has one more
+        "medsegdiff_v2._ATTENTIVE": (),
+        "medsegdiff_v2._FORMER_WIDTH": 16,
+        "medsegdiff_v2._TAKEN": 2,
+        "spectrum_former._LAYERS": 1,
+    },
     "sdseg": {
         "sdseg._WIDTH": 16,
         "sdseg._MULTIPLIERS": (1, 2),

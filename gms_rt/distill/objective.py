@@ -14,8 +14,8 @@ from torch import Tensor
 
 from gms_rt.distill.batches import StudentBatch
 from gms_rt.distill.recipe import DistillRecipe
+from gms_rt.model.mask_loss import mask_loss
 from gms_rt.model.student import Taught
-from gms_rt.train.losses import mask_loss
 
 
 @dataclass(frozen=True)

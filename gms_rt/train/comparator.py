@@ -25,12 +25,12 @@ from gms_rt.model.comparators.network import Comparator, LearnsItsOwnWay
 from gms_rt.model.comparators.registry import comparator_facts
 from gms_rt.model.comparators.run import comparator_from_run, save_comparator
 from gms_rt.model.kind import COMPARATOR_WEIGHTS, CONFIG
+from gms_rt.model.mask_loss import mask_loss
 from gms_rt.model.run import fill, write_weights
 from gms_rt.scan.mask import FOREGROUND
 from gms_rt.train.checkpoint import STATE
 from gms_rt.train.device import tuned_torch
 from gms_rt.train.interrupt import StopRequest, stop_requests
-from gms_rt.train.losses import mask_loss
 from gms_rt.train.pixel_validation import PixelValidation, image_pixels
 from gms_rt.train.request import ComparatorRequest, Outcome, Progress
 from gms_rt.train.samples import Samples

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from gms_rt.arrays import U8
+from gms_rt.model.mask_loss import mask_loss
 from gms_rt.scan.mask import FOREGROUND
 from gms_rt.train.checkpoint import copy_weights
-from gms_rt.train.losses import mask_loss
 
 
 class PixelValidation:

@@ -21,11 +21,12 @@ from gms_rt.model.comparators.registry import COMPARATORS
 
 pytest.importorskip("torch")
 SMALL = ("size=64", "width=8", "groups=4", "multipliers=[1,2]", "batch=4", "threads=1", "save_seconds=0", "epochs=1")
+LACKING = "medsegdiff-v2"  # stands for a system of the tables that has no model
 
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[ModuleType]:
-    """The script as a module; the package beside it is found as `paper`."""
+    """The script as a module; the package beside it is found as `paper`. It knows of no MedSegDiff-V2."""
     path = str(ROOT / "benchmarks" / "paper" / "run")
     before = list(sys.path)
     loader = importlib.machinery.SourceFileLoader("paper_run_script", path)
@@ -35,7 +36,10 @@ def script() -> Iterator[ModuleType]:
     module = importlib.util.module_from_spec(specification)
     loader.exec_module(module)
     sys.path[:] = [str(ROOT / "benchmarks"), *before]
-    yield module
+    fewer = tuple(facts for facts in COMPARATORS if facts.name != LACKING)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("paper.systems.COMPARATORS", fewer)
+        yield module
     sys.path[:] = before
 
 
@@ -64,7 +68,7 @@ def arguments(folder: Path, *more: str) -> list[str]:
         "--systems",
         "gms",
         "ege-unet",
-        "medsegdiff-v2",
+        LACKING,
     ]
     given += ["--minutes", "0", "--work", folder / "work", "--out", folder / "out"]
     return [*map(str, given), *(word for setting in SMALL for word in ("--set", setting)), *more]

@@ -136,6 +136,20 @@ def test_a_denoiser_takes_grids_of_any_side_and_its_step_s_number() -> None:
             assert (found[0] - found[1]).abs().max() > 1e-3
 
 
+def test_the_weights_of_sdseg_s_denoiser_keep_their_names() -> None:
+    """Runs of it were written before a denoiser had several shapes."""
+    with torch.device("meta"):
+        weights = Denoiser(DenoiserShape(8, 4, 32, (1, 2), 1, 2, 0.0)).state_dict()
+    assert {name.partition(".")[0] for name in weights} == {
+        "step", "first", "downs", "middle", "behind", "ups", "norm", "head",
+    }  # fmt: skip
+    parts = {name.removeprefix("downs.1.block.") for name in weights if name.startswith("downs.1.block.")}
+    layers = ("norm", "conv", "told", "second", "out")
+    assert parts == {f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")}
+    assert weights["downs.1.block.told.weight"].shape == (2 * 32, 4 * 32)
+    assert weights["downs.0.attention.qkv.weight"].shape == (3 * 32, 32, 1, 1)
+
+
 def test_codes_are_drawn_as_the_latents_that_they_stand_for(tmp_path: Path) -> None:
     from gms_rt.model.diffusers_tokenizer import nearest_codes
 

@@ -33,6 +33,11 @@ class NoiseSchedule(nn.Module):
         signal, strength = self._at(step)
         return (noisy - strength * noise) / signal
 
+    def noise_beside(self, noisy: Tensor, clean: Tensor, step: Tensor) -> Tensor:
+        """The noise that the noisy has beside what is clean."""
+        signal, strength = self._at(step)
+        return (noisy - signal * clean) / strength
+
     def _at(self, step: Tensor) -> tuple[Tensor, Tensor]:
         signal, noise = (self.get_buffer(name)[step][:, None, None, None] for name in ("_signal", "_noise"))
         return signal, noise
