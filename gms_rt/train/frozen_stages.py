@@ -1,7 +1,8 @@
 """The frozen stages of training, encoder and decoder without gradients: by torch, or on a CPU by OpenVINO.
 
-OpenVINO computes them several times as fast, from the graphs that an export makes of them, in f32: its latents differ
-from torch's by less than a cache stores. `stages_for` takes it where the work is worth the seconds of an export, for a
+OpenVINO computes them from the graphs that an export makes of them, in f32: its latents differ from torch's by less than
+a cache stores. Seen at 224x224 on two cores of an idle Xeon with AMX, milliseconds a picture by torch, f32 and bf16:
+vaelight 5.6, 2.8 and 1.3; taef2 126, 77 and 11. `stages_for` takes it where the work is worth the seconds of an export, for a
 training as a whole, so that a resumed training computes as the one before. A stage that cannot be exported, or does not
 come out alike, is torch's.
 """
@@ -58,7 +59,7 @@ def stages_for(gms: Gms, pictures: int, size: int, threads: int = 0) -> FrozenSt
 
 
 def bf16_stages(gms: Gms, size: int, threads: int = 0) -> FrozenStages:
-    """The same in BF16; refused where that is not to be had."""
+    """The same in BF16, for views; refused where that is not to be had."""
     why = _missing() or (lacks_bf16(cpu_arithmetic()) if gms.device.type == "cpu" else "it encodes on a GPU")
     if why:
         raise ConfigError(f"the encoder cannot compute in bf16: {why}", where="recipe", fix="set encode_in=fp32")
