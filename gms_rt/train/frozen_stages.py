@@ -1,10 +1,10 @@
 """The frozen stages of training, encoder and decoder without gradients: by torch, or on a CPU by OpenVINO.
 
-OpenVINO computes them from the graphs that an export makes of them, in f32: its latents differ from torch's by less than
-a cache stores. Seen at 224x224 on two cores of an idle Xeon with AMX, milliseconds a picture by torch, f32 and bf16:
-vaelight 5.6, 2.8 and 1.3; taef2 126, 77 and 11. `stages_for` takes it where the work is worth the seconds of an export, for a
-training as a whole, so that a resumed training computes as the one before. A stage that cannot be exported, or does not
-come out alike, is torch's.
+OpenVINO computes them from the graphs that an export makes of them, in f32: its latents differ from torch's by less
+than a cache stores. Seen at 224x224 on two cores of an idle Xeon with AMX, milliseconds a picture by torch, f32 and
+bf16: vaelight 5.6, 2.8 and 1.3; taef2 126, 77 and 11. `stages_for` takes it where the work is worth the seconds of an
+export, for a training as a whole, so that a resumed training computes as the one before. A stage that cannot be
+exported, or does not come out alike, is torch's.
 """
 
 from __future__ import annotations
