@@ -11,6 +11,7 @@ import torch
 
 from gms_rt.errors import ArtifactError, MissingExtraError, UsageError
 from gms_rt.model.any_run import check_any_run, load_any_run
+from gms_rt.model.comparators.ege_unet import EgeUNet
 from gms_rt.model.comparators.layers import fold_norms
 from gms_rt.model.comparators.network import Comparator, million_parameters
 from gms_rt.model.comparators.registry import COMPARATORS, ComparatorFacts, comparator_facts
@@ -47,6 +48,22 @@ def needs(facts: ComparatorFacts) -> None:
 def small(name: str = "ege-unet") -> Comparator:
     torch.manual_seed(1)
     return Comparator(comparator_facts(name), 32)
+
+
+def test_ege_unet_learns_the_same_in_bf16() -> None:
+    net = EgeUNet(64).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    images = images.to(memory_format=torch.channels_last)
+
+    def gradients(short: bool) -> list[torch.Tensor]:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=short):
+            logits = net(images)
+        return list(torch.autograd.grad(logits.float().square().mean(), [c.weight for c in dilated]))
+
+    dilated = [layer for layer in net.modules() if isinstance(layer, torch.nn.Conv2d) and layer.dilation[0] > 1]
+    assert len(dilated) == 15
+    for short, full in zip(gradients(True), gradients(False), strict=True):
+        assert torch.isfinite(short).all() and (short - full).norm() < 0.2 * full.norm() + 1e-6
 
 
 def test_every_scale_of_ege_unet_is_supervised_and_the_result_comes_first() -> None:

@@ -119,6 +119,20 @@ class _HadamardProducts(nn.Module):
         return mixed
 
 
+class _DilatedConv(nn.Conv2d):
+    """Each channel alone, with gaps; in FP32 on a CPU.
+
+    In BF16 torch 2.13 writes beyond its gradient there where pixels come before channels: infinite weights, or a crash.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve."""
+        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())
+
+
 class _Bridge(nn.Module):
     """A skip that also sees the scale below and the mask."""
 
@@ -128,7 +142,7 @@ class _Bridge(nn.Module):
         group = channels // 2 + 1  # a quarter of each scale, and the mask
         self.groups = nn.ModuleList(
             nn.Sequential(
-                ChannelNorm(group), nn.Conv2d(group, group, 3, padding=dilation, dilation=dilation, groups=group)
+                ChannelNorm(group), _DilatedConv(group, group, 3, padding=dilation, dilation=dilation, groups=group)
             )
             for dilation in _DILATIONS
         )
