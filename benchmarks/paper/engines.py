@@ -16,7 +16,7 @@ from gms_rt.errors import GmsError
 from gms_rt.report.json import report_from_json
 from paper.jobs import Job, one_command, run_of
 from paper.order import Folder, Order
-from paper.systems import GMS, STUDENT, VIEWS, Command, Done
+from paper.systems import GMS, STUDENT, VIEWS, Command, Done, clock_settings
 
 _STUDENTS = {field.name for field in fields(DistillRecipe)}  # settings of a training that distilling knows, too
 _NO_GATE = (0, 3, 5)  # 3: INT8 does not hold the gate, which the page says
@@ -26,8 +26,7 @@ def distilling(folder: Folder, order: Order) -> Job:
     """The edge student of GMS, by the usual recipe, for as long as its teacher."""
     out = run_of(STUDENT, folder.key, order)
     lists = ("--splits", str(folder.splits)) if folder.splits else ()
-    clock = (f"minutes={order.minutes:g}", "epochs=100000", "validate_every=5") if order.minutes else ()
-    chosen = (*VIEWS[folder.key], *clock, *order.settings)
+    chosen = (*VIEWS[folder.key], *clock_settings(order), *order.settings)
     settings = tuple(word for setting in chosen if _for_student(setting) for word in ("--set", setting))
     command = ("distill", str(run_of(GMS, folder.key, order)), "--data", str(folder.path), *lists, *settings)
     return Job(

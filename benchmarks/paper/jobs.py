@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gms_rt.evaluate.published_systems import PAIRS, systems_of_table
 from paper.order import Folder, Order
-from paper.systems import GMS, VIEWS, Command, Done, next_training, registered_models
+from paper.systems import GMS, VIEWS, Command, Done, clock_settings, next_training, registered_models
 
 ABLATED = ("busi", "ham10000", "kvasir-instrument")  # tables 4 and 5
 ONE = {"1": ("bus", "busi"), "2": ("glas", "ham10000", "kvasir-instrument")}  # tables of one training a cell
@@ -136,8 +136,9 @@ def ablation(grid: str, folder: Folder, order: Order) -> Job:
     out = order.work / f"ablate-{grid}" / folder.key
     tokenizers = order.tokenizers if grid == "tokenizer" else (order.tokenizer,)
     cells = len(tokenizers) if grid == "tokenizer" else len(LOSSES)
-    clock = (f"minutes={order.minutes:g}", "epochs=100000", "validate_every=5") if order.minutes else ()
-    settings = tuple(w for setting in (*VIEWS[folder.key], *clock, *order.settings) for w in ("--set", setting))
+    settings = tuple(
+        w for setting in (*VIEWS[folder.key], *clock_settings(order), *order.settings) for w in ("--set", setting)
+    )
     lists = ("--splits", str(folder.splits)) if folder.splits else ()
     named = tuple(word for tokenizer in tokenizers for word in ("--tokenizer", tokenizer))
     command = ("ablate", grid, str(folder.path), *named, "--recipe", "paper", *settings, *lists)

@@ -63,11 +63,15 @@ def next_training(system: str, folder: Folder, order: Order, run: Path, done: Se
     what = ("--tokenizer", order.tokenizer) if system == GMS else _model(system, order)
     recipe = "pixels" if system == GMS else comparator_facts(system).recipe
     if order.minutes:
-        clock = (f"minutes={order.minutes:g}", f"epochs={_LONG}", "validate_every=5")
-        return _train(folder, order, run, what, ("--recipe", recipe), clock)
+        return _train(folder, order, run, what, ("--recipe", recipe), clock_settings(order))
     if recipe == "pixels":
         return _train(folder, order, run, what, ("--recipe", "paper"), ())
     return _train(folder, order, run, what, ("--recipe", recipe), (f"epochs={_EPOCHS}",))
+
+
+def clock_settings(order: Order) -> Command:
+    """The settings by which the clock ends a training; none without minutes."""
+    return (f"minutes={order.minutes:g}", f"epochs={_LONG}", "validate_every=5") if order.minutes else ()
 
 
 def _model(system: str, order: Order) -> Command:

@@ -136,9 +136,8 @@ class _Training:
                 fitted = fit_linear_decoder(*source.examples())
                 state.linear_decoder = None if fitted is None else fitted.to(self.device)
             self.mapping.linear = state.linear_decoder
-            self.mapping.validation = Validation(
-                self.gms, self.held_out, self.stages
-            )  # empty, and false, without cases
+            # Without cases it is empty, and false.
+            self.mapping.validation = Validation(self.gms, self.held_out, self.stages)
             self.steps.run(source)
         finally:
             source.close()

@@ -35,7 +35,7 @@ class Validation:
     def score(self, weights: dict[str, Tensor]) -> tuple[float, float]:
         """Mean Dice and mean latent loss of the mapper with these weights; its own are restored."""
         mapper = self._gms.mapper
-        device = next(mapper.parameters()).device
+        device = self._gms.device
         current = copy_weights(mapper.state_dict())
         mapper.load_state_dict(weights)
         mapper.eval()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.clock import LookedAtClock
 from support.phantom_folders import write_pair, write_phantoms, write_picture
 
 from gms_rt.config import read_toml
@@ -74,20 +75,10 @@ def table(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
 
 
-class _Clock:
-    """Moves by half a second at each look."""
-
-    now = 0.0
-
-    def monotonic(self) -> float:
-        self.now += 0.5
-        return self.now
-
-
 def test_the_clock_ends_a_training_with_the_teacher_silent(
     phantoms: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "time", _Clock())
+    monkeypatch.setattr(steps, "time", LookedAtClock(0.5))
     heard: list[float] = []
     losses = training.student_losses
     monkeypatch.setattr(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.mask_learning import loss_left, squares
 from support.phantom_folders import write_pair, write_vq
 
 from gms_rt.errors import ArtifactError, UsageError
@@ -17,7 +18,6 @@ from gms_rt.model.comparators.registry import comparator_facts
 from gms_rt.model.comparators.run import load_comparator, save_comparator
 from gms_rt.model.loading import load_tokenizer
 from gms_rt.model.tokenizer import Tokenizer
-from gms_rt.train.device import tuned_torch
 
 SIDE = 32
 NARROW = {
@@ -37,14 +37,6 @@ def made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_pa
     return Comparator(comparator_facts(name), SIDE, tokenizer)
 
 
-def pictures() -> tuple[torch.Tensor, torch.Tensor]:
-    """Bright squares and their masks."""
-    masks = torch.zeros(4, 1, SIDE, SIDE)
-    for number in range(4):
-        masks[number, :, 4 * number : 4 * number + 12, 8:24] = 1
-    return (0.2 + 0.6 * masks).expand(-1, 3, -1, -1).contiguous(), masks
-
-
 def test_the_tokenizer_stays_as_it_is_and_outside_of_the_run(made: Comparator, tmp_path: Path) -> None:
     tokenizer = made.tokenizer
     assert isinstance(tokenizer, Tokenizer)
@@ -52,7 +44,7 @@ def test_the_tokenizer_stays_as_it_is_and_outside_of_the_run(made: Comparator, t
     trained = [weight for weight in made.parameters() if weight.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=1e-3)
     made.train()
-    loss = made.training_loss(*pictures())
+    loss = made.training_loss(*squares(SIDE))
     assert loss is not None
     loss.backward()
     optimiser.step()
@@ -61,7 +53,7 @@ def test_the_tokenizer_stays_as_it_is_and_outside_of_the_run(made: Comparator, t
     assert weights and not any("tokenizer" in name for name in weights)
     assert made.parameter_count == sum(weight.numel() for weight in trained)
     save_comparator(tmp_path / "run", made)
-    images = (pictures()[0].permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
+    images = (squares(SIDE)[0].permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
     loaded = load_comparator(tmp_path / "run")
     assert torch.equal(loaded.segment(images), made.eval().segment(images))
     named = tmp_path / "run" / "tokenizer.json"
@@ -71,7 +63,7 @@ def test_the_tokenizer_stays_as_it_is_and_outside_of_the_run(made: Comparator, t
 
 
 def test_a_picture_has_one_mask_whatever_is_beside_it(made: Comparator) -> None:
-    pixels, _ = pictures()
+    pixels, _ = squares(SIDE)
     made.eval()
     with torch.no_grad():
         together = made.network.probability(pixels)
@@ -82,24 +74,8 @@ def test_a_picture_has_one_mask_whatever_is_beside_it(made: Comparator) -> None:
 
 
 def test_it_learns_the_masks_of_a_few_pictures(made: Comparator) -> None:
-    pixels, masks = pictures()
-    torch.manual_seed(2)
-    optimiser = torch.optim.AdamW([weight for weight in made.parameters() if weight.requires_grad], lr=5e-3)
-
-    def loss(seed: int) -> torch.Tensor:
-        torch.manual_seed(seed)
-        found = made.training_loss(pixels, masks)
-        assert found is not None
-        return found
-
-    made.train()
-    with tuned_torch(threads=1):
-        first = sum(float(loss(seed).detach()) for seed in range(5))
-        for seed in range(100, 130):
-            optimiser.zero_grad()
-            loss(seed).backward()
-            optimiser.step()
-        assert sum(float(loss(seed).detach()) for seed in range(5)) < 0.7 * first
+    pixels, masks = squares(SIDE)
+    assert loss_left(made, pixels, masks, 30) < 0.7
 
 
 @pytest.mark.parametrize(("name", "given"), [("sdseg", False), ("gss", False), ("unet", True)])

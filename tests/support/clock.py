@@ -1,4 +1,4 @@
-"""Time that passes only when somebody sleeps, in place of the module `time`: no test need wait, or be fast."""
+"""Time that passes only when somebody sleeps or looks, in place of the module `time`: no test need wait, or be fast."""
 
 from __future__ import annotations
 
@@ -24,3 +24,17 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         self.now += seconds
         self._passed(seconds)
+
+
+class LookedAtClock:
+    """Begins at zero, and goes on by `step` seconds with each look."""
+
+    def __init__(self, step: float) -> None:
+        self.now, self.step = 0.0, step
+
+    def monotonic(self) -> float:
+        self.now += self.step
+        return self.now
+
+    def time(self) -> float:
+        return self.now

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.clock import LookedAtClock
 from support.phantom_folders import write_pair, write_phantoms, write_tokenizer
 
 from gms_rt import artifacts
@@ -411,26 +412,12 @@ def test_without_validation_the_last_weights_stay(phantoms: Path, tiny_tokenizer
     assert weights(tmp_path / "run") == weights(tmp_path / "run", "lmm.safetensors")
 
 
-class _Clock:
-    """Seconds that pass with each look."""
-
-    def __init__(self, step: float) -> None:
-        self.now, self.step = 0.0, step
-
-    def monotonic(self) -> float:
-        self.now += self.step
-        return self.now
-
-    def time(self) -> float:
-        return self.now
-
-
 def test_minutes_end_a_training_inside_an_epoch_with_the_rate_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from gms_rt.train import steps
 
-    monkeypatch.setattr(steps, "time", _Clock(1.0))
+    monkeypatch.setattr(steps, "time", LookedAtClock(1.0))
     data, tokenizer = write_phantoms(tmp_path / "data"), write_pair(tmp_path / "pair")
     how = recipe("paper", "epochs=1000", "minutes=0.5", "warmup=1", "validate_every=1000")
     split, said = split_dataset(recognise(data), validation=0.2), []
