@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import Any
 
 from gms_rt.infer.dicom_source import DicomSource
+from gms_rt.infer.dicom_values import LONG
 from gms_rt.infer.result import Maker, SourceResult
 
 NOT_CLINICAL = "Research use only, not for clinical use"
-_LONG = 64  # characters of a DICOM long string
 _SERIES = {"segmentation": 99, "probability": 98, "report": 97}  # after the source's own number
 
 
@@ -38,12 +38,12 @@ def object_arguments(result: SourceResult, source: DicomSource, kind: str) -> di
             f"gms-rt {kind}", image.StudyInstanceUID, image.SeriesInstanceUID, result.key, result.maker.fingerprint
         ),
         "series_number": min(max(image.SeriesNumber, 0) * 100 + _SERIES[kind], 2**31 - 1),
-        "series_description": f"{result.maker.name[:24]} {kind}: {NOT_CLINICAL.lower()}"[:_LONG],
+        "series_description": f"{result.maker.name[:24]} {kind}: {NOT_CLINICAL.lower()}"[:LONG],
         "sop_instance_uid": result_uid(result, kind),
         "instance_number": image.InstanceNumber if len(source.images) == 1 else 1,
         "manufacturer": "gms-rt",
-        "manufacturer_model_name": result.maker.name[:_LONG],
-        "software_versions": result.maker.version[:_LONG],
+        "manufacturer_model_name": result.maker.name[:LONG],
+        "software_versions": result.maker.version[:LONG],
         "device_serial_number": result.maker.fingerprint[:16],
         "content_date": now.date(),
         "content_time": now.time(),
@@ -63,8 +63,8 @@ def processing_equipment(maker: Maker) -> Any:
     return hd.ContributingEquipment(
         manufacturer="gms-rt",
         purpose_of_reference=codes.DCM.ProcessingEquipment,
-        manufacturer_model_name=maker.name[:_LONG],
-        software_versions=maker.version[:_LONG],
+        manufacturer_model_name=maker.name[:LONG],
+        software_versions=maker.version[:LONG],
         contribution_description=text[:1024],
     )
 
@@ -79,9 +79,9 @@ def algorithm_identification(maker: Maker) -> Any:
         parameters["parity.json sha256"] = maker.certificate
     parameters |= {name: str(value) for name, value in maker.options.items()}
     return hd.AlgorithmIdentificationSequence(
-        name=maker.name[:_LONG],
+        name=maker.name[:LONG],
         family=codes.cid7162.ArtificialIntelligence,
-        version=f"{maker.version}+{maker.fingerprint[:12]}"[:_LONG],
+        version=f"{maker.version}+{maker.fingerprint[:12]}"[:LONG],
         source="gms-rt",
         parameters=parameters,
     )

@@ -33,9 +33,8 @@ from gms_rt.infer.dicom_identity import (
     uid_from_text,
 )
 from gms_rt.infer.dicom_source import DicomSource, FramePlace, named_for_highdicom, source_from_headers
+from gms_rt.infer.dicom_values import LONG
 from gms_rt.infer.result import SourceResult
-
-_LONG = 64  # characters of a DICOM long string
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def code_from_class(code: Code) -> Any:
     """A code as highdicom takes it."""
     from highdicom.sr import CodedConcept
 
-    return CodedConcept(code.value, code.scheme, code.meaning[:_LONG])
+    return CodedConcept(code.value, code.scheme, code.meaning[:LONG])
 
 
 def _description(result: SourceResult, source: DicomSource, number: int, segment: SegmentClass) -> Any:
@@ -163,7 +162,7 @@ def _description(result: SourceResult, source: DicomSource, number: int, segment
     name, uid = tracking_identity(result, source, number)
     described = hd.seg.SegmentDescription(
         segment_number=number,
-        segment_label=segment.name[:_LONG],
+        segment_label=segment.name[:LONG],
         segmented_property_category=code_from_class(segment.category),
         segmented_property_type=code_from_class(segment.kind),
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,

@@ -18,13 +18,22 @@ from typing import Any
 import numpy as np
 
 from gms_rt.errors import InputError
+from gms_rt.infer.dicom_values import (
+    LONG,
+    SHORT,
+    choice_value,
+    date_value,
+    person_value,
+    text_value,
+    time_value,
+    whole_number,
+)
 from gms_rt.scan.dicom_spacing import functional_group
 
 UTF_8 = "ISO_IR 192"
-_LONG, _SHORT = 64, 16  # characters of a DICOM long and short string
-_TEXTS = {"PatientID": _LONG, "AccessionNumber": _SHORT, "StudyID": _SHORT}  # type 2: there, and may be empty
-_MORE_TEXTS = {"IssuerOfPatientID": _LONG, "StudyDescription": _LONG, "Manufacturer": _LONG,
-               "ManufacturerModelName": _LONG}  # fmt: skip
+_TEXTS = {"PatientID": LONG, "AccessionNumber": SHORT, "StudyID": SHORT}  # type 2: there, and may be empty
+_MORE_TEXTS = {"IssuerOfPatientID": LONG, "StudyDescription": LONG, "Manufacturer": LONG,
+               "ManufacturerModelName": LONG}  # fmt: skip
 _TRIAL = ("ClinicalTrialProtocolID", "ClinicalTrialProtocolName", "ClinicalTrialSiteID", "ClinicalTrialSiteName")
 # Classes whose images have one frame: no valid object can refer to a second frame of them.
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -142,8 +151,8 @@ def image_from_header(header: Any) -> Any:
         if text_value(header, name, longest):
             setattr(image, name, text_value(header, name, longest))
     for name in ("PatientName", "ReferringPhysicianName"):
-        setattr(image, name, _person(header, name))
-    image.PatientSex = _choice(header, "PatientSex", ("M", "F", "O"))
+        setattr(image, name, person_value(header, name))
+    image.PatientSex = choice_value(header, "PatientSex", ("M", "F", "O"))
     image.PatientBirthDate = date_value(header, "PatientBirthDate")
     image.StudyDate, image.StudyTime = date_value(header, "StudyDate"), time_value(header, "StudyTime")
     age = text_value(header, "PatientAge", 4)
@@ -152,7 +161,7 @@ def image_from_header(header: Any) -> Any:
     _copy_deidentification(header, image)
     _copy_trial(header, image)
     image.Rows, image.Columns = int(header.Rows), int(header.Columns)
-    image.Modality = text_value(header, "Modality", _SHORT) or "OT"
+    image.Modality = text_value(header, "Modality", SHORT) or "OT"
     image.SeriesNumber = whole_number(header, "SeriesNumber")
     image.InstanceNumber = max(1, whole_number(header, "InstanceNumber"))
     directions = header.get("PatientOrientation")
@@ -168,40 +177,6 @@ def named_for_highdicom(image: Any) -> Any:
     if copied.PatientName and "^" not in str(copied.PatientName):
         copied.PatientName = f"{copied.PatientName}^"
     return copied
-
-
-def text_value(header: Any, name: str, longest: int) -> str:
-    """A text of the header in one line, without what DICOM text may not hold; empty where it is absent or broken."""
-    try:
-        value = header.get(name)
-        text = "" if value is None else str(value)
-    except Exception:  # hostile bytes fail in many ways
-        return ""
-    return " ".join("".join(c if c.isprintable() and c != "\\" else " " for c in text).split())[:longest].strip()
-
-
-def date_value(header: Any, name: str) -> str:
-    """A date as DICOM writes it today, also where it is written as before 1993 (2004.01.19); else empty."""
-    text = text_value(header, name, _LONG)
-    found = re.fullmatch(r"(\d{4})[.-]?(0[1-9]|1[0-2])[.-]?(0[1-9]|[12]\d|3[01])", text)
-    return "".join(found.groups()) if found else ""
-
-
-def time_value(header: Any, name: str) -> str:
-    """A time as DICOM writes it today, also where it is written as before 1993 (07:27:30); else empty."""
-    text = text_value(header, name, _LONG)
-    found = re.fullmatch(r"([01]\d|2[0-3])(?::?([0-5]\d)(?::?([0-5]\d)(?:\.(\d{1,6})\d*)?)?)?", text)
-    if not found:
-        return ""
-    return "".join(part for part in found.groups()[:3] if part) + (f".{found[4]}" if found[4] else "")
-
-
-def whole_number(header: Any, name: str) -> int:
-    """A whole number of the header, 0 where there is none."""
-    try:
-        return int(header.get(name) or 0)
-    except (TypeError, ValueError, OverflowError, AttributeError):
-        return 0
 
 
 def _uid(header: Any, name: str) -> str:
@@ -220,34 +195,24 @@ def _count(header: Any) -> int:
     return max(1, whole_number(header, "NumberOfFrames"))
 
 
-def _person(header: Any, name: str) -> str:
-    groups = text_value(header, name, 3 * _LONG + 2).split("=")[:3]
-    return "=".join("^".join(group.split("^")[:5])[:_LONG] for group in groups)
-
-
-def _choice(header: Any, name: str, values: tuple[str, ...]) -> str:
-    text = text_value(header, name, _SHORT).upper()
-    return text if text in values else ""
-
-
 def _direction(value: Any) -> bool:
     return re.fullmatch(r"[ARPLHF]{1,3}", str(value)) is not None
 
 
 def _copy_deidentification(header: Any, image: Any) -> None:
-    removed = _choice(header, "PatientIdentityRemoved", ("YES", "NO"))
+    removed = choice_value(header, "PatientIdentityRemoved", ("YES", "NO"))
     if not removed:
         return
     image.PatientIdentityRemoved = removed
     if removed == "YES":
         codes = header.get("DeidentificationMethodCodeSequence") or []
-        said = [text_value(code, "CodeMeaning", _LONG) for code in codes]
-        method = text_value(header, "DeidentificationMethod", _LONG)
+        said = [text_value(code, "CodeMeaning", LONG) for code in codes]
+        method = text_value(header, "DeidentificationMethod", LONG)
         image.DeidentificationMethod = method or [text for text in said if text] or "not stated by the source"
         kept = [_code(code) for code in codes]
         if kept and all(kept):
             image.DeidentificationMethodCodeSequence = kept
-    dates = _choice(header, "LongitudinalTemporalInformationModified", ("UNMODIFIED", "MODIFIED", "REMOVED"))
+    dates = choice_value(header, "LongitudinalTemporalInformationModified", ("UNMODIFIED", "MODIFIED", "REMOVED"))
     if dates:
         image.LongitudinalTemporalInformationModified = dates
 
@@ -256,7 +221,7 @@ def _code(code: Any) -> Any:
     from pydicom import Dataset
 
     clean = Dataset()
-    for name, longest in (("CodeValue", _SHORT), ("CodingSchemeDesignator", _SHORT), ("CodeMeaning", _LONG)):
+    for name, longest in (("CodeValue", SHORT), ("CodingSchemeDesignator", SHORT), ("CodeMeaning", LONG)):
         if not text_value(code, name, longest):
             return None
         setattr(clean, name, text_value(code, name, longest))
@@ -264,23 +229,23 @@ def _code(code: Any) -> Any:
 
 
 def _copy_trial(header: Any, image: Any) -> None:
-    subject = {n: text_value(header, n, _LONG) for n in ("ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID")}
-    sponsor = text_value(header, "ClinicalTrialSponsorName", _LONG)
-    if not sponsor or not text_value(header, _TRIAL[0], _LONG) or not any(subject.values()):
+    subject = {n: text_value(header, n, LONG) for n in ("ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID")}
+    sponsor = text_value(header, "ClinicalTrialSponsorName", LONG)
+    if not sponsor or not text_value(header, _TRIAL[0], LONG) or not any(subject.values()):
         return
     image.ClinicalTrialSponsorName = sponsor
     for name in _TRIAL:
-        setattr(image, name, text_value(header, name, _LONG))
+        setattr(image, name, text_value(header, name, LONG))
     for name, text in subject.items():
         if text:
             setattr(image, name, text)
 
 
 def _copy_lossy(header: Any, image: Any) -> None:
-    image.LossyImageCompression = "01" if _choice(header, "LossyImageCompression", ("00", "01")) == "01" else "00"
+    image.LossyImageCompression = "01" if choice_value(header, "LossyImageCompression", ("00", "01")) == "01" else "00"
     if image.LossyImageCompression == "01":
         ratios = [float(r) for r in _numbers(header.get("LossyImageCompressionRatio")) if r > 0]
-        method = _choice(header, "LossyImageCompressionMethod", ("ISO_10918_1", "ISO_14495_1", "ISO_15444_1",
+        method = choice_value(header, "LossyImageCompressionMethod", ("ISO_10918_1", "ISO_14495_1", "ISO_15444_1",
                                                                  "ISO_13818_2", "ISO_14496_10"))  # fmt: skip
         if len(ratios) == 1 and method:
             image.LossyImageCompressionRatio, image.LossyImageCompressionMethod = f"{ratios[0]:.6g}", method

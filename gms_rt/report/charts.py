@@ -6,44 +6,16 @@ colours are the page's CSS variables `--s1` … `--s6`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from gms_rt.report.chart_axis import Axis, axis_of_values
 from gms_rt.report.text import milliseconds, score
 
 SERIES = 6
 _TIP = 26  # the line below a chart that shows a mark's value
 _TAB_STOPS = 6  # of each engine's cases: the worst
-_LOG_SPAN = 6.0  # a wider spread than this is drawn on a logarithmic axis
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A scale from values to percent of the plot."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    def at(self, value: float) -> float:
-        """Where a value stands, 0 to 100."""
-        if self.log:
-            span = math.log(self.high / self.low)
-            return 100 * math.log(max(value, self.low) / self.low) / span
-        return 100 * (value - self.low) / (self.high - self.low)
-
-    def ticks(self) -> list[float]:
-        """Round numbers along the axis."""
-        if self.log:
-            decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            found = [m * 10.0**d for d in decades for m in (1, 2, 5)]
-            inside = [t for t in found if self.low <= t <= self.high]
-            return inside if len(inside) <= 7 else [t for t in inside if f"{t:e}"[0] == "1"]
-        step = _step((self.high - self.low) / 4)
-        first = math.ceil(self.low / step - 1e-9)
-        return [n * step for n in range(first, int(self.high / step + 1e-9) + 1)]
 
 
 def colour(index: int) -> str:
@@ -54,7 +26,7 @@ def colour(index: int) -> str:
 def quantiles_chart(curves: Sequence[tuple[str, Sequence[float]]]) -> str:
     """The distribution of each series: percent of inferences across, milliseconds up."""
     values = [v for _, curve in curves for v in curve]
-    y = _axis(values)
+    y = axis_of_values(values)
     height = 230
     marks = [_grid(y, height)]
     for p in (0, 25, 50, 75, 90, 99):
@@ -85,7 +57,7 @@ class ChartCurve:
 def throughput_chart(curves: Sequence[ChartCurve]) -> str:
     """Images per second across, latency up."""
     every = [point for curve in curves for point in curve.points]
-    x, y = _axis([p[0] for p in every], zero=True), _axis([p[1] for p in every])
+    x, y = axis_of_values([p[0] for p in every], zero=True), axis_of_values([p[1] for p in every])
     height = 300
     marks = [_grid(y, height)]
     marks += [_below(x.at(t), height, f"{t:g}{'/s' if t == x.ticks()[-1] else ''}") for t in x.ticks()]
@@ -232,8 +204,8 @@ class ParetoPoint:
 
 def pareto_chart(points: Sequence[ParetoPoint]) -> str:
     """Milliseconds across, Dice to the truth up, each with its 95 % interval."""
-    x = _axis([point.milliseconds for point in points])
-    y = _axis([value for point in points for value in point.interval])
+    x = axis_of_values([point.milliseconds for point in points])
+    y = axis_of_values([value for point in points for value in point.interval])
     height = 300
     marks = [_grid(y, height)]
     marks += [_below(x.at(tick), height, f"{tick:g} ms") for tick in x.ticks()]
@@ -248,26 +220,6 @@ def pareto_chart(points: Sequence[ParetoPoint]) -> str:
         marks.append(_mark(whisker + spot, words))
     marks.append(_scale(y, height, ""))
     return _svg(height + 28, "Dice to the truth against milliseconds for one picture", marks, hint=True)
-
-
-def _axis(values: Sequence[float], *, zero: bool = False) -> Axis:
-    low, high = min(values), max(values)
-    if zero:
-        return Axis(0.0, _step_up(high * 1.05))
-    if low > 0 and high / low > _LOG_SPAN:
-        return Axis(low / 1.25, high * 1.25, log=True)
-    room = max((high - low) * 0.15, high * 0.02, 1e-6)
-    return Axis(max(0.0, low - room), high + room)
-
-
-def _step(rough: float) -> float:
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * (1 - 1e-9))
-
-
-def _step_up(value: float) -> float:
-    step = _step(max(value, 1e-9) / 4)
-    return math.ceil(value / step - 1e-9) * step
 
 
 def _up(percent: float, height: int) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gms_rt.errors import UsageError
-from gms_rt.infer.dicom_source import text_value
+from gms_rt.infer.dicom_values import text_value
 from gms_rt.serve.dicom_store import DicomStore
 
 _STUDY = (

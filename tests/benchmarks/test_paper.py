@@ -309,7 +309,7 @@ def values() -> dict[str, Any]:
 
 
 def test_the_page_says_where_gms_loses_and_what_was_not_run(values: dict[str, Any], script: ModuleType) -> None:
-    from paper.compare import page_text
+    from paper.compare_page import page_text
 
     text = page_text(values, ROOT)
     assert "| GMS | 60 min | 75.0 (70.0-79.0) | 20.0 (misses counted: 25.0) | 1.5 M (2 M) | 12 | 30.0 | 12.0 |" in text
@@ -324,7 +324,7 @@ def test_the_page_says_where_gms_loses_and_what_was_not_run(values: dict[str, An
 
 
 def test_nothing_follows_from_nothing(values: dict[str, Any], script: ModuleType) -> None:
-    from paper.compare import page_text
+    from paper.compare_page import page_text
 
     for row in values["data"]["busi"]["rows"].values():
         row.update(dsc=None, why="not run")
@@ -332,7 +332,7 @@ def test_nothing_follows_from_nothing(values: dict[str, Any], script: ModuleType
 
 
 def test_the_page_in_the_docs_is_that_of_the_kept_results(script: ModuleType) -> None:
-    from paper.compare import page_text
+    from paper.compare_page import page_text
 
     kept = json.loads((ROOT / "benchmarks" / "results" / "paper" / "compare.json").read_text())
     made_with = "run: benchmarks/paper/run --page benchmarks/results/paper/compare.json"
