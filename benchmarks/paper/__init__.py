@@ -10,5 +10,6 @@ tables.py    tables 1 to 5 and the reconstruction, as rows: published, and run h
 writing.py   rows as Markdown, CSV and JSON
 figures.py   the parameter figure and figure 2
 engines.py   the same models as engines: latency, size, INT8 and its gate
-compare.py   docs/compare.md: GMS and others at equal training time
+compare.py   GMS and others at equal training time: the work, and its values
+compare_page.py  docs/compare.md from those values
 """

@@ -120,7 +120,7 @@ def _do(job: Job, record: Record, work: Path) -> str:
         if code not in job.allowed:
             _write(work, job.key, Record("failed", done, Done(command, before + spent()), why, machine))
             return why
-        done = (*done, Done(command, before + spent()))
+        done = (*done, Done(command, round(before + spent(), 2)))  # as it is kept: later commands follow from it
         _write(work, job.key, Record("begun", done, None, machine=machine))
     if not job.result.exists():
         why = f"{job.result.name} was not written"

@@ -8,7 +8,7 @@ import importlib.machinery
 import importlib.util
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -246,6 +246,24 @@ def test_what_was_cut_off_goes_on_where_it_was(
     assert ran == ["first", "second", "second", "second", "third"]
     record = runner.read_record(tmp_path, "a/b")
     assert (record.state, len(record.done), record.begun) == ("done", 3, None)
+
+
+def test_a_command_that_follows_from_the_time_spent_is_the_same_when_it_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: ModuleType
+) -> None:
+    from paper import runner
+    from paper.jobs import Job
+
+    def following(done: Sequence[Any]) -> tuple[str, ...] | None:
+        return None if len(done) == 2 else ("left", *(repr(each.seconds) for each in done))
+
+    job = Job("a/b", "two", following, tmp_path / "result")
+    (tmp_path / "result").touch()
+    monkeypatch.setattr(runner, "run_verb", lambda command: (0, ""))
+    assert runner.do_jobs([job], tmp_path, lambda text: None) == 0
+    first = runner.read_record(tmp_path, "a/b")
+    assert runner.do_jobs([job], tmp_path, lambda text: None) == 0  # and not: done with other settings
+    assert runner.read_record(tmp_path, "a/b") == first
 
 
 def test_a_verb_that_fails_says_why(folder: Path, script: ModuleType) -> None:
