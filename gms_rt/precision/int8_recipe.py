@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,8 +171,7 @@ class _Choice:
         gate, own, judges, spent = self.request.gate, self.request.search_images, self.judges, 0
         seen = self.seen or own is not None  # where the search goes on with all images, they have refused something
         if own is not None:
-            found = self._aimed(own, cpu.execution)
-            rest = self._remainder(found, own, cpu)
+            found, rest = self._with_remainder(own, cpu, lambda execution: self._aimed(own, execution))
             self.progress("gate", 0, 1)
             verdict = self._verdict(found, judges, rest)
             self.progress("gate", 1, 1)
@@ -189,14 +189,32 @@ class _Choice:
             both = np.concatenate([own.images, judges.images])
             judges = ImageSet(both, f"{judges.source} and {own.source}")
         self.seen = True
-        found = self._search(judges, gate, cpu.execution)
+        found, rest = self._with_remainder(judges, cpu, lambda execution: self._search(judges, gate, execution))
         verdict = dataclasses.replace(found.verdict, unseen=found.plain and not seen)
-        rest = self._remainder(found, judges, cpu)
-        if rest != Remainder(cpu):  # in another arithmetic than the search's, which has met the gate
+        if rest.returned or rest.cpu.execution != found.execution:  # not as the search ran it, which has met the gate
             other = self._verdict(found, judges, rest)
             verdict, rest = (other, rest) if other.passed else (verdict, Remainder(cpu))
         record = gate_record(verdict, judges, rest.cpu.execution)
         return found, record | {"evaluations": found.evaluations + spent}, rest
+
+    def _with_remainder(
+        self, images: ImageSet, cpu: CpuChoice, search: Callable[[str], SearchResult]
+    ) -> tuple[SearchResult, Remainder]:
+        """What a search finds, and how the rest runs.
+
+        Where that is f32 after all, INT8 is chosen anew beside it: the first search had to leave room in the gate for
+        what BF16 does, and an engine of few INT8 convolutions among f32 would gain nothing.
+        """
+        found = search(cpu.execution)
+        rest = self._remainder(found, images, cpu)
+        if rest.cpu.execution == cpu.execution:
+            return found, rest
+        self.progress("the rest runs in f32, searching beside that", 0, 1)
+        with contextlib.suppress(GateError):
+            found = search(rest.cpu.execution)
+            note = f"{rest.cpu.note}; so int8 was chosen anew, beside f32"
+            return found, Remainder(CpuChoice(rest.cpu.execution, note))
+        return found, rest
 
     def _remainder(self, found: SearchResult, images: ImageSet, cpu: CpuChoice) -> Remainder:
         """How what is not INT8 runs, by the images that chose the convolutions."""

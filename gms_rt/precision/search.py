@@ -65,6 +65,7 @@ class SearchResult:
     rows: list[dict[str, Any]]  # each block: its size, what it costs, and what was decided
     evaluations: int  # how many assignments had to be run
     plain: bool = False  # the first assignment passed, so nothing was chosen by the images
+    execution: str = "f32"  # the arithmetic of the rest, in which it was judged
 
 
 @dataclass
@@ -281,7 +282,7 @@ class Search:
         clips = self.clips(method)
         taken = {node.input[0] for node in self.graph.nodes if node.name in set(nodes)}
         used = {name: value for name, value in clips.items() if name in taken}
-        return SearchResult(nodes, method, used, verdict, rows, self.evaluations)
+        return SearchResult(nodes, method, used, verdict, rows, self.evaluations, execution=self.execution)
 
     def _row(self, unit: PrecisionBlock, damage: float | None, decision: str) -> dict[str, Any]:
         return {

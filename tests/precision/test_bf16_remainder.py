@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from support.small_builds import GATE, built
 
 from gms_rt.engine.manifest import read_manifest, verify_files
 from gms_rt.engine.select import load
-from gms_rt.errors import GmsError
+from gms_rt.errors import GateError, GmsError
 from gms_rt.graph.graph import Graph, stage
 from gms_rt.graph.read import read_graph
 from gms_rt.graph.run import Session
@@ -26,6 +26,7 @@ from gms_rt.precision.gate import Gate, judge
 from gms_rt.precision.recipe import read_recipe
 from gms_rt.precision.recipe_from_graph import recipe_from_graph
 from gms_rt.precision.recipe_request import RecipeRequest
+from gms_rt.precision.search import Search
 from gms_rt.runtime.arithmetic import cpu_arithmetic
 
 needs_bf16 = pytest.mark.skipif(not cpu_arithmetic().bf16, reason="OpenVINO has no BF16 arithmetic on this CPU")
@@ -167,3 +168,29 @@ def test_an_int8_engine_with_a_part_of_its_bf16_remainder_in_f32(graph: Path, tm
     assert again.gate is not None
     if again.cpu.execution == "bf16":  # by time, on so small a graph
         assert again.gate["mean"] == pytest.approx(manifest.gate["mean"], abs=1e-6)
+
+
+@needs_bf16
+@pytest.mark.parametrize("misses", [False, True])
+def test_where_the_rest_runs_in_f32_after_all_int8_is_chosen_beside_that(
+    graph: Path, tmp_path: Path, monkeypatch, misses: bool
+) -> None:
+    after_all = CpuChoice("f32", "what is not int8 runs in f32; bf16 is not faster")
+    monkeypatch.setattr(int8_recipe, "choose_execution", lambda *_: FASTER)
+    monkeypatch.setattr(int8_recipe, "choose_remainder", lambda *_: Remainder(after_all))
+    run, found = Search.run, {}
+
+    def noted(search: Search, calibrators: Any) -> Any:
+        if misses and search.execution == "f32":
+            raise GateError("missed")
+        nodes = run(search, calibrators)
+        kept = nodes.nodes if search.execution == "f32" else nodes.nodes[1:]  # another choice, to be told apart
+        found[search.execution] = kept
+        return replace(nodes, nodes=kept)
+
+    monkeypatch.setattr(Search, "run", noted)
+    made = built(graph, tmp_path / "e", "int8", gate=Gate(0.5, 0.5), calibrator="minmax")
+    manifest, recipe = read_manifest(made.folder), read_recipe(made.folder)
+    assert manifest.execution == "f32" and list(found) == ["bf16"] + ["f32"] * (not misses)
+    assert recipe.int8 == found["bf16" if misses else "f32"]
+    assert any("int8 was chosen anew, beside f32" in note for note in manifest.notes) != misses
