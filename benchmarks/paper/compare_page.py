@@ -153,14 +153,15 @@ def reading_of_rows(rows: dict[str, Any]) -> str:
     else:
         apart = gms["high"] < there[best]["low"]
         gap = there[best]["dsc"] - gms["dsc"]
-        lines.append(f"{_title(best)} has the highest DSC, {gap:.1f} above GMS; {_apart(apart)}")
+        name = "The edge student" if best == STUDENT else _title(best)
+        lines.append(f"{name} has the highest DSC, {gap:.1f} above GMS; {_apart(apart)}")
     times = {key: _fastest(row) for key, row in there.items() if _fastest(row) is not None}
     if GMS in times and len(times) > 1:
         first = min(times, key=lambda key: times[key] or 0.0)
         factor = (times[GMS] or 0.0) / (times[first] or 1.0)
         lines.append(
             "GMS has the fastest engine." if first == GMS else f"The fastest engine is that of {_title(first)}, "
-            f"{factor:.1f} times as fast as GMS's fastest."
+            f"{_times(factor)} as fast as GMS's fastest."
         )  # fmt: skip
     return " ".join(lines)
 
@@ -184,8 +185,26 @@ def verdict_of_data(data: dict[str, Any]) -> str:
         lines.append(f"At this effort GMS has the highest DSC on {_joined(won)}.")
     if lost:
         lines.append(f"On {_joined(lost)} another model has the higher DSC for the same time.")
+    lines += _of_students(data)
     lines.append("An interval that overlaps another decides nothing; more time may change the order.")
     return " ".join(lines)
+
+
+def _of_students(data: dict[str, Any]) -> list[str]:
+    """What the edge students lose against their teachers, and how much faster they are."""
+    lost, gained = [], []
+    for name, found in data.items():
+        teacher, student = (found["rows"].get(key, {}) for key in (GMS, STUDENT))
+        if teacher.get("dsc") is None or student.get("dsc") is None:
+            continue
+        lost.append(f"{student['dsc'] - teacher['dsc']:+.1f} on {NAMES[name]}")
+        times = _fastest(teacher), _fastest(student)
+        if times[0] and times[1]:
+            gained.append(f"{times[0] / times[1]:.0f} on {NAMES[name]}")
+    if not lost:
+        return []
+    faster = f"; in the time of one image of its teacher's fastest engine, its own does {_joined(gained)}"
+    return [f"The edge student's DSC differs from its teacher's by {_joined(lost)}{faster if gained else ''}."]
 
 
 def earlier_lines(root: Path) -> list[str]:
@@ -228,6 +247,10 @@ def _fastest(row: dict[str, Any]) -> float | None:
     passed = ["fp32", *(["int8"] if str(engines.get("gate", "")).startswith("pass") else [])]
     times = [engines[p]["median_ms"] for p in passed if "median_ms" in engines.get(p, {})]
     return min(times) if times else None
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.1f} times" if factor < 10 else f"{factor:.0f} times"
 
 
 def _apart(apart: bool) -> str:

@@ -341,6 +341,19 @@ def test_the_page_says_where_gms_loses_and_what_was_not_run(values: dict[str, An
     assert "73.9 (69.3-78.0)" in text.partition("under other conditions")[2]
 
 
+def test_the_page_says_what_the_student_loses_and_gains(values: dict[str, Any], script: ModuleType) -> None:
+    from paper.compare_page import page_text
+
+    rows = values["data"]["busi"]["rows"]
+    engines = {"fp32": {"median_ms": 3.0, "megabytes": 16.0}, "gate": "not met: no INT8 engine"}
+    rows["student"] = {**rows["gms"], "dsc": 84.25, "engines": engines}
+    text = " ".join(page_text(values, ROOT).split())
+    assert "The edge student has the highest DSC, 9.2 above GMS" in text
+    assert "The fastest engine is that of the edge student, 4.0 times as fast as GMS's fastest." in text
+    assert "The edge student's DSC differs from its teacher's by +9.2 on BUSI" in text
+    assert "in the time of one image of its teacher's fastest engine, its own does 4 on BUSI." in text
+
+
 def test_nothing_follows_from_nothing(values: dict[str, Any], script: ModuleType) -> None:
     from paper.compare_page import page_text
 
