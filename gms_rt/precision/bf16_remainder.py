@@ -52,8 +52,9 @@ class Bf16Damage:
     @property
     def note(self) -> str:
         """What was found, for whoever reads the manifest."""
+        stay = "convolution stays" if len(self.returned) == 1 else "convolutions stay"
         return (
-            f"{len(self.returned)} convolutions stay in f32, because bf16 would add "
+            f"{len(self.returned)} {stay} in f32, because bf16 would add "
             f"{_share(self.all_bf16, self.int8)} to what int8 changes in the masks of the worst pictures, "
             f"and so adds {_share(self.damage, self.int8)}"
         )
