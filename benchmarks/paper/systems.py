@@ -30,7 +30,9 @@ VIEWS = {
 }
 _EPOCHS = "1000"  # of the paper
 _LONG = "100000"  # epochs that no clock lets end
-_ENCODING, _LATENTS = 0.4, 0.75  # share of the time for views, at most; share of the rest for latents alone
+# Share of the time for views, at most; share of the rest for latents alone. With 0.4 in place of 0.75, BUSI, eight
+# minutes, taef2 with levels: Dice on validation 0.674 in place of 0.711.
+_ENCODING, _LATENTS = 0.4, 0.75
 _MOST_VIEWS = 32
 
 
