@@ -110,7 +110,8 @@ def engine_values(system: str, systems: Sequence[str], name: str, order: Order) 
         if not (folder / MANIFEST).is_file():
             continue
         manifest = read_manifest(folder)
-        found[precision] = {"megabytes": round((folder / manifest.model).stat().st_size / 1e6, 3)}
+        held = sum(file.stat().st_size for file in folder.glob(f"{manifest.model}*"))  # and its weights, where apart
+        found[precision] = {"megabytes": round(held / 1e6, 3)}
     if "fp32" in found and "int8" not in found:
         found["gate"] = "not met: no INT8 engine"
     report = _report(systems, name, order) / "report.json"
