@@ -87,7 +87,7 @@ def _elsewhere_lines(name: str, told: dict[str, Any]) -> list[str]:
     body = [
         [_name(key), row["why"] or _NOT_RUN, ""]
         if row["dsc"] is None
-        else [_name(key), f"{row['dsc']:.1f} ({row['low']:.1f}-{row['high']:.1f})", _hd95(row)]
+        else [_name(key), _score(row["dsc"], row["low"], row["high"]), _hd95(row)]
         for key, row in told["rows"].items()
     ]
     return [f"{title}:", "", markdown(("model", "DSC (95 %)", "HD95"), body), ""]
@@ -95,6 +95,10 @@ def _elsewhere_lines(name: str, told: dict[str, Any]) -> list[str]:
 
 def _name(system: str) -> str:
     return "GMS, edge student" if system == STUDENT else BY_KEY[system].title
+
+
+def _score(dsc: float, low: float, high: float) -> str:
+    return f"{dsc:.1f} ({low:.1f}-{high:.1f})"
 
 
 def _hd95(row: dict[str, Any]) -> str:
@@ -127,7 +131,7 @@ def _row(system: str, row: dict[str, Any]) -> list[str]:
     return [
         title,
         f"{row['minutes']:.0f} min",
-        f"{row['dsc']:.1f} ({row['low']:.1f}-{row['high']:.1f})",
+        _score(row["dsc"], row["low"], row["high"]),
         _hd95(row),
         parameters,
         f"{flop / 1e9:.3g}" if flop else _NOT_RUN,
@@ -203,8 +207,10 @@ def _of_students(data: dict[str, Any]) -> list[str]:
             gained.append(f"{times[0] / times[1]:.0f} on {NAMES[name]}")
     if not lost:
         return []
-    faster = f"; in the time of one image of its teacher's fastest engine, its own does {_joined(gained)}"
-    return [f"The edge student's DSC differs from its teacher's by {_joined(lost)}{faster if gained else ''}."]
+    line = f"The edge student's DSC differs from its teacher's by {_joined(lost)}"
+    if gained:
+        line += f"; in the time of one image of its teacher's fastest engine, its own does {_joined(gained)}"
+    return [f"{line}."]
 
 
 def earlier_lines(root: Path) -> list[str]:
@@ -237,8 +243,7 @@ def earlier_lines(root: Path) -> list[str]:
 
 def _earlier(name: str, model: str, how: str, time: str, told: dict[str, Any]) -> list[str]:
     dice, hd95 = told["at_224"]["dice"], told["at_224"]["hd95"]
-    low, high = dice["interval95"]
-    score = f"{100 * dice['mean']:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+    score = _score(*(100 * value for value in (dice["mean"], *dice["interval95"])))
     return [NAMES[name], model, how, time, score, f"{hd95['mean']:.1f}" if hd95 else "-"]
 
 

@@ -11,7 +11,7 @@ from gms_rt.artifacts import read_json, write_bytes
 from gms_rt.data.layouts import recognise
 from gms_rt.data.splits import split_dataset
 from gms_rt.distill.recipe import DistillRecipe
-from gms_rt.engine.manifest import MANIFEST, read_manifest
+from gms_rt.engine.manifest import MANIFEST, graph_bytes, read_manifest
 from gms_rt.errors import GmsError
 from gms_rt.report.json import report_from_json
 from paper.jobs import Job, one_command, run_of
@@ -110,8 +110,7 @@ def engine_values(system: str, systems: Sequence[str], name: str, order: Order) 
         if not (folder / MANIFEST).is_file():
             continue
         manifest = read_manifest(folder)
-        held = sum(file.stat().st_size for file in folder.glob(f"{manifest.model}*"))  # and its weights, where apart
-        found[precision] = {"megabytes": round(held / 1e6, 3)}
+        found[precision] = {"megabytes": round(graph_bytes(folder, manifest) / 1e6, 3)}
     if "fp32" in found and "int8" not in found:
         found["gate"] = "not met: no INT8 engine"
     report = _report(systems, name, order) / "report.json"

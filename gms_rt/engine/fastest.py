@@ -20,7 +20,7 @@ import numpy as np
 from gms_rt.artifacts import atomic_folder, check_writable, sha256_file, write_json
 from gms_rt.engine.build import BuiltEngine, build_engine
 from gms_rt.engine.existing import existing_engine, has_recipe
-from gms_rt.engine.manifest import EngineManifest, write_manifest
+from gms_rt.engine.manifest import EngineManifest, graph_bytes, write_manifest
 from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.select import load
 from gms_rt.errors import DeviceError, GateError, GmsError, UsageError
@@ -102,12 +102,15 @@ def _why_none(refused: dict[str, GmsError], tried: dict[str, TriedPrecision], ou
 def judged_engine(built: BuiltEngine) -> TriedPrecision:
     """What the gate said of an engine that was built, and why that may say nothing."""
     manifest = built.manifest
-    sizes = [(built.folder / name).stat().st_size for name in manifest.files if name.startswith(manifest.model)]
     gate = manifest.gate
     why = "" if manifest.precision == "fp32" else _why_unknown(built)
     plans = [plan.bytes for plan in manifest.plans]
     return TriedPrecision(
-        manifest.precision, why, execution=manifest.execution, gate=gate, bytes=min(plans) if plans else sum(sizes)
+        manifest.precision,
+        why,
+        execution=manifest.execution,
+        gate=gate,
+        bytes=min(plans) if plans else graph_bytes(built.folder, manifest),
     )
 
 

@@ -181,6 +181,11 @@ def _is(value: object, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
+def graph_bytes(folder: Path, manifest: EngineManifest) -> int:
+    """Size of the graph that a CPU runs, with its weights where they lie in a file of their own."""
+    return sum((folder / name).stat().st_size for name in manifest.files if name.startswith(manifest.model))
+
+
 def rebuild_command(folder: Path, manifest: EngineManifest) -> str:
     """The command that builds an engine of this kind in this place, from fields of known values only.
 

@@ -19,9 +19,9 @@ from gms_rt.graph.graph import Graph, stage
 from gms_rt.graph.openvino_ir import IrGraph
 from gms_rt.graph.run import Session
 from gms_rt.precision.cpu_choice import NEEDED_GAIN, CpuChoice, in_f32, latencies
+from gms_rt.precision.damage import soft_dice_loss
 from gms_rt.precision.int8 import QUANTISABLE
 from gms_rt.precision.returned import runs_in_f32
-from gms_rt.precision.search import soft_dice_loss
 
 IMAGES = 32  # those with the lowest Dice in BF16
 # Damage that BF16 may add to INT8's own, as a share of that, before anything is returned.

@@ -6,7 +6,7 @@ A block is a group of convolutions that belong together: those of one module, as
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,18 @@ def convolution_blocks(graph: Graph, candidates: Collection[str]) -> list[Precis
         flop = sum(node_flop(graph, node) for node in nodes)
         found.append(PrecisionBlock(name, tuple(n.name for n in nodes), flop, flop * (1 - INT8_COST)))
     return found
+
+
+def united_block(members: Sequence[PrecisionBlock]) -> PrecisionBlock:
+    """Several blocks as one, named after the first and the last."""
+    if len(members) == 1:
+        return members[0]
+    return PrecisionBlock(
+        f"{members[0].name} … {members[-1].name} ({len(members)} blocks)",
+        tuple(node for unit in members for node in unit.nodes),
+        sum(unit.flop for unit in members),
+        sum(unit.saves for unit in members),
+    )
 
 
 def _module(node: Any) -> str:

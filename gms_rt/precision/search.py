@@ -10,9 +10,7 @@
    is passed (by bisection).
 4. Try to win back what that returned, the most expensive first, and keep each that still passes.
 
-Damage is not Dice: Dice counts pixels that cross the threshold, on few images a matter of luck. It is the squared
-difference of the probabilities relative to the masks' size (the loss that a soft Dice is one minus of), which adds up
-over blocks whose errors know nothing of each other.
+What damage is, and why it is not Dice, stands in `damage.py`.
 
 Every judgement is stored at once, so that an interrupted search goes on where it stopped.
 """
@@ -33,8 +31,9 @@ from gms_rt.artifacts import read_json, sha256_bytes, write_json
 from gms_rt.errors import ArtifactError, GateError
 from gms_rt.graph.graph import Graph, stage
 from gms_rt.graph.run import Session
-from gms_rt.precision.blocks import PrecisionBlock, convolution_blocks
+from gms_rt.precision.blocks import PrecisionBlock, convolution_blocks, united_block
 from gms_rt.precision.calibrators import clips_from_histograms, int8_values
+from gms_rt.precision.damage import returned_in_any_case, soft_dice_loss
 from gms_rt.precision.gate import Gate, GateVerdict, judge
 from gms_rt.precision.int8 import int8_graph
 from gms_rt.precision.ranges import Histogram
@@ -49,9 +48,6 @@ CLEAR = 0.5
 CALM = 0.08
 # Share of what INT8 saves altogether below which a stage's first block is told apart from a calm part.
 HEAD_SHARE = 0.001
-# Blocks with more than this many times the average damage by time saved are returned in any case, up to a share of what
-# INT8 saves altogether.
-FREE_DENSITY, FREE_SHARE = 1.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,7 @@ class Search:
         units, damage = self._rank(units, method, hardest)
         # Return first what hurts most for the time it saves.
         order = sorted(units, key=lambda unit: -damage[unit.name] / max(unit.saves, 1))
-        free = _free(order, damage)
+        free = returned_in_any_case(order, damage)
         kept, verdict = self._fewest_returned(order, free, method, hardest)
         if kept is None:
             rows = [self._row(unit, damage[unit.name], "returned") for unit in units]
@@ -159,7 +155,7 @@ class Search:
             if len(members) == 1 or cost <= CALM * total:
                 head = int(len(members) > 1 and members[0].name in heads)
                 found += [(unit, cost) for unit in members[:head]]
-                found.append((_united(members[head:]), cost))
+                found.append((united_block(members[head:]), cost))
                 continue
             half = len(members) // 2
             first = min(cost, alone(members[:half]))
@@ -292,43 +288,6 @@ class Search:
             "damage": None if damage is None else round(damage, 5),
             "decision": decision,
         }
-
-
-def soft_dice_loss(probabilities: U8, reference: U8) -> NDArray[np.float64]:
-    """The squared difference of each image's probabilities, relative to the sum of both squared.
-
-    >>> soft_dice_loss(np.full((1, 2, 2), 255, np.uint8), np.array([[[255, 255], [0, 0]]], np.uint8)).round(4).tolist()
-    [0.3333]
-    """
-    a, b = (levels.reshape(len(levels), -1).astype(np.float64) / 255 for levels in (probabilities, reference))
-    # What fills a hundredth of the image is no mask: the least that a difference is relative to.
-    size = np.maximum((a * a).sum(1) + (b * b).sum(1), 0.01 * a.shape[1])
-    return np.asarray(((a - b) ** 2).sum(1) / size)
-
-
-def _free(order: list[PrecisionBlock], damage: dict[str, float]) -> int:
-    """How many blocks from the front do so much damage by time saved that they are returned in any case."""
-    saves, total = sum(unit.saves for unit in order), sum(damage.values())
-    density = FREE_DENSITY * total / max(saves, 1)
-    count, returned = 0, 0.0
-    for unit in order[:-1]:
-        returned += unit.saves
-        if damage[unit.name] <= density * unit.saves or returned > FREE_SHARE * saves:
-            break
-        count += 1
-    return count
-
-
-def _united(members: list[PrecisionBlock]) -> PrecisionBlock:
-    """Several blocks as one, named after the first and the last."""
-    if len(members) == 1:
-        return members[0]
-    return PrecisionBlock(
-        f"{members[0].name} … {members[-1].name} ({len(members)} blocks)",
-        tuple(node for unit in members for node in unit.nodes),
-        sum(unit.flop for unit in members),
-        sum(unit.saves for unit in members),
-    )
 
 
 def _entry(kind: str, method: str, nodes: Sequence[str], which: NDArray[np.intp] | None = None) -> str:

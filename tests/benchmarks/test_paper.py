@@ -352,6 +352,9 @@ def test_the_page_says_what_the_student_loses_and_gains(values: dict[str, Any], 
     assert "The fastest engine is that of the edge student, 4.0 times as fast as GMS's fastest." in text
     assert "The edge student's DSC differs from its teacher's by +9.2 on BUSI" in text
     assert "in the time of one image of its teacher's fastest engine, its own does 4 on BUSI." in text
+    rows["student"]["engines"] = {}  # none was built
+    text = " ".join(page_text(values, ROOT).split())
+    assert "The edge student's DSC differs from its teacher's by +9.2 on BUSI. An interval" in text
 
 
 def test_nothing_follows_from_nothing(values: dict[str, Any], script: ModuleType) -> None:
