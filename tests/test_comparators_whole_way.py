@@ -61,6 +61,8 @@ DEEPLAB = {"deeplab._WIDTHS": (8, 8, 8, 8), "deeplab._BLOCKS": (1, 1, 1, 1), "de
 SWIN = {"swin_unet._WIDTHS": (32, 64), "swin_unet._BLOCKS": 1}
 NARROW: dict[str, dict[str, Any]] = {
     "unet": {"unet._WIDTHS": (8, 16, 16)},
+    "depthwise-unet": {"depthwise_unet._WIDTHS": (8, 16)},
+    "basic-unet": {"basic_unet._WIDTHS": (8, 8, 8, 8, 8, 8)},
     "multiresunet": {"multiresunet._WIDTHS": (8, 16)},
     "swin-unet": SWIN,
     "deeplabv3-mixstyle": DEEPLAB,

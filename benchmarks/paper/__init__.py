@@ -12,4 +12,5 @@ figures.py   the parameter figure and figure 2
 engines.py   the same models as engines: latency, size, INT8 and its gate
 compare.py   GMS and others at equal training time: the work, and its values
 compare_page.py  docs/compare.md from those values
+compare_reading.py  what their rows say, in sentences
 """

@@ -1,33 +1,48 @@
 """docs/compare.md from the values of compare.json alone, so that a committed page can be made again and tested.
 
-What was measured before under other conditions stands in a table of its own, never mixed with what had equal time.
+Data sets may come from several results, each under its own conditions: time, processor, tokenizer, settings. Rows of
+one table always had the same. What was measured before under other conditions stands in a table of its own, never mixed
+with what had equal time.
 """
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gms_rt.artifacts import read_json, write_bytes
-from gms_rt.evaluate.published_systems import BY_KEY
+from gms_rt.errors import UsageError
 from paper.cells import NAMES
-from paper.systems import GMS, STUDENT
+from paper.compare_reading import reading_of_rows, verdict_of_data
+from paper.systems import title_of
 from paper.writing import markdown
+
+Values = dict[str, Any]  # of one comparison, as its compare.json has them
 
 _NOT_RUN = "not run"
 _HEADER = ("model", "trained for", "DSC (95 %)", "HD95", "parameters", "GFLOP", "FP32 ms", "INT8 ms", "INT8 gate",
            "FP32, INT8 MB")  # fmt: skip
+_METHOD = (
+    "Each training of a data set may use the same wall time on the same machine, reading and encoding included: the "
+    "same split, views, validation cases and metrics for every model, none started from weights of this task. GMS uses "
+    "a frozen tokenizer, which was trained before on other pictures; the others start from random weights. The student "
+    "trains for as long again, on top of its teacher's time; what its teacher says of the pictures is computed before. "
+    "Parameters are those that were trained, in brackets all of the graph. FP32 and INT8 are engines of this program, "
+    "one image, batch 1, timed turn by turn; the gate says how near the INT8 masks are to the FP32 masks."
+)
 
 
-def write_page(values: dict[str, Any], page: Path, root: Path) -> None:
+def write_page(results: Sequence[Values], page: Path, root: Path) -> None:
     """The page, from the values and from the results that the project keeps."""
-    write_bytes(page, page_text(values, root).encode())
+    write_bytes(page, page_text(results, root).encode())
 
 
-def page_text(values: dict[str, Any], root: Path) -> str:
+def page_text(results: Sequence[Values], root: Path) -> str:
     """The page in Markdown."""
-    minutes = f"{values['minutes']:g} minutes"
+    sources = _sources(results)
+    data = {name: values["data"][name] for name, values in sources.items()}
     parts = [
         "# Why not a UNet?",
         "",
@@ -37,45 +52,63 @@ def page_text(values: dict[str, Any], root: Path) -> str:
         "",
         "## At equal time",
         "",
-        f"Each training may use {minutes} of wall time on the same machine ({values['machine']}, device "
-        f"{values['device']}), reading and encoding included: the same split, views, validation cases and metrics for "
-        f"every model, none started from weights of this task. GMS uses the frozen tokenizer {values['tokenizer']}, "
-        "which was trained before on other pictures; the others start from random weights. The student trains for as "
-        "long again, on top of its teacher's time; what its teacher says of the pictures is computed before. "
-        "Parameters are those that were trained, in brackets all of the graph. FP32 and INT8 are engines of this "
-        "program, one image, batch 1, timed turn by turn; the gate says how near the INT8 masks are to the FP32 masks.",
+        _METHOD,
         "",
     ]
-    parts += (
-        [f"Settings of every recipe that knows them: {', '.join(values['settings'])}.", ""]
-        if values["settings"]
-        else []
-    )
-    parts += [f"Tested on every {values['every']}th case alone.", ""] if values["every"] > 1 else []
-    for name, found in values["data"].items():
+    for name, found in data.items():
         parts += [f"### {NAMES[name]}", ""]
         if found["why"]:
             parts += [f"Not run: {found['why']}.", ""]
             continue
+        parts += [_conditions(sources[name]), ""]
         parts += [markdown(_HEADER, [_row(system, row) for system, row in found["rows"].items()]), ""]
         parts += [f"{reading_of_rows(found['rows'])}", "", *_elsewhere_lines(name, found.get("elsewhere") or {})]
-    parts += ["## What GMS is for", "", verdict_of_data(values["data"]), ""]
-    settings = "".join(f" --set {setting}" for setting in values["settings"])
-    command = f"benchmarks/paper/run --compare --data data/ --tokenizer onnx:weights/{values['tokenizer']}{settings}"
-    command += f" --minutes {values['minutes']:g}"
+    parts += ["## What GMS is for", "", verdict_of_data(data), ""]
     parts += ["## Measured before, under other conditions", "", *earlier_lines(root), ""]
+    parts += ["## Run it", "", "```text", *_commands(sources), "```", ""]
     parts += [
-        "## Run it",
-        "",
-        "```text",
-        f"{command} --plan",
-        command,
-        "```",
-        "",
-        "With `--plan` it says how long it will take. The paper's own tables, with the published numbers of every "
+        "With `--plan` each says how long it will take. The paper's own tables, with the published numbers of every "
         "system and trained on one data set and tested on another, come from `benchmarks/paper/run --table 1` to `5`.",
     ]
     return "\n".join(_wrapped(part) for part in parts).rstrip() + "\n"
+
+
+def _sources(results: Sequence[Values]) -> dict[str, Values]:
+    """The result that each data set's rows come from: the one that has it."""
+    found: dict[str, Values] = {}
+    for values in results:
+        for name, told in values["data"].items():
+            if name not in found or not _has_numbers(found[name]["data"][name]):
+                found[name] = values
+            elif _has_numbers(told):
+                raise UsageError(f"two results have {NAMES[name]}", where="--page", fix="name one of them alone")
+    return found
+
+
+def _has_numbers(told: dict[str, Any]) -> bool:
+    return any(row["dsc"] is not None for row in told["rows"].values())
+
+
+def _conditions(values: Values) -> str:
+    """What was equal for all rows of a data set."""
+    text = f"{values['minutes']:g} minutes each on {values['machine']}, device {values['device']}; tokenizer of GMS: "
+    text += f"{values['tokenizer']}."
+    if values["settings"]:
+        text += f" Settings of every recipe that knows them: {', '.join(values['settings'])}."
+    if values["every"] > 1:
+        text += f" Tested on every {values['every']}th case alone."
+    return f"{text} {values.get('note', '')}".rstrip()
+
+
+def _commands(sources: dict[str, Values]) -> list[str]:
+    """The command of each result that has a part in the page."""
+    lines = []
+    for values in {id(values): values for values in sources.values()}.values():
+        settings = "".join(f" --set {setting}" for setting in values["settings"])
+        names = " ".join(name for name, source in sources.items() if source is values)
+        line = f"benchmarks/paper/run --compare --data data/ --datasets {names} --tokenizer "
+        lines.append(f"{line}onnx:weights/{values['tokenizer']}{settings} --minutes {values['minutes']:g}")
+    return lines
 
 
 def _elsewhere_lines(name: str, told: dict[str, Any]) -> list[str]:
@@ -85,16 +118,12 @@ def _elsewhere_lines(name: str, told: dict[str, Any]) -> list[str]:
     if told["why"]:
         return [f"{title}: not run, {told['why']}.", ""]
     body = [
-        [_name(key), row["why"] or _NOT_RUN, ""]
+        [title_of(key), row["why"] or _NOT_RUN, ""]
         if row["dsc"] is None
-        else [_name(key), _score(row["dsc"], row["low"], row["high"]), _hd95(row)]
+        else [title_of(key), _score(row["dsc"], row["low"], row["high"]), _hd95(row)]
         for key, row in told["rows"].items()
     ]
     return [f"{title}:", "", markdown(("model", "DSC (95 %)", "HD95"), body), ""]
-
-
-def _name(system: str) -> str:
-    return "GMS, edge student" if system == STUDENT else BY_KEY[system].title
 
 
 def _score(dsc: float, low: float, high: float) -> str:
@@ -116,7 +145,7 @@ def _wrapped(part: str) -> str:
 
 
 def _row(system: str, row: dict[str, Any]) -> list[str]:
-    title = _name(system)
+    title = title_of(system)
     if row["dsc"] is None:
         return [title, row["why"] or _NOT_RUN, *[""] * (len(_HEADER) - 2)]
     engines = row.get("engines", {})
@@ -140,77 +169,6 @@ def _row(system: str, row: dict[str, Any]) -> list[str]:
         engines.get("gate", _NOT_RUN),
         f"{of('fp32', 'megabytes', 1)}, {of('int8', 'megabytes', 1)}",
     ]
-
-
-def reading_of_rows(rows: dict[str, Any]) -> str:
-    """What a data set's rows say, in sentences: who is best, whether that is more than noise, who is fastest."""
-    there = {key: row for key, row in rows.items() if row["dsc"] is not None}
-    if len(there) < 2 or GMS not in there:
-        return "Too little was run here to compare."
-    best = max(there, key=lambda key: there[key]["dsc"])
-    gms = there[GMS]
-    lines = []
-    if best == GMS:
-        second = max((key for key in there if key != GMS), key=lambda key: there[key]["dsc"])
-        apart = there[second]["high"] < gms["low"]
-        lines.append(f"GMS has the highest DSC, {_title(second)} comes next; {_apart(apart)}")
-    else:
-        apart = gms["high"] < there[best]["low"]
-        gap = there[best]["dsc"] - gms["dsc"]
-        name = "The edge student" if best == STUDENT else _title(best)
-        lines.append(f"{name} has the highest DSC, {gap:.1f} above GMS; {_apart(apart)}")
-    times = {key: _fastest(row) for key, row in there.items() if _fastest(row) is not None}
-    if GMS in times and len(times) > 1:
-        first = min(times, key=lambda key: times[key] or 0.0)
-        factor = (times[GMS] or 0.0) / (times[first] or 1.0)
-        lines.append(
-            "GMS has the fastest engine." if first == GMS else f"The fastest engine is that of {_title(first)}, "
-            f"{_times(factor)} as fast as GMS's fastest."
-        )  # fmt: skip
-    return " ".join(lines)
-
-
-def verdict_of_data(data: dict[str, Any]) -> str:
-    """What follows from the tables; nothing where nothing was run."""
-    won, lost = [], []
-    for name, found in data.items():
-        there = {key: row for key, row in found["rows"].items() if row["dsc"] is not None and key != STUDENT}
-        if GMS not in there or len(there) < 2:
-            continue
-        best = max(there, key=lambda key: there[key]["dsc"])
-        (won if best == GMS else lost).append(NAMES[name])
-    if not won and not lost:
-        return (
-            "Nothing follows yet: no data set has both GMS and another model trained at equal time. The rows above say "
-            "what was not run."
-        )
-    lines = []
-    if won:
-        lines.append(f"At this effort GMS has the highest DSC on {_joined(won)}.")
-    if lost:
-        lines.append(f"On {_joined(lost)} another model has the higher DSC for the same time.")
-    lines += _of_students(data)
-    lines.append("An interval that overlaps another decides nothing; more time may change the order.")
-    return " ".join(lines)
-
-
-def _of_students(data: dict[str, Any]) -> list[str]:
-    """What the edge students lose against their teachers, and how much faster they are."""
-    lost, gained = [], []
-    for name, found in data.items():
-        teacher, student = (found["rows"].get(key, {}) for key in (GMS, STUDENT))
-        if teacher.get("dsc") is None or student.get("dsc") is None:
-            continue
-        lost.append(f"{student['dsc'] - teacher['dsc']:+.1f} on {NAMES[name]}")
-        times = _fastest(teacher), _fastest(student)
-        if times[0] and times[1]:
-            gained.append(f"{times[0] / times[1]:.0f} on {NAMES[name]}")
-    if not lost:
-        return []
-    line = f"The edge student's DSC differs from its teacher's by {_joined(lost)}"
-    if gained:
-        line += f"; in the time of one image of its teacher's fastest engine, its own does {_joined(gained)}"
-    return [f"{line}."]
 
 
 def earlier_lines(root: Path) -> list[str]:
@@ -245,26 +203,3 @@ def _earlier(name: str, model: str, how: str, time: str, told: dict[str, Any]) -
     dice, hd95 = told["at_224"]["dice"], told["at_224"]["hd95"]
     score = _score(*(100 * value for value in (dice["mean"], *dice["interval95"])))
     return [NAMES[name], model, how, time, score, f"{hd95['mean']:.1f}" if hd95 else "-"]
-
-
-def _fastest(row: dict[str, Any]) -> float | None:
-    engines = row.get("engines", {})
-    passed = ["fp32", *(["int8"] if str(engines.get("gate", "")).startswith("pass") else [])]
-    times = [engines[p]["median_ms"] for p in passed if "median_ms" in engines.get(p, {})]
-    return min(times) if times else None
-
-
-def _times(factor: float) -> str:
-    return f"{factor:.1f} times" if factor < 10 else f"{factor:.0f} times"
-
-
-def _apart(apart: bool) -> str:
-    return "their 95 % intervals do not overlap." if apart else "their 95 % intervals overlap, so that decides nothing."
-
-
-def _title(key: str) -> str:
-    return "the edge student" if key == STUDENT else BY_KEY[key].title
-
-
-def _joined(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -24,13 +24,14 @@ from gms_rt.data.reading import read_case, read_mask
 from gms_rt.errors import UsageError
 from gms_rt.evaluate.choice import chosen_cases
 from gms_rt.evaluate.gallery import draw_contours
-from gms_rt.evaluate.published_systems import BY_KEY, SYSTEMS
+from gms_rt.evaluate.published_systems import SYSTEMS
 from gms_rt.model.kind import weights_file
 from gms_rt.scan import resize_image
 from gms_rt.scan.encode import encode_picture
 from paper.cells import NAMES
 from paper.jobs import run_of
 from paper.order import Folder, Order
+from paper.systems import title_of
 
 _SIDE, _GAP, _HEAD, _LEFT = 224, 6, 28, 120  # pixels of figure 2
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
@@ -138,7 +139,7 @@ def _write_masks(order: Order, wanted: Mapping[str, str]) -> list[Path]:
             panels.append(draw_contours(_panel(image), truth, found))
         rows.append((NAMES[name], panels))
         told.append({"data": name, "case": case.name, "dice": scores})
-    heads = ["image", *(BY_KEY[key].title for key in columns)]
+    heads = ["image", *(title_of(key) for key in columns)]
     files = [order.out / "figure-2.png", order.out / "figure-2.json"]
     write_bytes(files[0], encode_picture(".png", _sheet(heads, rows)))
     value: dict[str, Any] = {"truth": "green", "prediction": "yellow", "rows": told}

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gms_rt.evaluate.published_systems import BY_KEY
 from gms_rt.model.comparators.registry import COMPARATORS, comparator_facts
 from paper.order import Folder, Order
 
@@ -42,6 +43,18 @@ class Done:
 
     command: Command
     seconds: float
+
+
+def known_systems() -> list[str]:
+    """What can be asked for: the systems of the published tables, and the models that these do not name."""
+    return list(dict.fromkeys([*BY_KEY, *(facts.name for facts in COMPARATORS)]))
+
+
+def title_of(system: str) -> str:
+    """A system's name for people: as the paper writes it, where it does."""
+    if system == STUDENT:
+        return "GMS, edge student"
+    return BY_KEY[system].title if system in BY_KEY else comparator_facts(system).title
 
 
 def registered_models() -> set[str]:
@@ -90,22 +103,22 @@ def _next_of_gms(folder: Folder, order: Order, run: Path, done: Sequence[Done]) 
     what, fast = ("--tokenizer", order.tokenizer), ("--recipe", "fast")
     left = order.minutes - sum(each.seconds for each in done) / 60
     parts = run.parent / f"{run.name}-parts"  # by name: the last of them is the run itself
-    cached = ("--cache", str(parts / "views"))
     encoding = (f"latent_epochs={_LONG}", "epochs=0", "minutes=0.001")  # and a single step
-    if len(done) == 0:
-        measured = ("views=1", *encoding)
-        return _train(folder, order, parts / "measured", what, (*fast, "--cache", str(parts / "one-view")), measured)
-    per_view = done[0].seconds / 60
-    views = max(1, min(_MOST_VIEWS, int(_ENCODING * order.minutes / per_view + 1e-9) - 1))
+    first = (*fast, "--cache", str(parts / "one-view"))
+    if not done:
+        return _train(folder, order, parts / "measured", what, first, ("views=1", *encoding))
+    views = max(1, min(_MOST_VIEWS, int(_ENCODING * order.minutes / (done[0].seconds / 60) + 1e-9) - 1))
     kept = (f"views={views}", "validate_every=5")
-    if len(done) == 1:
-        return _train(folder, order, parts / "encoded", what, (*fast, *cached), (*kept, *encoding))
-    if len(done) == 2:
+    # Where no more than one view fits, as on large data, it is the one that was measured.
+    cached, begun = (first, 1) if views == 1 else ((*fast, "--cache", str(parts / "views")), 2)
+    if len(done) < begun:
+        return _train(folder, order, parts / "encoded", what, cached, (*kept, *encoding))
+    if len(done) == begun:
         clock = (f"minutes={max(left * _LATENTS, 0.001):.4f}", f"latent_epochs={_LONG}", "epochs=0")
-        return _train(folder, order, parts / "latents", what, (*fast, *cached), (*kept, *clock))
-    if len(done) == 3:
+        return _train(folder, order, parts / "latents", what, cached, (*kept, *clock))
+    if len(done) == begun + 1:
         clock = (f"minutes={max(left, 0.001):.4f}", "latent_epochs=0", f"epochs={_LONG}", "lr=4e-4", "warmup=0")
-        return _train(folder, order, run, what, (*fast, *cached, "--init", str(parts / "latents")), (*kept, *clock))
+        return _train(folder, order, run, what, (*cached, "--init", str(parts / "latents")), (*kept, *clock))
     return None
 
 

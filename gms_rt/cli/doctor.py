@@ -30,6 +30,7 @@ from gms_rt.runtime.tensorrt_module import (
 # What a person gains by installing an extra; its packages come from the distribution's own metadata.
 GAINS = {
     "train": "train models, export runs to graphs",
+    "comparators": "more models of others: gms-rt train --list-models says which need it",
     "tensorrt": "TensorRT engines on NVIDIA GPUs and Jetson",
     "tensorrt-cu12": "the same for drivers that have CUDA 12 only (r535 and newer)",
     "pycuda": "one CUDA context for gms-rt and a program that uses pycuda itself (compiled with the CUDA toolkit)",

@@ -17,6 +17,7 @@ import pytest
 from support.phantom_folders import write_pair, write_phantoms
 from support.trees import ROOT
 
+from gms_rt.errors import UsageError
 from gms_rt.model.comparators.registry import COMPARATORS
 
 pytest.importorskip("torch")
@@ -294,6 +295,14 @@ def test_gms_spends_its_minutes_on_views_latents_and_the_decoder(folder: Path, s
     assert {"minutes=1.8000", "latent_epochs=0"} <= seen[3]  # the rest
     assert done[3].command[-2] == str(run) or str(run) in done[3].command
     assert all("flip=horizontal" in settings for settings in seen)
+    # On large data one view is all that fits, and the measured one is used.
+    slow: list[Any] = []
+    for seconds, expected in ((100.0, "views=1"), (375.0, "minutes=6.2500"), (125.0, "minutes=2.0833")):
+        command = next_training("gms", data["busi"], order, run, slow)
+        assert command is not None and {expected, "views=1"} <= set(command)
+        assert command[command.index("--cache") + 1] == str(run.parent / "busi-parts" / "one-view")
+        slow.append(Done(command, seconds))
+    assert next_training("gms", data["busi"], order, run, slow) is None
     other = next_training("unet", data["busi"], order, run, [])
     assert other is not None
     assert {"--model", "unet", "pixels", "minutes=10"} <= set(other) and "--tokenizer" not in other
@@ -329,7 +338,7 @@ def values() -> dict[str, Any]:
 def test_the_page_says_where_gms_loses_and_what_was_not_run(values: dict[str, Any], script: ModuleType) -> None:
     from paper.compare_page import page_text
 
-    text = page_text(values, ROOT)
+    text = page_text([values], ROOT)
     assert "| GMS | 60 min | 75.0 (70.0-79.0) | 20.0 (misses counted: 25.0) | 1.5 M (2 M) | 12 | 30.0 | 12.0 |" in text
     assert "| EGE-UNet | not run |" in text
     assert "UNet has the highest DSC, 7.0 above GMS; their 95 % intervals do not overlap." in text
@@ -347,14 +356,31 @@ def test_the_page_says_what_the_student_loses_and_gains(values: dict[str, Any], 
     rows = values["data"]["busi"]["rows"]
     engines = {"fp32": {"median_ms": 3.0, "megabytes": 16.0}, "gate": "not met: no INT8 engine"}
     rows["student"] = {**rows["gms"], "dsc": 84.25, "engines": engines}
-    text = " ".join(page_text(values, ROOT).split())
+    text = " ".join(page_text([values], ROOT).split())
     assert "The edge student has the highest DSC, 9.2 above GMS" in text
     assert "The fastest engine is that of the edge student, 4.0 times as fast as GMS's fastest." in text
     assert "The edge student's DSC differs from its teacher's by +9.2 on BUSI" in text
     assert "in the time of one image of its teacher's fastest engine, its own does 4 on BUSI." in text
     rows["student"]["engines"] = {}  # none was built
-    text = " ".join(page_text(values, ROOT).split())
+    text = " ".join(page_text([values], ROOT).split())
     assert "The edge student's DSC differs from its teacher's by +9.2 on BUSI. An interval" in text
+
+
+def test_data_sets_of_two_results_stand_under_their_own_conditions(values: dict[str, Any], script: ModuleType) -> None:
+    from paper.compare_page import page_text
+
+    told = values["data"]
+    second = {**values, "minutes": 5.0, "tokenizer": "taef2", "note": "It has fewer pictures."}
+    second["data"] = {"busi": told["glas"], "glas": told["busi"]}
+    for both in ([values, second], [second, values]):
+        text = " ".join(page_text(both, ROOT).split())
+        assert "60 minutes each on a processor, 2 cores, device cpu; tokenizer of GMS: vaelight. |" in text
+        assert "tokenizer of GMS: taef2. It has fewer pictures. |" in text
+        assert "--datasets busi --tokenizer onnx:weights/vaelight --minutes 60" in text
+        assert "--datasets glas --tokenizer onnx:weights/taef2 --minutes 5" in text
+        assert "Not run" not in text and text.count("7.0 above GMS") == 2
+    with pytest.raises(UsageError, match="two results have BUSI"):
+        page_text([values, values], ROOT)
 
 
 def test_nothing_follows_from_nothing(values: dict[str, Any], script: ModuleType) -> None:
@@ -362,12 +388,13 @@ def test_nothing_follows_from_nothing(values: dict[str, Any], script: ModuleType
 
     for row in values["data"]["busi"]["rows"].values():
         row.update(dsc=None, why="not run")
-    assert "Nothing follows yet" in page_text(values, ROOT)
+    assert "Nothing follows yet" in page_text([values], ROOT)
 
 
 def test_the_page_in_the_docs_is_that_of_the_kept_results(script: ModuleType) -> None:
     from paper.compare_page import page_text
 
-    kept = json.loads((ROOT / "benchmarks" / "results" / "paper" / "compare.json").read_text())
-    made_with = "run: benchmarks/paper/run --page benchmarks/results/paper/compare.json"
+    files = sorted((ROOT / "benchmarks" / "results" / "paper").glob("compare*.json"))
+    kept = [json.loads(path.read_text()) for path in files]
+    made_with = "run: benchmarks/paper/run --page benchmarks/results/paper/compare*.json"
     assert (ROOT / "docs" / "compare.md").read_text() == page_text(kept, ROOT), made_with

@@ -28,6 +28,7 @@ def test_it_tells_people_and_machines(capsys: pytest.CaptureFixture[str]) -> Non
     assert facts["openvino"] in text
     assert facts["native"]["version"] in text
     assert facts["extras"]["train"]["install"] == "pip install 'gms-rt[train]'"
+    assert [name for name, extra in facts["extras"].items() if not extra["adds"]] == []
 
 
 def test_every_environment_variable_of_the_package_is_listed(

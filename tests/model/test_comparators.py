@@ -23,6 +23,8 @@ from gms_rt.model.size import trained_size
 CLOSE = 0.02
 # The table gives 0.05; its paper 0.053, which is what is counted here.
 OWN_PAPER = {"ege-unet": 0.053}
+# Of these the GMS paper states nothing: DeepLabV3 with ResNet-50 is as torchvision has it; two are not in that paper.
+NOT_STATED = {"deeplabv3-mixstyle": 39.63, "deeplabv3-dsu": 39.63, "depthwise-unet": 0.916, "basic-unet": 1.98}
 
 
 def test_names_are_used_once() -> None:
@@ -35,7 +37,7 @@ def test_parameters_are_within_two_percent_of_the_published_ones(facts: Comparat
     needs(facts)
     counted = million_parameters(facts)
     if facts.published is None:
-        assert counted == pytest.approx(39.63, rel=CLOSE), "DeepLabV3 with ResNet-50, as torchvision has it"
+        assert counted == pytest.approx(NOT_STATED[facts.name], rel=CLOSE)
         return
     assert counted == pytest.approx(OWN_PAPER.get(facts.name, facts.published), rel=CLOSE)
 

@@ -134,6 +134,16 @@ COMPARATORS = (
         "public code and have the published 129.4; the transformer of frequencies, which that code lacks and whose "
         "size is not known, adds 2 %. Four steps from one noise, drawn once, in the place of many and of an ensemble",
     ),
+    ComparatorFacts(
+        "depthwise-unet", "UNet, depthwise", "blocks of Howard et al.: MobileNets, arXiv 1704.04861", 2017, None,
+        "depthwise_unet:DepthwiseUNet", note="not in the GMS paper: what one would first try on a small device; a UNet "
+        "from half the picture's size on, in this project's arrangement",
+    ),
+    ComparatorFacts(
+        "basic-unet", "BasicUNet", "MONAI, after Falk et al.: U-Net, Nature Methods 16", 2019, None,
+        "basic_unet:BasicUNet", multiple=16, package="monai", note="not in the GMS paper: MONAI's, with its own "
+        "widths, instance normalisation and transposed convolutions",
+    ),
 )  # fmt: skip
 
 
