@@ -17,11 +17,11 @@ from gms_rt.bench.results import Measured
 from gms_rt.bench.subjects import fit_images
 from gms_rt.engine.golden import Golden
 from gms_rt.errors import GmsError, UsageError
-from gms_rt.peers import TORCH_KINDS
+from gms_rt.peers import GRAPH_KINDS, TORCH_KINDS
 from gms_rt.peers.client import Peer
 from gms_rt.scan.mask import FOREGROUND
 
-NAMES = (*TORCH_KINDS, "onnxruntime")
+NAMES = (*TORCH_KINDS, *GRAPH_KINDS)
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class PeerOptions:
     """What the peers of one bench open, and how."""
 
     run: Path | None = None  # the trained run, for torch
-    graph: Path | None = None  # the fused graph, for ONNX Runtime
+    graph: Path | None = None  # the fused graph, for ONNX Runtime and OpenVINO
     threads: int = 0  # CPU threads (0: the runtime's choice)
     device: str | None = None  # "cpu" or "cuda[:N]"
     size: tuple[int, int] = (224, 224)  # height and width for those that have none of their own
@@ -43,7 +43,9 @@ def open_peers(
     lost: list[str] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[Peer]:
-    """Open peers by name: torch needs a run folder, onnxruntime a fused graph, anything else is a path to a model.
+    """Open peers by name: torch needs a run folder, a runtime alone the fused graph, `RUNTIME:FILE.onnx` has its model.
+
+    A model without a runtime is ONNX Runtime's.
 
     A wrong name or file is the user's mistake and raised before any is opened; a peer that breaks down by itself is
     left out, with a sentence in `lost`, where that is given.
@@ -80,14 +82,17 @@ def _chosen(name: str, options: PeerOptions) -> tuple[str, Path, str]:
                 fix="name it with --run runs/NAME",
             )
         return name, options.run, name
-    if name == "onnxruntime":
+    runtime, named, file = name.partition(":")
+    if name in GRAPH_KINDS:
         graph = options.graph
         if graph is None:
-            raise UsageError("'onnxruntime' needs an engine or a graph", where="--against", fix="add --engine DIR")
+            raise UsageError(f"'{name}' needs an engine or a graph", where="--against", fix="add --engine DIR")
         if not graph.is_file():
             raise UsageError("is not a file", where=graph, fix="name the exported graph with --graph FILE.onnx")
         return name, graph, name
-    path = Path(name)
+    if runtime not in GRAPH_KINDS:
+        runtime, named, file = "onnxruntime", "", name
+    path = Path(file)
     if path.suffix != ".onnx":
         raise UsageError(
             f"'{name}' is neither a peer nor a model",
@@ -96,7 +101,7 @@ def _chosen(name: str, options: PeerOptions) -> tuple[str, Path, str]:
         )
     if not path.is_file():
         raise UsageError("is not a file", where=path, fix="name an ONNX segmentation model")
-    return "onnx", path, path.stem
+    return runtime, path, f"{path.stem}-{runtime}" if named else path.stem
 
 
 def with_dice(measured: Measured, peer: Peer, golden: Golden | None) -> Measured:

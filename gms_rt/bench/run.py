@@ -37,7 +37,7 @@ class BenchOptions:
     engines: tuple[Path, ...]  # engine folders
     against: tuple[str, ...] = ()  # peers by name, or ONNX files
     run: Path | None = None  # the trained run, for torch peers; by default the bundled model's where it fits
-    graph: Path | None = None  # what the ONNX Runtime peer opens; by default an engine's own graph
+    graph: Path | None = None  # what the peers of a runtime open; by default an engine's own graph
     image: Path | None = None  # the file that is followed to its mask; by default an enlarged reference picture
     device: str | None = None  # "cpu" or "cuda[:N]"; by default where each engine fits
     seconds: float = SECONDS  # the timed total of each engine and peer
@@ -170,7 +170,7 @@ def _with_work(result: BenchResult) -> BenchResult:
 
 
 def _graph(engines: tuple[Path, ...]) -> Path | None:
-    """The graph for ONNX Runtime: an FP32 engine's where there is one."""
+    """The graph for other runtimes: an FP32 engine's where there is one."""
     manifests = [(read_manifest(folder), folder) for folder in engines]
     ordered = sorted(manifests, key=lambda pair: pair[0].precision != "fp32")
     return ordered[0][1] / ordered[0][0].model if ordered else None

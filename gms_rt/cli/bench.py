@@ -17,7 +17,7 @@ _EXAMPLES = """\b
 Examples:
   gms-rt bench                                       the newest engine
   gms-rt bench --engine engines/a --engine engines/b --out report.html
-  gms-rt bench --against torch-eager,onnxruntime --run runs/mine
+  gms-rt bench --against torch-eager,onnxruntime,openvino --run runs/mine
   gms-rt bench compare old/report.json new/report.json"""
 
 
@@ -25,9 +25,9 @@ Examples:
 @click.option("--engine", "engines", type=click.Path(path_type=Path), multiple=True, help="Engine folder; repeatable.")
 @click.option("--out", type=click.Path(path_type=Path), help="Report folder, or one .html, .json, .md or .csv file.")
 @click.option("--against", default="", metavar="LIST", help="torch-eager, torch-channels-last, torch-compile, "
-              "onnxruntime or FILE.onnx, separated by commas.")  # fmt: skip
+              "onnxruntime, openvino, FILE.onnx or RUNTIME:FILE.onnx, separated by commas.")  # fmt: skip
 @click.option("--run", "run_folder", type=click.Path(path_type=Path), help="The trained run, for torch peers.")
-@click.option("--graph", type=click.Path(path_type=Path), help="The graph that ONNX Runtime opens.")
+@click.option("--graph", type=click.Path(path_type=Path), help="The graph that ONNX Runtime and OpenVINO open.")
 @click.option("--image", type=click.Path(path_type=Path), help="The file that is followed to its mask.")
 @click.option("--device", help="Device to run on: cpu, cuda or cuda:N.")
 @trust_options

@@ -1,4 +1,4 @@
 """Other runtimes to time with the engines, each in a process of its own: the client here, the server there."""
 
 TORCH_KINDS = ("torch-eager", "torch-channels-last", "torch-compile")  # they open a trained run
-KINDS = (*TORCH_KINDS, "onnxruntime", "onnx")  # these open a graph: a fused one, or any segmentation model
+GRAPH_KINDS = ("onnxruntime", "openvino")  # these open a graph: a fused one, or any segmentation model

@@ -33,8 +33,9 @@ P = TypeVar("P", bound="Peer")
 class Peer:
     """One peer process. Use it as a context manager.
 
-    `what` is one of `KINDS`: a torch one opens the run at `path`, the others an ONNX model. `size` is the height and
-    width for those that have none of their own. `load_ms` is without starting Python, `first_ms` the first inference.
+    `what` is a torch kind, which opens the run at `path`, or a graph kind, which opens an ONNX model. `size` is the
+    height and width for those that have none of their own. `load_ms` is without starting Python, `first_ms` the first
+    inference.
     """
 
     def __init__(

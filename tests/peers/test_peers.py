@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from gms_rt.engine.golden import read_golden
 from gms_rt.errors import GmsError, UsageError
 from gms_rt.parity.reference import ReferenceData, golden_from_data
 from gms_rt.peers.client import Peer
-from gms_rt.peers.server import foreground_levels
+from gms_rt.peers.graphs import best_threads, foreground_levels
+from gms_rt.peers.opened import OpenedPeer
 
 pytest.importorskip("onnxruntime")
 QUICK = TimingOptions(seconds=0.1, warmup=0, rounds=2, cold=False)
@@ -50,6 +52,79 @@ def test_onnx_runtime_runs_a_fused_graph_and_equals_the_reference(tmp_path):
         assert peer.load_ms > 0
         assert peer.first_ms > 0
         assert peer.peak_bytes is None or peer.peak_bytes > 1 << 20
+
+
+def test_openvino_runs_a_fused_graph_in_its_own_arithmetic(tmp_path):
+    folder = native_engine(tmp_path / "e")
+    golden = read_golden(folder / "golden.npz")
+    with contextlib.ExitStack() as stack:
+        (peer,) = open_peers(["openvino"], stack, PeerOptions(graph=folder / "model.onnx"))
+        assert (peer.label, peer.info.height, peer.info.width) == ("openvino", SIDE, SIDE)
+        assert peer.info.execution in ("f32", "bf16", "f16")
+        assert peer.info.details["runtime"].startswith("OpenVINO 20")
+        # bf16 has eight bits.
+        near = 1 if peer.info.execution == "f32" else 4
+        assert np.abs(peer.infer(golden.images).astype(int) - golden.probabilities).max() <= near
+        assert peer.parameters == 8 * 27 + 8
+        result = measure([folder], QUICK, peers=[peer], opener=opener())
+        assert with_dice(result.measured[1], peer, golden).reference_dice > 0.98
+        with pytest.raises(UsageError, match="no NVIDIA GPUs"):
+            open_peers(["openvino"], stack, PeerOptions(graph=folder / "model.onnx", device="cuda"))
+
+
+def test_a_model_can_be_given_to_either_runtime(tmp_path):
+    model = foreign_model(tmp_path / "other.onnx")
+    image = np.zeros((1, 16, 16, 3), np.uint8)
+    image[:, 4:12, 4:12] = 250
+    with contextlib.ExitStack() as stack:
+        names = [f"openvino:{model}", f"onnxruntime:{model}", str(model)]
+        peers = open_peers(names, stack, PeerOptions(threads=1))
+        assert [peer.label for peer in peers] == ["other-openvino", "other-onnxruntime", "other"]
+        assert [peer.info.threads for peer in peers] == [1, 1, 1]
+        masks = [peer.infer(image) > 127 for peer in peers]
+    assert all(np.array_equal(mask, image[..., 0] > 0) for mask in masks)
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_a_network_for_pictures_of_any_size_gets_those_of_its_usual_one(tmp_path, runtime):
+    from onnx import load, save
+
+    model = load(foreign_model(tmp_path / "fixed.onnx"))
+    for value in (model.graph.input[0], model.graph.output[0]):
+        for place, name in ((0, "n"), (2, "h"), (3, "w")):
+            value.type.tensor_type.shape.dim[place].dim_param = name
+    save(model, tmp_path / "free.onnx")
+    with Peer(runtime, tmp_path / "free.onnx", "free") as peer:
+        assert (peer.info.height, peer.info.width) == (224, 224)
+        assert peer.infer(np.full((1, 224, 224, 3), 250, np.uint8)).min() > 200
+
+
+def test_a_small_network_gets_the_threads_that_suit_it(monkeypatch):
+    def opened(milliseconds):
+        def run(images):
+            time.sleep(milliseconds / 1e3)
+            return images[..., 0]
+
+        return OpenedPeer(run, 8, 8, "nothing", "f32", "", 1)
+
+    monkeypatch.setattr("gms_rt.peers.graphs.os.cpu_count", lambda: 8)
+    monkeypatch.setattr("gms_rt.peers.graphs._TRIED_SECONDS", 0.05)
+    asked = []
+
+    def by(times):
+        asked.clear()
+
+        def open_with(count):
+            asked.append(count)
+            return opened(times[count])
+
+        return open_with
+
+    assert best_threads(by({0: 12, 1: 3, 4: 9})) == 1
+    assert best_threads(by({0: 2, 1: 14, 4: 9})) == 0
+    assert best_threads(by({0: 70})) == 0 and asked == [0]
+    monkeypatch.setattr("gms_rt.peers.graphs.os.cpu_count", lambda: 1)
+    assert best_threads(by({})) == 0 and asked == []
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3])
@@ -85,7 +160,10 @@ def test_wrong_peers_are_refused_in_one_sentence(tmp_path):
         (["torch-eager"], "--run"),
         (["onnxruntime"], "needs an engine"),
         ([str(tmp_path / "absent.onnx")], "not a file"),
-        ([str(broken)], "cannot open"),
+        ([str(broken)], "ONNX Runtime cannot open"),
+        ([f"openvino:{broken}"], "OpenVINO cannot open"),
+        (["openvino"], "needs an engine"),
+        ([f"openvino:{tmp_path / 'absent.onnx'}"], "not a file"),
     ):
         with contextlib.ExitStack() as stack, pytest.raises(UsageError, match=words):
             open_peers(names, stack, PeerOptions())
