@@ -26,8 +26,8 @@ from gms_rt.cli.eval_reconstruct import ReconstructionOptions, print_reconstruct
 from gms_rt.cli.eval_text import average_text, comparison_line, evaluation_text
 from gms_rt.cli.trust_options import trust_options
 from gms_rt.errors import CasesFailedError, UsageError
-from gms_rt.infer.flips import FLIPS, check_flips
 from gms_rt.metrics import TOLERANCE
+from gms_rt.scan.flips import FLIPS, check_flips
 
 if TYPE_CHECKING:
     from gms_rt.evaluate.dataset import Evaluation

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from gms_rt.artifacts import check_apart, sha256_file
 from gms_rt.cli.console import Console
 from gms_rt.errors import UsageError
-from gms_rt.infer.flips import infer_over_flips
 from gms_rt.model.kind import weights_file
+from gms_rt.scan.flips import infer_over_flips
 from gms_rt.scan.segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def engine_model(folder: Path, device: str | None, trust: dict[str, bool]) -> It
             "precision": manifest.precision,
             "device": engine.runner.info.device,
             "model_sha256": manifest.files.get(manifest.model),
+            **({"graph_flips": manifest.flips} if manifest.flips else {}),
         }
         yield EvalModel(engine, facts, name=folder.resolve().name)
 

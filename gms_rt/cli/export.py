@@ -12,6 +12,7 @@ from gms_rt.cli.console import Console
 from gms_rt.errors import MissingExtraError, UsageError
 from gms_rt.graph.write import stored_bytes
 from gms_rt.model.size import run_size
+from gms_rt.scan.flips import FLIPS
 
 _NO_VERDICT = "; no certificate rests on drawn pictures: name some of the model's own with --reference"
 
@@ -27,9 +28,18 @@ _NO_VERDICT = "; no certificate rests on drawn pictures: name some of the model'
 @click.option("--reference", type=click.Path(path_type=Path), metavar="DIR|FILE", help="Pictures to store with "
               "PyTorch's masks of them: a folder, or a text file of paths; 'phantoms' stores drawn ones only  [default:"
               " up to 24 validation pictures of the run's own data]")  # fmt: skip
+@click.option("--flips", type=click.Choice(list(FLIPS)), help="Let the graph average over flips of each image by "
+              "itself, for two (horizontal), four (both) or eight times the work.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def command(
-    run: Path, out: Path | None, size: str | None, batch: str, opset: int, reference: Path | None, as_json: bool
+    run: Path,
+    out: Path | None,
+    size: str | None,
+    batch: str,
+    opset: int,
+    reference: Path | None,
+    flips: str | None,
+    as_json: bool,
 ) -> None:
     """Fuse a run's encoder, latent mapping and decoder into one ONNX graph.
 
@@ -43,6 +53,7 @@ def command(
       gms-rt export runs/busi --size 256x320 --batch 1-8 --opset 21
       gms-rt export runs/busi --reference unseen/            pictures of the model's domain
       gms-rt export runs/busi --reference phantoms           store no picture of a patient
+      gms-rt export runs/edge --flips horizontal             two views of each image, one graph
     """
     from gms_rt.engine.golden import read_golden
 
@@ -61,7 +72,7 @@ def command(
     check_any_run(run)
     console.note(f"exporting {run} at {height}x{width}")
     start = time.monotonic()
-    graph = graph_from_run(run, target, ExportOptions(height, width, (low, high), opset, reference))
+    graph = graph_from_run(run, target, ExportOptions(height, width, (low, high), opset, reference, flips))
     seconds = time.monotonic() - start
     total = stored_bytes(graph)
     golden = read_golden(graph.with_suffix(".golden.npz"))
@@ -74,6 +85,7 @@ def command(
         "width": width,
         "batch": [low, high],
         "opset": opset,
+        "flips": flips,
         "seconds": round(seconds, 2),
     }
     text = f"wrote {graph} ({total / 2**20:.1f} MiB) in {seconds:.1f} s; next: gms-rt build {graph} --precision fp16"

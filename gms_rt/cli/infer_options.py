@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 import click
 
 from gms_rt.cli.trust_options import graph_option, trust_options
-from gms_rt.infer.flips import FLIPS
 from gms_rt.infer.options import FOLDERS, LAYOUTS
 from gms_rt.scan import MAX_PIXELS
+from gms_rt.scan.flips import FLIPS
 
 _Command = Callable[..., Any]
 _Options: TypeAlias = tuple[Callable[[_Command], _Command], ...]

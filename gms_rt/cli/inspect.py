@@ -90,6 +90,7 @@ def _screen(folder: Path, manifest: EngineManifest, value: dict[str, Any]) -> st
     ]
     if "cpu" in manifest.targets:
         lines.append(f"cpu:   {execution_text(manifest)} (on {manifest.census.get('cpu', {}).get('cpu', 'unknown')})")
+    lines += [f"averages over flips: {manifest.flips}"] if manifest.flips else []
     lines += gate_lines(manifest)
     lines += [f"class: {class_text(n, each)}" for n, each in enumerate(manifest.classes, 1)]
     if value["stages"]:

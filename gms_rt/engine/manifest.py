@@ -99,6 +99,13 @@ class EngineManifest:
         return MODEL if self.model == STEERED else self.model
 
     @property
+    def flips(self) -> str | None:
+        """What the graph averages over by itself, if it does."""
+        told = self.source.get("graph_source")
+        found = told.get("flips") if isinstance(told, dict) else None
+        return found if isinstance(found, str) else None
+
+    @property
     def segment_classes(self) -> tuple[SegmentClass, ...]:
         """The classes of the mask, in the order of its values; one region without a meaning where nobody said."""
         return classes_from_values(self.classes, where=f"{MANIFEST}: classes") if self.classes else DEFAULT_CLASSES

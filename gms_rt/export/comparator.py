@@ -14,14 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from gms_rt.classes import SegmentClass
-from gms_rt.data.reference_pictures import ReferencePictures, phantom_pictures
+from gms_rt.data.reference_pictures import ReferencePictures
+from gms_rt.export.finish import finish_graph
 from gms_rt.export.options import ExportOptions, check_options
-from gms_rt.export.reference import write_golden
 from gms_rt.export.torch_to_onnx import ExportStage, check_finite, export_stage
 from gms_rt.graph.fold import fold_exactly
 from gms_rt.graph.graph import INPUT, OUTPUT, Graph
-from gms_rt.graph.join import describe_graph, join_stages, name_pixel_arithmetic
-from gms_rt.graph.write import write_graph
+from gms_rt.graph.join import join_stages, name_pixel_arithmetic
 from gms_rt.model.comparators.layers import fold_norms
 from gms_rt.model.comparators.network import Comparator, check_comparator_size, mask_probability
 
@@ -62,16 +61,13 @@ def graph_from_comparator(
     """
     options = options or ExportOptions(comparator.size, comparator.size)
     check_comparator(comparator, options)
-    height, width, batch = options.height, options.width, options.batch
     comparator.eval()
-    picture = torch.zeros(max(batch[0], min(2, batch[1])), height, width, 3, dtype=torch.uint8)
+    picture = torch.zeros(options.example_batch, options.height, options.width, 3, dtype=torch.uint8)
     stage = ExportStage("network", FusedComparator(comparator), (picture,))
-    graph = Graph(join_stages([export_stage(stage, options.opset, batch)], INPUT, OUTPUT))
+    graph = Graph(join_stages([export_stage(stage, options.opset, options.network_batch)], INPUT, OUTPUT))
     fold_exactly(graph)
     name_pixel_arithmetic(graph.model)
     about = {**source, "comparator": json.dumps({"model": comparator.facts.name, "size": comparator.size})}
-    tokenizer = {} if comparator.tokenizer is None else comparator.tokenizer.told_in_graph()
-    describe_graph(graph.model, out.stem, tokenizer, about, classes)
-    write_golden(comparator, out.with_suffix(".golden.npz"), pictures or phantom_pictures(height, width))
-    write_graph(graph, out, check=True)
+    tokenizer = None if comparator.tokenizer is None else comparator.tokenizer.told_in_graph()
+    finish_graph(graph, comparator, out, options, about=about, tokenizer=tokenizer, pictures=pictures, classes=classes)
     return out

@@ -15,22 +15,16 @@ from torch import Tensor, nn
 from gms_rt.artifacts import sha256_file
 from gms_rt.class_lists import classes_from_run
 from gms_rt.classes import SegmentClass
-from gms_rt.data.reference_pictures import (
-    ReferencePictures,
-    phantom_pictures,
-    reference_from_place,
-    reference_from_run,
-)
+from gms_rt.data.reference_pictures import ReferencePictures, reference_from_place, reference_from_run
 from gms_rt.errors import UsageError
 from gms_rt.export.comparator import check_comparator, graph_from_comparator
+from gms_rt.export.finish import finish_graph
 from gms_rt.export.options import ExportOptions, check_options
-from gms_rt.export.reference import write_golden
 from gms_rt.export.student import check_student, graph_from_student
 from gms_rt.export.torch_to_onnx import ExportStage, check_finite, export_stage
 from gms_rt.graph.fold import fold_exactly
 from gms_rt.graph.graph import INPUT, OUTPUT, Graph
-from gms_rt.graph.join import describe_graph, join_stages, name_pixel_arithmetic
-from gms_rt.graph.write import write_graph
+from gms_rt.graph.join import join_stages, name_pixel_arithmetic
 from gms_rt.model.any_run import load_any_run
 from gms_rt.model.comparators.network import Comparator
 from gms_rt.model.gms import Gms
@@ -92,8 +86,8 @@ def graph_from_gms(
     """
     options = options or ExportOptions()
     _check(gms, options)
-    height, width, batch = options.height, options.width, options.batch
-    spec, low = gms.tokenizer.spec, max(batch[0], min(2, batch[1]))
+    height, width, batch = options.height, options.width, options.network_batch
+    spec, low = gms.tokenizer.spec, options.example_batch
     picture = torch.zeros(low, height, width, 3, dtype=torch.uint8)
     encoded = tuple(
         torch.zeros(low, channels, height // spec.stride, width // spec.stride) for channels in gms.mapper.config.parts
@@ -107,9 +101,8 @@ def graph_from_gms(
     graph = Graph(join_stages([export_stage(stage, options.opset, batch) for stage in stages], INPUT, OUTPUT))
     fold_exactly(graph)
     name_pixel_arithmetic(graph.model)
-    describe_graph(graph.model, out.stem, gms.tokenizer.told_in_graph(), dict(source), classes)
-    write_golden(gms, out.with_suffix(".golden.npz"), pictures or phantom_pictures(height, width))
-    write_graph(graph, out, check=True)
+    tokenizer = gms.tokenizer.told_in_graph()
+    finish_graph(graph, gms, out, options, about=source, tokenizer=tokenizer, pictures=pictures, classes=classes)
     return out
 
 

@@ -20,14 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from gms_rt.classes import SegmentClass
-from gms_rt.data.reference_pictures import ReferencePictures, phantom_pictures
+from gms_rt.data.reference_pictures import ReferencePictures
+from gms_rt.export.finish import finish_graph
 from gms_rt.export.options import ExportOptions, check_options
-from gms_rt.export.reference import write_golden
 from gms_rt.export.torch_to_onnx import ExportStage, check_finite, export_stage
 from gms_rt.graph.fold import fold_exactly
 from gms_rt.graph.graph import INPUT, LEARNED_RANGES, OUTPUT, Graph, attribute
-from gms_rt.graph.join import describe_graph, join_stages, name_pixel_arithmetic
-from gms_rt.graph.write import write_graph
+from gms_rt.graph.join import join_stages, name_pixel_arithmetic
 from gms_rt.model.student import STRIDES, Student, check_student_size
 from gms_rt.model.student_folding import convolutions, fold_student
 
@@ -80,21 +79,18 @@ def graph_from_student(
     """
     options = options or ExportOptions()
     check_student(student, options)
-    height, width, batch = options.height, options.width, options.batch
     student.eval()
-    picture = torch.zeros(max(batch[0], min(2, batch[1])), height, width, 3, dtype=torch.uint8)
+    picture = torch.zeros(options.example_batch, options.height, options.width, 3, dtype=torch.uint8)
     stage = ExportStage(_NAME, FusedStudent(student), (picture,))
-    model = join_stages([export_stage(stage, options.opset, batch)], INPUT, OUTPUT)
+    model = join_stages([export_stage(stage, options.opset, options.network_batch)], INPUT, OUTPUT)
     graph = Graph(model)
     fold_exactly(graph)
     _name_layers(graph, list(convolutions(student)))
     _shuffle_blocks(graph)
     name_pixel_arithmetic(graph.model)
     about = {**source, "student": json.dumps(student.shape.to_values())}
-    describe_graph(graph.model, out.stem, {}, about, classes)
-    _carry_ranges(graph, ranges or {})
-    write_golden(student, out.with_suffix(".golden.npz"), pictures or phantom_pictures(height, width))
-    write_graph(graph, out, check=True)
+    carried = _carried_ranges(graph, ranges or {})
+    finish_graph(graph, student, out, options, about=about, pictures=pictures, classes=classes, properties=carried)
     return out
 
 
@@ -146,13 +142,13 @@ def _shuffle_blocks(graph: Graph) -> None:
     graph.refresh()
 
 
-def _carry_ranges(graph: Graph, ranges: Mapping[str, float]) -> None:
-    """Write into the graph's description what each quantised convolution takes at most."""
+def _carried_ranges(graph: Graph, ranges: Mapping[str, float]) -> dict[str, str]:
+    """What the graph's description says of what each quantised convolution takes at most."""
     if not ranges:
-        return
+        return {}
     taken = {node.name.partition("/")[2]: node.input[0] for node in graph.nodes if node.op_type == "Conv"}
     highest = {taken[name]: high for name, high in ranges.items()}
-    graph.model.metadata_props.add(key=LEARNED_RANGES, value=json.dumps(highest))
+    return {LEARNED_RANGES: json.dumps(highest)}
 
 
 def _mode(node: Any) -> Any:

@@ -6,6 +6,7 @@ write.py         to a file, large weights in a second one
 edit.py          the small changes that every rewriting of a graph is made of
 join.py          stage graphs chained into one, named and described
 fold.py          exact folds
+flips.py         a graph averages over flips by itself
 finite.py        weights that are not numbers are refused
 run.py           on this machine's CPU, from memory
 count.py         FLOP, bytes, parameters, stages

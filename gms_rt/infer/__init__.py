@@ -2,7 +2,7 @@
 
 sources.py      what is to be segmented, in a stable order, and the name each result gets
 options.py      how masks are made and what is written
-predict.py      images to probability maps: whole, in tiles (tiles.py), averaged over flips (flips.py)
+predict.py      images to probability maps: whole, in tiles (tiles.py), averaged over flips
 case.py         one source on its way: its rows, its files
 postprocess.py  largest region, holes, small regions
 confidence.py   one number for how decided the model was

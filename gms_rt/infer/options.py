@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from gms_rt.artifacts import sha256_json
 from gms_rt.errors import UsageError
-from gms_rt.infer.flips import check_flips
 from gms_rt.scan import MAX_PIXELS
+from gms_rt.scan.flips import check_flips
 
 FOLDERS, BIDS = LAYOUTS = ("folders", "bids")
 

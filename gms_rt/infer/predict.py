@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from gms_rt.arrays import F32, U8
 from gms_rt.engine.loaded import Engine
-from gms_rt.infer.flips import infer_over_flips
+from gms_rt.errors import UsageError
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.postprocess import clean_mask
 from gms_rt.infer.tiles import predict_in_tiles
+from gms_rt.scan.flips import infer_over_flips
 from gms_rt.scan.mask import mask_from_probability
 from gms_rt.scan.segmenter import Infer, Segmenter
 
@@ -22,6 +23,12 @@ class Predictor(Segmenter):
     def __init__(self, engine: Engine, options: InferOptions) -> None:
         infer: Infer = engine.runner.infer
         if options.tta:
+            if engine.manifest.flips:
+                raise UsageError(
+                    f"averages over flips by itself ({engine.manifest.flips})",
+                    where=engine.folder,
+                    fix="leave --tta away",
+                )
             infer = infer_over_flips(infer, options.flips or "both", engine.height, engine.width)
         super().__init__(infer, engine.height, engine.width)
         self.engine = engine

@@ -13,6 +13,7 @@ window.py         deep pixel values to 8 bit
 encode.py         pixels as a picture file
 geometry.py       resize to network size and back, grey to RGB, orientation
 mask.py           probabilities, their levels of 0-255, and where foreground begins
+flips.py          views of an image, mirrored and turned, whose masks are averaged
 segmenter.py      prepare, infer, restore, threshold: the order of an image's way through a model
 
 Frames, limits and geometry are imported from here, everything else from its file.

@@ -20,13 +20,13 @@ from support.infer_engine import SIZE, brightness_engine
 from gms_rt.errors import UsageError
 from gms_rt.infer.channel import Budget, Channel
 from gms_rt.infer.confidence import confidence
-from gms_rt.infer.flips import infer_over_flips
 from gms_rt.infer.measure import COLUMNS, CaseTable, as_text, measure_mask
 from gms_rt.infer.options import InferOptions
 from gms_rt.infer.outputs import draw_overlay, mask_png
 from gms_rt.infer.postprocess import clean_mask, fill_holes, keep_regions
 from gms_rt.infer.predict import Predictor
 from gms_rt.infer.tiles import predict_in_tiles, starts
+from gms_rt.scan.flips import infer_over_flips
 from gms_rt.scan.segmenter import Segmenter
 from gms_rt.spreadsheet import text_from_cell
 

@@ -36,8 +36,8 @@ FLIPS: dict[str, tuple[View, ...]] = {
 
 def check_flips(averaged: bool, which: str | None) -> None:
     """Refuse unknown flips, and flips without averaging."""
-    if which is not None and which not in FLIPS:
-        raise UsageError(f"unknown flips '{which}'", where="--flips", fix=f"use {', '.join(FLIPS)}")
+    if which is not None:
+        _check_known(which)
     if which is not None and not averaged:
         raise UsageError("nothing is averaged over flips", where="--flips", fix="add --tta")
 
@@ -46,13 +46,24 @@ def infer_over_flips(
     infer: Callable[[U8], NDArray[Any]], which: str, height: int, width: int
 ) -> Callable[[U8], NDArray[np.float32]]:
     """A model of this input size, averaged over the flips of this name; one that cannot take them is refused."""
+    check_views(which, height, width)
+    return partial(mean_over_flips, infer, which=which)
+
+
+def check_views(which: str, height: int, width: int) -> None:
+    """Refuse flips that are not known, or that an input of this size cannot take."""
+    _check_known(which)
     if height != width and any(view.transposed for view in FLIPS[which]):
         raise UsageError(
             f"quarter turns need a square input, this model takes {height}x{width} (height x width)",
             where=f"--flips {which}",
             fix="use --flips both or horizontal, or export the model at a square size",
         )
-    return partial(mean_over_flips, infer, which=which)
+
+
+def _check_known(which: str) -> None:
+    if which not in FLIPS:
+        raise UsageError(f"unknown flips '{which}'", where="--flips", fix=f"use {', '.join(FLIPS)}")
 
 
 def mean_over_flips(infer: Callable[[U8], NDArray[Any]], images: U8, which: str = "both") -> NDArray[np.float32]:
