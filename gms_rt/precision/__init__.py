@@ -17,7 +17,7 @@ upsampling.py         INT8 upsampling as a CPU does it fast
 cpu_choice.py         the arithmetic in which this CPU runs the typed graph
 int8_probe.py         whether this CPU runs INT8 at all
 damage.py             what an arithmetic does to the masks
-blocks.py, search.py  which convolutions go back to the higher precision
+blocks.py, ranking.py, search.py  which convolutions go back to the higher precision
 """
 
 from __future__ import annotations

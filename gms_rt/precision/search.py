@@ -2,12 +2,10 @@
 
 1. Quantise every candidate. If that passes the gate with room to spare, done; else take the calibrator that does best
    on the images that suffer most.
-2. Rank the blocks: quantise a part of the graph alone and look at the damage on those images. A part that does next to
-   nothing stays one block, any other is divided in two, down to single blocks. A stage's first block sees what the
-   stage is given, and breaks rare masks: where it saves next to nothing it is told apart in any case.
+2. Rank the blocks by the damage that they do alone on those images (`ranking.py`).
 3. Return the few blocks that do far more damage than they save time, whatever the gate says: on images to come they are
    what breaks masks, and they cost next to nothing. Return more, in the order of damage by time saved, until the gate
-   is passed (by bisection).
+   is passed (by bisection). Where nothing passes, rank single blocks and do so again.
 4. Try to win back what that returned, the most expensive first, and keep each that still passes.
 
 What damage is, and why it is not Dice, stands in `damage.py`.
@@ -29,14 +27,15 @@ from numpy.typing import NDArray
 from gms_rt.arrays import U8
 from gms_rt.artifacts import read_json, sha256_bytes, write_json
 from gms_rt.errors import ArtifactError, GateError
-from gms_rt.graph.graph import Graph, stage
+from gms_rt.graph.graph import Graph
 from gms_rt.graph.run import Session
-from gms_rt.precision.blocks import PrecisionBlock, convolution_blocks, united_block
+from gms_rt.precision.blocks import PrecisionBlock, convolution_blocks
 from gms_rt.precision.calibrators import clips_from_histograms, int8_values
 from gms_rt.precision.damage import returned_in_any_case, soft_dice_loss
 from gms_rt.precision.gate import Gate, GateVerdict, judge
 from gms_rt.precision.int8 import int8_graph
 from gms_rt.precision.ranges import Histogram
+from gms_rt.precision.ranking import rank_blocks
 from gms_rt.progress import OnProgress, silent
 
 AUTO = ("minmax", "mse", "percentile:99.99")
@@ -44,10 +43,8 @@ RANKING_IMAGES = 16
 WIN_BACK = 4
 # Share of the gate's allowance within which plain INT8 is let through as it is.
 CLEAR = 0.5
-# Share of all damage below which a part of the graph is not taken apart.
+# Share of all damage below which a part of the graph is not taken apart, unless nothing passes otherwise.
 CALM = 0.08
-# Share of what INT8 saves altogether below which a stage's first block is told apart from a calm part.
-HEAD_SHARE = 0.001
 
 
 @dataclass(frozen=True)
@@ -107,13 +104,17 @@ class Search:
         mean, tail = 1 - (1 - self.gate.mean) * CLEAR, 1 - (1 - self.gate.tail) * CLEAR
         return verdict.passed and verdict.mean >= mean and verdict.minimum >= tail
 
-    def _search(self, units: list[PrecisionBlock], method: str, hardest: NDArray[np.intp]) -> SearchResult:
-        units, damage = self._rank(units, method, hardest)
-        # Return first what hurts most for the time it saves.
-        order = sorted(units, key=lambda unit: -damage[unit.name] / max(unit.saves, 1))
-        free = returned_in_any_case(order, damage)
-        kept, verdict = self._fewest_returned(order, free, method, hardest)
-        if kept is None:
+    def _search(self, blocks: list[PrecisionBlock], method: str, hardest: NDArray[np.intp]) -> SearchResult:
+        # A calm part that was not taken apart may still hold what breaks the gate, beside blocks that could stay.
+        for calm in (CALM, 0.0):
+            units, damage = self._rank(blocks, method, hardest, calm)
+            # Return first what hurts most for the time it saves.
+            order = sorted(units, key=lambda unit: -damage[unit.name] / max(unit.saves, 1))
+            free = returned_in_any_case(order, damage)
+            kept, verdict = self._fewest_returned(order, free, method, hardest)
+            if kept is not None:
+                break
+        else:
             rows = [self._row(unit, damage[unit.name], "returned") for unit in units]
             raise GateError(
                 f"{verdict.failure()}; {_table(rows)}", fix="use --precision fp16, or more calibration images"
@@ -125,42 +126,16 @@ class Search:
         return self._found(nodes, method, verdict, rows)
 
     def _rank(
-        self, units: list[PrecisionBlock], method: str, hardest: NDArray[np.intp]
+        self, units: list[PrecisionBlock], method: str, hardest: NDArray[np.intp], calm: float = CALM
     ) -> tuple[list[PrecisionBlock], dict[str, float]]:
-        """The damage each block does alone. A part that does next to nothing as a whole is not taken apart, but for a
-        stage's first block, whose damage is then taken for as large as the part's.
-
-        Of two halves only the first is tried: what one does not do of the damage of both, the other does.
-        """
+        """The damage that each block does alone, in the graph's order."""
         ground = self._damage(method, [], hardest) if self.execution != "f32" else 0.0
 
-        def alone(members: list[PrecisionBlock]) -> float:
+        def alone(members: Sequence[PrecisionBlock]) -> float:
             nodes = [node for unit in members for node in unit.nodes]
             return max(0.0, self._damage(method, nodes, hardest) - ground)
 
-        stages: dict[str, list[PrecisionBlock]] = {}
-        for unit in units:
-            stages.setdefault(stage(unit.name), []).append(unit)
-        parts = []
-        for number, members in enumerate(stages.values()):
-            self.progress("damage by stage", number, len(stages))
-            parts.append((members, alone(members)))
-        total = sum(cost for _, cost in parts)
-        small = HEAD_SHARE * sum(unit.saves for unit in units)
-        heads = {members[0].name for members in stages.values() if members[0].saves <= small}
-        found: list[tuple[PrecisionBlock, float]] = []
-        while parts:
-            self.progress("damage by block", len(found), len(found) + len(parts))
-            members, cost = parts.pop(0)
-            if len(members) == 1 or cost <= CALM * total:
-                head = int(len(members) > 1 and members[0].name in heads)
-                found += [(unit, cost) for unit in members[:head]]
-                found.append((united_block(members[head:]), cost))
-                continue
-            half = len(members) // 2
-            first = min(cost, alone(members[:half]))
-            parts += [(members[:half], first), (members[half:], cost - first)]
-        self.progress("damage by block", len(found), len(found))
+        found = rank_blocks(units, alone, calm, self.progress)
         place = {node: number for number, node in enumerate(self.candidates)}
         found.sort(key=lambda pair: place[pair[0].nodes[0]])
         return [unit for unit, _ in found], {unit.name: cost for unit, cost in found}

@@ -17,7 +17,7 @@ from gms_rt.graph.read import graph_from_model
 from gms_rt.graph.run import Session
 from gms_rt.precision import calibrators
 from gms_rt.precision.blocks import PrecisionBlock
-from gms_rt.precision.gate import Gate, judge
+from gms_rt.precision.gate import Gate, GateVerdict, judge
 from gms_rt.precision.int8 import qdq_graph, quantisable, quantise_weights, residual_skips
 from gms_rt.precision.ranges import Histogram, extremes, histograms
 from gms_rt.precision.search import Search
@@ -261,3 +261,27 @@ def test_the_first_block_of_a_stage_is_told_apart_from_a_calm_part_where_it_save
     units[2] = PrecisionBlock("calm/head", ("calm/head",), 1, 1000.0)
     whole = search._rank(units, "minmax", np.arange(2))[0]
     assert [unit.name for unit in whole][2:] == ["calm/head … calm/c (3 blocks)"], "what saves time stays with the rest"
+
+
+def test_calm_parts_are_taken_apart_where_nothing_passes_otherwise(graph, counted, monkeypatch):
+    """Beside a block that ruins everything, one that breaks the gate looks as calm as those around it."""
+    costs = {"noisy/a": 10.0, "calm/a": 0.1, "calm/b": 0.2, "calm/c": 0.1}
+    breaks = {"noisy/a", "calm/b"}
+    units = [PrecisionBlock(name, (name,), 1, 1000.0) for name in costs]
+    monkeypatch.setattr("gms_rt.precision.search.convolution_blocks", lambda graph, candidates: units)
+    search = search_of(graph, counted, Gate(0.9, 0.8))
+    search.candidates = list(costs)
+
+    def judged(method, nodes, first=None):
+        return GateVerdict(np.full(5, 0.5 if breaks & set(nodes) else 0.99), search.gate)
+
+    monkeypatch.setattr(search, "_damage", lambda method, nodes, which: sum(costs[name] for name in nodes))
+    monkeypatch.setattr(search, "_judge", judged)
+    found = search.run(["minmax"])
+    assert found.nodes == ["calm/a", "calm/c"] and found.verdict.passed
+    assert {row["block"]: row["decision"] for row in found.rows} == {
+        "noisy/a": "returned", "calm/a": "int8", "calm/b": "returned", "calm/c": "int8",
+    }  # fmt: skip
+    breaks.update(costs)
+    with pytest.raises(GateError, match="calm/c 0.1 returned"):
+        search.run(["minmax"])
