@@ -12,6 +12,8 @@ from paper.order import Order
 from paper.runner import Record, read_record
 from paper.systems import GMS, STUDENT, missing_model
 
+# More than any table prints: what is rounded twice may differ from what is rounded once.
+_DIGITS = 4
 NAMES = {known.key: known.title for known in KNOWN}
 
 
@@ -36,9 +38,9 @@ def found_in_summary(summary: dict[str, Any], record: Record | None = None) -> F
     at, cases = summary["at_224"], summary["cases"]
 
     def mean(name: str, factor: float = 1.0) -> float | None:
-        return round(factor * at[name]["mean"], 2) if at.get(name) else None
+        return round(factor * at[name]["mean"], _DIGITS) if at.get(name) else None
 
-    low, high = (round(100 * end, 2) for end in at["dice"]["interval95"]) if at["dice"] else (None, None)
+    low, high = (round(100 * end, _DIGITS) for end in at["dice"]["interval95"]) if at["dice"] else (None, None)
     return Found(
         mean("dice", 100),
         low,

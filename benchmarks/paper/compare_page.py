@@ -16,7 +16,7 @@ from gms_rt.artifacts import read_json, write_bytes
 from gms_rt.errors import UsageError
 from paper.cells import NAMES
 from paper.compare_reading import reading_of_rows, verdict_of_data
-from paper.systems import title_of
+from paper.systems import STUDENT, title_of
 from paper.writing import markdown
 
 Values = dict[str, Any]  # of one comparison, as its compare.json has them
@@ -105,9 +105,11 @@ def _commands(sources: dict[str, Values]) -> list[str]:
     lines = []
     for values in {id(values): values for values in sources.values()}.values():
         settings = "".join(f" --set {setting}" for setting in values["settings"])
-        names = " ".join(name for name, source in sources.items() if source is values)
-        line = f"benchmarks/paper/run --compare --data data/ --datasets {names} --tokenizer "
-        lines.append(f"{line}onnx:weights/{values['tokenizer']}{settings} --minutes {values['minutes']:g}")
+        names = [name for name, source in sources.items() if source is values]
+        rows = dict.fromkeys(key for name in names for key in values["data"][name]["rows"] if key != STUDENT)
+        line = f"benchmarks/paper/run --compare --data data/ --datasets {' '.join(names)} --systems {' '.join(rows)} "
+        line += f"--tokenizer onnx:weights/{values['tokenizer']}{settings} --minutes {values['minutes']:g}"
+        lines.append(line)
     return lines
 
 

@@ -376,8 +376,8 @@ def test_data_sets_of_two_results_stand_under_their_own_conditions(values: dict[
         text = " ".join(page_text(both, ROOT).split())
         assert "60 minutes each on a processor, 2 cores, device cpu; tokenizer of GMS: vaelight. |" in text
         assert "tokenizer of GMS: taef2. It has fewer pictures. |" in text
-        assert "--datasets busi --tokenizer onnx:weights/vaelight --minutes 60" in text
-        assert "--datasets glas --tokenizer onnx:weights/taef2 --minutes 5" in text
+        assert "--datasets busi --systems gms unet ege-unet --tokenizer onnx:weights/vaelight --minutes 60" in text
+        assert "--datasets glas --systems gms unet ege-unet --tokenizer onnx:weights/taef2 --minutes 5" in text
         assert "Not run" not in text and text.count("7.0 above GMS") == 2
     with pytest.raises(UsageError, match="two results have BUSI"):
         page_text([values, values], ROOT)
