@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gms_rt.classes import SegmentClass
 from gms_rt.data.reference_pictures import ReferencePictures
-from gms_rt.export.finish import finish_graph
+from gms_rt.export.finish import ModelFacts, finish_graph
 from gms_rt.export.options import ExportOptions, check_options
 from gms_rt.export.torch_to_onnx import ExportStage, check_finite, export_stage
 from gms_rt.graph.fold import fold_exactly
@@ -68,6 +68,6 @@ def graph_from_comparator(
     fold_exactly(graph)
     name_pixel_arithmetic(graph.model)
     about = {**source, "comparator": json.dumps({"model": comparator.facts.name, "size": comparator.size})}
-    tokenizer = None if comparator.tokenizer is None else comparator.tokenizer.told_in_graph()
-    finish_graph(graph, comparator, out, options, about=about, tokenizer=tokenizer, pictures=pictures, classes=classes)
+    tokenizer = {} if comparator.tokenizer is None else comparator.tokenizer.told_in_graph()
+    finish_graph(graph, comparator, out, options, ModelFacts(about, classes, tokenizer), pictures)
     return out

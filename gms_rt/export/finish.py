@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,16 @@ from gms_rt.graph.graph import Graph
 from gms_rt.graph.join import describe_graph
 from gms_rt.graph.write import write_graph
 from gms_rt.scan.flips import FLIPS, mean_over_flips
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a graph says of the model that it was made of."""
+
+    source: Mapping[str, Any]  # where it comes from
+    classes: Sequence[SegmentClass] = ()  # what its mask shows
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)  # the frozen one in it
+    properties: Mapping[str, str] = field(default_factory=dict)  # further metadata, by their whole names
 
 
 class OverFlips:
@@ -42,24 +53,17 @@ def finish_graph(
     model: Segmenting,
     out: Path,
     options: ExportOptions,
-    *,
-    about: Mapping[str, Any],
-    tokenizer: Mapping[str, Any] | None = None,
+    facts: ModelFacts,
     pictures: ReferencePictures | None = None,
-    classes: Sequence[SegmentClass] = (),
-    properties: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a graph and its reference.
-
-    `about` says where the model comes from, `properties` are further metadata, by their whole names.
-    """
-    source = dict(about)
+    """Write a graph and its reference, of phantoms where no pictures are given."""
+    source = dict(facts.source)
     if options.flips is not None:
         average_over_views(graph, FLIPS[options.flips], options.batch)
         model = OverFlips(model, options.flips)
         source["flips"] = options.flips
-    describe_graph(graph.model, out.stem, dict(tokenizer or {}), source, classes)
-    for key, value in (properties or {}).items():
+    describe_graph(graph.model, out.stem, dict(facts.tokenizer), source, facts.classes)
+    for key, value in facts.properties.items():
         graph.model.metadata_props.add(key=key, value=value)
     pictures = pictures or phantom_pictures(options.height, options.width)
     write_golden(model, out.with_suffix(".golden.npz"), pictures)

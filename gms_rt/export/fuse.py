@@ -18,7 +18,7 @@ from gms_rt.classes import SegmentClass
 from gms_rt.data.reference_pictures import ReferencePictures, reference_from_place, reference_from_run
 from gms_rt.errors import UsageError
 from gms_rt.export.comparator import check_comparator, graph_from_comparator
-from gms_rt.export.finish import finish_graph
+from gms_rt.export.finish import ModelFacts, finish_graph
 from gms_rt.export.options import ExportOptions, check_options
 from gms_rt.export.student import check_student, graph_from_student
 from gms_rt.export.torch_to_onnx import ExportStage, check_finite, export_stage
@@ -101,8 +101,7 @@ def graph_from_gms(
     graph = Graph(join_stages([export_stage(stage, options.opset, batch) for stage in stages], INPUT, OUTPUT))
     fold_exactly(graph)
     name_pixel_arithmetic(graph.model)
-    tokenizer = gms.tokenizer.told_in_graph()
-    finish_graph(graph, gms, out, options, about=source, tokenizer=tokenizer, pictures=pictures, classes=classes)
+    finish_graph(graph, gms, out, options, ModelFacts(source, classes, gms.tokenizer.told_in_graph()), pictures)
     return out
 
 

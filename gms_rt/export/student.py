@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gms_rt.classes import SegmentClass
 from gms_rt.data.reference_pictures import ReferencePictures
-from gms_rt.export.finish import finish_graph
+from gms_rt.export.finish import ModelFacts, finish_graph
 from gms_rt.export.options import ExportOptions, check_options
 from gms_rt.export.torch_to_onnx import ExportStage, check_finite, export_stage
 from gms_rt.graph.fold import fold_exactly
@@ -90,7 +90,7 @@ def graph_from_student(
     name_pixel_arithmetic(graph.model)
     about = {**source, "student": json.dumps(student.shape.to_values())}
     carried = _carried_ranges(graph, ranges or {})
-    finish_graph(graph, student, out, options, about=about, pictures=pictures, classes=classes, properties=carried)
+    finish_graph(graph, student, out, options, ModelFacts(about, classes, properties=carried), pictures)
     return out
 
 

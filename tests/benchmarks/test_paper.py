@@ -169,11 +169,11 @@ def test_the_other_tables_are_of_the_verbs_own_results(made: Path, folder: Path)
     own = json.loads((folder / "work" / "ablate-loss" / "busi" / "ablation.json").read_text())["cells"]
     rows = [row for row in tables["4"]["rows"] if row["source"] == "run here"]
     assert [row["cells"][0]["dsc"] for row in rows] == [
-        round(100 * own[loss]["at_224"]["dice"]["mean"], 2) for loss in ("latent", "dice", "both")
+        round(100 * own[loss]["at_224"]["dice"]["mean"], 4) for loss in ("latent", "dice", "both")
     ]
     crossed = json.loads((folder / "work" / "cross" / "gms" / "bus-busi" / "matrix.json").read_text())["bus to busi"]
     last = next(row for row in tables["3"]["rows"] if row["labels"] == ["GMS"] and row["source"] == "run here")
-    assert last["cells"][1]["dsc"] == round(100 * crossed["at_224"]["dice"]["mean"], 2)
+    assert last["cells"][1]["dsc"] == round(100 * crossed["at_224"]["dice"]["mean"], 4)
     assert last["cells"][1]["cases"] == 10  # every case of the other folder
     found = {row["data"]: row for row in tables["reconstruction"]["rows"]}
     assert found["BUSI"]["mask_dsc"] > 80
