@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gms_rt.arrays import U8
-from gms_rt.errors import GmsError, MissingExtraError, UsageError
+from gms_rt.errors import GmsError, MissingExtraError, UsageError, reason_from_error
 from gms_rt.peers.opened import OpenedPeer
+from gms_rt.runtime.signal_stack import cpu_core
 from gms_rt.telemetry import quiet_module
 
 _SLOW_MS = 50.0  # a network that takes longer uses every thread
@@ -41,7 +42,7 @@ def open_onnxruntime(path: Path, threads: int, device: str) -> OpenedPeer:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=[wanted])
     except Exception as error:  # the runtime's own exception types are not public
-        raise UsageError(f"ONNX Runtime cannot open it ({_first_line(error)})", where=path) from error
+        raise UsageError(f"ONNX Runtime cannot open it ({reason_from_error(error)})", where=path) from error
     if session.get_providers()[0] != wanted:
         # It falls back to the processor by itself, which would be another peer than was asked for.
         raise GmsError(f"ONNX Runtime could not load {wanted} (are CUDA and cuDNN of its version installed?)")
@@ -70,12 +71,11 @@ def open_openvino(path: Path, threads: int, device: str) -> OpenedPeer:
     """A model by OpenVINO's Python package, tuned for latency, in the arithmetic that it chooses by itself."""
     if device.startswith("cuda"):
         raise UsageError("OpenVINO has no NVIDIA GPUs", where="--against", fix="leave openvino away, or --device cpu")
-    openvino = quiet_module("openvino")
-    core = openvino.Core()
+    core = cpu_core()
     try:
         model = core.read_model(str(path))
     except Exception as error:  # the runtime's own exception types are not public
-        raise UsageError(f"OpenVINO cannot open it ({_first_line(error)})", where=path) from error
+        raise UsageError(f"OpenVINO cannot open it ({reason_from_error(error)})", where=path) from error
     if len(model.inputs) != 1 or len(model.inputs[0].partial_shape) != 4:
         raise _no_image_model(path)
     entry = model.inputs[0]
@@ -97,7 +97,7 @@ def open_openvino(path: Path, threads: int, device: str) -> OpenedPeer:
     access = _access(path, kind, shape, run)
     arithmetic = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     execution = f"i8+{arithmetic}" if _graph_types(path).startswith("i8") else arithmetic
-    version = str(openvino.__version__).partition("-")[0]
+    version = quiet_module("openvino").get_version().partition("-")[0]
     return OpenedPeer(
         access.run,
         access.height,
@@ -190,10 +190,6 @@ def foreground_levels(output: NDArray[np.float32]) -> U8:
 
 def _no_image_model(path: Path) -> UsageError:
     return UsageError("is not a model of one image input of four dimensions", where=path)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _graph_types(path: Path) -> str:
