@@ -21,7 +21,7 @@ from gms_rt.distill.batches import StudentBatch
 from gms_rt.distill.int8 import Int8Training
 from gms_rt.distill.pictures import read_pictures, unlabelled_scans
 from gms_rt.distill.request import Distilled, DistillRequest
-from gms_rt.distill.teacher import open_teacher, teacher_facts
+from gms_rt.distill.teacher import open_teacher, teacher_facts, with_flips
 from gms_rt.distill.teacher_cache import cached_lessons
 from gms_rt.distill.training import Material, StudentTraining
 from gms_rt.errors import UsageError
@@ -61,7 +61,7 @@ def gather(request: DistillRequest, progress: Progress, stop: StopRequest | None
             where="--unlabelled",
             fix="leave --unlabelled or --no-teacher away",
         )
-    teacher = teacher_facts(request.teacher, request.also) if recipe.taught else None
+    teacher = with_flips(teacher_facts(request.teacher, request.also), recipe.teacher_flips) if recipe.taught else None
     if teacher is not None and teacher.size != recipe.size:
         raise UsageError(
             f"size is {recipe.size}, but the teacher's pictures are {teacher.size}x{teacher.size}",

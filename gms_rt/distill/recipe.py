@@ -15,6 +15,7 @@ from gms_rt.errors import ConfigError
 from gms_rt.train.recipe import TrainingRecipe
 
 RECIPES = Path(__file__).parent / "recipes"
+LATER = ("minutes", "teacher_flips")  # keys that earlier versions did not know
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class DistillRecipe:
     # The losses.
     teacher_weight: float = 1.0  # of what the teacher says, beside the ground truth
     teacher_finish: float = 0.0  # that weight at the end; it moves there evenly, epoch by epoch
+    # Flips and turns over which the teacher's soft masks are averaged, each picture once, before training.
+    teacher_flips: Literal["none", "horizontal", "both", "quarter-turns"] = "none"
     latent_weight: float = 0.1  # of the distance to the teacher's mask latent, within what the teacher says
     plain_share: float = 0.25  # share of views that are not moved: the teacher's latents hold for these alone
     # The steps.
@@ -99,9 +102,9 @@ class DistillRecipe:
         return replace(self, teacher_weight=0.0, teacher_finish=0.0)
 
     def to_values(self) -> dict[str, Any]:
-        """Plain values, without minutes where there is no limit: earlier trainings did not know them."""
-        values = asdict(self)
-        return values if self.minutes else {key: value for key, value in values.items() if key != "minutes"}
+        """Plain values, without later keys that are not set: a training of an earlier version goes on."""
+        unset = {key for key in LATER if getattr(self, key) == getattr(DistillRecipe, key)}
+        return {key: value for key, value in asdict(self).items() if key not in unset}
 
 
 def distill_recipe_names() -> list[str]:

@@ -22,11 +22,13 @@ from gms_rt.errors import UsageError
 from gms_rt.model.kind import teacher_sha256, tokenizer_values
 from gms_rt.model.run import check_run, load_run, model_shape
 from gms_rt.model.size import trained_size
+from gms_rt.scan.flips import mean_over_flips
 from gms_rt.train.device import forward_type
 
 F16 = NDArray[np.float16]
 Answer = Callable[[U8], tuple[U8, F16]]
-_GPU_BATCH = 16
+_BATCH = 16
+_GPU_BATCH = 64  # at first: halved where memory is short
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class TeacherFacts:
     latent_channels: int  # of a mask latent
     sha256: str  # of its weights and its tokenizer's
     also: tuple[TeacherFacts, ...] = ()  # others, whose average with it is what is said
-    each: tuple[str, ...] = ()  # with others: the hash of every one
+    each: tuple[str, ...] = ()  # with others, or flips: the hash of every run
+    flips: str = "none"  # over which soft masks are averaged
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,33 @@ def teacher_facts(run: Path, also: tuple[Path, ...] = ()) -> TeacherFacts:
     return replace(first, sha256=sha256_json(every), also=others, each=every)
 
 
+def with_flips(facts: TeacherFacts, flips: str) -> TeacherFacts:
+    """The same teacher, whose soft masks are averaged over these flips."""
+    if flips == "none":
+        return facts
+    return replace(facts, flips=flips, sha256=sha256_json([facts.sha256, flips]), each=facts.each or (facts.sha256,))
+
+
 def open_teacher(facts: TeacherFacts, device: str) -> Teacher:
     """Open a teacher for this device."""
+    teacher = _open_all(facts, device)
+    if facts.flips == "none":
+        return teacher
+
+    def answer(images: U8) -> tuple[U8, F16]:
+        told: list[F16] = []
+
+        def masks(views: U8) -> U8:
+            soft, latents = teacher.answer(views)
+            told.append(latents[: len(images)])  # the first views are the pictures as they are
+            return soft
+
+        return np.rint(mean_over_flips(masks, images, facts.flips)).astype(np.uint8), told[0]
+
+    return Teacher(answer, f"{teacher.made_by}, mean over flips: {facts.flips}")
+
+
+def _open_all(facts: TeacherFacts, device: str) -> Teacher:
     every = [_open_one(one, device) for one in (facts, *facts.also)]
     if len(every) == 1:
         return every[0]
@@ -137,14 +165,36 @@ def _torch(facts: TeacherFacts, device: torch.device) -> Teacher:
     half = forward_type("auto", device)
 
     @torch.no_grad()
+    def told(images: U8) -> tuple[U8, F16]:
+        with torch.autocast(device.type, dtype=half, enabled=half != torch.float32):
+            mapped = gms.map(gms.encode_levels(torch.from_numpy(images).to(device)))
+            drawn = gms.probability(mapped)
+        masks = (drawn.float()[:, 0] * 255).round().to(torch.uint8).cpu().numpy()
+        return masks, mapped.float().cpu().numpy().astype(np.float16)
+
+    answer = _in_batches(told, _GPU_BATCH if device.type == "cuda" else _BATCH)
+    return Teacher(answer, f"torch {str(half).removeprefix('torch.')} on {device.type}")
+
+
+def _in_batches(told: Answer, size: int) -> Answer:
+    """The same answer, a batch at a time: a smaller one wherever the GPU's memory does not hold it."""
+    fits = size
+
     def answer(images: U8) -> tuple[U8, F16]:
-        masks, latents = [], []
-        for start in range(0, len(images), _GPU_BATCH):
-            with torch.autocast(device.type, dtype=half, enabled=half != torch.float32):
-                mapped = gms.map(gms.encode_levels(torch.from_numpy(images[start : start + _GPU_BATCH]).to(device)))
-                drawn = gms.probability(mapped)
-            masks.append((drawn.float()[:, 0] * 255).round().to(torch.uint8).cpu().numpy())
-            latents.append(mapped.float().cpu().numpy().astype(np.float16))
+        nonlocal fits
+        parts: list[tuple[U8, F16]] = []
+        done = 0
+        while done < len(images):
+            try:
+                parts.append(told(images[done : done + fits]))
+                done += len(parts[-1][0])
+                continue
+            except torch.cuda.OutOfMemoryError:
+                if fits == 1:
+                    raise
+            fits //= 2  # not above, where the error still holds on to what it could not finish
+            torch.cuda.empty_cache()
+        masks, latents = zip(*parts, strict=True)
         return np.concatenate(masks), np.concatenate(latents)
 
-    return Teacher(answer, f"torch {str(half).removeprefix('torch.')} on {device.type}")
+    return answer

@@ -94,6 +94,7 @@ def test_the_clock_ends_a_training_with_the_teacher_silent(
     assert (tmp_path / "run" / "student.safetensors").is_file()
     # What knew no minutes goes on: its recipe reads as before.
     assert "minutes" not in recipe().to_values() and how.to_values()["minutes"] == 0.2
+    assert "teacher_flips" not in recipe().to_values()
 
 
 def test_a_taught_student_is_a_whole_run(phantoms: Path, teacher: Path, tmp_path: Path) -> None:
@@ -149,6 +150,17 @@ def test_the_teacher_is_asked_once(
     distill(request(teacher, phantoms, tmp_path / "third", recipe()))
     assert opened == ["cpu"]
     assert weights(tmp_path / "third") == weights(first)
+
+
+def test_a_teacher_over_flips_is_another_teacher(phantoms: Path, teacher: Path, tmp_path: Path) -> None:
+    distill(request(teacher, phantoms, tmp_path / "plain", recipe()))
+    distill(request(teacher, phantoms, tmp_path / "flipped", recipe("teacher_flips=both")))
+    plain, flipped = (read_toml(tmp_path / name / "config.toml") for name in ("plain", "flipped"))
+    assert flipped["training"]["teacher_flips"] == "both" and "teacher_flips" not in plain["training"]
+    assert flipped["teacher"]["each"] == [plain["teacher"]["sha256"]] != [flipped["teacher"]["sha256"]]
+    assert weights(tmp_path / "plain") != weights(tmp_path / "flipped")
+    with pytest.raises(UsageError, match="teacher_flips"):
+        recipe("teacher_flips=sideways")
 
 
 @pytest.mark.parametrize("kill_at", [1, 3])

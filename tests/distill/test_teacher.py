@@ -13,7 +13,7 @@ from support.small_gms import KL
 
 from gms_rt.demo.phantoms import phantom
 from gms_rt.distill import teacher as teachers
-from gms_rt.distill.teacher import Teacher, TeacherFacts, open_teacher, teacher_facts
+from gms_rt.distill.teacher import Teacher, TeacherFacts, open_teacher, teacher_facts, with_flips
 from gms_rt.distill.teacher_cache import cached_lessons
 from gms_rt.errors import GmsError, UsageError
 from gms_rt.model.gms import Gms
@@ -22,6 +22,18 @@ from gms_rt.model.loading import load_tokenizer
 from gms_rt.model.run import load_run, save_run
 
 PICTURES = np.stack([phantom(number, 32, 32).rgb for number in range(3)])
+COUNTS = {"horizontal": 2, "both": 4, "quarter-turns": 8}  # of ways
+# Ways to look at pictures, each with its way back.
+WAYS = [
+    (lambda x: x, lambda y: y),
+    (lambda x: x[:, :, ::-1], lambda y: y[:, :, ::-1]),
+    (lambda x: x[:, ::-1], lambda y: y[:, ::-1]),
+    (lambda x: x[:, ::-1, ::-1], lambda y: y[:, ::-1, ::-1]),
+    (lambda x: np.rot90(x, 1, (1, 2)), lambda y: np.rot90(y, -1, (1, 2))),
+    (lambda x: np.rot90(x, -1, (1, 2)), lambda y: np.rot90(y, 1, (1, 2))),
+    (lambda x: x.swapaxes(1, 2), lambda y: y.swapaxes(1, 2)),
+    (lambda x: np.rot90(x.swapaxes(1, 2), 2, (1, 2)), lambda y: np.rot90(y, 2, (1, 2)).swapaxes(1, 2)),
+]
 
 
 def write_run(folder: Path, kind: str) -> Path:
@@ -95,6 +107,54 @@ def test_several_teachers_say_their_average(tmp_path: Path, monkeypatch: pytest.
     elsewhere = write_run(tmp_path / "elsewhere", "taesd")
     with pytest.raises(UsageError, match="another tokenizer, or pictures of another size"):
         teacher_facts(first, (elsewhere,))
+
+
+@pytest.mark.parametrize("flips", ["horizontal", "both", "quarter-turns"])
+def test_a_teacher_says_its_mean_over_flips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flips: str) -> None:
+    monkeypatch.setattr(teachers, "_has_openvino", lambda: False)
+    facts = teacher_facts(write_run(tmp_path, "onnx"))
+    averaged = with_flips(facts, flips)
+    assert averaged.sha256 != facts.sha256
+    assert averaged.each == (facts.sha256,)  # by which a build finds the students of a run
+    plain, teacher = open_teacher(facts, "cpu"), open_teacher(averaged, "cpu")
+    assert teacher.made_by == f"torch float32 on cpu, mean over flips: {flips}"
+    masks, latents = teacher.answer(PICTURES)
+    np.testing.assert_array_equal(latents, plain.answer(PICTURES)[1])
+    seen = [plain.answer(np.ascontiguousarray(look(PICTURES)))[0] for look, _ in WAYS[: COUNTS[flips]]]
+    back = [turn(mask).astype(float) for (_, turn), mask in zip(WAYS, seen, strict=False)]
+    assert np.abs(masks - np.mean(back, axis=0)).max() <= 0.5
+    assert np.abs(masks.astype(int) - seen[0]).max() > 1
+
+
+def test_a_batch_that_the_gpu_cannot_hold_is_halved() -> None:
+    asked: list[int] = []
+
+    def told(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(len(images))
+        if len(images) > 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return images[..., 0], images[..., 0].astype(np.float16)
+
+    images = pictures(7)
+    answer = teachers._in_batches(told, 8)
+    masks, latents = answer(images)
+    np.testing.assert_array_equal(masks, images[..., 0])
+    np.testing.assert_array_equal(latents, images[..., 0])
+    assert asked == [7, 4, 2, 2, 2, 1]
+    asked.clear()
+    answer(images)
+    assert asked == [2, 2, 2, 1]  # what fits is remembered
+
+    def full(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        teachers._in_batches(full, 4)(images)
+
+
+def test_without_flips_a_teacher_is_what_it_was(tmp_path: Path) -> None:
+    facts = TeacherFacts(tmp_path, 32, 3, "one")
+    assert with_flips(facts, "none") is facts
 
 
 class Told:
