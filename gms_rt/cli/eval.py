@@ -84,6 +84,14 @@ if TYPE_CHECKING:
 )
 @click.option("--matrix", is_flag=True, help="Evaluate every run on every other DATA (cross-domain table).")
 @click.option(
+    "--student",
+    "students",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="With --matrix: the edge student of a run, whose row and paired difference stand below the run's; one for "
+    "each --run, in their order.",
+)
+@click.option(
     "--reconstruct",
     is_flag=True,
     help="Encode and decode with --tokenizer, and predict nothing: what the tokenizer loses of masks and images.",
@@ -118,6 +126,7 @@ def command(
     tolerance: float,
     average: bool,
     matrix: bool,
+    students: tuple[Path, ...],
     reconstruct: bool,
     tokenizer: str | None,
     size: int | None,
@@ -138,7 +147,7 @@ def command(
       gms-rt eval busi/ --engine engines/busi-int8 --compare results/busi --out results/busi-int8
       gms-rt eval busi/ --average --run runs/seed0 --run runs/seed1 --out results/average
       gms-rt eval --matrix busi/ bus/ --run runs/busi --run runs/bus --out results/cross
-      gms-rt eval --matrix busi/ our-clinic/ --run runs/busi --out results/elsewhere
+      gms-rt eval --matrix busi/ our-clinic/ --run runs/busi --student runs/busi-edge --out results/elsewhere
       gms-rt eval ham10000/ --run runs/official --splits ham10000.json --every 20 --out results/ham
       gms-rt eval busi/ --reconstruct --tokenizer sd-vae --out results/busi-sd-vae
     """
@@ -165,8 +174,14 @@ def command(
     if matrix and (average or engines):
         raise UsageError("takes runs, one for each DATA", where="--matrix", fix="leave --average and --engine out")
     if matrix:
-        evaluate_matrix(data, runs, splits, options, out)
+        evaluate_matrix(data, runs, students, splits, options, out)
         return
+    if students:
+        raise UsageError(
+            "needs --matrix",
+            where="--student",
+            fix="on one data set, evaluate the teacher first, then the student: --run STUDENT --compare TEACHERS_OUT",
+        )
     count = len(runs) + len(engines)
     if len(data) != 1 or len(splits) > 1 or (count < 2 if average else count != 1):
         raise UsageError(

@@ -8,19 +8,26 @@ from typing import Any
 
 from gms_rt.artifacts import write_json
 from gms_rt.cli.console import table
-from gms_rt.cli.eval_models import EvalOptions, evaluate_model, model_from_run, numbered_labels
-from gms_rt.cli.eval_text import HEADER, lesion_text, metric_notes, published_row, result_row
+from gms_rt.cli.eval_models import EvalModel, EvalOptions, evaluate_model, model_from_run, numbered_labels
+from gms_rt.cli.eval_text import HEADER, difference_text, lesion_text, metric_notes, published_row, result_row
 from gms_rt.errors import CasesFailedError, UsageError
 
 
 def evaluate_matrix(
-    data: tuple[Path, ...], runs: tuple[Path, ...], splits: tuple[Path, ...], options: EvalOptions, out: Path
+    data: tuple[Path, ...],
+    runs: tuple[Path, ...],
+    students: tuple[Path, ...],
+    splits: tuple[Path, ...],
+    options: EvalOptions,
+    out: Path,
 ) -> None:
     """Evaluate and print the table. Each run was trained on the DATA in its place; DATA beyond the runs are foreign.
 
-    Of a foreign folder no run has seen anything, so every case is taken unless a part or a list says otherwise.
+    Of a foreign folder no run has seen anything, so every case is taken unless a part or a list says otherwise. Below
+    each run stands its student, if one is named, on the same cases.
     """
     from gms_rt.data.layouts import recognise
+    from gms_rt.evaluate.comparison import compare_evaluations
     from gms_rt.evaluate.published import CROSS, key_of
 
     if len(data) < 2 or not 1 <= len(runs) <= len(data) or len(splits) not in (0, len(runs), len(data)):
@@ -30,13 +37,18 @@ def evaluate_matrix(
             fix="give two or more DATA, a --run for each or for the first of them, in their order, and --splits for "
             "all, for those with a run, or for none",
         )
+    if len(students) > len(runs):
+        raise UsageError(
+            f"{len(students)} students of {len(runs)} runs", where="--student", fix="give one for each --run, in order"
+        )
     names = numbered_labels([key_of(recognise(folder).name) for folder in data])
     rows, lines, values = [], [], {}
     failed = 0
     published = False
-    for trained, (source, run) in zip(names, zip(data, runs, strict=False), strict=False):
-        # The lists of a run are of the data it was trained on.
-        model = dataclasses.replace(model_from_run(run, options.device), run=None)
+    taught = [*students, *[None] * (len(runs) - len(students))]
+    for trained, (source, run, student) in zip(names, zip(data, runs, taught, strict=False), strict=False):
+        model = _without_lists(run, options)
+        pupil = None if student is None else _without_lists(student, options)
         for index, (tested, target) in enumerate(zip(names, data, strict=True)):
             if target == source:
                 continue
@@ -52,6 +64,17 @@ def evaluate_matrix(
             if (trained, tested) in CROSS:
                 published = True
                 rows.append(published_row("  published (paper, table 3)", CROSS[trained, tested]))
+            if pupil is not None:
+                theirs = evaluate_model(target, lists, pupil, chosen, out / f"{name.replace(' ', '-')}-student")
+                values[f"{name}, student"] = theirs.summary
+                failed += theirs.summary["cases"]["failed"]
+                rows.append(result_row("  its student", theirs.summary))
+                lines.append(f"  its student: {_cases_text(theirs.summary)}, {lesion_text(theirs.summary)}")
+                good = {case.name for case in result.cases if not case.error}
+                if any(case.name in good for case in theirs.cases if not case.error):
+                    apart = compare_evaluations(result.cases, theirs.cases)
+                    values[f"{name}, student"] = {**theirs.summary, "student_minus_run": apart}
+                    lines.append(f"  student less run: {difference_text(apart)}")
     write_json(out / "matrix.json", values)
     notes = metric_notes(next(iter(values.values())), published=published)
     text = "\n".join([table(rows, header=HEADER), *lines, *notes])
@@ -59,6 +82,11 @@ def evaluate_matrix(
         words = f"{failed} cases failed; each table's cases.csv says which and why"
         options.console.fail(values, text, CasesFailedError(words, where=out))
     options.console.result(values, text)
+
+
+def _without_lists(run: Path, options: EvalOptions) -> EvalModel:
+    """A run as if it had no lists: they are of the data it was trained on."""
+    return dataclasses.replace(model_from_run(run, options.device), run=None)
 
 
 def _cases_text(summary: dict[str, Any]) -> str:

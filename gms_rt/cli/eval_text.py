@@ -78,7 +78,7 @@ def evaluation_text(summary: dict[str, Any], out: Path, each: dict[str, dict[str
 def average_text(result: AverageEvaluation, out: Path) -> str:
     """The screen of several models and their average, with the paired differences."""
     each = {label: one.summary for label, one in result.each.items()}
-    lines = [f"average against {label}: {_difference(found)}" for label, found in result.differences.items()]
+    lines = [f"average against {label}: {difference_text(found)}" for label, found in result.differences.items()]
     return "\n".join([evaluation_text(result.average.summary, out, each), *lines, f"each model's: {out}/each/"])
 
 
@@ -86,12 +86,13 @@ def comparison_line(found: dict[str, Any], other: Path) -> str:
     """The paired difference to an earlier evaluation."""
     area = found["area"]
     return (
-        f"against {other}: {_difference(found)}; "
+        f"against {other}: {difference_text(found)}; "
         f"area bias {area['bias']:+.0f} pixels ({area['low']:+.0f} to {area['high']:+.0f})"
     )
 
 
-def _difference(found: dict[str, Any]) -> str:
+def difference_text(found: dict[str, Any]) -> str:
+    """A paired difference of Dice, with its interval."""
     dice = found["dice"]
     low, high = dice["interval95"]
     return (

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from support.phantom_folders import write_phantoms, write_picture
 
@@ -26,6 +27,8 @@ from gms_rt.evaluate.dataset import AveragedModel, Judge, evaluate, evaluate_ave
 from gms_rt.evaluate.measure import Scale
 from gms_rt.evaluate.published import CROSS, GMS, LOSS, TOKENIZER
 from gms_rt.evaluate.summary import summarise
+from gms_rt.model.student import Student, StudentShape
+from gms_rt.model.student_run import save_student
 from gms_rt.scan.segmenter import Segmenter
 
 SIZE = (32, 32)
@@ -372,6 +375,39 @@ def test_a_folder_without_a_run_is_foreign_and_taken_whole(trained: tuple[Path, 
     for wrong in ([first, second], [first, second, "--run", run, "--run", run, "--run", run],
                   [first, second, "--run", run, "--engine", run]):  # fmt: skip
         assert isinstance(invoke("--matrix", *wrong, "--out", tmp_path / "wrong").exception, UsageError)
+
+
+def test_a_student_stands_below_its_run(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    first, _, run = trained
+    torch.manual_seed(3)
+    save_student(tmp_path / "student", Student(StudentShape(size=32, width=16, blocks=(1, 0, 0), merge_blocks=0)), {})
+    elsewhere, broken = (
+        write_phantoms(tmp_path / "clinic", 6, first=80),
+        write_phantoms(tmp_path / "broken", 2, first=90),
+    )
+    for image in (broken / "images").iterdir():
+        image.write_bytes(b"broken")
+    given = ["--matrix", first, elsewhere, "--run", run, "--student", tmp_path / "student"]
+    done = invoke(*given, "--out", tmp_path / "m")
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    here = next(number for number, line in enumerate(lines) if line.startswith("busi to clinic "))
+    assert lines[here + 1].startswith("  its student ")
+    values = json.loads((tmp_path / "m" / "matrix.json").read_text())
+    teacher, student = values["busi to clinic"], values["busi to clinic, student"]
+    apart = student["student_minus_run"]
+    assert (apart["pairs"], student["cases"]["all"], student["split"]) == (6, 6, "all")
+    change = student["source_size"]["dice"]["mean"] - teacher["source_size"]["dice"]["mean"]
+    assert apart["dice"]["difference"] == pytest.approx(change, abs=2e-4) != 0
+    assert f"  student less run: Dice {apart['dice']['difference']:+.4f} (" in done.output
+    assert len(read_cases(tmp_path / "m" / "busi-to-clinic-student")) == 6
+
+    failed = invoke("--matrix", first, broken, "--run", run, "--student", tmp_path / "student", "--out", tmp_path / "b")
+    assert isinstance(failed.exception, CasesFailedError)
+    assert "student less run" not in failed.output
+    for wrong in ([first, "--run", run, "--student", run], [*given, "--student", run]):
+        refused = invoke(*wrong, "--out", tmp_path / "wrong").exception
+        assert isinstance(refused, UsageError) and "--student" in str(refused)
 
 
 def test_failed_cases_make_exit_code_five(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
