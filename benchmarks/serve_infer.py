@@ -8,7 +8,8 @@ from pathlib import Path
 from gms_rt.artifacts import sha256_bytes
 from gms_rt.engine.select import load
 from gms_rt.infer import InferJob, InferOptions, OutFolder
-from gms_rt.infer.case import CaseSettings, ScanCase
+from gms_rt.infer.case import ScanCase
+from gms_rt.infer.case_settings import CaseSettings
 from gms_rt.infer.sources import Source
 from gms_rt.scan.reader import Fetched
 from gms_rt.serve.segment import MemoryFolder

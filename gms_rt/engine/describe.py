@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from gms_rt.engine.fits import Fit, engine_fits
 from gms_rt.engine.manifest import EngineManifest, read_manifest, rebuild_command, verify_files
-from gms_rt.engine.select import Fit, engine_fits
 from gms_rt.engine.trust import plan_trust
 from gms_rt.errors import GmsError
 from gms_rt.graph.count import stages

@@ -14,6 +14,7 @@ import numpy as np
 
 from gms_rt.arrays import U8
 from gms_rt.artifacts import sha256_file
+from gms_rt.engine.fits import Fit
 from gms_rt.engine.layer_distances import TypedRun, layer_distances
 from gms_rt.engine.layer_profile import (
     NOT_COMPARED,
@@ -24,7 +25,7 @@ from gms_rt.engine.layer_profile import (
     profile_from_layers,
 )
 from gms_rt.engine.manifest import EngineManifest, verify_files
-from gms_rt.engine.select import EXECUTIONS, Fit, LoadOptions, plan_runner
+from gms_rt.engine.select import EXECUTIONS, LoadOptions, plan_runner
 from gms_rt.graph.graph import Graph
 from gms_rt.graph.layer_counts import COMPUTE, compute_type
 from gms_rt.graph.read import read_graph

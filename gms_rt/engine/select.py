@@ -1,4 +1,4 @@
-"""Which part of an engine folder fits this machine, why the others do not, and loading the one that does."""
+"""Loading an engine folder: the way that fits this machine best, or why none does."""
 
 from __future__ import annotations
 
@@ -10,23 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from gms_rt.engine.drift import check_drift
+from gms_rt.engine.fits import Fit, engine_fits, fits_of_kind, trusted_fits
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import (
     EngineManifest,
-    Plan,
     newest_engines,
     read_manifest,
     read_verified,
     rebuild_command,
 )
-from gms_rt.engine.trust import plan_trust
 from gms_rt.engine.user_cache import compiled_graphs, compiled_kernels
 from gms_rt.errors import ArtifactError, DeviceError, GmsError, NativeError, UsageError
-from gms_rt.runtime.arithmetic import cpu_arithmetic, lacks_bf16
 from gms_rt.runtime.base import Runner
-from gms_rt.runtime.device import Machine, parse_device, probe
+from gms_rt.runtime.device import parse_device
 from gms_rt.runtime.options import GraphUse
-from gms_rt.runtime.tensorrt_module import driver_problem, how_to_install, tensorrt_version
 
 if TYPE_CHECKING:
     from typing_extensions import TypedDict, Unpack
@@ -78,70 +75,11 @@ class LoadOptions:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """One way to run an engine here: `reason` is empty when it fits."""
-
-    target: str
-    plan: Plan | None
-    gpu: int | None
-    reason: str
-    untrusted: bool = False  # it would fit, but nobody vouches for the plan
-
-    @property
-    def fits(self) -> bool:
-        """Whether it can run on this machine."""
-        return not self.reason
-
-
-@dataclass(frozen=True)
 class _Choice:
     """The way taken, and what the user should know about it."""
 
     fit: Fit
     notice: str = ""
-
-
-def engine_fits(manifest: EngineManifest, machine: Machine | None = None, *, gpu: int | None = None) -> list[Fit]:
-    """Every way to run this engine, GPU plans first, each with the reason where it does not fit.
-
-    `gpu` asks for one GPU by number; otherwise the one that a plan was timed on is taken, else the first of its SM.
-    """
-    here = machine or probe()
-    found = [_plan_fit(plan, here, gpu) for plan in manifest.plans]
-    if "cpu" in manifest.targets:
-        found.append(Fit("cpu", None, None, _cpu_reason(manifest)))
-    return found
-
-
-def _plan_fit(plan: Plan, machine: Machine, wanted: int | None) -> Fit:
-    candidates = [g for g in machine.gpus if wanted in (None, g.index)]
-    same = sorted((g for g in candidates if g.sm == plan.sm), key=lambda g: g.name != plan.device)
-    gpu = same[0].index if same else None  # where two GPUs are of that SM, the one that its kernels were timed on
-    installed = tensorrt_version(plan.target)
-    if not machine.gpus:
-        reason = machine.driver_note
-    elif not candidates:
-        reason = f"there is no GPU {wanted}, this machine has {len(machine.gpus)}"
-    elif gpu is None:
-        here = ", ".join(f"SM{g.sm} ({g.name})" for g in candidates)
-        reason = f"built for SM{plan.sm}, this machine has {here}"
-    elif installed is None:
-        reason = f"needs {plan.target}: {how_to_install(plan.target, machine)}"
-    elif installed not in (plan.version, "unknown"):
-        reason = f"built with {plan.target} {plan.version}, installed is {installed}"
-    else:
-        reason = driver_problem(plan.target, machine)
-    return Fit(plan.target, plan, gpu, reason)
-
-
-def _cpu_reason(manifest: EngineManifest) -> str:
-    if not cpu_arithmetic().installed:
-        return "needs OpenVINO: pip install openvino"
-    # An f16 engine is the same graph in f32, so it runs on any CPU. An INT8 engine with a bf16 remainder does if its
-    # gate was met in f32 too; a bf16 engine would be the FP32 engine by another name.
-    needed = manifest.execution == "bf16" and manifest.fallback != "f32"
-    reason = lacks_bf16(cpu_arithmetic()) if needed else ""
-    return f"asks for bf16: {reason}" if reason else ""
 
 
 def load(path: str | Path | None = None, **options: Unpack[LoadKeywords]) -> Engine:
@@ -216,7 +154,9 @@ def newest_that_fits(root: Path, device: str | None = None, *, trust_plans: bool
     reasons = []
     for folder in engines:
         try:
-            options = _with_trust(folder, _wanted(engine_fits(read_manifest(folder), gpu=index), kind), trust_plans)
+            options = trusted_fits(
+                folder, fits_of_kind(engine_fits(read_manifest(folder), gpu=index), kind), trust_plans
+            )
         except ArtifactError as error:  # a damaged engine must not hide the others
             reasons.append(error.line())
             continue
@@ -232,24 +172,8 @@ def newest_that_fits(root: Path, device: str | None = None, *, trust_plans: bool
     )
 
 
-def _wanted(options: list[Fit], kind: str | None) -> list[Fit]:
-    return [o for o in options if kind is None or (o.target == "cpu") == (kind == "cpu")]
-
-
-def _with_trust(folder: Path, options: list[Fit], trust_plans: bool) -> list[Fit]:
-    """The same ways to run; a plan that would fit and that nobody vouches for has that as its reason."""
-    found = []
-    for option in options:
-        if option.fits and option.plan is not None and not trust_plans:
-            trust = plan_trust(folder, option.plan)
-            if not trust.trusted:
-                option = dataclasses.replace(option, reason=trust.reason, untrusted=True)
-        found.append(option)
-    return found
-
-
 def _choose(folder: Path, manifest: EngineManifest, how: LoadOptions, kind: str | None, index: int | None) -> _Choice:
-    options = _with_trust(folder, _wanted(engine_fits(manifest, gpu=index), kind), how.trust_plans)
+    options = trusted_fits(folder, fits_of_kind(engine_fits(manifest, gpu=index), kind), how.trust_plans)
     untrusted = [o for o in options if o.untrusted]
     advice = f"trust it with --trust-plans (trust_plans=True), or rebuild: {rebuild_command(folder, manifest)}"
     for option in options:

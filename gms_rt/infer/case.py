@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gms_rt.arrays import U8
-from gms_rt.classes import DEFAULT_CLASSES, SegmentClass
 from gms_rt.errors import InputError
 from gms_rt.infer import outputs
+from gms_rt.infer.case_settings import CaseSettings, WrittenFrame
 from gms_rt.infer.confidence import confidence
-from gms_rt.infer.deidentify import Deidentifier
+from gms_rt.infer.failure import failure_reason
 from gms_rt.infer.file_group import PartFile
 from gms_rt.infer.measure import CaseRow, as_text, measure_mask, measure_series
-from gms_rt.infer.options import InferOptions
 from gms_rt.infer.overlay_video import OverlayVideo
-from gms_rt.infer.predict import Predictor
-from gms_rt.infer.result import Maker, SourceResult
+from gms_rt.infer.result import SourceResult
 from gms_rt.infer.sources import Source
 from gms_rt.infer.stack import MaskStack
 from gms_rt.infer.writers import SOURCE_WRITERS, SourceWriter
@@ -31,41 +26,6 @@ from gms_rt.scan import Frame
 from gms_rt.scan.mask import levels_from_probability
 from gms_rt.scan.reader import Fetched
 from gms_rt.scan.video import frame_rate
-
-
-@dataclass(frozen=True)
-class CaseSettings:
-    """What every case shares: where results go and how they are made."""
-
-    out: outputs.OutFolder
-    predictor: Predictor
-    maker: Maker
-    key: str  # fingerprint of all that makes the results: engine, device, options
-    classes: Sequence[SegmentClass] = DEFAULT_CLASSES
-    on_frame: Callable[[ScanCase, int], None] | None = None  # called with the number of frames that are written
-    deidentifier: Deidentifier | None = None  # replaces what identifies a person
-
-    @property
-    def options(self) -> InferOptions:
-        """How masks are made and what is written."""
-        return self.predictor.options
-
-    def digest(self, content: str) -> str:
-        """The hash that stands for a source's content in results and in the journal."""
-        return self.deidentifier.digest(content) if self.deidentifier else content
-
-
-@dataclass(frozen=True)
-class WrittenFrame:
-    """A frame whose files are written and wait for their places; what a source's own files need of it."""
-
-    number: int
-    row: CaseRow
-    parts: dict[str, PartFile] = field(default_factory=dict)  # by the names they get in the output folder
-    mask: U8 | None = None
-    probabilities: U8 | None = None
-    shown: U8 | None = None
-    time: float | None = None
 
 
 class ScanCase:
@@ -216,7 +176,9 @@ class ScanCase:
     def finish(self) -> None:
         """Write what needs all frames: their times, the overlay video and the files of the whole source."""
         if self._times:
-            self._store("frames", outputs.frame_name(self.source.stem, None), outputs.frames_csv(self._times))
+            self.settings.out.store(
+                "frames", outputs.frame_name(self.source.stem, None), outputs.frames_csv(self._times)
+            )
             self._add_file("frames")
         if self._video is not None and self._video.close():
             self._add_file("videos")
@@ -269,9 +231,6 @@ class ScanCase:
             raise
         return parts
 
-    def _store(self, kind: str, name: str, data: bytes) -> int:
-        return self.settings.out.store(kind, name, data)
-
     def _add_file(self, kind: str) -> str:
         path = self.settings.out.path(kind, outputs.frame_name(self.source.stem, None))
         name = str(path.relative_to(self.settings.out.root))
@@ -283,7 +242,9 @@ class ScanCase:
         for number in self._stack.numbers:
             name = outputs.frame_name(self.source.stem, number)
             try:
-                size = self._store("masks", name, outputs.mask_png(self._stack.mask(number) * np.uint8(255)))
+                size = self.settings.out.store(
+                    "masks", name, outputs.mask_png(self._stack.mask(number) * np.uint8(255))
+                )
                 self.files[f"masks/{name}{outputs.ENDINGS['masks']}"] = size
             except InputError as error:
                 reason = self._told(failure_reason(error, self.source.path))
@@ -339,11 +300,3 @@ class ScanCase:
     def _cleaned(self, row: CaseRow) -> CaseRow:
         cleaner = self.settings.deidentifier
         return cleaner.row(row, self.source) if cleaner else row
-
-
-def failure_reason(error: BaseException, path: Path) -> str:
-    """Why a case failed, without repeating its name."""
-    what = error.what if isinstance(error, InputError) else str(error) or type(error).__name__
-    fix = getattr(error, "fix", None)
-    text = f"{what}; {fix}" if fix else what
-    return as_text(text.replace(str(path), path.name))

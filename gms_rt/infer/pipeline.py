@@ -19,8 +19,10 @@ from typing import Any
 
 from gms_rt.artifacts import disk_errors_explained
 from gms_rt.errors import GmsError, InputError, NoImageError
-from gms_rt.infer.case import CaseSettings, ScanCase, WrittenFrame, failure_reason
+from gms_rt.infer.case import ScanCase
+from gms_rt.infer.case_settings import CaseSettings, WrittenFrame
 from gms_rt.infer.channel import Budget, Channel, Pace
+from gms_rt.infer.failure import failure_reason
 from gms_rt.infer.file_group import commit_parts
 from gms_rt.infer.journal import Entry
 from gms_rt.infer.order import Order

@@ -20,7 +20,8 @@ from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import CERTIFICATE, MANIFEST
 from gms_rt.errors import GmsError
 from gms_rt.infer.bids import write_dataset_description
-from gms_rt.infer.case import CaseSettings, ScanCase
+from gms_rt.infer.case import ScanCase
+from gms_rt.infer.case_settings import CaseSettings
 from gms_rt.infer.confidence import DEFINITION
 from gms_rt.infer.deidentify import Deidentifier, deidentifier_for_folder
 from gms_rt.infer.earlier import check_replaceable, is_same_root

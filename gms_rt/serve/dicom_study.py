@@ -14,9 +14,9 @@ from pathlib import Path
 
 from gms_rt.artifacts import sha256_bytes
 from gms_rt.errors import InputError, MissingExtraError, NoImageError
-from gms_rt.infer.case import failure_reason
 from gms_rt.infer.dicom_seg import seg_available
 from gms_rt.infer.dicom_values import text_value
+from gms_rt.infer.failure import failure_reason
 from gms_rt.infer.sources import FoundSources, Source, result_names, with_series
 from gms_rt.scan.dicom import read_header
 from gms_rt.scan.dicom_objects import object_without_image, sop_class

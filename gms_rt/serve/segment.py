@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gms_rt.errors import GmsError, InputError, NoImageError, TooLargeError
-from gms_rt.infer.case import CaseSettings, ScanCase, failure_reason
+from gms_rt.infer.case import ScanCase
+from gms_rt.infer.case_settings import CaseSettings
+from gms_rt.infer.failure import failure_reason
 from gms_rt.infer.file_group import PartFile
 from gms_rt.infer.measure import CaseRow
 from gms_rt.infer.options import InferOptions

@@ -19,10 +19,11 @@ from gms_rt.demo.bundled import demo_graph
 from gms_rt.engine import build as build_module
 from gms_rt.engine import openvino, tensorrt
 from gms_rt.engine.build import build_engine
+from gms_rt.engine.fits import engine_fits
 from gms_rt.engine.golden import read_golden
 from gms_rt.engine.manifest import read_manifest, verify_files, write_manifest
 from gms_rt.engine.request import BuildRequest
-from gms_rt.engine.select import engine_fits, load
+from gms_rt.engine.select import load
 from gms_rt.errors import GateError, GmsError, UsageError
 from gms_rt.graph.read import read_graph
 from gms_rt.graph.run import Session

@@ -24,7 +24,7 @@ from gms_rt.artifacts import sha256_bytes, sha256_file
 from gms_rt.class_lists import values_from_classes
 from gms_rt.classes import Code as PythonCode
 from gms_rt.classes import SegmentClass as PythonClass
-from gms_rt.engine import select
+from gms_rt.engine import fits, select
 from gms_rt.engine.manifest import MANIFEST, read_manifest
 from gms_rt.engine.select import LoadOptions
 from gms_rt.errors import DeviceError, GmsError
@@ -453,9 +453,9 @@ def machine(sms: tuple[int, ...], names: tuple[str, ...] = ()) -> Machine:
 def python_choice(folder: Path, wanted: Wanted, bf16: bool, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The package's choice as (file, GPU, notice?), or the error."""
     versions = {"tensorrt": wanted.tensorrt, "tensorrt-rtx": wanted.tensorrt_rtx}
-    monkeypatch.setattr(select, "probe", lambda: machine(wanted.sms or ()))
-    monkeypatch.setattr(select, "tensorrt_version", lambda flavour: versions[flavour])
-    monkeypatch.setattr(select, "cpu_arithmetic", lambda: CpuArithmetic(False, bf16, ("FP32",), "cpu"))
+    monkeypatch.setattr(fits, "probe", lambda: machine(wanted.sms or ()))
+    monkeypatch.setattr(fits, "tensorrt_version", lambda flavour: versions[flavour])
+    monkeypatch.setattr(fits, "cpu_arithmetic", lambda: CpuArithmetic(False, bf16, ("FP32",), "cpu"))
     how = LoadOptions(device=wanted.device, trust_plans=wanted.trust_plans)
     try:
         choice = select._choose(folder, read_manifest(folder), how, *parse_device(wanted.device))
@@ -595,9 +595,9 @@ def test_of_several_gpus_a_plan_takes_the_one_it_was_timed_on(tmp_path: Path, mo
     library = ctypes.CDLL(str(fake("cuda")))
     library.fake_cuda_reset()
     library.fake_cuda_devices(3)  # of one compute capability
-    monkeypatch.setattr(select, "probe", lambda: machine((80, 80, 80), ("Fake GPU", "Fake GPU 1", "Fake GPU 2")))
-    monkeypatch.setattr(select, "tensorrt_version", lambda flavour: "10.13.3.9")
-    monkeypatch.setattr(select, "driver_problem", lambda flavour, machine: "")
+    monkeypatch.setattr(fits, "probe", lambda: machine((80, 80, 80), ("Fake GPU", "Fake GPU 1", "Fake GPU 2")))
+    monkeypatch.setattr(fits, "tensorrt_version", lambda flavour: "10.13.3.9")
+    monkeypatch.setattr(fits, "driver_problem", lambda flavour, machine: "")
     try:
         for timed_on, device, gpu in (
             ("Fake GPU 1", None, 1),

@@ -22,7 +22,7 @@ from support.trees import plain_manifest
 
 from gms_rt.artifacts import sha256_bytes, sha256_file
 from gms_rt.cli.main import run
-from gms_rt.engine import layers, select
+from gms_rt.engine import fits, layers
 from gms_rt.engine.layers import ProfileOptions, profile_engine
 from gms_rt.engine.manifest import Plan, read_manifest, write_manifest
 from gms_rt.engine.plan_layers import plan_distances, typed_graph
@@ -75,8 +75,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch, driver: FakeDriver) -> FakeTensorRt:
     module = FakeTensorRt(driver, 1, rtx=False)
     module.script.update(layers=TIMES, inspected=json.dumps(INSPECTED))
     monkeypatch.setitem(sys.modules, "tensorrt", module)
-    monkeypatch.setattr(select, "probe", lambda: A100)
-    monkeypatch.setattr(select, "tensorrt_version", lambda flavour: "11.4.0")
+    monkeypatch.setattr(fits, "probe", lambda: A100)
+    monkeypatch.setattr(fits, "tensorrt_version", lambda flavour: "11.4.0")
     monkeypatch.setattr(options, "CudaSettings", functools.partial(CudaSettings, driver=driver.path))
     return module
 
@@ -162,7 +162,7 @@ def test_without_a_gpu_the_typed_graph_s_values_are_compared_and_nothing_is_time
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     nobody = Machine(CPU, (), None, "no NVIDIA driver", {})
-    for module in (select, layers):
+    for module in (fits, layers):
         monkeypatch.setattr(module, "probe", lambda: nobody)
     source, place = low_engine(tmp_path, "fp16")
     found = profile_engine(place, ProfileOptions(scenes(1), source))

@@ -10,7 +10,7 @@ import pytest
 
 from gms_rt.arrays import U8
 from gms_rt.artifacts import sha256_bytes
-from gms_rt.engine import select
+from gms_rt.engine import fits
 from gms_rt.engine.manifest import Plan, write_manifest
 from gms_rt.runtime.base import Runner, RunnerInfo, Timings
 from gms_rt.runtime.device import Cpu, Gpu, Machine
@@ -65,8 +65,8 @@ def use_fakes(monkeypatch: pytest.MonkeyPatch, machine: Machine = L4) -> None:
     monkeypatch.setattr(FakeRunner, "gain", 1.0)
     monkeypatch.setattr(FakeRunner, "runtime", "runtime 1")
     monkeypatch.setattr(FakeRunner, "execution", "f32")
-    monkeypatch.setattr(select, "probe", lambda: machine)
-    monkeypatch.setattr(select, "tensorrt_version", lambda flavour: "1.7")
+    monkeypatch.setattr(fits, "probe", lambda: machine)
+    monkeypatch.setattr(fits, "tensorrt_version", lambda flavour: "1.7")
     monkeypatch.setattr("gms_rt.runtime.cpu.CpuRunner", FakeRunner)
     monkeypatch.setattr("gms_rt.runtime.tensorrt.TensorRtRunner", FakeRunner)
 
