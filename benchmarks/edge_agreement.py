@@ -25,12 +25,12 @@ from gms_rt.arrays import U8
 from gms_rt.artifacts import write_json
 from gms_rt.cli.eval_models import engine_model, model_from_run
 from gms_rt.data.layouts import Case, recognise
-from gms_rt.data.reading import read_case
 from gms_rt.evaluate.choice import chosen_cases
 from gms_rt.evaluate.summary import describe_values
 from gms_rt.metrics import dice
 from gms_rt.scan.flips import FLIPS
 from gms_rt.scan.mask import FOREGROUND
+from gms_rt.scan.reader import first_image
 from gms_rt.scan.segmenter import Segmenter
 
 NO_TRUST = {"trust_plans": False, "trust_device": False}
@@ -53,6 +53,7 @@ def main() -> int:
     found: dict[str, Any] = {"command": "python benchmarks/edge_agreement.py " + " ".join(sys.argv[1:])}
     names, masks = taught(options, cases)
     found |= {"teachers": names, "cases": len(cases)}
+    models: dict[str, Segmenter] = {}
     with ExitStack() as opened:
         for path in options.model:
             is_run = (path / "config.toml").is_file()
@@ -61,8 +62,13 @@ def main() -> int:
                 if is_run
                 else opened.enter_context(engine_model(path, None, NO_TRUST))
             )
-            pairs = zip(drawn([model.segmenter], cases), masks, strict=True)
-            found.setdefault("models", {})[model.name] = describe_values([dice(*pair) for pair in pairs])
+            models[str(path)] = model.segmenter
+        agreed: dict[str, list[float]] = {name: [] for name in models}
+        for case, mask in zip(cases, masks, strict=True):
+            image = first_image(case.image)
+            for name, segmenter in models.items():
+                agreed[name].append(dice(segmenter.levels(image) >= FOREGROUND, mask))
+    found["models"] = {name: describe_values(values) for name, values in agreed.items()}
     print(json.dumps(found, indent=2))
     if options.out:
         write_json(options.out, found)
@@ -94,7 +100,7 @@ def drawn(models: Sequence[Segmenter], cases: Sequence[Case]) -> U8:
     """The masks (0 and 1) of all cases, of the mean of these models."""
     masks = []
     for case in cases:
-        image, _ = read_case(case)
+        image = first_image(case.image)
         masks.append(np.mean([np.asarray(model.levels(image), np.float32) for model in models], axis=0) >= FOREGROUND)
     return np.stack(masks).astype(np.uint8)
 

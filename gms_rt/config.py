@@ -8,7 +8,7 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,6 +44,18 @@ def config_from_values(
     Limits(mean=0.9)
     """
     return typing.cast(T, _Decoder(where, error).instance(kind, values, ""))
+
+
+def values_as_set(config: Any, later: Collection[str]) -> dict[str, Any]:
+    """Plain values of a dataclass; of `later` keys, which earlier versions did not know, only those that are set.
+
+    >>> Size = dataclasses.make_dataclass("Size", [("side", int, 224), ("batch", int, 1)])
+    >>> values_as_set(Size(), ["batch"]), values_as_set(Size(batch=2), ["batch"])
+    ({'side': 224}, {'side': 224, 'batch': 2})
+    """
+    unset = {field.name: field.default for field in dataclasses.fields(config) if field.name in later}
+    values = dataclasses.asdict(config)
+    return {key: value for key, value in values.items() if unset.get(key, dataclasses.MISSING) != value}
 
 
 def with_overrides(config: T, settings: Iterable[str]) -> T:

@@ -156,7 +156,7 @@ def command(
     console = Console(json=as_json)
     check_flips(tta, flips)
     if reconstruct or tokenizer or size:
-        if not reconstruct or tokenizer is None or len(data) != 1 or len(splits) > 1 or runs or engines:
+        if not reconstruct or tokenizer is None or len(data) != 1 or len(splits) > 1 or runs or students or engines:
             raise UsageError(
                 "--reconstruct needs one DATA and --tokenizer, and takes no model; --tokenizer and --size are for it",
                 where="gms-rt eval",

@@ -70,8 +70,7 @@ def evaluate_matrix(
                 failed += theirs.summary["cases"]["failed"]
                 rows.append(result_row("  its student", theirs.summary))
                 lines.append(f"  its student: {_cases_text(theirs.summary)}, {lesion_text(theirs.summary)}")
-                good = {case.name for case in result.cases if not case.error}
-                if any(case.name in good for case in theirs.cases if not case.error):
+                if any(not (a.error or b.error) for a, b in zip(result.cases, theirs.cases, strict=True)):
                     apart = compare_evaluations(result.cases, theirs.cases)
                     values[f"{name}, student"] = {**theirs.summary, "student_minus_run": apart}
                     lines.append(f"  student less run: {difference_text(apart)}")

@@ -6,11 +6,11 @@ Keys of steps and views mean what they mean in `TrainingRecipe`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from gms_rt.config import config_from_values, read_toml, with_overrides
+from gms_rt.config import config_from_values, read_toml, values_as_set, with_overrides
 from gms_rt.errors import ConfigError
 from gms_rt.train.recipe import TrainingRecipe
 
@@ -103,8 +103,7 @@ class DistillRecipe:
 
     def to_values(self) -> dict[str, Any]:
         """Plain values, without later keys that are not set: a training of an earlier version goes on."""
-        unset = {key for key in LATER if getattr(self, key) == getattr(DistillRecipe, key)}
-        return {key: value for key, value in asdict(self).items() if key not in unset}
+        return values_as_set(self, LATER)
 
 
 def distill_recipe_names() -> list[str]:

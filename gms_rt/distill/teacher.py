@@ -176,9 +176,8 @@ def _torch(facts: TeacherFacts, device: torch.device) -> Teacher:
     return Teacher(answer, f"torch {str(half).removeprefix('torch.')} on {device.type}")
 
 
-def _in_batches(told: Answer, size: int) -> Answer:
+def _in_batches(told: Answer, fits: int) -> Answer:
     """The same answer, a batch at a time: a smaller one wherever the GPU's memory does not hold it."""
-    fits = size
 
     def answer(images: U8) -> tuple[U8, F16]:
         nonlocal fits

@@ -72,15 +72,17 @@ def _cpu_reason(manifest: EngineManifest) -> str:
     return f"asks for bf16: {reason}" if reason else ""
 
 
-def fits_of_kind(options: list[Fit], kind: str | None) -> list[Fit]:
-    """The ways to run on the CPU, on a GPU, or all."""
-    return [o for o in options if kind is None or (o.target == "cpu") == (kind == "cpu")]
+def trusted_fits(
+    folder: Path, manifest: EngineManifest, kind: str | None, gpu: int | None, trust_plans: bool
+) -> list[Fit]:
+    """The ways to run an engine folder on the CPU, on a GPU, or (None) both.
 
-
-def trusted_fits(folder: Path, options: list[Fit], trust_plans: bool) -> list[Fit]:
-    """The same ways to run; a plan that would fit and that nobody vouches for has that as its reason."""
+    A plan that would fit and that nobody vouches for has that as its reason.
+    """
     found = []
-    for option in options:
+    for option in engine_fits(manifest, gpu=gpu):
+        if kind is not None and (option.target == "cpu") != (kind == "cpu"):
+            continue
         if option.fits and option.plan is not None and not trust_plans:
             trust = plan_trust(folder, option.plan)
             if not trust.trusted:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 from gms_rt.engine.drift import check_drift
-from gms_rt.engine.fits import Fit, engine_fits, fits_of_kind, trusted_fits
+from gms_rt.engine.fits import Fit, trusted_fits
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import (
     EngineManifest,
@@ -154,9 +154,7 @@ def newest_that_fits(root: Path, device: str | None = None, *, trust_plans: bool
     reasons = []
     for folder in engines:
         try:
-            options = trusted_fits(
-                folder, fits_of_kind(engine_fits(read_manifest(folder), gpu=index), kind), trust_plans
-            )
+            options = trusted_fits(folder, read_manifest(folder), kind, index, trust_plans)
         except ArtifactError as error:  # a damaged engine must not hide the others
             reasons.append(error.line())
             continue
@@ -173,7 +171,7 @@ def newest_that_fits(root: Path, device: str | None = None, *, trust_plans: bool
 
 
 def _choose(folder: Path, manifest: EngineManifest, how: LoadOptions, kind: str | None, index: int | None) -> _Choice:
-    options = trusted_fits(folder, fits_of_kind(engine_fits(manifest, gpu=index), kind), how.trust_plans)
+    options = trusted_fits(folder, manifest, kind, index, how.trust_plans)
     untrusted = [o for o in options if o.untrusted]
     advice = f"trust it with --trust-plans (trust_plans=True), or rebuild: {rebuild_command(folder, manifest)}"
     for option in options:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gms_rt.config import values_as_set
 from gms_rt.errors import ConfigError
 
 _EPS = 1e-6  # of every group normalisation
@@ -63,8 +64,7 @@ class LmmConfig:
 
     def to_values(self) -> dict[str, Any]:
         """Plain values for `config.toml`, without later keys that are not set."""
-        unset = {field.name: field.default for field in fields(self) if field.name in _LATER}
-        return {key: value for key, value in asdict(self).items() if unset.get(key, MISSING) != value}
+        return values_as_set(self, _LATER)
 
 
 class Attention(nn.Module):

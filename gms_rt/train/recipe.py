@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from gms_rt.config import config_from_values, read_toml, with_overrides
+from gms_rt.config import config_from_values, read_toml, values_as_set, with_overrides
 from gms_rt.errors import ConfigError, UsageError
 from gms_rt.model.lmm import LmmConfig
 
@@ -171,8 +171,7 @@ class TrainingRecipe:
 
     def to_values(self) -> dict[str, Any]:
         """Plain values, without later keys that are not set."""
-        unset = {field.name: field.default for field in fields(self) if field.name in LATER}
-        return {key: value for key, value in asdict(self).items() if unset.get(key, MISSING) != value}
+        return values_as_set(self, LATER)
 
 
 def recipe_names() -> list[str]:

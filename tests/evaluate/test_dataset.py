@@ -408,6 +408,8 @@ def test_a_student_stands_below_its_run(trained: tuple[Path, Path, Path], tmp_pa
     for wrong in ([first, "--run", run, "--student", run], [*given, "--student", run]):
         refused = invoke(*wrong, "--out", tmp_path / "wrong").exception
         assert isinstance(refused, UsageError) and "--student" in str(refused)
+    nothing = [first, "--reconstruct", "--tokenizer", "sd-vae", "--student", run]
+    assert "takes no model" in str(invoke(*nothing, "--out", tmp_path / "wrong").exception)
 
 
 def test_failed_cases_make_exit_code_five(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
