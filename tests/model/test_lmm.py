@@ -51,6 +51,24 @@ def test_attention_is_softmax_over_all_positions():
     assert torch.allclose(attention(x), expected, atol=1e-5)
 
 
+def test_attention_in_bf16_differs_by_its_rounding_alone_while_training():
+    """In training it is computed another way; outputs and gradients are those of float32, rounded."""
+    torch.manual_seed(2)
+    attention = Attention(32, 16)
+    x = torch.randn(2, 32, 7, 9)
+    upstream = torch.randn_like(x)
+    found = {}
+    for kind in ("training", "full"):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=kind == "training"):
+            out = attention(x) - x
+        found[kind] = [out.detach().float(), *torch.autograd.grad(out.float(), list(attention.parameters()), upstream)]
+    for rounded, full in zip(found["training"], found["full"], strict=True):
+        assert (rounded - full).norm() < 0.03 * full.norm() + 0.01  # the keys' bias has no gradient
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        evaluated = (attention(x) - x).float()
+    assert (found["training"][0] - evaluated).norm() < 0.01 * evaluated.norm()
+
+
 @pytest.mark.parametrize(
     "wrong", [{"latent_channels": 0}, {"width": 24}, {"multipliers": (1,)}, {"multipliers": (0, 2)}, {"groups": 0}]
 )
