@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,7 @@ def evaluate_matrix(
             f"{len(students)} students of {len(runs)} runs", where="--student", fix="give one for each --run, in order"
         )
     names = numbered_labels([key_of(recognise(folder).name) for folder in data])
-    rows, lines, values = [], [], {}
-    failed = 0
+    found = _Found()
     published = False
     taught = [*students, *[None] * (len(runs) - len(students))]
     for trained, (source, run, student) in zip(names, zip(data, runs, taught, strict=False), strict=False):
@@ -55,37 +54,53 @@ def evaluate_matrix(
             name = f"{trained} to {tested}"
             lists = splits[index] if index < len(splits) else None
             foreign = index >= len(runs) and lists is None and options.part is None
-            chosen = dataclasses.replace(options, part="all") if foreign else options
+            chosen = replace(options, part="all") if foreign else options
             result = evaluate_model(target, lists, model, chosen, out / name.replace(" ", "-"))
-            values[name] = result.summary
-            failed += result.summary["cases"]["failed"]
-            rows.append(result_row(name, result.summary))
-            lines.append(f"{name}: {_cases_text(result.summary)}, {lesion_text(result.summary)}")
+            found.add(name, name, result.summary)
             if (trained, tested) in CROSS:
                 published = True
-                rows.append(published_row("  published (paper, table 3)", CROSS[trained, tested]))
-            if pupil is not None:
-                theirs = evaluate_model(target, lists, pupil, chosen, out / f"{name.replace(' ', '-')}-student")
-                values[f"{name}, student"] = theirs.summary
-                failed += theirs.summary["cases"]["failed"]
-                rows.append(result_row("  its student", theirs.summary))
-                lines.append(f"  its student: {_cases_text(theirs.summary)}, {lesion_text(theirs.summary)}")
-                if any(not (a.error or b.error) for a, b in zip(result.cases, theirs.cases, strict=True)):
-                    apart = compare_evaluations(result.cases, theirs.cases)
-                    values[f"{name}, student"] = {**theirs.summary, "student_minus_run": apart}
-                    lines.append(f"  student less run: {difference_text(apart)}")
-    write_json(out / "matrix.json", values)
-    notes = metric_notes(next(iter(values.values())), published=published)
-    text = "\n".join([table(rows, header=HEADER), *lines, *notes])
-    if failed:
-        words = f"{failed} cases failed; each table's cases.csv says which and why"
-        options.console.fail(values, text, CasesFailedError(words, where=out))
-    options.console.result(values, text)
+                found.rows.append(published_row("  published (paper, table 3)", CROSS[trained, tested]))
+            if pupil is None:
+                continue
+            theirs = evaluate_model(target, lists, pupil, chosen, out / f"{name.replace(' ', '-')}-student")
+            summary = theirs.summary
+            pairs = zip(result.cases, theirs.cases, strict=True)
+            apart = None
+            if any(not (a.error or b.error) for a, b in pairs):
+                apart = compare_evaluations(result.cases, theirs.cases)
+                summary = {**summary, "student_minus_run": apart}
+            found.add(f"{name}, student", "  its student", summary)
+            if apart is not None:
+                found.lines.append(f"  student less run: {difference_text(apart)}")
+    write_json(out / "matrix.json", found.values)
+    notes = metric_notes(next(iter(found.values.values())), published=published)
+    text = "\n".join([table(found.rows, header=HEADER), *found.lines, *notes])
+    if found.failed:
+        words = f"{found.failed} cases failed; each table's cases.csv says which and why"
+        options.console.fail(found.values, text, CasesFailedError(words, where=out))
+    options.console.result(found.values, text)
+
+
+@dataclass
+class _Found:
+    """What was measured so far: the rows and lines of the screen, and the values of the file."""
+
+    rows: list[list[str]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed: int = 0
+
+    def add(self, name: str, label: str, summary: dict[str, Any]) -> None:
+        """One model on one data set."""
+        self.values[name] = summary
+        self.failed += summary["cases"]["failed"]
+        self.rows.append(result_row(label, summary))
+        self.lines.append(f"{label}: {_cases_text(summary)}, {lesion_text(summary)}")
 
 
 def _without_lists(run: Path, options: EvalOptions) -> EvalModel:
     """A run as if it had no lists: they are of the data it was trained on."""
-    return dataclasses.replace(model_from_run(run, options.device), run=None)
+    return replace(model_from_run(run, options.device), run=None)
 
 
 def _cases_text(summary: dict[str, Any]) -> str:

@@ -89,9 +89,9 @@ class Attention(nn.Module):
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention over the last axis: for each of the queries, the values mixed by how well their keys fit."""
-    tokens = [part.transpose(1, 2).unsqueeze(1) for part in (query, key, value)]
-    mixed: Tensor = F.scaled_dot_product_attention(*tokens).squeeze(1).transpose(1, 2)
-    return mixed
+    queries, keys, values = (part.transpose(1, 2).unsqueeze(1) for part in (query, key, value))
+    mixed = F.scaled_dot_product_attention(queries, keys, values)
+    return mixed.squeeze(1).transpose(1, 2)
 
 
 def _slow_in_torch(query: Tensor) -> bool:
