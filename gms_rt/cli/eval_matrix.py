@@ -63,14 +63,10 @@ def evaluate_matrix(
             if pupil is None:
                 continue
             theirs = evaluate_model(target, lists, pupil, chosen, out / f"{name.replace(' ', '-')}-student")
-            summary = theirs.summary
-            pairs = zip(result.cases, theirs.cases, strict=True)
-            apart = None
-            if any(not (a.error or b.error) for a, b in pairs):
+            found.add(f"{name}, student", "  its student", theirs.summary)
+            if any(not (a.error or b.error) for a, b in zip(result.cases, theirs.cases, strict=True)):
                 apart = compare_evaluations(result.cases, theirs.cases)
-                summary = {**summary, "student_minus_run": apart}
-            found.add(f"{name}, student", "  its student", summary)
-            if apart is not None:
+                found.values[f"{name}, student"] = {**theirs.summary, "student_minus_run": apart}
                 found.lines.append(f"  student less run: {difference_text(apart)}")
     write_json(out / "matrix.json", found.values)
     notes = metric_notes(next(iter(found.values.values())), published=published)
