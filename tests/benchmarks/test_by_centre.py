@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.benchmark_scripts import benchmark_script
 
 from gms_rt.evaluate.case_result import CaseResult, write_cases
 
-_SCRIPT = Path(__file__).parents[2] / "benchmarks" / "by_centre.py"
 # Name of the picture, its lesion, the part of the archive, and its list.
 _PICTURES = (
     ("a1", "a", "vidir_modern", "train"),
@@ -73,14 +70,5 @@ def _names(folder: Path) -> list[str]:
 
 def _run(what: str, source: Path, archive: dict[str, Path], out: Path) -> int:
     words = [what, str(source), "--metadata", str(archive["metadata"]), "--splits", str(archive["splits"])]
-    code: int = _module().main([*words, "--out", str(out)])
+    code: int = benchmark_script("by_centre").main([*words, "--out", str(out)])
     return code
-
-
-def _module() -> Any:
-    spec = importlib.util.spec_from_file_location("by_centre", _SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["by_centre"] = module
-    spec.loader.exec_module(module)
-    return module

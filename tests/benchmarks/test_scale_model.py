@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from typing import Any
 
 import pytest
-from support.trees import ROOT
+from support.benchmark_scripts import benchmark_script
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    spec = importlib.util.spec_from_file_location("scale_model", ROOT / "benchmarks/scale_model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    made = sys.modules["scale_model"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
+    return benchmark_script("scale_model")
 
 
 def test_workers_count_until_a_station_is_full(model: Any) -> None:

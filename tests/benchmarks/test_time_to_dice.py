@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.benchmark_scripts import benchmark_script
 from support.phantom_folders import write_pair, write_phantoms
-from support.trees import ROOT
 
 pytest.importorskip("torch")
-SCRIPT = ROOT / "benchmarks" / "time_to_dice.py"
 SMALL = "size=32 width=8 groups=4 multipliers=[1,2] batch=4 threads=1 save_seconds=0"
 FAST, PAPER = "fast,latent_epochs=4,epochs=0,views=2", "paper,epochs=3"
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("time_to_dice_script", SCRIPT)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["time_to_dice_script"] = module
-    specification.loader.exec_module(module)
-    return module
+    return benchmark_script("time_to_dice")
 
 
 def arguments(tmp_path: Path, targets: str) -> list[str]:
