@@ -76,7 +76,8 @@ def read_lists(path: Path) -> dict[str, tuple[str, ...]]:
     A file that has only a test list is one, too: other data to test on.
     """
     if not path.is_file():
-        raise UsageError("is not a split file", where=path, fix='give JSON: {"train": [names], "test": [names]}')
+        what = "is not a split file" if path.exists() else "there is no such split file"
+        raise UsageError(what, where=path, fix='give JSON: {"train": [names], "test": [names]}')
     content: Any = read_plain_pickle(path) if path.suffix in (".pkl", ".pickle") else read_json(path)
     if not isinstance(content, dict):
         raise UsageError("has no train and test lists", where=path)

@@ -46,10 +46,26 @@ def distill(request: DistillRequest, progress: Progress | None = None, material:
     out, recipe = request.out, request.recipe
     if not request.resume and any((out / name).exists() for name in (STATE, STUDENT_WEIGHTS)):
         raise UsageError("already contains a run", where=out, fix="go on with --resume, or choose another --out")
+    check_first_student(request)
     tell = progress or (lambda stage, done, total, note: None)
     with tuned_torch(recipe.threads), stop_requests() as stop:
         material = material or gather(request, tell, stop)
         return _Distilling(request, material, stop, tell).run()
+
+
+def check_first_student(request: DistillRequest) -> None:
+    """Refuse first weights of another shape. The head for the teacher's latent and the pictures' size may differ."""
+    if request.init is None:
+        return
+    theirs, needed = shape_from_run(request.init), request.shape
+    if replace(theirs, latent_channels=0, latent_stride=needed.latent_stride, size=needed.size) != replace(
+        needed, latent_channels=0
+    ):
+        raise UsageError(
+            f"has the shape {theirs}, and this training needs {needed}",
+            where=request.init,
+            fix="start from a student of the same size, or leave --budget-gflop, --budget or --sweep away",
+        )
 
 
 def gather(request: DistillRequest, progress: Progress, stop: StopRequest | None = None) -> Material:
@@ -170,14 +186,6 @@ def _first_student(request: DistillRequest, shape: StudentShape) -> tuple[Studen
         student = Student(shape)
     if request.init is None:
         return student, {}
-    theirs = shape_from_run(request.init)
-    plain = replace(theirs, latent_channels=0, latent_stride=shape.latent_stride, size=shape.size)
-    if plain != replace(shape, latent_channels=0):
-        raise UsageError(
-            f"has the shape {theirs}, and this training needs {shape}",
-            where=request.init,
-            fix="start from a student of the same budget, or leave --budget-gflop away",
-        )
     own = student.state_dict()
     given = {name: value for name, value in load_student(request.init).state_dict().items() if name in own}
     same = {name: value for name, value in given.items() if value.shape == own[name].shape}  # heads may differ

@@ -14,7 +14,7 @@ from typing import Any
 from gms_rt.artifacts import write_json
 from gms_rt.data.layouts import Case
 from gms_rt.data.reading import read_case
-from gms_rt.distill.loop import distill, gather
+from gms_rt.distill.loop import check_first_student, distill, gather
 from gms_rt.distill.request import Distilled, DistillRequest
 from gms_rt.distill.speed import fast_execution, graph_milliseconds
 from gms_rt.distill.teacher import Teacher, TeacherFacts, open_teacher, teacher_facts
@@ -93,6 +93,8 @@ def train_sweep(
         raise UsageError("needs sizes, each once", where="--sweep", fix="give GFLOP, such as 0.25,0.5,1")
     tell = progress or (lambda stage, done, total, note: None)
     shapes = {budget: student_shape(budget, request.recipe.size) for budget in budgets}  # refused before any training
+    for shape in shapes.values():
+        check_first_student(replace(request, shape=shape))
     shared = replace(request, cache=request.cache or request.out / "teacher", resume=True)
     with stop_requests() as stop:
         material = gather(shared, tell, stop)

@@ -214,6 +214,7 @@ def test_a_student_starts_from_another_student(phantoms: Path, teacher: Path, tm
     wide = request(teacher, phantoms, tmp_path / "wide", still, init=first, shape=replace(SHAPE, width=32))
     with pytest.raises(UsageError, match=r"has the shape.*--budget-gflop"):
         distill(wide)
+    assert not wide.out.exists()  # refused before the teacher is asked
 
 
 def test_a_lost_training_stops_and_names_its_pictures(
