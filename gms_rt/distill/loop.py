@@ -35,6 +35,7 @@ from gms_rt.train.interrupt import StopRequest, stop_requests
 from gms_rt.train.request import Progress
 from gms_rt.train.steps import Ground, Steps
 
+_SHAPE = ("width", "blocks", "merge_blocks", "unshuffle", "context")  # what first weights must share
 _LATENT_STRIDES = (STRIDES[0] // 2, *STRIDES)
 
 
@@ -57,15 +58,19 @@ def check_first_student(request: DistillRequest) -> None:
     """Refuse first weights of another shape. The head for the teacher's latent and the pictures' size may differ."""
     if request.init is None:
         return
-    theirs, needed = shape_from_run(request.init), request.shape
-    if replace(theirs, latent_channels=0, latent_stride=needed.latent_stride, size=needed.size) != replace(
-        needed, latent_channels=0
-    ):
+    theirs, needed = (
+        {key: getattr(shape, key) for key in _SHAPE} for shape in (shape_from_run(request.init), request.shape)
+    )
+    if theirs != needed:
         raise UsageError(
-            f"has the shape {theirs}, and this training needs {needed}",
+            f"is a student with {_as_text(theirs)}, and this training makes one with {_as_text(needed)}",
             where=request.init,
             fix="start from a student of the same size, or leave --budget-gflop, --budget or --sweep away",
         )
+
+
+def _as_text(shape: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in shape.items())
 
 
 def gather(request: DistillRequest, progress: Progress, stop: StopRequest | None = None) -> Material:

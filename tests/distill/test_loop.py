@@ -212,7 +212,7 @@ def test_a_student_starts_from_another_student(phantoms: Path, teacher: Path, tm
     assert trained and all(torch.equal(before[name], after[name]) for name in trained)
     assert read_toml(tuned / "config.toml")["origin"]["run"] == "first"
     wide = request(teacher, phantoms, tmp_path / "wide", still, init=first, shape=replace(SHAPE, width=32))
-    with pytest.raises(UsageError, match=r"has the shape.*--budget-gflop"):
+    with pytest.raises(UsageError, match=r"width 16, .* makes one with width 32, .*--budget-gflop"):
         distill(wide)
     assert not wide.out.exists()  # refused before the teacher is asked
 
