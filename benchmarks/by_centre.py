@@ -46,6 +46,11 @@ def main(words: Sequence[str] | None = None) -> int:
     with options.metadata.open(newline="", encoding="utf-8") as stream:
         rows = {row["image_id"]: (row["lesion_id"], row["dataset"] in VIENNA) for row in csv.DictReader(stream)}
     lists = read_lists(options.splits)
+    unknown = [name for part in ("train", "test") for name in lists[part] if name not in rows]
+    if unknown:
+        parser.error(
+            f"{options.metadata} has no row for {len(unknown)} names of {options.splits}, such as {unknown[0]}"
+        )
     if options.what == "folders":
         found = split_by_centre(recognise(options.source), lists, rows, options.out)
     else:

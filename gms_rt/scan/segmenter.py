@@ -59,7 +59,8 @@ class Segmenter:
 
     def predict(self, prepared: list[U8]) -> list[NDArray[Any]]:
         """The probability maps (0-255) of prepared images."""
-        return list(self.infer(np.stack(prepared)))
+        one = len(prepared) == 1  # need not be copied
+        return list(self.infer(prepared[0][None] if one else np.stack(prepared)))
 
     def restore(self, levels: NDArray[Any], shape: tuple[int, ...]) -> F32:
         """A probability map (0-255), at the size of an image of this shape and from 0 to 1."""
