@@ -68,6 +68,19 @@ def bootstrap_ratio(
     return _interval(above / below, level)
 
 
+def bootstrap_change(
+    new: Sequence[float] | F64, old: Sequence[float] | F64, *, level: float = 0.95, seed: int = _SEED
+) -> Interval:
+    """The interval of mean(new) - mean(old) of values that are not paired: both are resampled on their own.
+
+    >>> bootstrap_change([0.5, 0.5], [0.75, 0.75])
+    Interval(low=-0.25, high=-0.25, level=0.95)
+    """
+    generator = np.random.default_rng(seed)
+    above = mean(_resample(_as_samples(new), generator))
+    return _interval(above - mean(_resample(_as_samples(old), generator)), level)
+
+
 def bootstrap_share(
     parts: Sequence[float] | F64, wholes: Sequence[float] | F64, *, level: float = 0.95, seed: int = _SEED
 ) -> Interval:

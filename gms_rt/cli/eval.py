@@ -92,6 +92,11 @@ if TYPE_CHECKING:
     "each --run, in their order.",
 )
 @click.option(
+    "--home",
+    is_flag=True,
+    help="With --matrix: judge each run at home first, on what it keeps for the test, and say what it loses elsewhere.",
+)
+@click.option(
     "--reconstruct",
     is_flag=True,
     help="Encode and decode with --tokenizer, and predict nothing: what the tokenizer loses of masks and images.",
@@ -127,6 +132,7 @@ def command(
     average: bool,
     matrix: bool,
     students: tuple[Path, ...],
+    home: bool,
     reconstruct: bool,
     tokenizer: str | None,
     size: int | None,
@@ -147,7 +153,7 @@ def command(
       gms-rt eval busi/ --engine engines/busi-int8 --compare results/busi --out results/busi-int8
       gms-rt eval busi/ --average --run runs/seed0 --run runs/seed1 --out results/average
       gms-rt eval --matrix busi/ bus/ --run runs/busi --run runs/bus --out results/cross
-      gms-rt eval --matrix busi/ our-clinic/ --run runs/busi --student runs/busi-edge --out results/elsewhere
+      gms-rt eval --matrix busi/ our-clinic/ --run runs/busi --student runs/busi-edge --home --out elsewhere/
       gms-rt eval ham10000/ --run runs/official --splits ham10000.json --every 20 --out results/ham
       gms-rt eval busi/ --reconstruct --tokenizer sd-vae --out results/busi-sd-vae
     """
@@ -155,6 +161,8 @@ def command(
 
     console = Console(json=as_json)
     check_flips(tta, flips)
+    if home and not matrix:
+        raise UsageError("needs --matrix", where="--home", fix="leave it out: a run alone is judged at home")
     if reconstruct or tokenizer or size:
         if not reconstruct or tokenizer is None or len(data) != 1 or len(splits) > 1 or runs or students or engines:
             raise UsageError(
@@ -174,7 +182,7 @@ def command(
     if matrix and (average or engines):
         raise UsageError("takes runs, one for each DATA", where="--matrix", fix="leave --average and --engine out")
     if matrix:
-        evaluate_matrix(data, runs, students, splits, options, out)
+        evaluate_matrix(data, runs, students, splits, options, out, home=home)
         return
     if students:
         raise UsageError(

@@ -412,6 +412,32 @@ def test_a_student_stands_below_its_run(trained: tuple[Path, Path, Path], tmp_pa
     assert "takes no model" in str(invoke(*nothing, "--out", tmp_path / "wrong").exception)
 
 
+def test_what_a_run_and_its_student_lose_away_from_home(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    first, _, run = trained
+    torch.manual_seed(3)
+    save_student(tmp_path / "student", Student(StudentShape(size=32, width=16, blocks=(1, 0, 0), merge_blocks=0)), {})
+    clinic = write_phantoms(tmp_path / "clinic", 6, first=80)
+    given = ["--matrix", first, clinic, "--run", run, "--student", tmp_path / "student", "--home"]
+    done = invoke(*given, "--out", tmp_path / "m")
+    assert done.exit_code == 0, done.output
+    values = json.loads((tmp_path / "m" / "matrix.json").read_text())
+    assert list(values) == ["busi at home", "busi at home, student", "busi to clinic", "busi to clinic, student"]
+    kept = json.loads((run / "split.json").read_text())["test"]
+    for who, name in (("run", ""), ("student", ", student")):
+        home, away = values[f"busi at home{name}"], values[f"busi to clinic{name}"]
+        assert (home["split"], home["cases"]["all"], away["cases"]["all"]) == ("test", len(kept), 6)
+        lost = away["away_minus_home"]
+        assert lost["dice_224"] == pytest.approx(
+            away["at_224"]["dice"]["mean"] - home["at_224"]["dice"]["mean"], abs=2e-6
+        )
+        low, high = lost["interval95"]
+        assert low <= lost["dice_224"] <= high
+        assert f"busi to clinic, {who} away less home: Dice at 224x224 {lost['dice_224']:+.4f} (" in done.output
+    assert "student_minus_run" in values["busi at home, student"]
+    refused = invoke(first, "--run", run, "--home", "--out", tmp_path / "wrong").exception
+    assert isinstance(refused, UsageError) and "--matrix" in str(refused)
+
+
 def test_failed_cases_make_exit_code_five(trained: tuple[Path, Path, Path], tmp_path: Path) -> None:
     _, second, run = trained
     (second / "images" / "case_55.png").write_bytes(b"broken")
