@@ -53,7 +53,6 @@ def main() -> int:
     found: dict[str, Any] = {"command": "python benchmarks/edge_agreement.py " + " ".join(sys.argv[1:])}
     names, masks = taught(options, cases)
     found |= {"teachers": names, "cases": len(cases)}
-    models: dict[str, Segmenter] = {}
     with ExitStack() as opened:
         for path in options.model:
             is_run = (path / "config.toml").is_file()
@@ -62,13 +61,9 @@ def main() -> int:
                 if is_run
                 else opened.enter_context(engine_model(path, None, NO_TRUST))
             )
-            models[str(path)] = model.segmenter
-        agreed: dict[str, list[float]] = {name: [] for name in models}
-        for case, mask in zip(cases, masks, strict=True):
-            image = first_image(case.image)
-            for name, segmenter in models.items():
-                agreed[name].append(dice(segmenter.levels(image) >= FOREGROUND, mask))
-    found["models"] = {name: describe_values(values) for name, values in agreed.items()}
+            own = drawn([model.segmenter], cases)
+            agreed = [dice(mine, theirs) for mine, theirs in zip(own, masks, strict=True)]
+            found.setdefault("models", {})[str(path)] = describe_values(agreed)
     print(json.dumps(found, indent=2))
     if options.out:
         write_json(options.out, found)
