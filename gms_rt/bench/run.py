@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gms_rt.arrays import U8
 from gms_rt.bench.against import PeerOptions, open_peers, with_dice
+from gms_rt.bench.fewer_threads import with_thread_hints
 from gms_rt.bench.latency import ROUNDS, SECONDS, WARMUP, TimingOptions, measure
 from gms_rt.bench.layers import LayerOptions, layers_of_engines
 from gms_rt.bench.proof import Proof, proof_from_engine
@@ -93,6 +94,8 @@ def bench(options: BenchOptions, progress: Callable[[str], None] | None = None) 
     points: tuple[SweepPoint, ...] = ()
     why = "not asked for"
     if options.sweep:
+        say("fewer threads")
+        result = dataclasses.replace(result, measured=with_thread_hints(result.measured, images, timing))
         how = SweepOptions(
             seconds=max(0.3, options.seconds / 4),
             device=options.device,
