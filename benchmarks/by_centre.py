@@ -93,8 +93,8 @@ def by_lesions(
     """Dice at 224x224 of all cases, of those whose lesion has a picture in the train list, and of the others."""
     seen = {rows[name][0] for name in lists["train"]}
     cases = read_cases(evaluation)
-    known = [case for case in cases if rows[case.name][0] in seen]
-    parts = {"all": cases, "lesion in train": known, "new lesion": [case for case in cases if case not in known]}
+    known, new = ([case for case in cases if (rows[case.name][0] in seen) is there] for there in (True, False))
+    parts = {"all": cases, "lesion in train": known, "new lesion": new}
     return {
         name: {"cases": len(part), "dice": describe_values([c.dice_224 for c in part])} for name, part in parts.items()
     }

@@ -19,6 +19,7 @@ from gms_rt.bench.latency import Opener, TimingOptions
 from gms_rt.bench.results import Measured
 from gms_rt.bench.subjects import fit_images
 from gms_rt.engine.select import load
+from gms_rt.engine.turns import latencies_in_turns
 from gms_rt.runtime.device import probe
 
 _FAST_MS = 10.0  # slower ones have work for all cores
@@ -48,7 +49,7 @@ def _hint(engine: Measured, images: U8, options: TimingOptions, opener: Opener) 
     counts = sorted({1, probe().cpu.cores // 2} - {0, engine.threads})
     if not counts:
         return ""
-    times: dict[int, list[float]] = {count: [] for count in (0, *counts)}
+    fitted = fit_images(images, *engine.size)
     with contextlib.ExitStack() as stack:
         runners = {
             count: stack.enter_context(
@@ -60,12 +61,10 @@ def _hint(engine: Measured, images: U8, options: TimingOptions, opener: Opener) 
                     trust_device=True,  # `measure` has loaded it before, and looked at its masks
                 )
             ).runner
-            for count in times
+            for count in (0, *counts)
         }
-        fitted = fit_images(images, *engine.size)
-        for _ in range(_ROUNDS):
-            for count, runner in runners.items():
-                times[count] += list(runner.bench(fitted, seconds=_SECONDS, iterations=3, warmup=0.05).total)
+        pairs = {count: (runner, fitted) for count, runner in runners.items()}
+        times = latencies_in_turns(pairs, rounds=_ROUNDS, seconds=_SECONDS)
     medians = {count: float(np.median(found)) for count, found in times.items()}
     best = min(counts, key=lambda count: medians[count])
     if medians[best] > _CLEARLY * medians[0]:

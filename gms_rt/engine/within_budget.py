@@ -29,6 +29,7 @@ from gms_rt.engine.fastest import FASTEST_FIRST, judged_engine, settled_engine
 from gms_rt.engine.request import BuildRequest
 from gms_rt.engine.select import load
 from gms_rt.engine.students import students_of
+from gms_rt.engine.turns import latencies_in_turns
 from gms_rt.errors import DeviceError, GateError, GmsError, UsageError
 from gms_rt.model.kind import is_comparator_run
 from gms_rt.model.size import run_size
@@ -230,24 +231,18 @@ def thread_counts() -> list[int]:
 
 def measured_latencies(folders: dict[int, Path]) -> dict[tuple[int, int], F64]:
     """Milliseconds of every inference of each engine with each number of threads, run in turn; a plan has none: 0."""
-    samples: dict[tuple[int, int], list[float]] = {}
     with contextlib.ExitStack() as stack:
-        engines = {}
+        runners = {}
         for number, folder in folders.items():
             for threads in thread_counts():
-                engine = stack.enter_context(load(folder, trust_device=True, threads=threads))
-                on_cpu = engine.runner.info.backend == "cpu"
-                engines[number, threads if on_cpu else 0] = engine
+                runner = stack.enter_context(load(folder, trust_device=True, threads=threads)).runner
+                shape = (runner.info.batch, runner.info.height, runner.info.width, 3)
+                images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+                on_cpu = runner.info.backend == "cpu"
+                runners[number, threads if on_cpu else 0] = runner, images
                 if not on_cpu:
                     break
-        for _ in range(_ROUNDS):
-            for key, engine in engines.items():
-                info = engine.runner.info
-                shape = (info.batch, info.height, info.width, 3)
-                images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-                timings = engine.runner.bench(images, seconds=_SECONDS, iterations=3, warmup=0.05)
-                samples.setdefault(key, []).extend(timings.total.tolist())
-    return {key: np.array(values) for key, values in samples.items()}
+        return latencies_in_turns(runners, rounds=_ROUNDS, seconds=_SECONDS)
 
 
 def budget_record(rows: Sequence[BudgetRow], budget: float, why: str) -> dict[str, Any]:
