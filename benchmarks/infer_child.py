@@ -11,7 +11,6 @@ import json
 import resource
 import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -134,14 +133,16 @@ def main() -> None:
     parser.add_argument("--list", type=Path, required=True, help="text file of paths")
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--keep", type=Path, help="leave the results here")
+    parser.add_argument("--root", type=Path, required=True, help="folder that is not there yet; what is written stays")
+    parser.add_argument("--keep", type=Path, help="copy the masks here")
     parser.add_argument("--all-results", action="store_true", help="overlays and contours, too")
     parser.add_argument("--waterfall", action="store_true")
     arguments = parser.parse_args()
     paths = arguments.list.read_text().splitlines()[: arguments.count]
     more = arguments.all_results
-    with tempfile.TemporaryDirectory() as temporary, load(arguments.engine, mode="throughput") as engine:
-        root = Path(temporary)
+    root: Path = arguments.root
+    root.mkdir(parents=True)
+    with load(arguments.engine, mode="throughput") as engine:
         if arguments.waterfall:
             print(json.dumps({"code": inspect.getfile(Engine), "steps": waterfall(engine, paths, root / "w")}))
             return

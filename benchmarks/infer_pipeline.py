@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import os
 import resource
@@ -27,6 +28,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,13 @@ from gms_rt.runtime.device import package_version, probe
 from gms_rt.runtime.library import LIBRARY_VARIABLE, load_library
 
 ROOT = Path(__file__).resolve().parents[1]
+# A script with the code of PYTHONPATH: an editable install would put its own tree before it.
+CHILD = """
+import runpy, sys
+sys.meta_path = [one for one in sys.meta_path if not type(one).__module__.startswith(("_editable", "__editable"))]
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 COUNTS = (500, 1000, 2000)
 STEP_FILES = 100
 PACKAGES = ("openvino", "opencv-python-headless", "pillow", "numpy")
@@ -122,8 +131,10 @@ def earlier_code(revision: str, folder: Path) -> Path:
 
 def run_child(code: Path, *arguments: object) -> dict[str, Any]:
     """One measurement in a process that has this code, and this version's C library."""
+    # What a run has written stays until the end of all: for minutes after many files were deleted, ext4 makes new ones
+    # at several times the cost, and the next run would be charged for the last one's results.
     environment = os.environ | {"PYTHONPATH": str(code), LIBRARY_VARIABLE: load_library()._name}
-    command = [sys.executable, str(Path(__file__).with_name("infer_child.py")), *map(str, arguments)]
+    command = [sys.executable, "-c", CHILD, str(Path(__file__).with_name("infer_child.py")), *map(str, arguments)]
     result = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     if result.returncode:
         raise SystemExit(f"{' '.join(command)}\n{result.stderr}")
@@ -131,6 +142,11 @@ def run_child(code: Path, *arguments: object) -> dict[str, Any]:
     if Path(value.pop("code")).resolve().parents[2] != code.resolve():
         raise SystemExit(f"the process did not take its code from {code}")
     return value
+
+
+def _waterfall(code: Path, place: Path, given: Sequence[object]) -> dict[str, float]:
+    steps: dict[str, float] = run_child(code, *given, "--root", place, "--count", STEP_FILES, "--waterfall")["steps"]
+    return steps
 
 
 def equal_masks(one: Path, other: Path) -> int:
@@ -152,16 +168,18 @@ def measure_frame(arguments: argparse.Namespace, engine: str, root: Path) -> dic
     listed.write_text("".join(f"{path.resolve()}\n" for path in paths[: counts[-1]]))
     codes = {"now": ROOT} if before is None else {before: earlier_code(before, root / "before"), "now": ROOT}
     given = ("--engine", engine, "--list", listed)
+    places = (root / f"run-{number}" for number in itertools.count())
     versions: dict[str, Any] = {
-        name: {"waterfall_ms": run_child(code, *given, "--count", STEP_FILES, "--waterfall")["steps"], "runs": []}
-        for name, code in codes.items()
+        name: {"waterfall_ms": _waterfall(code, next(places), given), "runs": []} for name, code in codes.items()
     }
     for turn, count in enumerate([*counts[:-1], *[counts[-1]] * arguments.rounds]):
         for name, code in codes.items():
             keep = ("--keep", root / name.replace("/", "-")) if turn == len(counts) - 1 else ()
-            versions[name]["runs"].append(run_child(code, *given, "--count", count, *keep))
+            place = ("--root", next(places))
+            versions[name]["runs"].append(run_child(code, *given, *place, "--count", count, *keep))
     for name, code in codes.items():
-        versions[name]["all_results"] = run_child(code, *given, "--count", counts[0], "--all-results")
+        place = ("--root", next(places))
+        versions[name]["all_results"] = run_child(code, *given, *place, "--count", counts[0], "--all-results")
     for found in versions.values():
         longest = [run for run in found["runs"] if run["files"] == found["runs"][-1]["files"]]
         best = max(longest, key=lambda run: run["files_per_second"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -21,6 +23,8 @@ class Channel(Generic[T]):
         lock = threading.Lock()
         self._filled = threading.Condition(lock)
         self._emptied = threading.Condition(lock)
+        self._gathered = threading.Condition(lock)
+        self._wanted = 0  # items for which someone waits in `gather`; 0: nobody
         self._closed = False
         self._cancelled = False
 
@@ -36,7 +40,23 @@ class Channel(Generic[T]):
                 while left and len(self._items) < self._size:
                     self._items.append(left.popleft())
                 self._filled.notify()
+                if 0 < self._wanted <= len(self._items):
+                    self._gathered.notify()
             return not self._cancelled
+
+    def gather(self, most: int, coming: Callable[[], int], seconds: float) -> None:
+        """Wait until there are as many items as `coming` says will be here, or `most`, but so many seconds at most.
+
+        For one caller at a time, who takes them with `get`.
+        """
+        end = time.monotonic() + seconds
+        with self._gathered:
+            while not (self._closed or self._cancelled) and (left := end - time.monotonic()) > 0:
+                self._wanted = min(most, self._size, coming())
+                if len(self._items) >= self._wanted:
+                    break
+                self._gathered.wait(left)
+            self._wanted = 0
 
     def get(self, most: int = 1) -> list[T]:
         """At least one item and at most `most`, waiting for the first only; an empty list means the end."""
@@ -57,14 +77,15 @@ class Channel(Generic[T]):
         with self._filled:
             self._closed = True
             self._filled.notify_all()
+            self._gathered.notify_all()
 
     def cancel(self) -> None:
         """Drop everything and wake all who wait."""
         with self._filled:
             self._cancelled = True
             self._items.clear()
-            self._filled.notify_all()
-            self._emptied.notify_all()
+            for waited in (self._filled, self._emptied, self._gathered):
+                waited.notify_all()
 
 
 class Budget:

@@ -18,6 +18,7 @@ from typing import IO, Any, TypeVar
 from gms_rt.errors import GmsError
 from gms_rt.infer.measure import CaseRow
 
+_TEXT = json.JSONEncoder(separators=(",", ":")).encode
 JOURNAL = ".gms-rt-journal.jsonl"
 
 
@@ -102,10 +103,7 @@ class Journal:
     def add(self, sources: Iterable[tuple[str, str, list[CaseRow], dict[str, int]]]) -> None:
         """Record finished sources, in one step: name, content's hash, rows and files of each."""
         entries = [Entry(self.key, *source) for source in sources]
-        lines = [
-            json.dumps([each.key, each.source, each.digest, each.rows, each.files], separators=(",", ":")) + "\n"
-            for each in entries
-        ]
+        lines = [_TEXT([each.key, each.source, each.digest, each.rows, each.files]) + "\n" for each in entries]
         with self._lock:
             assert self._stream is not None, "the journal is open while a run lasts"
             try:

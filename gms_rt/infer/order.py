@@ -57,19 +57,22 @@ class Order:
             if self._yielded in self._complete:
                 self._next_is_there.notify()
 
-    def next(self) -> ScanCase | None:
-        """Wait for the next case; None at the end of the run. What ended the run early is raised here."""
+    def next(self) -> list[ScanCase]:
+        """Wait for the next case, and take all that can be told of after it; none at the end of the run.
+
+        What ended the run early is raised here.
+        """
         with self._room:
             while not (self._error is not None or self._yielded in self._complete or self._yielded == self._count):
                 self._next_is_there.wait()
             if self._error is not None:
                 raise self._error
-            if self._yielded == self._count:
-                return None
-            case = self._complete.pop(self._yielded)
-            self._yielded += 1
+            cases: list[ScanCase] = []
+            while self._yielded in self._complete:
+                cases.append(self._complete.pop(self._yielded))
+                self._yielded += 1
             self._room.notify_all()
-            return case
+            return cases
 
     def cancel(self, error: BaseException | None) -> None:
         """Begin no more, and wake all who wait; the first error is kept for `next`."""

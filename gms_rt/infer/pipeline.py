@@ -32,7 +32,8 @@ from gms_rt.scan.reader import fetch, fetch_series
 from gms_rt.scan.series import SeriesFrames
 
 _AHEAD = 256  # sources begun before the oldest unfinished one
-_GROUP = 128  # frames whose files are synced together
+_GROUP = 128  # frames whose files are synced together, at most
+_GATHER = 0.05  # seconds that written files wait for others that are on their way, to be synced together
 _BYTES_PER_PIXEL = 16  # image, probability as float, mask, overlay
 
 
@@ -77,6 +78,7 @@ class Pipeline:
         self._order = Order(lambda number, source: ScanCase(number, source, settings), _AHEAD)
         self._turn = threading.Lock()  # of the one who syncs
         self._counting = threading.Lock()
+        self._coming = 0  # frames sent on and not yet synced
         self.busy = {"decode": 0.0, "infer": 0.0, "write": 0.0, "sync": 0.0}
 
     @property
@@ -84,8 +86,8 @@ class Pipeline:
         """How many work in each stage."""
         return {"decode": self.workers, "infer": self.lanes, "write": self.workers, "sync": 1}
 
-    def run(self, sources: Iterable[Source]) -> Iterator[ScanCase]:
-        """Segment every source; complete cases come in order."""
+    def run(self, sources: Iterable[Source]) -> Iterator[list[ScanCase]]:
+        """Segment every source; complete cases come in order, as many at once as there are."""
         self._order.start(sources)
         stages: list[tuple[Callable[[], None], int, Channel[Any] | None]] = [
             (self._decode, self.workers, self._ready),
@@ -103,8 +105,8 @@ class Pipeline:
         for thread in threads:
             thread.start()
         try:
-            while (case := self._order.next()) is not None:
-                yield case
+            while cases := self._order.next():
+                yield cases
         finally:
             self._cancel(None)
             for thread in threads:
@@ -185,6 +187,7 @@ class Pipeline:
             case.expect()
             if not outbox.put(Item(case, frame, prepared, cost, time.perf_counter() - start)):
                 return False
+            self._add_coming(1)
             start = time.perf_counter()
 
     def _infer(self) -> None:
@@ -231,6 +234,7 @@ class Pipeline:
         """Put what is written in its place, and complete the cases whose last frame that is."""
         while True:
             with self._turn:  # one at a time: what is written meanwhile makes the next group
+                self._written.gather(_GROUP, lambda: self._coming, _GATHER)
                 items = self._written.get(_GROUP)
                 if not items:
                     return
@@ -243,6 +247,7 @@ class Pipeline:
                     reason = f"the disk does not keep what is written ({error.strerror or error})"
                     raise GmsError(reason, where=self._settings.out.root) from error
                 self._add_busy("sync", time.perf_counter() - start)
+                self._add_coming(-len(items))
             ended = []
             for item in items:
                 if item.frame is not None:
@@ -260,6 +265,10 @@ class Pipeline:
             case.finish()
         self._done(cases)
         self._order.complete(cases)
+
+    def _add_coming(self, frames: int) -> None:
+        with self._counting:
+            self._coming += frames
 
     def _add_busy(self, stage: str, seconds: float) -> None:
         with self._counting:

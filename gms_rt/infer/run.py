@@ -146,13 +146,15 @@ def run_cases(found: FoundSources, job: InferJob, *, resume: bool = False, repla
         try:
             with RunTables(out.root, series=any(source.series for source in found.sources)) as tables:
                 try:
-                    for case in segment_sources(found.sources, job, journal, summary):
-                        rows = job.refer(case.rows)
-                        tables.add(rows)
-                        for row in rows:
+                    for cases in segment_sources(found.sources, job, journal, summary):
+                        told = [job.refer(case.rows) for case in cases]
+                        every = [row for rows in told for row in rows]
+                        tables.add(every)
+                        for row in every:
                             summary.add(row)
                         if job.on_case is not None:
-                            job.on_case(case, rows)
+                            for case, rows in zip(cases, told, strict=True):
+                                job.on_case(case, rows)
                 except KeyboardInterrupt:
                     status = "interrupted"
             status = "done" if status == "failed" else status
@@ -180,7 +182,7 @@ def forget_regrouped(journal: Journal, sources: Iterable[Source]) -> None:
 
 def segment_sources(
     sources: Iterable[Source], job: InferJob, journal: Journal, summary: Summary, *, failed_too: bool = False
-) -> Iterator[ScanCase]:
+) -> Iterator[list[ScanCase]]:
     """Cases in order, each recorded in the journal once its files are in place and on the disk, and only then told of.
 
     With `failed_too` a source that failed before is not tried again.
@@ -197,9 +199,10 @@ def segment_sources(
     )
     start = time.perf_counter()
     try:
-        for case in pipeline.run(sources):
-            summary.add_source(case.reused)
-            yield case
+        for cases in pipeline.run(sources):
+            for case in cases:
+                summary.add_source(case.reused)
+            yield cases
     finally:
         summary.seconds += time.perf_counter() - start
         summary.stages = stage_report(pipeline.busy, pipeline.threads, time.perf_counter() - start)

@@ -18,9 +18,9 @@ _GrowingTable = TypeVar("_GrowingTable", bound="GrowingTable")
 
 
 class GrowingTable:
-    """A table that takes the place of an older one with its head, and grows by the lines of one source at a time.
+    """A table that takes the place of an older one with its head, and grows by the lines of some sources at a time.
 
-    The lines of a source are written in one step, so that readers see whole lines; after an error what was written of
+    Their lines are written in one step, so that readers see whole lines; after an error what was written of
     them is taken back.
     """
 
@@ -47,7 +47,7 @@ class GrowingTable:
             self._file = None
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Append the rows of one source."""
+        """Append rows, of whole sources."""
         assert self._file is not None, "the table is open while a run lasts"
         data = _lines(rows, self._columns)
         try:
@@ -84,7 +84,7 @@ class RunTables:
         self._stack.close()
 
     def add(self, rows: Sequence[CaseRow]) -> None:
-        """Append the rows of one source."""
+        """Append rows, of whole sources."""
         self._cases.add(rows)
         if self._series is not None and (stacks := series_rows(rows)):
             self._series.add(stacks)

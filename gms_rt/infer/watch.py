@@ -58,9 +58,10 @@ def watch(
         changed = True
         while True:
             whole = arrivals.whole()
-            for case in segment_sources(whole, job, journal, summary, failed_too=True):
-                if job.on_case is not None and not case.reused:
-                    job.on_case(case, job.refer(case.rows))
+            for cases in segment_sources(whole, job, journal, summary, failed_too=True):
+                for case in cases:
+                    if job.on_case is not None and not case.reused:
+                        job.on_case(case, job.refer(case.rows))
                 changed = True
             if changed:
                 forget_regrouped(journal, whole)

@@ -160,7 +160,7 @@ class Worker:
             bring=bring if self._remote else None,
         )
         try:
-            return list(pipeline.run(sources)), pipeline
+            return [case for cases in pipeline.run(sources) for case in cases], pipeline
         finally:
             if scratch is not None:
                 shutil.rmtree(scratch, ignore_errors=True)

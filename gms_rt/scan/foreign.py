@@ -45,6 +45,7 @@ _STARTS: tuple[tuple[bytes, str, str | None], ...] = (
     (b"OggS", "Ogg file", None),
     (b"\x7fELF", "program", None),
 )
+_MAGIC = tuple(magic for magic, _, _ in _STARTS)
 _BRANDS = {b"avif": "AVIF picture", b"avis": "AVIF picture"} | dict.fromkeys(
     (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"), "HEIC picture"
 )
@@ -58,11 +59,13 @@ def refuse_foreign(start: bytes, name: str) -> None:
     lower = name.lower()
     if lower.endswith(_SLIDES):
         raise InputError("is a whole-slide image, which is not supported", fix=_SLIDE)
-    for ending, (what, fix) in _NAMES.items():
-        if lower.endswith(ending):
-            raise _not_supported(what, fix)
+    ending = next(filter(lower.endswith, _NAMES), None)
+    if ending is not None:
+        raise _not_supported(*_NAMES[ending])
     brand = _BRANDS.get(start[8:12]) if start[4:8] == b"ftyp" else None
-    found = next(((what, fix) for magic, what, fix in _STARTS if start.startswith(magic)), None)
+    found = None
+    if start.startswith(_MAGIC):
+        found = next((what, fix) for magic, what, fix in _STARTS if start.startswith(magic))
     if brand is not None:
         found = brand, _PICTURE
     if found is None and start[:1] == b"P" and start[1:2] in b"1234567fF" and start[2:3].isspace():

@@ -64,7 +64,7 @@ def fetch(path: Path) -> Fetched:
             raise InputError("is not a regular file")
         if about.st_size == 0:
             raise InputError("is empty (0 bytes)")
-        with path.open("rb") as stream:
+        with path.open("rb", buffering=0) as stream:  # read twice, and nothing is left for a buffer to do
             start = stream.read(1024)
             kind = _kind(path.name.lower(), start)
             if kind == "picture" or (kind == "dicom" and not is_dicom(start)):
@@ -73,8 +73,7 @@ def fetch(path: Path) -> Fetched:
                 return Fetched(path, kind, sha256_file(path), None)
             if about.st_size > _MAX_PICTURE_BYTES:
                 raise InputError(f"has {about.st_size / 2**30:.1f} GiB, the limit for a picture is 4")
-            stream.seek(0)
-            data = stream.read()
+            data = start + stream.read()
             return Fetched(path, kind, sha256_bytes(data), data)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})") from error

@@ -266,6 +266,36 @@ def test_a_channel_is_bounded_and_ends() -> None:
     assert channel.get() == []
 
 
+def test_a_channel_waits_for_what_is_coming_and_no_longer() -> None:
+    channel: Channel[int] = Channel(8)
+    coming = 3
+    gatherer = threading.Thread(target=channel.gather, args=(8, lambda: coming, 60.0))
+    gatherer.start()
+    for number in (1, 2):
+        assert channel.put(number)
+        gatherer.join(0.05)
+        assert gatherer.is_alive()
+    assert channel.put(3)
+    gatherer.join(5)
+    assert not gatherer.is_alive()
+    channel.gather(2, lambda: 100, 60.0)  # as many as are wanted are there
+    channel.gather(8, lambda: 100, 0.01)  # the others do not come in time
+    assert channel.get(8) == [1, 2, 3]
+    channel.gather(8, lambda: 0, 60.0)  # nothing is coming
+
+
+@pytest.mark.parametrize("end", ["close", "cancel"])
+def test_nobody_gathers_from_a_channel_that_has_ended(end: str) -> None:
+    channel: Channel[int] = Channel(8)
+    gatherer = threading.Thread(target=channel.gather, args=(8, lambda: 5, 60.0))
+    gatherer.start()
+    gatherer.join(0.05)
+    assert gatherer.is_alive()
+    getattr(channel, end)()
+    gatherer.join(5)
+    assert not gatherer.is_alive()
+
+
 def test_a_budget_lets_one_large_frame_through_alone() -> None:
     budget = Budget(10)
     assert budget.take(50)
