@@ -86,6 +86,7 @@ def command(
       gms-rt distill runs/busi --data busi/ --budget 2ms --out runs/busi-edge
       gms-rt distill runs/busi --data busi/ --sweep 0.25,0.5,1,2 --out runs/busi-sweep
       gms-rt distill runs/busi --data busi/ --unlabelled archive/ --out runs/busi-edge
+      gms-rt distill runs/busi --data busi/ --set mixed=8 --set teacher_finish=1 --out runs/busi-edge
       gms-rt distill runs/seed0 --also runs/seed1 --data busi/ --out runs/busi-edge
       gms-rt distill runs/busi --data busi/ --no-teacher --out runs/busi-plain
       gms-rt distill runs/busi --data busi/ --init runs/ham10000-edge --out runs/busi-tuned
@@ -192,6 +193,7 @@ def _values(found: Distilled) -> dict[str, object]:
         "taught": found.taught,
         "pictures": found.pictures,
         "without_mask": found.without_mask,
+        "mixed": found.mixed,
         "int8_validation_dice": found.int8_dice if found.int8_dice is not None and found.int8_dice >= 0 else None,
     }
 

@@ -19,6 +19,7 @@ from gms_rt.class_lists import CLASSES, classes_from_run, classes_value
 from gms_rt.data.splits import write_split
 from gms_rt.distill.batches import StudentBatch
 from gms_rt.distill.int8 import Int8Training
+from gms_rt.distill.mixed import Mixing
 from gms_rt.distill.pictures import read_pictures, unlabelled_scans
 from gms_rt.distill.request import Distilled, DistillRequest
 from gms_rt.distill.teacher import open_teacher, teacher_facts, with_flips
@@ -100,7 +101,8 @@ def gather(request: DistillRequest, progress: Progress, stop: StopRequest | None
 
     cache = request.cache or request.out / "teacher"
     scans = unlabelled_scans(request.unlabelled)
-    train = read_pictures(dataset.named(split.train), scans, recipe.size, cache, told("read"))
+    mixing = Mixing(recipe.mixed, recipe.seed, recipe.flip != "none") if teacher is not None else None
+    train = read_pictures(dataset.named(split.train), scans, recipe.size, cache, told("read"), mixing)
     held_out = read_pictures(dataset.named(split.validation), [], recipe.size, cache)
     lessons = None
     if teacher is not None:
@@ -143,7 +145,8 @@ class _Distilling(StudentTraining):
             student_flop(self.network.shape) / 1e9,
             material.lessons is not None and self.recipe.taught,
             len(material.train),
-            len(material.train) - material.train.labelled,
+            len(material.train) - material.train.labelled - material.train.mixed,
+            material.train.mixed,
             int8_dice,
         )
 
@@ -202,7 +205,7 @@ def _first_student(request: DistillRequest, shape: StudentShape) -> tuple[Studen
 def _tables(request: DistillRequest, material: Material, origin: dict[str, str]) -> dict[str, dict[str, Any]]:
     dataset, split = request.dataset, request.split
     data = {"name": dataset.name, "folder": str(dataset.root.resolve()), "split": split.source}
-    without = len(material.train) - material.train.labelled
+    without = len(material.train) - material.train.labelled - material.train.mixed
     tables: dict[str, dict[str, Any]] = {
         "training": request.recipe.to_values(),
         "data": {**data, "unlabelled": without} if without else data,

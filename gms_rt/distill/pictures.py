@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from gms_rt.arrays import U8
 from gms_rt.data.layouts import Case
 from gms_rt.data.reading import read_case
+from gms_rt.distill.mixed import Mixing, mixed_picture
 from gms_rt.errors import UsageError
 from gms_rt.runtime.device import cpu_from_files
 from gms_rt.scan import resize_image
@@ -33,12 +34,13 @@ OnRead = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures in their order: first those with a mask, then those without."""
+    """Pictures in their order: first those with a mask, then those without, last those that were made of the first."""
 
     names: tuple[str, ...]
     images: U8  # N×H×W×3
     masks: U8  # N×H×W of 0 and 255; without a mask, of 0
     labelled: int  # how many have a mask
+    mixed: int = 0  # how many were made
 
     def __len__(self) -> int:
         return len(self.names)
@@ -50,10 +52,18 @@ class Pictures:
 
 
 def read_pictures(
-    cases: Sequence[Case], unlabelled: Sequence[Path], size: int, spill: Path, progress: OnRead | None = None
+    cases: Sequence[Case],
+    unlabelled: Sequence[Path],
+    size: int,
+    spill: Path,
+    progress: OnRead | None = None,
+    mixing: Mixing | None = None,
 ) -> Pictures:
-    """Decode all pictures; `spill` is the folder for those that do not fit into memory."""
-    names = (*(case.name for case in cases), *(path.stem for path in unlabelled))
+    """Decode all pictures, and mix others of the cases' own; `spill` is the folder for what memory does not hold."""
+    made = mixing.each * len(cases) if mixing else 0
+    stored = len(cases) + len(unlabelled)
+    mixes = (f"mixed-{number:06}" for number in range(made))
+    names = (*(case.name for case in cases), *(path.stem for path in unlabelled), *mixes)
     images = room_for((len(names), size, size, 3), spill)
     masks = room_for((len(names), size, size), spill)
 
@@ -61,18 +71,23 @@ def read_pictures(
         if number < len(cases):
             image, mask = read_case(cases[number])
             images[number], masks[number] = resize_image(image, size, size), resize_mask(mask, size, size)
+        elif number >= stored:
+            assert mixing is not None
+            images[number], masks[number] = mixed_picture(images[: len(cases)], number - stored, mixing), 0
         else:
             images[number] = image_from_scan(unlabelled[number - len(cases)], size, size)
             masks[number] = 0
 
     with ThreadPoolExecutor(min(_READERS, cpu_from_files().cores), thread_name_prefix="pictures") as pool:
-        for start in range(0, len(names), _AT_ONCE):
-            numbers = range(start, min(start + _AT_ONCE, len(names)))
+        # What is mixed needs all that was read, so no group has both.
+        starts = (*range(0, stored, _AT_ONCE), *range(stored, len(names), _AT_ONCE))
+        for start, end in zip(starts, (*starts[1:], len(names)), strict=True):
+            numbers = range(start, end)
             for _ in pool.map(read, numbers):
                 pass
             if progress is not None:
                 progress(numbers[-1] + 1, len(names))
-    return Pictures(names, images, masks, len(cases))
+    return Pictures(names, images, masks, len(cases), made)
 
 
 def unlabelled_scans(places: Sequence[Path]) -> list[Path]:

@@ -15,7 +15,7 @@ from gms_rt.errors import ConfigError
 from gms_rt.train.recipe import TrainingRecipe
 
 RECIPES = Path(__file__).parent / "recipes"
-LATER = ("minutes", "teacher_flips")  # keys that earlier versions did not know
+LATER = ("minutes", "teacher_flips", "mixed")  # keys that earlier versions did not know
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class DistillRecipe:
     teacher_finish: float = 0.0  # that weight at the end; it moves there evenly, epoch by epoch
     # Flips and turns over which the teacher's soft masks are averaged, each picture once, before training.
     teacher_flips: Literal["none", "horizontal", "both", "quarter-turns"] = "none"
+    mixed: int = 0  # pictures made of each that has a mask, warped and mixed: the teacher alone teaches them
     latent_weight: float = 0.1  # of the distance to the teacher's mask latent, within what the teacher says
     plain_share: float = 0.25  # share of views that are not moved: the teacher's latents hold for these alone
     # The steps.
@@ -68,7 +69,7 @@ class DistillRecipe:
     def check(self) -> None:
         """Refuse values that mean nothing, by name."""
         self.steps().check()
-        for key in ("teacher_weight", "teacher_finish", "latent_weight", "int8_epochs", "int8_lr"):
+        for key in ("teacher_weight", "teacher_finish", "latent_weight", "mixed", "int8_epochs", "int8_lr"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"{key} is negative", where="recipe", fix="give 0 or more")
         if not 0 <= self.plain_share <= 1:
@@ -99,7 +100,7 @@ class DistillRecipe:
 
     def untaught(self) -> DistillRecipe:
         """The same without a teacher."""
-        return replace(self, teacher_weight=0.0, teacher_finish=0.0)
+        return replace(self, teacher_weight=0.0, teacher_finish=0.0, mixed=0)
 
     def to_values(self) -> dict[str, Any]:
         """Plain values, without later keys that are not set: a training of an earlier version goes on."""

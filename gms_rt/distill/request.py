@@ -40,5 +40,6 @@ class Distilled:
     gflop: float  # of one picture
     taught: bool  # whether the teacher had a say
     pictures: int  # that trained it
-    without_mask: int  # of these
+    without_mask: int  # of these, as they were given
+    mixed: int  # of these, made of those with a mask
     int8_dice: float | None = None  # on validation, as INT8 computes; None without that phase, -1 without such cases

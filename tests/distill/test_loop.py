@@ -97,6 +97,37 @@ def test_the_clock_ends_a_training_with_the_teacher_silent(
     assert "teacher_flips" not in recipe().to_values()
 
 
+def test_mixed_pictures_are_taught_by_the_teacher_alone(
+    phantoms: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "_AT_ONCE", 5)  # as of many: read and mixed in several groups
+    asked: list[int] = []
+    opened = teachers.open_teacher
+
+    def counting(*given: object) -> teachers.Teacher:
+        found = opened(*given)  # type: ignore[arg-type]
+        return replace(found, answer=lambda images: asked.append(len(images)) or found.answer(images))
+
+    monkeypatch.setattr(loop, "open_teacher", counting)
+    how = recipe("mixed=2", "teacher_finish=1")
+    found = distill(request(teacher, phantoms, tmp_path / "run", how))
+    assert (found.pictures, found.mixed, found.without_mask) == (13 + 26, 26, 0)
+    assert sum(asked) == 13 + 26
+    config = read_toml(tmp_path / "run" / "config.toml")
+    assert config["training"]["mixed"] == 2 and "unlabelled" not in config["data"]
+    distill(request(teacher, phantoms, tmp_path / "again", how))
+    assert sum(asked) == 13 + 26  # what was said is found again
+    assert weights(tmp_path / "again") == weights(tmp_path / "run")
+    material = loop.gather(request(teacher, phantoms, tmp_path / "third", how), lambda *_: None)
+    train = material.train
+    assert train.names[train.labelled :] == tuple(f"mixed-{number:06}" for number in range(26))
+    assert not train.masks[train.labelled :].any() and train.images[train.labelled :].any(axis=(1, 2, 3)).all()
+    # Without a teacher nobody could say what they show.
+    alone = distill(request(teacher, phantoms, tmp_path / "alone", how.untaught()))
+    assert (alone.pictures, alone.mixed) == (13, 0)
+    assert "mixed" not in recipe().to_values()
+
+
 def test_a_taught_student_is_a_whole_run(phantoms: Path, teacher: Path, tmp_path: Path) -> None:
     found = distill(
         request(teacher, phantoms, tmp_path / "run", recipe("epochs=25", "batch=4", "average=0.9", "lr=5e-3"))

@@ -476,7 +476,8 @@ def test_an_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
     with OutFolder(out) as folder, pytest.raises(KeyboardInterrupt):
         run_cases(find_sources([str(scans)]), InferJob(engine, folder, InferOptions(), on_case=interrupt))
     assert pipeline_threads() == []
-    assert [row["case"] for row in rows_of(out)] == [f"{i:03}" for i in range(10)]
+    done = [row["case"] for row in rows_of(out)]  # with those that were done together with the tenth
+    assert 10 <= len(done) <= 40 and done == [f"{i:03}" for i in range(len(done))]
     assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
     assert segment(engine, out, scans, resume=True).reused >= 10
 
@@ -501,10 +502,12 @@ def test_sources_are_begun_a_bounded_number_ahead_of_the_finished_ones(
 
     engine = brightness_engine(tmp_path / "engine", seconds=0.001)
     with OutFolder(tmp_path / "out") as out:
-        for _ in pipeline(engine, out).run(counting()):
-            finished += 1
+        for cases in pipeline(engine, out).run(counting()):
+            # They count from here on; what is begun before is at most the room that they had and that they leave.
+            assert begun - finished <= 64 + len(cases)
+            finished += len(cases)
     assert finished == 150
-    assert 1 < most <= 64 + 2  # one is on its way to the caller, one waits to begin
+    assert 1 < most <= 2 * 64
 
 
 def test_frames_beyond_the_budget_wait_for_the_one_before_and_still_pass(tmp_path: Path) -> None:
@@ -518,5 +521,5 @@ def test_frames_beyond_the_budget_wait_for_the_one_before_and_still_pass(tmp_pat
     engine.runner.infer = watching  # type: ignore[method-assign]
     sources = find_sources([str(pictures(tmp_path / "scans", 8))]).sources
     with OutFolder(tmp_path / "out") as out:
-        assert len(list(pipeline(engine, out, budget=1000).run(sources))) == 8
+        assert sum(map(len, pipeline(engine, out, budget=1000).run(sources))) == 8
     assert written == list(range(8))
