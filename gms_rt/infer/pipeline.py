@@ -4,8 +4,9 @@ Decoding and writing run in OpenCV, Pillow and the operating system, inference i
 A bad source becomes a failed row; an error of the engine or of the disk ends the run. What is in flight is bounded in
 items and in bytes, so memory does not grow with the number of files.
 
-Small images travel in groups, and what is written meanwhile is synced to the disk together: with an engine of a
-millisecond, threads that wake each other for each image, and a sync for each file, would take longer than the work.
+Small images travel in groups, and what is written within a twentieth of a second is synced to the disk together, while
+more is on its way; cases that are finished together are told of together. With an engine of a millisecond, threads that
+wake each other for each image, and a sync for each file, would take longer than the work.
 A case is told of, in the journal and to the caller, only after its files are in place and on the disk.
 """
 
