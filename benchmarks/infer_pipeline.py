@@ -28,7 +28,6 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,8 @@ from gms_rt.runtime.library import LIBRARY_VARIABLE, load_library
 ROOT = Path(__file__).resolve().parents[1]
 # A script with the code of PYTHONPATH: an editable install would put its own tree before it.
 CHILD = """
-import runpy, sys
+import os, runpy, sys
+sys.path[0] = os.path.dirname(sys.argv[1])  # not the working folder
 sys.meta_path = [one for one in sys.meta_path if not type(one).__module__.startswith(("_editable", "__editable"))]
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -144,11 +144,6 @@ def run_child(code: Path, *arguments: object) -> dict[str, Any]:
     return value
 
 
-def _waterfall(code: Path, place: Path, given: Sequence[object]) -> dict[str, float]:
-    steps: dict[str, float] = run_child(code, *given, "--root", place, "--count", STEP_FILES, "--waterfall")["steps"]
-    return steps
-
-
 def equal_masks(one: Path, other: Path) -> int:
     """How many masks there are; all of them are the same in both folders, pixel by pixel."""
     names = sorted(path.name for path in one.iterdir())
@@ -167,19 +162,22 @@ def measure_frame(arguments: argparse.Namespace, engine: str, root: Path) -> dic
     listed = root / "files.txt"
     listed.write_text("".join(f"{path.resolve()}\n" for path in paths[: counts[-1]]))
     codes = {"now": ROOT} if before is None else {before: earlier_code(before, root / "before"), "now": ROOT}
-    given = ("--engine", engine, "--list", listed)
-    places = (root / f"run-{number}" for number in itertools.count())
+    numbers = itertools.count()
+
+    def measured(code: Path, count: int, *more: object) -> dict[str, Any]:
+        given = ("--engine", engine, "--list", listed, "--root", root / f"run-{next(numbers)}")
+        return run_child(code, *given, "--count", count, *more)
+
     versions: dict[str, Any] = {
-        name: {"waterfall_ms": _waterfall(code, next(places), given), "runs": []} for name, code in codes.items()
+        name: {"waterfall_ms": measured(code, STEP_FILES, "--waterfall")["steps"], "runs": []}
+        for name, code in codes.items()
     }
     for turn, count in enumerate([*counts[:-1], *[counts[-1]] * arguments.rounds]):
         for name, code in codes.items():
             keep = ("--keep", root / name.replace("/", "-")) if turn == len(counts) - 1 else ()
-            place = ("--root", next(places))
-            versions[name]["runs"].append(run_child(code, *given, *place, "--count", count, *keep))
+            versions[name]["runs"].append(measured(code, count, *keep))
     for name, code in codes.items():
-        place = ("--root", next(places))
-        versions[name]["all_results"] = run_child(code, *given, *place, "--count", counts[0], "--all-results")
+        versions[name]["all_results"] = measured(code, counts[0], "--all-results")
     for found in versions.values():
         longest = [run for run in found["runs"] if run["files"] == found["runs"][-1]["files"]]
         best = max(longest, key=lambda run: run["files_per_second"])

@@ -145,7 +145,7 @@ class _Distilling(StudentTraining):
             student_flop(self.network.shape) / 1e9,
             material.lessons is not None and self.recipe.taught,
             len(material.train),
-            len(material.train) - material.train.labelled - material.train.mixed,
+            material.train.unlabelled,
             material.train.mixed,
             int8_dice,
         )
@@ -205,7 +205,7 @@ def _first_student(request: DistillRequest, shape: StudentShape) -> tuple[Studen
 def _tables(request: DistillRequest, material: Material, origin: dict[str, str]) -> dict[str, dict[str, Any]]:
     dataset, split = request.dataset, request.split
     data = {"name": dataset.name, "folder": str(dataset.root.resolve()), "split": split.source}
-    without = len(material.train) - material.train.labelled - material.train.mixed
+    without = material.train.unlabelled
     tables: dict[str, dict[str, Any]] = {
         "training": request.recipe.to_values(),
         "data": {**data, "unlabelled": without} if without else data,

@@ -45,6 +45,11 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def unlabelled(self) -> int:
+        """How many were given without a mask."""
+        return len(self) - self.labelled - self.mixed
+
     def with_masks(self) -> Pictures:
         """Those with a mask alone."""
         count = self.labelled

@@ -183,7 +183,8 @@ def forget_regrouped(journal: Journal, sources: Iterable[Source]) -> None:
 def segment_sources(
     sources: Iterable[Source], job: InferJob, journal: Journal, summary: Summary, *, failed_too: bool = False
 ) -> Iterator[list[ScanCase]]:
-    """Cases in order, each recorded in the journal once its files are in place and on the disk, and only then told of.
+    """Cases in order, as many at once as there are: each is recorded in the journal once its files are in place and on
+    the disk, and only then told of.
 
     With `failed_too` a source that failed before is not tried again.
     """

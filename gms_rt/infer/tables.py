@@ -20,8 +20,8 @@ _GrowingTable = TypeVar("_GrowingTable", bound="GrowingTable")
 class GrowingTable:
     """A table that takes the place of an older one with its head, and grows by the lines of some sources at a time.
 
-    Their lines are written in one step, so that readers see whole lines; after an error what was written of
-    them is taken back.
+    Their lines are written in one step, so that readers see whole lines; after an error what was written of them is
+    taken back.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:

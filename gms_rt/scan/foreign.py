@@ -63,9 +63,8 @@ def refuse_foreign(start: bytes, name: str) -> None:
     if ending is not None:
         raise _not_supported(*_NAMES[ending])
     brand = _BRANDS.get(start[8:12]) if start[4:8] == b"ftyp" else None
-    found = None
-    if start.startswith(_MAGIC):
-        found = next((what, fix) for magic, what, fix in _STARTS if start.startswith(magic))
+    known = start.startswith(_MAGIC)  # hardly ever: then nothing is looked at one by one
+    found = next((what, fix) for magic, what, fix in _STARTS if start.startswith(magic)) if known else None
     if brand is not None:
         found = brand, _PICTURE
     if found is None and start[:1] == b"P" and start[1:2] in b"1234567fF" and start[2:3].isspace():
