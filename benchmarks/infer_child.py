@@ -27,6 +27,11 @@ from gms_rt.infer.measure import measure_mask
 from gms_rt.scan.mask import mask_from_probability
 from gms_rt.scan.reader import fetch
 
+try:
+    from gms_rt.runtime.masks import png_of_mask
+except ImportError:  # before the C library wrote masks
+    png_of_mask = outputs.mask_png  # type: ignore[attr-defined,unused-ignore]
+
 
 def cpu_seconds() -> tuple[float, float]:
     """User and system time of this process so far."""
@@ -102,7 +107,7 @@ def waterfall(engine: Engine, paths: Sequence[str], out: Path) -> dict[str, floa
     steps["threshold"], masks = timed(mask_from_probability, restored)
     steps["measure"], _ = timed(lambda mask: measure_mask(mask, None), masks)
     steps["confidence"], _ = timed(confidence, levels)
-    steps["PNG"], files = timed(outputs.mask_png, masks)
+    steps["PNG"], files = timed(png_of_mask, masks)
     steps["write and sync"] = written(files, out)
     return steps
 

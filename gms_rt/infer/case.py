@@ -22,6 +22,7 @@ from gms_rt.infer.result import SourceResult
 from gms_rt.infer.sources import Source
 from gms_rt.infer.stack import MaskStack
 from gms_rt.infer.writers import SOURCE_WRITERS, SourceWriter
+from gms_rt.runtime.masks import png_of_mask
 from gms_rt.scan import Frame
 from gms_rt.scan.mask import levels_from_probability
 from gms_rt.scan.reader import Fetched
@@ -128,7 +129,7 @@ class ScanCase:
         name = outputs.frame_name(self.source.stem, frame.number if self.multi else None)
         wants_levels = any(writer.probabilities for writer in self._writers)
         probabilities = levels_from_probability(restored) if options.probabilities or wants_levels else None
-        files = {"masks": outputs.mask_png(mask)} if self._by_frame else {}
+        files = {"masks": png_of_mask(mask)} if self._by_frame else {}
         overlays = options.overlays and self._by_frame
         colour = self.settings.classes[0].colour
         shown = outputs.draw_overlay(frame.image, mask, colour) if overlays or self._video is not None else None
@@ -138,7 +139,7 @@ class ScanCase:
             labels = (mask != 0).astype(np.uint8)  # today's masks have the first class only
             files["contours"] = outputs.contour_json(labels, frame.spacing, self.settings.classes)
         if options.probabilities and probabilities is not None:
-            files["probabilities"] = outputs.mask_png(probabilities)
+            files["probabilities"] = outputs.levels_png(probabilities)
         parts = self._write_parts(name, files)
         row["seconds"] = round(seconds + time.perf_counter() - start, 4)
         return WrittenFrame(
@@ -242,9 +243,7 @@ class ScanCase:
         for number in self._stack.numbers:
             name = outputs.frame_name(self.source.stem, number)
             try:
-                size = self.settings.out.store(
-                    "masks", name, outputs.mask_png(self._stack.mask(number) * np.uint8(255))
-                )
+                size = self.settings.out.store("masks", name, png_of_mask(self._stack.mask(number) * np.uint8(255)))
                 self.files[f"masks/{name}{outputs.ENDINGS['masks']}"] = size
             except InputError as error:
                 reason = self._told(failure_reason(error, self.source.path))

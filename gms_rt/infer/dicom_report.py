@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from gms_rt.classes import SegmentClass
@@ -22,6 +21,7 @@ from gms_rt.infer.dicom_identity import object_arguments, processing_equipment, 
 from gms_rt.infer.dicom_seg import code_from_class, frame_number, tracking_identity, write_object
 from gms_rt.infer.dicom_source import DicomSource, Reference, named_for_highdicom, source_from_headers
 from gms_rt.infer.result import SourceResult
+from gms_rt.runtime.masks import measures_of_mask
 from gms_rt.scan.dicom_spacing import functional_group, pixel_spacing
 
 _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -141,9 +141,8 @@ def _groups_of_class(report: _Report, number: int, segment: SegmentClass) -> Ite
         millimetres = float(masks.sum(dtype=np.int64)) * row * column * step
         yield _group(report, number, segment, found, [_volume(millimetres)])
     for index in map(int, found):
-        mask = masks[index].astype(np.uint8)
-        regions = cv2.connectedComponents(mask, connectivity=8)[0] - 1
-        measurements = [_area(report, index, int(mask.sum(dtype=np.int64))), _regions(regions)]
+        measured = measures_of_mask(masks[index].astype(np.uint8))
+        measurements = [_area(report, index, measured.area), _regions(measured.regions)]
         yield _group(report, number, segment, [index], measurements)
 
 

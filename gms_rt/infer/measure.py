@@ -6,10 +6,8 @@ import csv
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
-import cv2
-import numpy as np
-
 from gms_rt.arrays import U8
+from gms_rt.runtime.masks import measures_of_mask
 from gms_rt.spreadsheet import cell_from_text
 
 COLUMNS = ("case", "source", "frame", "width", "height", "area_px", "area_mm2", "components", "centroid_x",
@@ -25,20 +23,15 @@ CaseRow = dict[str, Any]
 
 def measure_mask(mask: U8, spacing: tuple[float, float] | None) -> CaseRow:
     """Size, place and number of regions; `bbox` is x, y, width, height; centres of pixels are whole numbers."""
-    x0, y0, wide, high = cv2.boundingRect(mask)
-    inner = np.ascontiguousarray(mask[y0 : y0 + high, x0 : x0 + wide]) if wide else mask[:1, :1]
-    count, _ = cv2.connectedComponents(inner, connectivity=8)
-    ones = (inner != 0).view(np.uint8)
-    sums = [cv2.reduce(ones, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel().astype(np.int64) for axis in (0, 1)]
-    area = int(sums[1].sum())
-    row: CaseRow = {"height": mask.shape[0], "width": mask.shape[1], "area_px": area, "components": count - 1}
+    found = measures_of_mask(mask)
+    area = found.area
+    row: CaseRow = {"height": mask.shape[0], "width": mask.shape[1], "area_px": area, "components": found.regions}
     row["area_mm2"] = round(area * spacing[0] * spacing[1], 4) if spacing else None
     row["spacing"] = f"{spacing[0]:.10g} {spacing[1]:.10g}" if spacing else None
     row["status"] = "ok" if area else "empty"
     if area:
-        x, y = (int(each @ np.arange(len(each))) / area for each in sums)
-        row["centroid_x"], row["centroid_y"] = round(x + x0, 2), round(y + y0, 2)
-        row["bbox"] = f"{x0} {y0} {wide} {high}"
+        row["centroid_x"], row["centroid_y"] = (round(place, 2) for place in found.centre)
+        row["bbox"] = " ".join(map(str, found.box))
     return row
 
 

@@ -183,11 +183,11 @@ def part_of_result(path: Path, data: bytes) -> PartFile:
         return part_from_bytes(path, data)
 
 
-def mask_png(mask: U8) -> bytes:
-    """A mask or probability map as PNG: always the same bytes for the same pixels."""
+def levels_png(levels: U8) -> bytes:
+    """A probability map (0-255) as PNG."""
     # Flat areas compress best without filters, and five times as fast; OpenCV before 4.11 chooses itself.
     unfiltered = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE] if hasattr(cv2, "IMWRITE_PNG_FILTER") else []
-    return encode_picture(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 1, *unfiltered])
+    return encode_picture(".png", levels, [cv2.IMWRITE_PNG_COMPRESSION, 1, *unfiltered])
 
 
 def draw_overlay(image: U8, mask: U8, colour: tuple[int, int, int] = _COLOUR) -> U8:

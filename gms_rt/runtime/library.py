@@ -166,6 +166,22 @@ class BenchOutcome(ctypes.Structure):
     )
 
 
+class Measures(ctypes.Structure):
+    """gmsrt_measures."""
+
+    _fields_ = (
+        ("struct_size", ctypes.c_size_t),
+        ("area", ctypes.c_uint64),
+        ("regions", ctypes.c_uint64),
+        ("x", ctypes.c_uint32),
+        ("y", ctypes.c_uint32),
+        ("width", ctypes.c_uint32),
+        ("height", ctypes.c_uint32),
+        ("centre_x", ctypes.c_double),
+        ("centre_y", ctypes.c_double),
+    )
+
+
 _library: ctypes.CDLL | None = None
 _library_lock = threading.Lock()
 
@@ -230,7 +246,7 @@ def load_library() -> ctypes.CDLL:
 
 def _declare(library: ctypes.CDLL) -> None:
     pointer, size, text, runner = ctypes.POINTER, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p
-    status = ctypes.c_int32
+    status, address, side = ctypes.c_int32, ctypes.c_void_p, ctypes.c_uint32
     functions: dict[str, tuple[object, list[object]]] = {
         "gmsrt_abi_version": (ctypes.c_uint32, []),
         "gmsrt_version": (text, []),
@@ -260,6 +276,10 @@ def _declare(library: ctypes.CDLL) -> None:
             ],
         ),
         "gmsrt_close": (None, [runner]),
+        "gmsrt_measure_mask": (status, [address, side, side, pointer(Measures), size]),
+        "gmsrt_confidence": (status, [address, size, ctypes.c_double, pointer(ctypes.c_double)]),
+        "gmsrt_png_room": (size, [side, side]),
+        "gmsrt_png_from_mask": (status, [address, side, side, address, size, pointer(size)]),
     }
     for name, (result, arguments) in functions.items():
         function = getattr(library, name)

@@ -22,10 +22,11 @@ from gms_rt.infer.channel import Budget, Channel
 from gms_rt.infer.confidence import confidence
 from gms_rt.infer.measure import COLUMNS, CaseTable, as_text, measure_mask
 from gms_rt.infer.options import InferOptions
-from gms_rt.infer.outputs import draw_overlay, mask_png
+from gms_rt.infer.outputs import draw_overlay
 from gms_rt.infer.postprocess import clean_mask, fill_holes, keep_regions
 from gms_rt.infer.predict import Predictor
 from gms_rt.infer.tiles import predict_in_tiles, starts
+from gms_rt.runtime.masks import png_of_mask
 from gms_rt.scan.flips import infer_over_flips
 from gms_rt.scan.segmenter import Segmenter
 from gms_rt.spreadsheet import text_from_cell
@@ -126,8 +127,8 @@ def test_overlay_marks_the_mask_only() -> None:
 
 @given(MASKS)
 def test_mask_files_are_the_same_bytes_every_time_and_hold_the_mask(mask: Any) -> None:
-    data = mask_png(mask)
-    assert data == mask_png(mask.copy())
+    data = png_of_mask(mask)
+    assert data == png_of_mask(mask.copy())
     assert np.array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED), mask)
 
 

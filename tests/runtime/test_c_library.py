@@ -86,7 +86,8 @@ def test_the_example_makes_the_mask_of_infer(
     write_ppm(tmp_path / "scan.ppm", scan)
     cv2.imwrite(str(tmp_path / "scan.png"), scan if grey else scan[..., ::-1])
     out = tmp_path / "mask.pgm"
-    run([str(segment), str(engine), str(tmp_path / "scan.ppm"), str(out)], env=environment())
+    scan_and_png = [str(tmp_path / "scan.ppm"), str(tmp_path / "mask.png")]
+    run([str(segment), str(engine), str(tmp_path / "scan.ppm"), str(out), *scan_and_png], env=environment())
     results = tmp_path / "results"
     arguments = [str(tmp_path / "scan.png"), "--engine", str(engine), "--device", "cpu", "--out", str(results)]
     done = CliRunner().invoke(infer.command, arguments, catch_exceptions=False)
@@ -95,8 +96,10 @@ def test_the_example_makes_the_mask_of_infer(
     expected = cv2.imread(str(written), cv2.IMREAD_GRAYSCALE)
     mask = cv2.imread(str(out), cv2.IMREAD_GRAYSCALE)
     assert set(np.unique(mask)) == {0, 255}
+    np.testing.assert_array_equal(cv2.imread(scan_and_png[1], cv2.IMREAD_UNCHANGED), mask)
     # Elsewhere than on x86-64 the package's OpenCV rounds otherwise, by two levels at most (scan/geometry.py).
     assert np.mean(mask != expected) <= (0 if platform.machine() == "x86_64" else 0.02)
+    assert (Path(scan_and_png[1]).read_bytes() == written.read_bytes()) == np.array_equal(mask, expected)
 
 
 @pytest.mark.parametrize(

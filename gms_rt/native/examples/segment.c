@@ -1,11 +1,13 @@
-/* Segment PGM or PPM images with the CPU graph of an engine folder, and write each mask as PGM at its image's size.
- * A mask is that of `gms-rt infer`, on x86-64 byte for byte: the library resizes as the Python package does there.
+/* Segment PGM or PPM images with the CPU graph of an engine folder, and write each mask at its image's size, as PNG or PGM.
+ * A mask is that of `gms-rt infer`, on x86-64 byte for byte: the library resizes as the Python package does there, and
+ * writes the PNG of both.
  *
  *     cc segment.c $(pkg-config --cflags --libs gms_rt) -o segment
- *     GMS_RT_OPENVINO=/path/to/libopenvino_c.so ./segment engines/busi-int8 scan.ppm mask.pgm [scan2.ppm mask2.pgm ...] */
+ *     GMS_RT_OPENVINO=/path/to/libopenvino_c.so ./segment engines/busi-int8 scan.ppm mask.png [scan2.ppm mask2.png ...] */
 #include <gms_rt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define THRESHOLD 0.5 /* probability from which a pixel is foreground, as in gms-rt infer */
 
@@ -66,15 +68,31 @@ static int fail(const char *what, const char *why)
     return 1;
 }
 
+/* PNG where the name ends so, else PGM. */
 static int write_mask(const char *path, const image *mask)
 {
-    FILE *file = fopen(path, "wb");
-    int good;
+    const uint32_t height = (uint32_t)mask->height, width = (uint32_t)mask->width;
+    const int is_png = strlen(path) > 4 && strcmp(path + strlen(path) - 4, ".png") == 0;
+    unsigned char *png = NULL;
+    const unsigned char *bytes = mask->pixels;
+    size_t room, size = mask->size;
+    FILE *file;
+    int good = 1;
 
-    if (file == NULL) return 0;
-    good = fprintf(file, "P5\n%d %d\n255\n", mask->width, mask->height) > 0 &&
-           fwrite(mask->pixels, 1, mask->size, file) == mask->size;
-    return fclose(file) == 0 && good;
+    if (is_png) {
+        room = gmsrt_png_room(height, width);
+        png = malloc(room > 0 ? room : 1);
+        bytes = png;
+        good = png != NULL && gmsrt_png_from_mask(mask->pixels, height, width, png, room, &size) == GMSRT_OK;
+    }
+    file = good ? fopen(path, "wb") : NULL;
+    if (file != NULL) {
+        good = is_png || fprintf(file, "P5\n%d %d\n255\n", mask->width, mask->height) > 0;
+        good = good && fwrite(bytes, 1, size, file) == size;
+        good = fclose(file) == 0 && good;
+    }
+    free(png);
+    return file != NULL && good;
 }
 
 /* One image to its mask; `input` and `map` are of the network's size and are used again. */
@@ -104,7 +122,7 @@ int main(int argc, char **argv)
     int status = 0;
 
     if (argc < 4 || argc % 2 != 0)
-        return fail("usage", "segment ENGINE IMAGE.ppm MASK.pgm [IMAGE.ppm MASK.pgm ...]") + 1;
+        return fail("usage", "segment ENGINE IMAGE.ppm MASK.png [IMAGE.ppm MASK.png ...]") + 1;
     if (gmsrt_open_cpu(argv[1], NULL, &runner) != GMSRT_OK || gmsrt_get_info(runner, &info, sizeof info) != GMSRT_OK)
         return fail("segment", gmsrt_last_error());
     input = make_image((int)info.width, (int)info.height, 3);

@@ -530,6 +530,41 @@ GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_mask_from_levels(const uint8_t *lev
                                                               double threshold, uint8_t *mask, uint32_t to_height,
                                                               uint32_t to_width);
 
+/* --- A mask's measures and file --------------------------------------------------------------------------------------
+ *
+ * What a row of `gms-rt infer`'s cases.csv says about a mask, and its PNG: the same numbers, the same bytes. Masks and
+ * levels are contiguous; they are only read. Threads: any, nothing is shared. */
+
+/* Foreground is every pixel that is not 0. Pixels that touch, be it at a corner, are of one region. */
+typedef struct gmsrt_measures {
+    size_t struct_size; /* written by gmsrt_measure_mask */
+    uint64_t area;      /* pixels */
+    uint64_t regions;
+    uint32_t x, y, width, height; /* the smallest box around it; all 0 for an empty mask */
+    double centre_x, centre_y;    /* mean place; the centres of pixels are whole numbers */
+} gmsrt_measures;
+
+/* Measure a mask of up to 2^32 pixels. Memory is taken for a few rows, not for the mask. */
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_measure_mask(const uint8_t *mask, uint32_t height, uint32_t width,
+                                                          gmsrt_measures *result, size_t size);
+
+/* How decided the model was about an image, from its levels as gmsrt_infer gives them: the mean distance of the
+ * probability from the threshold, 0 where every pixel sits on it and 1 where every pixel is fully decided, over the
+ * pixels whose probability is at least a fifth of the threshold, or over all pixels where there is none. It is not the
+ * probability that the mask is right. The threshold lies between 0 and 1, neither of them included. */
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_confidence(const uint8_t *levels, size_t count, double threshold,
+                                                        double *confidence);
+
+/* Bytes that a mask's PNG may need, whatever is in the mask; 0 for a size that gmsrt_png_from_mask refuses: a side of 0,
+ * or height * (width + 1) over 2^30. */
+GMSRT_API size_t gmsrt_png_room(uint32_t height, uint32_t width);
+
+/* A mask as the bytes of a PNG file, 8-bit grey: `room` bytes at `png`, gmsrt_png_room of them or more, of which *size are
+ * the file. The same pixels are always the same bytes. Meant for masks: it packs runs, and makes other images larger than
+ * they were. `png` must not overlap the mask. */
+GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_png_from_mask(const uint8_t *mask, uint32_t height, uint32_t width,
+                                                           uint8_t *png, size_t room, size_t *size);
+
 /* --- Frames of cameras and decoders --------------------------------------------------------------------------------- */
 
 /* Bytes of a pixel in memory, or planes. NV12 and I420 have a chroma sample for two by two pixels. */

@@ -107,6 +107,38 @@ inline void rgb_from_frame(const gmsrt_frame &frame, std::vector<std::uint8_t> &
     return result;
 }
 
+// What gms_rt.h's checks of a mask need: as many bytes as pixels.
+inline void check_mask(const std::vector<std::uint8_t> &mask, std::uint32_t height, std::uint32_t width)
+{
+    if (mask.empty() || mask.size() != std::uint64_t{height} * width)
+        throw Error(GMSRT_INVALID_ARGUMENT, std::to_string(mask.size()) + " bytes are not a mask of " +
+                                                std::to_string(width) + " by " + std::to_string(height));
+}
+
+// A mask's area, regions, box and centre.
+[[nodiscard]] inline gmsrt_measures measure_mask(const std::vector<std::uint8_t> &mask, std::uint32_t height,
+                                                 std::uint32_t width)
+{
+    gmsrt_measures result{};
+
+    check_mask(mask, height, width);
+    check(gmsrt_measure_mask(mask.data(), height, width, &result, sizeof result));
+    return result;
+}
+
+// A mask as the bytes of a PNG file.
+[[nodiscard]] inline std::vector<std::uint8_t> png_from_mask(const std::vector<std::uint8_t> &mask,
+                                                             std::uint32_t height, std::uint32_t width)
+{
+    std::size_t size = 0;
+
+    check_mask(mask, height, width);
+    std::vector<std::uint8_t> png(gmsrt_png_room(height, width) + 1); // never empty: such a size is refused by the call
+    check(gmsrt_png_from_mask(mask.data(), height, width, png.data(), png.size() - 1, &size));
+    png.resize(size);
+    return png;
+}
+
 // A graph that is open on a device. Closed with the last owner; inferences that were submitted are waited for.
 class Runner
 {

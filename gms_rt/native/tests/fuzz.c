@@ -420,6 +420,37 @@ static void fuzz_resize(void)
     free(values);
 }
 
+/* A mask of any bytes: its PNG fits where the library says, and nothing behind it is touched. */
+static void fuzz_mask(void)
+{
+    const uint32_t high = side(), wide = side(), kinds = 1 + below(4);
+    const size_t pixels = (size_t)high * wide, room = gmsrt_png_room(high, wide);
+    uint8_t *mask = malloc(pixels), *png = malloc(room);
+    gmsrt_measures found;
+    gmsrt_status ignored;
+    double confidence;
+    size_t size;
+
+    CHECK(mask != NULL && png != NULL, "no memory");
+    for (size_t i = 0; i < pixels; i++) {
+        const uint8_t noise = (uint8_t)any();
+
+        mask[i] = kinds == 1 ? noise : kinds == 2 ? (noise & 1 ? 255 : 0) : i > 0 && noise % 16 ? mask[i - 1] : noise;
+    }
+    CHECK_OK(gmsrt_measure_mask(mask, high, wide, &found, sizeof found));
+    CHECK(found.area <= pixels && found.regions <= found.area && found.x + found.width <= wide, "measures");
+    CHECK(found.area == 0 || (found.centre_y >= found.y && found.centre_y < found.y + found.height), "centre");
+    CHECK_OK(gmsrt_png_from_mask(mask, high, wide, png, room, &size));
+    CHECK(size <= room, "%zu bytes of %zu", size, room);
+    CHECK_OK(gmsrt_confidence(mask, pixels, 0.5, &confidence));
+    CHECK(confidence >= 0 && confidence <= 1, "%g", confidence);
+    ignored = gmsrt_confidence(mask, pixels, duration(), &confidence);
+    ignored = gmsrt_png_from_mask(mask, 0, number(), png, number(), &size);
+    CHECK(ignored == GMSRT_INVALID_ARGUMENT, "a mask without a height");
+    free(mask);
+    free(png);
+}
+
 static uint32_t lane_bytes;
 
 static int enqueue(void *user, const gmsrt_cuda_lane *lane)
@@ -552,6 +583,8 @@ int main(int argc, char **argv)
             fuzz_engine(argv[5]);
         else if (below(2))
             fuzz_resize();
+        else if (below(2))
+            fuzz_mask();
         else if (below(2))
             fuzz_frame();
         else

@@ -153,6 +153,21 @@ void test_mask()
     expect_clean();
 }
 
+void test_measures_and_file()
+{
+    const std::vector<std::uint8_t> mask{0, 255, 255, 0, 0, 0};
+    const gmsrt_measures found = gms_rt::measure_mask(mask, 2, 3);
+    const std::vector<std::uint8_t> png = gms_rt::png_from_mask(mask, 2, 3);
+
+    CHECK(found.area == 2 && found.regions == 1, "%d pixels", static_cast<int>(found.area));
+    CHECK(found.x == 1 && found.y == 0 && found.width == 2 && found.height == 1, "%u, %u", found.x, found.y);
+    CHECK(png.size() > 8 && png[1] == 'P' && png[png.size() - 5] == 'D', "%d bytes", static_cast<int>(png.size()));
+    expect_error(GMSRT_INVALID_ARGUMENT, "6 bytes are not a mask of 3 by 3",
+                 [&] { (void)gms_rt::measure_mask(mask, 3, 3); });
+    expect_error(GMSRT_INVALID_ARGUMENT, "0 bytes are not a mask of 0 by 0",
+                 [] { (void)gms_rt::png_from_mask({}, 0, 0); });
+}
+
 void test_engine()
 {
     expect_error(GMSRT_NOT_FOUND, "nowhere", [] { gms_rt::Engine engine("/nowhere"); });
@@ -181,6 +196,7 @@ int main(int argc, char **argv)
     test_submit();
     test_frames();
     test_mask();
+    test_measures_and_file();
     test_engine();
     return checks_passed("test_cpp (fake OpenVINO)");
 }
