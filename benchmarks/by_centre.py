@@ -8,6 +8,8 @@
 `folders` writes two data sets of links: `vienna`, with `vienna.json` (train: its cases of the train list; test: its
 cases of the test list), and `queensland`, all cases. Pictures of lesions that are in Vienna's train list as well are
 left out of both tests. A model's home is then Vienna, and `gms-rt eval --matrix vienna/ queensland/` judges it away.
+For a student that may see pictures from away, without their masks, `queensland-pictures` has those of half of the
+lesions there, and `queensland.json` says which cases these are (train) and which are left to judge by (test).
 
 `lesions` says what an evaluation on the whole test list owes to lesions of which other pictures are in the train list.
 
@@ -25,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from gms_rt.artifacts import write_json
+from gms_rt.artifacts import sha256_bytes, write_json
 from gms_rt.data.layouts import Case, Dataset, recognise
 from gms_rt.data.splits import read_lists
 from gms_rt.evaluate.case_result import read_cases
@@ -73,18 +75,32 @@ def split_by_centre(
         for folder, names in (("vienna", [*train, *test]), ("queensland", away)):
             link_cases(data.named(names), out / folder)
         write_json(out / "vienna.json", {"train": train, "test": test})
+        shown, hidden = ([name for name in away if is_shown(rows[name][0]) is which] for which in (True, False))
+        write_json(out / "queensland.json", {"train": shown, "test": hidden})
+        for case in data.named(shown):
+            link_file(case.image, out / "queensland-pictures")
     return {"vienna": {"train": len(train), "test": len(test)}, "queensland": {"test": len(away)}}
+
+
+def is_shown(lesion: str) -> bool:
+    """Whether a lesion is of the half whose pictures may be seen: by its name's hash, the same everywhere."""
+    return int(sha256_bytes(lesion.encode()), 16) % 2 == 0
 
 
 def link_cases(cases: Sequence[Case], folder: Path) -> None:
     """A data set of links to these cases."""
     for case in cases:
         for part, files in (("images", (case.image,)), ("masks", case.masks)):
-            (folder / part).mkdir(parents=True, exist_ok=True)
             for file in files:
-                link = folder / part / file.name
-                if not link.is_symlink():
-                    link.symlink_to(file.resolve())
+                link_file(file, folder / part)
+
+
+def link_file(file: Path, folder: Path) -> None:
+    """A link to this file in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder / file.name
+    if not link.is_symlink():
+        link.symlink_to(file.resolve())
 
 
 def by_lesions(

@@ -21,6 +21,9 @@ _PICTURES = (
     ("c1", "c", "vienna_dias", "test"),
     ("d1", "d", "rosendahl", "train"),
     ("d2", "d", "rosendahl", "test"),
+    ("e1", "e", "rosendahl", "train"),
+    ("f1", "f", "rosendahl", "train"),
+    ("g1", "g", "rosendahl", "test"),
     ("b2", "b", "rosendahl", "train"),  # the other centre's, of a lesion that is trained on
 )
 
@@ -46,9 +49,18 @@ def test_no_lesion_is_tested_that_was_trained_on(archive: dict[str, Path], tmp_p
     assert lists == {"train": ["a1", "b1"], "test": ["c1"]}
     for part in ("images", "masks"):
         assert _names(tmp_path / "out" / "vienna" / part) == ["a1", "b1", "c1"]
-        assert _names(tmp_path / "out" / "queensland" / part) == ["d1", "d2"]
+        assert _names(tmp_path / "out" / "queensland" / part) == ["d1", "d2", "e1", "f1", "g1"]
     counts = json.loads((tmp_path / "out" / "centres.json").read_text())
-    assert counts == {"vienna": {"train": 2, "test": 1}, "queensland": {"test": 2}}
+    assert counts == {"vienna": {"train": 2, "test": 1}, "queensland": {"test": 5}}
+
+
+def test_pictures_from_away_are_shown_or_judged_never_both(archive: dict[str, Path], tmp_path: Path) -> None:
+    assert _run("folders", archive["ham"], archive, tmp_path / "out") == 0
+    lists = json.loads((tmp_path / "out" / "queensland.json").read_text())
+    assert sorted(lists["train"] + lists["test"]) == ["d1", "d2", "e1", "f1", "g1"]
+    assert lists["train"] and lists["test"]
+    assert not {name[0] for name in lists["train"]} & {name[0] for name in lists["test"]}  # no lesion is in both
+    assert _names(tmp_path / "out" / "queensland-pictures") == sorted(lists["train"])
 
 
 def test_dice_of_known_and_of_new_lesions(archive: dict[str, Path], tmp_path: Path) -> None:
