@@ -95,7 +95,7 @@ def command(
     if (making["nifti"] or making["layout"] == BIDS) and importlib.util.find_spec("nibabel") is None:
         raise MissingExtraError("writing NIfTI", "nifti")
     if making["overlay"] is None:
-        making["overlay"] = not making["deidentify"]
+        making["overlay"] = not (making["deidentify"] or making["reduced_jpeg"])
     if making["deidentify"] and (making["overlay"] or making["overlay_video"]):
         console.note("overlays show the images: text that is burned into them, such as names, stays")
     options = _options(making, seg_available() if dicom_seg is None else dicom_seg)

@@ -61,7 +61,14 @@ _MASKS: _Options = (
     click.option(
         "--overlay/--no-overlay",
         default=None,
-        help="Write each image with its mask drawn over it  [default: overlay, but not with --deidentify].",
+        help="Write each image with its mask drawn over it  [default: overlay, but not with --deidentify or "
+        "--reduced-jpeg].",
+    ),
+    click.option(
+        "--reduced-jpeg",
+        is_flag=True,
+        help="Decode large JPEG files at a half, quarter or eighth of their size, which is up to four times as fast; "
+        "masks keep the size of the source and may differ by a few pixels at their edge. Not with overlays or --tile.",
     ),
     click.option(
         "--contours/--no-contours",

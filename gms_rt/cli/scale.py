@@ -168,7 +168,8 @@ def infer_command(
 
 def _options(making: dict[str, Any], dicom_seg: bool) -> InferOptions:
     names = {"overlay": "overlays", "probability": "probabilities"}
-    making["overlay"] = making["overlay"] is not False
+    if making["overlay"] is None:
+        making["overlay"] = not making["reduced_jpeg"]
     return InferOptions(dicom_seg=dicom_seg, **{names.get(key, key): value for key, value in making.items()})
 
 

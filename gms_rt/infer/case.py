@@ -121,7 +121,7 @@ class ScanCase:
         Its files have their names only after `commit_parts`; then `place` counts the frame.
         """
         options = self.settings.options
-        restored = self.settings.predictor.restore(levels, frame.image.shape)
+        restored = self.settings.predictor.restore(levels, frame.size)
         mask = self.settings.predictor.mask(restored)
         row = self._row(frame.number) | frame.origin | measure_mask(mask, frame.spacing)
         row |= {"confidence": confidence(levels, options.threshold), "window": frame.window}

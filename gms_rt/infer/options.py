@@ -37,6 +37,7 @@ class InferOptions:
     deidentify: bool = False  # replace what identifies a person in all results
     overlay_video: bool = False
     slices: bool = False  # of a DICOM series, too, write masks, overlays and contours slice by slice
+    reduced_jpeg: bool = False  # decode large JPEG files at a part of their size; not with overlays or tiles
     keep_suffix: bool = False  # a watch names results by whole file names: results and keys differ from a run's
     max_pixels: int = MAX_PIXELS
 
@@ -57,6 +58,10 @@ class InferOptions:
         if self.deidentify and self.layout == BIDS:
             # Its names are made from those of the sources, and it links to them.
             raise UsageError("cannot be used with --layout bids", where="--deidentify", fix="leave one of them out")
+        if self.reduced_jpeg and self.overlays:
+            raise UsageError("leaves overlays no pixels to show", where="--reduced-jpeg", fix="add --no-overlay")
+        if self.reduced_jpeg and self.tile:
+            raise UsageError("leaves tiles no pixels", where="--reduced-jpeg", fix="leave it or --tile out")
         if self.max_pixels < 1:
             raise UsageError(f"{self.max_pixels} pixels allow no image", where="--max-pixels")
 
@@ -67,4 +72,6 @@ class InferOptions:
         """
         values = dataclasses.asdict(self)
         del values["refer_below"], values["max_pixels"]
+        if not self.reduced_jpeg:  # keys from before there was such an option
+            del values["reduced_jpeg"]
         return sha256_json([engine, values])[:16]

@@ -170,7 +170,7 @@ class Pipeline:
         if earlier is not None:
             case.reuse(earlier.rows, earlier.files)
             return True
-        reading = fetched.open(self._settings.options.max_pixels)
+        reading = fetched.open(self._settings.options.max_pixels, self._settings.least_side)
         case.begin(fetched, reading.multi)
         frames = reading.frames
         while True:
@@ -184,7 +184,7 @@ class Pipeline:
             if frame is None:
                 return True
             prepared = self._settings.predictor.prepare(frame.image)
-            cost = frame.image.shape[0] * frame.image.shape[1] * _BYTES_PER_PIXEL
+            cost = frame.size[0] * frame.size[1] * _BYTES_PER_PIXEL
             case.expect()
             if not outbox.put(Item(case, frame, prepared, cost, time.perf_counter() - start)):
                 return False

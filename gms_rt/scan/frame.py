@@ -25,6 +25,12 @@ class Frame:
     spacing: tuple[float, float] | None = None  # millimetres between rows, between columns
     origin: dict[str, Any] = field(default_factory=dict)  # what the source's header says of it: columns of cases.csv
     time: float | None = None  # seconds from the beginning of a video
+    source_size: tuple[int, int] | None = None  # rows and columns of an image that was decoded smaller than it is
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the source, which a mask has."""
+        return self.source_size or (self.image.shape[0], self.image.shape[1])
 
 
 @dataclass(frozen=True)

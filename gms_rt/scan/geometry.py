@@ -15,6 +15,7 @@ from gms_rt.arrays import F32, U8
 # image that grows in width and shrinks in height gets zeros in its first columns, three channels are up to 8 levels off
 # or crash (opencv/opencv#29794). The bit-exact form goes neither way and is at most 2 levels from x86-64's.
 BILINEAR = cv2.INTER_LINEAR if platform.machine() in ("x86_64", "AMD64") else cv2.INTER_LINEAR_EXACT
+TURNED = (5, 6, 7, 8)  # orientations of EXIF that exchange rows and columns
 
 
 def resize_image(image: U8, height: int, width: int) -> U8:
@@ -47,7 +48,7 @@ def orient(values: NDArray[Any], orientation: int) -> NDArray[Any]:
     >>> orient(np.array([[1, 2], [3, 4]]), 6).tolist()
     [[3, 1], [4, 2]]
     """
-    if orientation in (5, 6, 7, 8):
+    if orientation in TURNED:
         values = values.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         values = values[:, ::-1]

@@ -15,10 +15,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gms_rt.arrays import U8
 from gms_rt.errors import InputError, line_from_error
 from gms_rt.scan import window
 from gms_rt.scan.frame import MAX_PIXELS, Frame, ScanFrames, check_size
-from gms_rt.scan.geometry import orient
+from gms_rt.scan.geometry import TURNED, orient
 from gms_rt.scan.pillow_limit import size_checked
 from gms_rt.scan.plain_jpeg import image_from_plain_jpeg, plain_size
 from gms_rt.scan.tiff import COMPRESSION, COMPRESSIONS, PHOTOMETRIC, SUBSAMPLING, TiffPage, full_pages, page_as_file
@@ -50,8 +51,11 @@ def picture_format(start: bytes) -> str | None:
     return None if found == "WebP" and start[8:12] != b"WEBP" else found
 
 
-def read_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ScanFrames:
-    """Open a picture; pages of a TIFF are frames, reduced copies inside one are not."""
+def read_picture(data: bytes, *, max_pixels: int = MAX_PIXELS, least_side: int = 0) -> ScanFrames:
+    """Open a picture; pages of a TIFF are frames, reduced copies inside one are not.
+
+    With `least_side` a JPEG is decoded at a half, quarter or eighth of its size while no side gets shorter than that.
+    """
     kind = picture_format(data[:16])
     if kind is None:
         raise InputError("is empty (0 bytes)" if not data else "is not a PNG, JPEG, TIFF, BMP or WebP picture")
@@ -60,7 +64,7 @@ def read_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ScanFrames:
     plain = plain_size(data) if kind == "JPEG" else None
     if plain is not None:
         check_size(plain[0], plain[1], max_pixels)
-        return ScanFrames(False, _plain_frame(data, plain[2], max_pixels))
+        return ScanFrames(False, _plain_frame(data, plain, max_pixels, least_side))
     with _AsInputErrors(kind):
         if kind == "WebP":  # its decoder allocates the whole picture when it opens one
             check_size(*_webp_size(data), max_pixels)
@@ -68,7 +72,18 @@ def read_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ScanFrames:
         if kind != "TIFF":
             image = _open(data, kind)
             check_size(image.width, image.height, max_pixels)
+        if kind == "JPEG" and (divisor := jpeg_divisor(image.width, image.height, least_side)) > 1:
+            return ScanFrames(False, _reduced_frame(image, divisor))
         return ScanFrames(len(pages) > 1, _frames(data, kind, pages, max_pixels))
+
+
+def jpeg_divisor(width: int, height: int, least_side: int) -> int:
+    """By how much a JPEG can be decoded smaller: 8, 4, 2 or 1.
+
+    >>> [jpeg_divisor(4000, 3000, 700), jpeg_divisor(4000, 3000, 0)]
+    [4, 1]
+    """
+    return next((by for by in (8, 4, 2) if 0 < least_side <= min(width, height) // by), 1)
 
 
 def _open(data: bytes, kind: str) -> Any:
@@ -99,12 +114,31 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
 
 
-def _plain_frame(data: bytes, colours: int, max_pixels: int) -> Iterator[Frame]:
-    image = image_from_plain_jpeg(data, colours)
+def _plain_frame(data: bytes, size: tuple[int, int, int], max_pixels: int, least_side: int) -> Iterator[Frame]:
+    width, height, colours = size
+    divisor = jpeg_divisor(width, height, least_side)
+    image = image_from_plain_jpeg(data, colours, divisor)
     if image is not None:
-        yield Frame(image, 1)
+        yield _whole_or_reduced(image, "", (height, width), divisor)
     else:
         yield from _frames(data, "JPEG", [None], max_pixels)
+
+
+def _reduced_frame(image: Any, divisor: int) -> Iterator[Frame]:
+    """A JPEG that Pillow has opened, decoded at a part of its size."""
+    with _AsInputErrors("JPEG"):
+        size = (image.height, image.width)
+        image.draft(None, (image.width // divisor, image.height // divisor))
+        pixels, note = _values(image)
+        if _orientation(image) in TURNED:
+            size = size[::-1]
+    yield _whole_or_reduced(np.ascontiguousarray(pixels, np.uint8), note, size, divisor)
+
+
+def _whole_or_reduced(image: U8, note: str, size: tuple[int, int], divisor: int) -> Frame:
+    if divisor == 1:
+        return Frame(image, 1, "8 bit as stored" + note)
+    return Frame(image, 1, f"8 bit as stored{note}, decoded at 1/{divisor}", source_size=size)
 
 
 def _frames(data: bytes, kind: str, pages: Sequence[TiffPage | None], max_pixels: int) -> Iterator[Frame]:

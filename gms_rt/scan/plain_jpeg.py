@@ -20,6 +20,12 @@ _HUFFMAN, _SCAN, _QUANTISATION, _RESTART, _COMMENT = 0xC4, 0xDA, 0xDB, 0xDD, 0xF
 _APPLICATION = range(0xE0, 0xEE)  # without Adobe's, which says what the colours are
 _PASSED = {_HUFFMAN, _QUANTISATION, _RESTART, _COMMENT, *_APPLICATION}
 _SUBSAMPLING = (0x11, 0x21, 0x22)  # of brightness, across and down: 4:4:4, 4:2:2, 4:2:0
+_REDUCED = {
+    1: 0,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}  # of grey: what is added to it says colour
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")  # in a scan: neither a stuffed byte nor a restart
 
 
@@ -62,16 +68,20 @@ def _frame_size(body: bytes) -> tuple[int, int, int] | None:
     return (width, height, body[5]) if width and height else None
 
 
-def image_from_plain_jpeg(data: bytes, colours: int) -> U8 | None:
-    """The pixels of an ordinary JPEG, grey H×W or RGB H×W×3; None where OpenCV cannot decode it."""
+def image_from_plain_jpeg(data: bytes, colours: int, divisor: int = 1) -> U8 | None:
+    """The pixels of an ordinary JPEG, grey H×W or RGB H×W×3; None where OpenCV cannot decode it.
+
+    With a divisor of 2, 4 or 8 it is decoded at that part of its size.
+    """
     stored = np.frombuffer(data, np.uint8)
+    how = cv2.IMREAD_IGNORE_ORIENTATION | _REDUCED[divisor]
     try:
         if colours == 1:
-            image = cv2.imdecode(stored, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+            image = cv2.imdecode(stored, cv2.IMREAD_GRAYSCALE | how)
         elif hasattr(cv2, "IMREAD_COLOR_RGB"):  # OpenCV 4.11
-            image = cv2.imdecode(stored, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+            image = cv2.imdecode(stored, cv2.IMREAD_COLOR_RGB | how)
         else:
-            image = cv2.imdecode(stored, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            image = cv2.imdecode(stored, cv2.IMREAD_COLOR | how)
             image = None if image is None else image[..., ::-1]
     except cv2.error:
         return None

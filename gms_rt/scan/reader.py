@@ -37,8 +37,8 @@ class Fetched:
     data: bytes | None  # of a picture; other formats are read from the file
     series: tuple[Path, ...] = ()  # the files of a series, one for each frame, in order
 
-    def open(self, max_pixels: int = MAX_PIXELS) -> ScanFrames:
-        """Start to decode it."""
+    def open(self, max_pixels: int = MAX_PIXELS, least_side: int = 0) -> ScanFrames:
+        """Start to decode it; with `least_side` a large JPEG at a part of its size, see `read_picture`."""
         if self.series:
             return read_series(self.series, max_pixels=max_pixels)
         if self.kind == "dicom":
@@ -47,7 +47,7 @@ class Fetched:
             return read_nifti(self.path, max_pixels=max_pixels)
         if self.kind == "video":
             return read_video(self.path, max_pixels=max_pixels)
-        return read_picture(self.data or b"", max_pixels=max_pixels)
+        return read_picture(self.data or b"", max_pixels=max_pixels, least_side=least_side)
 
     def headers(self) -> tuple[Any, ...]:
         """The DICOM headers, one for each file, for results that refer to them; none of other formats."""

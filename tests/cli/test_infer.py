@@ -89,6 +89,8 @@ def test_quiet_says_where_and_nothing_else(place: Path, capsys: pytest.CaptureFi
     (["--watch", "nowhere"], "is not a folder"),
     (["scans", "--layout", "bids", "--deidentify"], "cannot be used with --layout bids"),
     (["--watch", "scans", "--deidentify"], "cannot be used with --watch"),
+    (["scans", "--reduced-jpeg", "--overlay"], "leaves overlays no pixels to show"),
+    (["scans", "--reduced-jpeg", "--tile", "64"], "leaves tiles no pixels"),
     (["scans", "--nonsense"], "--nonsense"),
     (["scans", "--out", "scans"], "is the folder that is read"),
     (["scans/", "scans/a.png", "--out", "./engines/../scans"], "is the folder that is read"),
@@ -110,6 +112,12 @@ def test_a_result_never_replaces_a_scan(place: Path, capsys: pytest.CaptureFixtu
     assert run(["infer", "old/masks", "--out", "old"]) == 2
     assert "old/masks/a.png: lies where the results of --out old go" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in Path("old").rglob("*.png")} == before
+
+
+def test_reduced_jpeg_writes_no_overlays(place: Path) -> None:
+    assert run(["infer", "scans", "--reduced-jpeg"]) == 0
+    assert len(list(Path("gms-rt-out/scans/masks").iterdir())) == 3
+    assert not Path("gms-rt-out/scans/overlays").exists()
 
 
 def test_results_in_a_folder_of_the_scans_or_above_them_are_not_refused(place: Path) -> None:

@@ -523,3 +523,26 @@ def test_frames_beyond_the_budget_wait_for_the_one_before_and_still_pass(tmp_pat
     with OutFolder(tmp_path / "out") as out:
         assert sum(map(len, pipeline(engine, out, budget=1000).run(sources))) == 8
     assert written == list(range(8))
+
+
+def test_reduced_jpeg_keeps_size_and_nearly_all_of_the_mask(engine: Engine, tmp_path: Path) -> None:
+    scan = tmp_path / "scans" / "large.jpg"
+    scan.parent.mkdir()
+    Image.fromarray(blob(900, 1201)).save(scan, quality=92)
+    wanted = {"overlays": False, "probabilities": True}
+    segment(engine, tmp_path / "whole", scan, **wanted)
+    segment(engine, tmp_path / "reduced", scan, reduced_jpeg=True, **wanted)
+    whole, reduced = (np.asarray(Image.open(tmp_path / out / "masks/large.png")) > 0 for out in ("whole", "reduced"))
+    assert whole.shape == reduced.shape == (900, 1201)
+    assert 0 < np.count_nonzero(whole != reduced) < 0.01 * np.count_nonzero(whole)
+    (row,) = rows_of(tmp_path / "reduced")
+    assert (row["height"], row["width"], row["window"]) == ("900", "1201", "8 bit as stored, decoded at 1/4")
+    assert np.asarray(Image.open(tmp_path / "reduced/probabilities/large.png")).shape == whole.shape
+
+
+def test_reduced_jpeg_is_another_result_and_no_overlay(engine: Engine) -> None:
+    assert InferOptions(overlays=False).key("e") != InferOptions(overlays=False, reduced_jpeg=True).key("e")
+    with pytest.raises(UsageError, match="leaves overlays no pixels to show"):
+        InferOptions(reduced_jpeg=True)
+    with pytest.raises(UsageError, match="leaves tiles no pixels"):
+        InferOptions(reduced_jpeg=True, overlays=False, tile=64)

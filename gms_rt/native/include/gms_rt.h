@@ -544,7 +544,7 @@ typedef struct gmsrt_measures {
     double centre_x, centre_y;    /* mean place; the centres of pixels are whole numbers */
 } gmsrt_measures;
 
-/* Measure a mask of up to 2^32 pixels. Memory is taken for a few rows, not for the mask. */
+/* Measure a mask with sides of 1 to 2^31 - 1, of up to 2^32 pixels. Memory is taken for a few rows, not for the mask. */
 GMSRT_NODISCARD GMSRT_API gmsrt_status gmsrt_measure_mask(const uint8_t *mask, uint32_t height, uint32_t width,
                                                           gmsrt_measures *result, size_t size);
 

@@ -147,9 +147,8 @@ gmsrt_status gmsrt_measure_mask(const uint8_t *mask, uint32_t height, uint32_t w
     if (mask == NULL) return gmsrt_fail(GMSRT_INVALID_ARGUMENT, "gmsrt_measure_mask: a null pointer");
     if (height < 1 || width < 1 || height > INT32_MAX || width > INT32_MAX || (uint64_t)height * width > MOST_PIXELS)
         return gmsrt_fail(GMSRT_INVALID_ARGUMENT,
-                          "a mask of %u by %u pixels; each side must be 1 to 2^31 - 1, and all of "
-                          "it 2^32 pixels at most",
-                          width, height);
+                          "a mask of %u by %u pixels; each side must be 1 to 2^31 - 1, the whole 2^32 at most", width,
+                          height);
     if ((status = sum_mask(mask, height, width, &of)) != GMSRT_OK) return status;
     found.area = of.area;
     found.regions = of.regions;
