@@ -67,7 +67,7 @@ _MASKS: _Options = (
     click.option(
         "--reduced-jpeg",
         is_flag=True,
-        help="Decode large JPEG files at a half, quarter or eighth of their size, which is up to four times as fast; "
+        help="Decode large JPEG files at a half, quarter or eighth of their size, which is up to three times as fast; "
         "masks keep the size of the source and may differ by a few pixels at their edge. Not with overlays or --tile.",
     ),
     click.option(

@@ -19,8 +19,8 @@ from gms_rt.infer.result import Maker
 if TYPE_CHECKING:
     from gms_rt.infer.case import ScanCase
 
-# Times the network's size: what is averaged down from there is 0.2 levels of 255 from the whole image in the mean, and 16
-# at most, beside sharp lines (benchmarks/reduced_jpeg.py).
+# Times the network's size: what is averaged down from there is 0.2 levels of 255 from the whole image in the mean, and
+# 18 at most, beside sharp lines (benchmarks/reduced_jpeg.py).
 _ENOUGH = 3
 
 
