@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -24,26 +25,29 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from gms_rt.artifacts import write_json
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.select import load
 from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases
+from gms_rt.infer.case_settings import REDUCED_SIDE
+from gms_rt.metrics import dice
+from gms_rt.runtime.device import package_version, probe
 from gms_rt.scan.mask import mask_from_probability
 from gms_rt.scan.pictures import read_picture
 
 _SCALES = (5, 10, 20)
-_ENOUGH = 3  # times the network's size, as gms_rt/infer/case_settings.py has it
 
 
-def enlarged(path: Path, scale: int, dice: np.random.Generator) -> bytes:
+def enlarged(path: Path, scale: int, rng: np.random.Generator) -> bytes:
     """A picture enlarged, with grain and sharp lines, as JPEG."""
     image = cv2.imread(str(path))
     large = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC).astype(np.float32)
-    large += dice.normal(0, 6, large.shape)
+    large += rng.normal(0, 6, large.shape)
     drawn = np.clip(large, 0, 255).astype(np.uint8)
     height, width = drawn.shape[:2]
     for _ in range(12):
-        ends = [(int(dice.integers(width)), int(dice.integers(height))) for _ in range(2)]
-        cv2.line(drawn, *ends, (0, 0, 0) if dice.random() < 0.5 else (255, 255, 255), int(dice.integers(1, 4)))
+        ends = [(int(rng.integers(width)), int(rng.integers(height))) for _ in range(2)]
+        cv2.line(drawn, *ends, (0, 0, 0) if rng.random() < 0.5 else (255, 255, 255), int(rng.integers(1, 4)))
     done, data = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 92])
     assert done
     return bytes(data.tobytes())
@@ -61,15 +65,14 @@ def taken(engine: Engine, data: bytes, least_side: int) -> tuple[float, Any, Any
 def compared(engine: Engine, pictures: Sequence[bytes]) -> dict[str, Any]:
     """Whole and reduced, in turn, over the same pictures."""
     times: dict[str, list[float]] = {"whole": [], "reduced": []}
-    worst, means, dice = 0, [], []
+    worst, means, overlaps = 0, [], []
     for data in pictures:
         whole, first, mask = taken(engine, data, 0)
-        reduced, second, other = taken(engine, data, _ENOUGH * max(engine.height, engine.width))
+        reduced, second, other = taken(engine, data, REDUCED_SIDE * max(engine.height, engine.width))
         apart = np.abs(first.astype(int) - second)
         worst = max(worst, int(apart.max()))
         means.append(float(apart.mean()))
-        both = int((mask > 0).sum()) + int((other > 0).sum())
-        dice.append(2 * int(((mask > 0) & (other > 0)).sum()) / both if both else 1.0)
+        overlaps.append(dice(mask, other))
         for name, spent in (("whole", whole), ("reduced", reduced)):
             times[name].append(spent)
     return {
@@ -77,7 +80,7 @@ def compared(engine: Engine, pictures: Sequence[bytes]) -> dict[str, Any]:
         "pixels": list(mask.shape[::-1]),
         "ms": {name: round(statistics.median(values), 2) for name, values in times.items()},
         "levels_apart": {"most": worst, "mean": round(statistics.fmean(means), 3)},
-        "dice": {"mean": round(statistics.fmean(dice), 5), "least": round(min(dice), 5)},
+        "dice": {"mean": round(statistics.fmean(overlaps), 5), "least": round(min(overlaps), 5)},
     }
 
 
@@ -106,26 +109,28 @@ def main() -> None:
     cv2.setNumThreads(1)
     paths = sorted(options.images.iterdir())
     paths = paths[:: max(1, len(paths) // options.count)][: options.count]
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as temporary, load(options.engine, mode="throughput") as engine:
         folder = Path(temporary) / "large"
         folder.mkdir()
         sizes = []
         for scale in _SCALES:
-            pictures = [enlarged(path, scale, dice) for path in paths]
+            pictures = [enlarged(path, scale, rng) for path in paths]
             sizes.append(compared(engine, pictures))
         for path, data in zip(paths, pictures, strict=True):  # the largest
             (folder / f"{path.stem}.jpg").write_bytes(data)
         report = {
+            "device": probe().processor,
+            "cores": len(os.sched_getaffinity(0)),
+            "versions": {name: package_version(name) for name in ("openvino", "opencv-python-headless", "numpy")},
+            "command": "python benchmarks/reduced_jpeg.py --images $GMS_RT_DATA/ham10000/images --engine ENGINE",
             "engine": engine.manifest.name,
             "sizes": sizes,
             "files_per_second": rates(engine, folder, options.rounds),
         }
-    report["command"] = "python benchmarks/reduced_jpeg.py --images $GMS_RT_DATA/ham10000/images --engine ENGINE"
-    text = json.dumps(report, indent=2)
-    print(text)
+    print(json.dumps(report, indent=2))
     if options.out:
-        options.out.write_text(text + "\n")
+        write_json(options.out, report)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ from typing import Any
 import click
 
 from gms_rt.cli.console import Console
-from gms_rt.cli.infer_options import infer_options
+from gms_rt.cli.infer_options import infer_options, options_from_flags
 from gms_rt.cli.infer_report import announce, case_reporter, end_run, frame_reporter
 from gms_rt.engine.loaded import Engine
 from gms_rt.engine.manifest import newest_engines
 from gms_rt.engine.select import ENGINES, LoadOptions, load
 from gms_rt.errors import MissingExtraError, UsageError
-from gms_rt.infer import InferJob, InferOptions, OutFolder, find_sources, run_cases, watch, with_series
+from gms_rt.infer import InferJob, OutFolder, find_sources, run_cases, watch, with_series
 from gms_rt.infer.confidence import DEFINITION
 from gms_rt.infer.dicom_seg import seg_available
 from gms_rt.infer.options import BIDS
@@ -94,11 +94,9 @@ def command(
         raise MissingExtraError("writing DICOM SEG", "dicom-seg")
     if (making["nifti"] or making["layout"] == BIDS) and importlib.util.find_spec("nibabel") is None:
         raise MissingExtraError("writing NIfTI", "nifti")
-    if making["overlay"] is None:
-        making["overlay"] = not (making["deidentify"] or making["reduced_jpeg"])
-    if making["deidentify"] and (making["overlay"] or making["overlay_video"]):
+    options = options_from_flags(making, dicom_seg=seg_available() if dicom_seg is None else dicom_seg)
+    if options.deidentify and (options.overlays or options.overlay_video):
         console.note("overlays show the images: text that is burned into them, such as names, stays")
-    options = _options(making, seg_available() if dicom_seg is None else dicom_seg)
     hint = dicom_seg is None and not seg_available()
     watched_folder = None if watched is None else _check_watched(Path(watched), inputs)
     resolved = watched_folder and FoundSources([], watched_folder.resolve(), 0)
@@ -120,11 +118,6 @@ def command(
             settings = {"settle": settle, "poll": min(1.0, max(0.05, settle / 2)), "series": series, "replace": replace}
             return _watch(console, watched_folder, job, hint, settings)
         return _run(console, found, job, hint, resume=resume, replace=replace)
-
-
-def _options(making: dict[str, Any], dicom_seg: bool) -> InferOptions:
-    names = {"overlay": "overlays", "probability": "probabilities"}
-    return InferOptions(dicom_seg=dicom_seg, **{names.get(key, key): value for key, value in making.items()})
 
 
 def _check_watched(folder: Path, inputs: tuple[str, ...]) -> Path:

@@ -1,4 +1,4 @@
-"""The options of `gms-rt infer`, in the order in which its help shows them."""
+"""The options of `gms-rt infer`, in the order in which its help shows them, and what they ask for."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ from typing import Any, TypeAlias
 import click
 
 from gms_rt.cli.trust_options import graph_option, trust_options
-from gms_rt.infer.options import FOLDERS, LAYOUTS
+from gms_rt.infer.options import FOLDERS, LAYOUTS, InferOptions
 from gms_rt.scan import MAX_PIXELS
 from gms_rt.scan.flips import FLIPS
 
 _Command = Callable[..., Any]
 _Options: TypeAlias = tuple[Callable[[_Command], _Command], ...]
+
+
+def options_from_flags(flags: dict[str, Any], *, dicom_seg: bool) -> InferOptions:
+    """What is asked for; overlays, where nobody says, unless they would show a person or have no pixels to show."""
+    flags = dict(flags)
+    overlays, probabilities = flags.pop("overlay"), flags.pop("probability")
+    if overlays is None:
+        overlays = not (flags.get("deidentify") or flags["reduced_jpeg"])
+    return InferOptions(dicom_seg=dicom_seg, overlays=overlays, probabilities=probabilities, **flags)
 
 
 def infer_options(command: _Command) -> _Command:

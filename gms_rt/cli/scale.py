@@ -12,11 +12,11 @@ from typing import IO, Any
 import click
 
 from gms_rt.cli.console import Console, Progress
-from gms_rt.cli.infer_options import archive_options
+from gms_rt.cli.infer_options import archive_options, options_from_flags
 from gms_rt.cli.trust_options import trust_options
 from gms_rt.engine.select import LoadOptions
 from gms_rt.errors import CasesFailedError, MissingExtraError, UsageError
-from gms_rt.infer import InferOptions, OutFolder
+from gms_rt.infer import OutFolder
 from gms_rt.infer.dicom_seg import seg_available
 from gms_rt.infer.outputs import check_place
 from gms_rt.infer.tuning import tuned_process
@@ -130,7 +130,7 @@ def infer_command(
         raise MissingExtraError("writing DICOM SEG", "dicom-seg")
     if making["nifti"] and importlib.util.find_spec("nibabel") is None:
         raise MissingExtraError("writing NIfTI", "nifti")
-    options = _options(making, seg_available() if dicom_seg is None else dicom_seg)
+    options = options_from_flags(making, dicom_seg=seg_available() if dicom_seg is None else dicom_seg)
     archive = _found(console, source, series)
     target = Path(out).absolute()
     check_place(target, archive.found)
@@ -164,13 +164,6 @@ def infer_command(
                 click.echo("gms-rt: interrupted; add --continue to go on from here", err=True)
                 return 130
     return _end(console, value, out)
-
-
-def _options(making: dict[str, Any], dicom_seg: bool) -> InferOptions:
-    names = {"overlay": "overlays", "probability": "probabilities"}
-    if making["overlay"] is None:
-        making["overlay"] = not making["reduced_jpeg"]
-    return InferOptions(dicom_seg=dicom_seg, **{names.get(key, key): value for key, value in making.items()})
 
 
 def _found(console: Console, source: str, series: bool) -> Archive:

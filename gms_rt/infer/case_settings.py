@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Times the network's size: what is averaged down from there is 0.2 levels of 255 from the whole image in the mean, and
 # 18 at most, beside sharp lines (benchmarks/reduced_jpeg.py).
-_ENOUGH = 3
+REDUCED_SIDE = 3
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class CaseSettings:
     @property
     def least_side(self) -> int:
         """The shortest side that a JPEG may be decoded to; 0 where all its pixels are wanted."""
-        return _ENOUGH * max(self.predictor.height, self.predictor.width) if self.options.reduced_jpeg else 0
+        return REDUCED_SIDE * max(self.predictor.height, self.predictor.width) if self.options.reduced_jpeg else 0
 
     def digest(self, content: str) -> str:
         """The hash that stands for a source's content in results and in the journal."""

@@ -63,7 +63,7 @@ def refuse_foreign(start: bytes, name: str) -> None:
     if ending is not None:
         raise _not_supported(*_NAMES[ending])
     brand = _BRANDS.get(start[8:12]) if start[4:8] == b"ftyp" else None
-    known = start.startswith(_MAGIC)  # hardly ever: then nothing is looked at one by one
+    known = start.startswith(_MAGIC)  # one look for all of them: hardly any file is one
     found = next((what, fix) for magic, what, fix in _STARTS if start.startswith(magic)) if known else None
     if brand is not None:
         found = brand, _PICTURE

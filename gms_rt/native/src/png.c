@@ -100,12 +100,7 @@ static void put_table(mask_writer *out)
     put_bits(&out->to, 18 - 4, 4); /* all but 15 */
     for (uint32_t i = 0; i < 18; i++) put_bits(&out->to, size_sizes[order[i]], 3);
     for (uint32_t i = 0, same; i < count; i += same) {
-        if (i == 0 || sizes[i] != sizes[i - 1]) {
-            put_bits(&out->to, size_words[sizes[i]], size_sizes[sizes[i]]);
-            same = 1;
-            continue;
-        }
-        for (same = 1; same < 6 && i + same < count && sizes[i + same] == sizes[i]; same++) continue;
+        for (same = 0; i > 0 && same < 6 && i + same < count && sizes[i + same] == sizes[i - 1]; same++) continue;
         if (same >= 3) {
             put_bits(&out->to, size_words[16], size_sizes[16]);
             put_bits(&out->to, same - 3, 2);
@@ -178,36 +173,36 @@ static void put_run(mask_writer *out, uint32_t length, bool as_above)
     }
 }
 
+/* Say the next bytes, of which `more` are as the one before them and `same` as a row before, as whichever goes on longer.
+ * How many that was: 0 where neither is long enough. */
+static uint32_t put_longer(mask_writer *out, uint32_t more, uint32_t same)
+{
+    const uint32_t length = more >= same ? more : same;
+
+    if (length < SHORTEST) return 0;
+    put_run(out, length, more < same);
+    return length;
+}
+
 /* A row, with its filter byte of 0 before it; `above` is NULL where it cannot be looked back at. */
 static void put_row(mask_writer *out, const uint8_t *pixels, const uint8_t *above, uint32_t width)
 {
     const uint32_t zeros = pixels[0] != 0 ? 0 : 1 + same_bytes(pixels + 1, pixels, width - 1);
-    uint32_t x = 0, more, same;
+    uint32_t x = 0, more, same, said;
 
-    /* The filter byte: more of the zero before it, as the one above it, or by itself. */
     more = above == NULL || above[width - 1] != 0 ? 0 : 1 + zeros;
     same = above == NULL ? 0 : 1 + same_bytes(pixels, above, width);
-    if (more >= SHORTEST && more >= same) {
-        put_run(out, more, false);
-        x = more - 1;
-    } else if (same >= SHORTEST) {
-        put_run(out, same, true);
-        x = same - 1;
-    } else {
+    if ((said = put_longer(out, more, same)) > 0)
+        x = said - 1;
+    else
         put_word(out, 0);
-    }
     while (x < width) {
         more = x == 0 ? zeros : same_bytes(pixels + x, pixels + x - 1, width - x);
         same = above == NULL ? 0 : same_bytes(pixels + x, above + x, width - x);
-        if (more >= SHORTEST && more >= same) {
-            put_run(out, more, false);
-            x += more;
-        } else if (same >= SHORTEST) {
-            put_run(out, same, true);
-            x += same;
-        } else {
+        if ((said = put_longer(out, more, same)) > 0)
+            x += said;
+        else
             put_word(out, pixels[x++]);
-        }
     }
 }
 
